@@ -1,0 +1,43 @@
+"""An honest, fast, equal-budget test bench for training diffusion models.
+
+The pieces an engineer takes into another training loop:
+
+    batch, score, select, policy   what to train on (Batch, Scores, Trigger)
+    autoguide, sample              how to sample
+    PowerEMA                       averages of the weights
+    Ledger                         what it cost
+"""
+
+from .batch import Batch, Source
+from .denoising import Denoiser, LogNormal, per_example_loss
+from .ema import PowerEMA, posthoc_coefficients, reconstruct
+from .guidance import autoguide
+from .ledger import Counts, Ledger
+from .sampling import sample, sigma_schedule
+from .selection import POLICIES, Policy, Scores, Trigger, TriggerState, policy, score, select
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "POLICIES",
+    "Batch",
+    "Counts",
+    "Denoiser",
+    "Ledger",
+    "LogNormal",
+    "Policy",
+    "PowerEMA",
+    "Scores",
+    "Source",
+    "Trigger",
+    "TriggerState",
+    "autoguide",
+    "per_example_loss",
+    "policy",
+    "posthoc_coefficients",
+    "reconstruct",
+    "sample",
+    "score",
+    "select",
+    "sigma_schedule",
+]

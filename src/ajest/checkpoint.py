@@ -1,0 +1,128 @@
+"""Stored tensors that are either whole or not there: safetensors beside a JSON that carries their digest.
+
+`name.safetensors` is written first, `name.json` with the digest of its content second, each to a temporary
+file that is flushed to the disk and renamed. A kill at any moment leaves the old pair or the new one; a file
+that was truncated or altered later is found by its digest, and the one before it is used. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from .errors import Corrupt, UserError
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content`, whole or not at all.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write {path}: {error.strerror or error}; free some space or name another folder with --out"
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomic(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        Corrupt: it cannot be read as JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise Corrupt(f"{path} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Tensors and facts that were stored together."""
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+def save(stem: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write `stem.safetensors` and `stem.json`, each atomically, the JSON last."""
+    data = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    write_atomic(stem.with_name(stem.name + ".safetensors"), data)
+    digest = hashlib.sha256(data).hexdigest()
+    write_json(stem.with_name(stem.name + ".json"), {**facts, "sha256": digest, "bytes": len(data)})
+
+
+def load(stem: Path) -> Stored:
+    """Read what `save` wrote.
+
+    Raises:
+        Corrupt: a file is missing, truncated or altered; the message names it.
+    """
+    facts = read_json(stem.with_name(stem.name + ".json"))
+    path = stem.with_name(stem.name + ".safetensors")
+    try:
+        if path.stat().st_size != facts["bytes"]:
+            raise Corrupt(f"{path} holds {path.stat().st_size} bytes instead of {facts['bytes']}")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+            raise Corrupt(f"{path} does not match its recorded digest")
+        return Stored(safetensors.torch.load(data), facts)
+    except (OSError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise Corrupt(f"{path} cannot be read: {error}") from error
+
+
+def stems(folder: Path, prefix: str) -> dict[int, Path]:
+    """The stored pairs `prefix-NUMBER` of a folder, by number, in rising order."""
+    found = {}
+    for path in folder.glob(f"{prefix}-*.json"):
+        number = path.stem.removeprefix(f"{prefix}-")
+        if number.isdigit():
+            found[int(number)] = path.with_suffix("")
+    return dict(sorted(found.items()))
+
+
+def delete(stem: Path) -> None:
+    stem.with_name(stem.name + ".json").unlink(missing_ok=True)
+    stem.with_name(stem.name + ".safetensors").unlink(missing_ok=True)
+
+
+def latest(folder: Path, prefix: str, complain: Callable[[str], None]) -> Stored | None:
+    """The newest whole `prefix-NUMBER` of a folder; each damaged one is named to `complain` and passed over."""
+    for stem in reversed(stems(folder, prefix).values()):
+        try:
+            return load(stem)
+        except Corrupt as error:
+            complain(f"{error}; the one before it is used")
+    return None

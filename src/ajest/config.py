@@ -1,0 +1,58 @@
+"""Frozen dataclasses to JSON and back, and what differs between two of them."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar
+
+import cattrs
+
+from .errors import UserError
+
+T = TypeVar("T")
+_converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+def to_json(value: Any) -> Any:
+    return _converter.unstructure(value)
+
+
+def from_json(kind: type[T], value: Any, where: str) -> T:
+    """The dataclass that `to_json` wrote.
+
+    Raises:
+        UserError: a field is missing, unknown or of the wrong kind; the message names it and `where`.
+    """
+    try:
+        return _converter.structure(value, kind)
+    except cattrs.BaseValidationError as error:
+        raise UserError(f"{where}: {'; '.join(cattrs.transform_error(error))}") from error
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Fields in which two configurations differ, each as `path: old -> new`."""
+    if is_dataclass(old) and type(old) is type(new):
+        found = []
+        for f in fields(old):
+            found += differences(getattr(old, f.name), getattr(new, f.name), f"{path}{f.name}.")
+        return found
+    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        found = []
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+            found += differences(a, b, f"{path.rstrip('.')}[{getattr(a, 'name', i)}].")
+        return found
+    return [] if old == new else [f"{path.rstrip('.')}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(str(getattr(v, "name", v)) for v in value) + ")"
+    return str(value)
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise a UserError with `message` unless the condition holds; for `__post_init__`."""
+    if not condition:
+        raise UserError(message)

@@ -1,0 +1,50 @@
+"""Noise levels and the per-example denoising loss (METHOD 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .batch import Batch
+
+
+class Denoiser(Protocol):
+    """Anything that estimates E[x0 | x]: `denoiser(x, sigma, label) -> estimate`, shapes of `x`, (n,), any."""
+
+    def __call__(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class LogNormal:
+    """Training noise levels, `ln sigma ~ N(mean, std^2)` (EDM, arXiv 2206.00364, table 1)."""
+
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise ValueError(f"the std of ln sigma must be positive, not {self.std}")
+
+    def __call__(self, normal: Tensor) -> Tensor:
+        """Turn standard normal numbers into noise levels."""
+        return torch.exp(normal * self.std + self.mean)
+
+
+def score_weight(sigma: Tensor) -> Tensor:
+    """Weight 1 / sigma^2, with which the loss is sigma^2 times the mean squared score error."""
+    return sigma.square().reciprocal()
+
+
+def per_example_loss(denoised: Tensor, batch: Batch) -> Tensor:
+    """`weight(sigma) * mean_d (D - target)^2`, shape (n,), without any uncertainty term (METHOD 1).
+
+    Raises:
+        ValueError: the batch has no target yet.
+    """
+    if batch.target is None:
+        raise ValueError("the batch has no target: complete it with its source before asking for a loss")
+    error = (denoised - batch.target).square()
+    return batch.weight * error.flatten(1).mean(1)

@@ -1,0 +1,115 @@
+"""Power-function averages of weights and their post-hoc reconstruction (EDM2, arXiv 2312.02696, section 3)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def exponent(width: float) -> float:
+    """The exponent g of the profile t^g whose relative standard deviation is `width` (EDM2 equation 126).
+
+    The largest real root of g^3 + 7 g^2 + (16 - width^-2) g + (12 - width^-2).
+
+    Raises:
+        ValueError: a width outside (0, 0.28], where no profile with g >= 0 exists.
+    """
+    if not 0 < width <= 0.28:
+        raise ValueError(f"an EMA width must lie in (0, 0.28], not {width}")
+    inverse = width**-2
+    return float(np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse]).real.max())
+
+
+def decay(width: float, t_next: float, t_delta: float) -> float:
+    """beta(t) = (1 - dt / t)^(g + 1), the weight of the old average when time moves on to `t_next`."""
+    return float((1 - t_delta / t_next) ** (exponent(width) + 1))
+
+
+class PowerEMA:
+    """Several power-function averages of one network at once.
+
+    Each average is a module of its own, in evaluation mode and without gradients, ready to be called.
+
+    Args:
+        network: the network to follow. Time counts from its present state.
+        widths: relative widths, e.g. `(0.05, 0.10)`.
+    """
+
+    def __init__(self, network: nn.Module, widths: Sequence[float]) -> None:
+        self.network = network
+        self.averages = {w: copy.deepcopy(network).eval().requires_grad_(False) for w in widths}
+        self._exponents = {w: exponent(w) for w in widths}
+
+    @torch.no_grad()
+    def update(self, t_next: float, t_delta: float = 1.0) -> None:
+        """Take the network's present weights in, as time (steps or examples) moves on by `t_delta` to `t_next`."""
+        live = [p.detach() for p in self.network.parameters()]
+        for width, average in self.averages.items():
+            beta = (1 - t_delta / t_next) ** (self._exponents[width] + 1)
+            torch._foreach_lerp_(list(average.parameters()), live, 1 - beta)
+
+    def __getitem__(self, width: float) -> nn.Module:
+        return self.averages[width]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All averages as one flat dictionary with keys `WIDTH/NAME`."""
+        return {f"{w}/{k}": v for w, m in self.averages.items() for k, v in m.state_dict().items()}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        for width, module in self.averages.items():
+            module.load_state_dict(average_of(state, width))
+
+
+def average_of(state: Mapping[str, Tensor], width: float) -> dict[str, Tensor]:
+    """The weights of one width out of `PowerEMA.state_dict()`."""
+    prefix = f"{width}/"
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def profile_product(t_a: np.ndarray, g_a: np.ndarray, t_b: np.ndarray, g_b: np.ndarray) -> np.ndarray:
+    """Inner product of two averaging profiles that end at t_a and t_b (EDM2 algorithm 3)."""
+    q = np.where(t_a < t_b, g_b, -g_a)
+    ratio = (t_a / t_b) ** q
+    return (g_a + 1) * (g_b + 1) * ratio / ((g_a + g_b + 1) * np.maximum(t_a, t_b))
+
+
+def posthoc_coefficients(
+    times: Sequence[float], widths: Sequence[float], time: float, width: float
+) -> np.ndarray:
+    """Coefficients that combine stored averages into one of any width (EDM2 algorithm 3), summing to 1.
+
+    Args:
+        times: when each stored average was taken (any unit, positive).
+        widths: the relative width of each stored average.
+        time: the end of the wanted average, usually the latest of `times`.
+        width: the wanted relative width.
+
+    Raises:
+        ValueError: nothing stored, or an end beyond the last stored average.
+    """
+    if len(times) == 0 or len(times) != len(widths):
+        raise ValueError("post-hoc EMA needs at least one stored average, and as many times as widths")
+    if time > max(times):
+        raise ValueError(f"the wanted EMA ends at {time}, after the last stored average at {max(times)}")
+    t = np.asarray(times, dtype=np.float64)
+    g = np.array([exponent(w) for w in widths])
+    gram = profile_product(t[:, None], g[:, None], t[None, :], g[None, :])
+    wanted = profile_product(t, g, np.float64(time), np.float64(exponent(width)))
+    solution = np.linalg.solve(gram, wanted)
+    return solution / solution.sum()
+
+
+def reconstruct(
+    stored: Sequence[Mapping[str, Tensor]], coefficients: Sequence[float] | np.ndarray
+) -> dict[str, Tensor]:
+    """The weighted sum of stored weights, summed in float64 and returned in their own type."""
+    first = stored[0]
+    total = {k: torch.zeros_like(v, dtype=torch.float64) for k, v in first.items()}
+    for weights, c in zip(stored, coefficients, strict=True):
+        for k in total:
+            total[k].add_(weights[k].double(), alpha=float(c))
+    return {k: v.to(first[k].dtype) for k, v in total.items()}

@@ -1,0 +1,38 @@
+"""Guidance: from two denoisers to a denoiser, so that every sampler works guided without knowing it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .denoising import Denoiser
+
+
+def autoguide(
+    main: Denoiser, guide: Denoiser, weight: float, interval: tuple[float, float] | None = None
+) -> Denoiser:
+    """`D_w = D_guide + w (D_main - D_guide)` (autoguidance, arXiv 2406.02507, equation 3).
+
+    The guide is a smaller, less trained version of `main`. Classifier-free guidance is the same formula with an
+    unconditional guide.
+
+    Args:
+        main: the denoiser to be steered.
+        guide: the weaker one to be steered away from.
+        weight: 1 is no guidance (then `main` itself is returned).
+        interval: guide only where `low <= sigma <= high`; None guides everywhere.
+    """
+    if weight == 1:
+        return main
+
+    def guided(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        if interval is None:
+            return torch.lerp(guide(x, sigma, label), main(x, sigma, label), weight)
+        strong = main(x, sigma, label)
+        inside = (sigma >= interval[0]) & (sigma <= interval[1])
+        if not bool(inside.any()):
+            return strong
+        inside = inside.expand(len(x)).view(-1, *[1] * (x.ndim - 1))
+        return torch.where(inside, torch.lerp(guide(x, sigma, label), strong, weight), strong)
+
+    return guided

@@ -1,0 +1,46 @@
+"""What a metric is and what an evaluation gives, whatever the task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+#: Which of a task's two networks: the one that is compared, or the smaller one that guides it.
+Role = Literal["learner", "guide"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number by which models are compared.
+
+    Attributes:
+        name: key in metrics files.
+        label: for people.
+        better: which direction is better.
+        meaning: one sentence for someone who has read nothing.
+        guided: whether it is also measured with autoguidance.
+        headline: whether the verdict rests on it, and with which guidance: the tests of one reading are
+            corrected for all of these together.
+    """
+
+    name: str
+    label: str
+    better: Literal["lower", "higher"]
+    meaning: str
+    guided: bool = True
+    headline: Literal["no", "unguided", "guided"] = "no"
+
+    @property
+    def sign(self) -> int:
+        """Times a difference: positive is an improvement."""
+        return 1 if self.better == "higher" else -1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics by name, and tensors worth a picture (samples, for instance)."""
+
+    metrics: dict[str, float]
+    tensors: dict[str, Tensor] = field(default_factory=dict)

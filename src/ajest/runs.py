@@ -1,0 +1,328 @@
+"""One training run in a folder: resumable, with snapshots where budgets are crossed.
+
+A run's folder holds config.json, ledger.jsonl, status.json, checkpoint-STEP.*, snapshots/snapshot-STEP.*,
+selection/step-STEP.* and metrics.jsonl. Everything a report needs is there.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint, jsonl
+from .arms import Arm
+from .checkpoint import Stored, unwritable, write_json
+from .config import check, differences, from_json, to_json
+from .ema import average_of, posthoc_coefficients, reconstruct
+from .errors import Corrupt, Diverged, UserError
+from .tasks import AnyTask, Role
+from .training import Recipe, Step, Trainer
+
+CLOCKS = ("steps", "samples", "seconds", "calibrated", "net")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's weights.
+
+    Attributes:
+        task: what is learned.
+        role: "learner" or "guide": which of the task's networks.
+        recipe: how.
+        arm: from which examples.
+        seed: names the random streams.
+        iterations: steps to take.
+        guide: folder of the guide's run relative to this run's folder, None where none is used.
+    """
+
+    task: AnyTask
+    role: Role
+    recipe: Recipe
+    arm: Arm
+    seed: int
+    iterations: int
+    guide: str | None = None
+
+    def __post_init__(self) -> None:
+        check(self.iterations >= 1, f"iterations must be at least 1, not {self.iterations}")
+        self.arm.kept(self.recipe.super_batch)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a run writes what. It never changes the weights.
+
+    Attributes:
+        budgets: for each clock the values at whose crossing a snapshot is taken, rising.
+        costs: seconds of a step of each kind by phase, from a calibration; empty: no calibrated clock.
+        checkpoint_every, ledger_every: steps.
+        selection_at: steps whose super-batch and kept examples are stored for figures.
+    """
+
+    budgets: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    checkpoint_every: int = 256
+    ledger_every: int = 32
+    selection_at: tuple[int, ...] = ()
+
+
+def clocks(facts: Mapping[str, Any], step: int, costs: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """All clocks of a ledger: steps, samples trained on, measured, calibrated and net seconds (METHOD 6).
+
+    Calibrated time is steps times the median cost of their kind, measured interleaved with all other kinds;
+    net time is calibrated time without the tree's exact target.
+    """
+    values = {"steps": float(step), "samples": float(facts["trained"]), "seconds": sum(facts["seconds"].values())}
+    if all(kind in costs for kind in facts["by_kind"]):
+        values["calibrated"] = sum(n * sum(costs[k].values()) for k, n in facts["by_kind"].items())
+        spared = sum(n * costs[k].get("target", 0.0) for k, n in facts["by_kind"].items())
+        values["net"] = values["calibrated"] - spared
+    return values
+
+
+def execute(
+    folder: Path,
+    config: RunConfig,
+    schedule: Schedule,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, Trainer], None] | None = None,
+    complain: Callable[[str], None] = print,
+) -> str:
+    """Train to the end, from wherever the folder stands. Returns "done" or "diverged".
+
+    Raises:
+        UserError: the folder belongs to another config or is in use, or cannot be written to.
+    """
+    with locked(folder):
+        adopt(folder, config)
+        status = read_status(folder)
+        if status.get("state") in ("done", "diverged"):
+            return status["state"]
+        trainer = make_trainer(folder, config, device)
+        resume(folder, trainer, complain)
+        recorder = _Recorder(folder, schedule, trainer)
+        try:
+            if trainer.steps_taken < config.iterations:
+                for step in trainer.steps():
+                    recorder.record(step, last=step.number == config.iterations)
+                    if progress is not None:
+                        progress(step.number, trainer)
+                    if step.number == config.iterations:
+                        break
+        except Diverged as error:
+            write_json(folder / "status.json", {"state": "diverged", "step": trainer.steps_taken, "why": str(error)})
+            return "diverged"
+        write_json(folder / "status.json", {"state": "done", "step": trainer.steps_taken})
+        return "done"
+
+
+def make_trainer(folder: Path, config: RunConfig, device: torch.device | str = "cpu") -> Trainer:
+    """The trainer of a config at step 0, its guide loaded."""
+    network = config.task.network(config.role, config.seed).to(device)
+    guide = None
+    if config.arm.reference == "guide":
+        check(config.guide is not None, f"arm {config.arm.name!r} needs a guide: name its run with --guide")
+        guide, _ = load_network(folder / str(config.guide), device=device)
+    return Trainer(config.task.source(device), network, config.recipe, config.arm, config.seed, guide)
+
+
+def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> None:
+    """Restore the newest whole checkpoint and forget what was written after it."""
+    stored = checkpoint.latest(folder, "checkpoint", complain)
+    if stored is not None:
+        trainer.restore(stored.tensors, stored.facts)
+    at = trainer.steps_taken
+    for prefix in ("", "snapshots", "selection"):
+        name = {"": "checkpoint", "snapshots": "snapshot", "selection": "step"}[prefix]
+        for number, stem in checkpoint.stems(folder / prefix, name).items():
+            if number > at:
+                checkpoint.delete(stem)
+    lines = jsonl.read(folder / "ledger.jsonl")
+    if any(line["step"] > at for line in lines):
+        jsonl.rewrite(folder / "ledger.jsonl", [line for line in lines if line["step"] <= at])
+
+
+class _Recorder:
+    """Writes ledger lines, snapshots and checkpoints as steps go by."""
+
+    def __init__(self, folder: Path, schedule: Schedule, trainer: Trainer) -> None:
+        self.folder, self.schedule, self.trainer = folder, schedule, trainer
+        self._last = self._clocks()
+        self._losses: list[float] = []
+        self._fired = trainer.trigger.fired_at
+
+    def record(self, step: Step, last: bool) -> None:
+        self._losses.append(step.loss)
+        now = self._clocks()
+        reached = {
+            clock: [b for b in self.schedule.budgets.get(clock, ()) if self._last[clock] < b <= now[clock] * (1 + 1e-9)]
+            for clock in now
+        }
+        reached = {clock: budgets for clock, budgets in reached.items() if budgets}
+        self._last = now
+        if step.number in self.schedule.selection_at and step.kept is not None:
+            self._store_selection(step)
+        if reached or last:
+            facts = {"step": step.number, "clocks": now, "reached": reached}
+            stem = self.folder / "snapshots" / f"snapshot-{step.number:07d}"
+            checkpoint.save(stem, self.trainer.ema.state_dict(), facts)
+        every = self.schedule.ledger_every
+        if last or step.number % every == 0 or self.trainer.trigger.fired_at != self._fired:
+            self._fired = self.trainer.trigger.fired_at
+            line = {
+                "step": step.number,
+                "kind": step.kind,
+                "loss": sum(self._losses) / len(self._losses),
+                "advantage": step.advantage,
+                "fired_at": self._fired,
+                "clocks": now,
+                **self.trainer.ledger.facts(),
+            }
+            jsonl.append(self.folder / "ledger.jsonl", line)
+            self._losses = []
+        if last or step.number % self.schedule.checkpoint_every == 0:
+            self._checkpoint()
+
+    def _clocks(self) -> dict[str, float]:
+        return clocks(self.trainer.ledger.facts(), self.trainer.steps_taken, self.schedule.costs)
+
+    def _checkpoint(self) -> None:
+        tensors, facts = self.trainer.state()
+        checkpoint.save(self.folder / f"checkpoint-{facts['step']:07d}", tensors, facts)
+        for stem in list(checkpoint.stems(self.folder, "checkpoint").values())[:-2]:
+            checkpoint.delete(stem)
+
+    def _store_selection(self, step: Step) -> None:
+        mask = torch.zeros(len(step.batch), dtype=torch.bool)
+        if step.kept is not None:
+            mask[step.kept.cpu()] = True
+        tensors = {"x": step.batch.x, "sigma": step.batch.sigma, "id": step.batch.id, "kept": mask}
+        for name in ("learner", "reference"):
+            losses = getattr(step.scores, name, None)
+            if losses is not None:
+                tensors[name] = losses
+        checkpoint.save(self.folder / "selection" / f"step-{step.number:07d}", tensors, {"step": step.number})
+
+
+def adopt(folder: Path, config: Any, name: str = "config.json") -> None:
+    """Write the config into a new folder, or make sure that the folder has this very config.
+
+    Raises:
+        UserError: the folder has another config; the message names the fields that differ.
+    """
+    path = folder / name
+    if not path.exists():
+        write_json(path, to_json(config))
+        return
+    old = from_json(type(config), checkpoint.read_json(path), str(path))
+    changed = differences(old, config)
+    if changed:
+        raise UserError(
+            f"{folder} holds a run of another config ({'; '.join(changed)}): name a new folder with --out, "
+            "or go on with the old settings"
+        )
+
+
+def read_config(folder: Path) -> RunConfig:
+    path = folder / "config.json"
+    check(path.exists(), f"{folder} is not a run: it has no config.json")
+    try:
+        return from_json(RunConfig, checkpoint.read_json(path), str(path))
+    except Corrupt as error:
+        raise UserError(str(error)) from error
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """The status a run ended with, or {}."""
+    try:
+        return checkpoint.read_json(folder / "status.json")
+    except Corrupt:
+        return {}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of the folder.
+
+    Raises:
+        UserError: another process is at work in it, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is at work in {folder}: wait for it or name another folder") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def snapshots(folder: Path) -> dict[int, Path]:
+    """The snapshots of a run by step."""
+    return checkpoint.stems(folder / "snapshots", "snapshot")
+
+
+def load_snapshot(
+    folder: Path, step: int | None = None, complain: Callable[[str], None] = print
+) -> Stored:
+    """A snapshot, the latest whole one unless a step is named.
+
+    Raises:
+        UserError: the run has none, or not that one.
+        Corrupt: the named one is damaged.
+    """
+    known = snapshots(folder)
+    if step is None:
+        stored = checkpoint.latest(folder / "snapshots", "snapshot", complain)
+        if stored is None:
+            raise UserError(f"{folder} has no whole snapshot: train it first, or let its training go on")
+        return stored
+    if step not in known:
+        raise UserError(f"{folder} has no snapshot of step {step}; it has {', '.join(map(str, known)) or 'none'}")
+    return checkpoint.load(known[step])
+
+
+def load_network(
+    folder: Path,
+    step: int | None = None,
+    width: float | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[nn.Module, int]:
+    """(an averaged network of a run in evaluation mode, the step it was taken at).
+
+    Args:
+        folder: of the run.
+        step: of the snapshot; None takes the latest whole one.
+        width: of the EMA; None takes the first; a width that was not kept is reconstructed post hoc from all
+            snapshots up to that step.
+        device: where the network goes.
+    """
+    config = read_config(folder)
+    stored = load_snapshot(folder, step)
+    kept = config.recipe.ema_widths
+    width = kept[0] if width is None else width
+    weights = average_of(stored.tensors, width) if width in kept else _posthoc(folder, stored, kept, width)
+    network = config.task.network(config.role, config.seed).to(device)
+    network.load_state_dict(weights)
+    return network.eval().requires_grad_(False), int(stored.facts["step"])
+
+
+def _posthoc(folder: Path, last: Stored, widths: tuple[float, ...], width: float) -> dict[str, Tensor]:
+    end = int(last.facts["step"])
+    stored = [checkpoint.load(stem) for step, stem in snapshots(folder).items() if step <= end]
+    times = [float(s.facts["step"]) for s in stored for _ in widths]
+    coefficients = posthoc_coefficients(times, list(widths) * len(stored), float(end), width)
+    return reconstruct([average_of(s.tensors, w) for s in stored for w in widths], coefficients)

@@ -1,0 +1,76 @@
+"""Triggers: on which steps to select (METHOD 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Mode = Literal["always", "early", "late", "window"]
+
+
+@dataclass(frozen=True)
+class TriggerState:
+    """Where a trigger stands.
+
+    Attributes:
+        on: whether the next step selects.
+        fired_at: the step after which it changed for good, None if it has not.
+        advantage: smoothed reference loss minus learner loss on the super-batch; positive: the learner is ahead.
+        observations: comparisons taken in.
+    """
+
+    on: bool
+    fired_at: int | None = None
+    advantage: float = 0.0
+    observations: int = 0
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """When to select.
+
+    Attributes:
+        mode: "always"; "early": until the learner's mean super-batch loss is below the reference's, then never
+            again; "late": from that moment on; "window": on steps `start <= step < stop`.
+        half_life: comparisons after which an old one counts half. The trigger waits for as many before it may
+            fire. 0 compares single batches, as the paper does.
+        start, stop: the window, in steps from 0.
+    """
+
+    mode: Mode = "always"
+    half_life: float = 16.0
+    start: int = 0
+    stop: int = 0
+
+    def __post_init__(self) -> None:
+        if self.half_life < 0:
+            raise ValueError(f"half_life must not be negative, not {self.half_life}")
+        if self.mode == "window" and not 0 <= self.start < self.stop:
+            raise ValueError(f"a window needs 0 <= start < stop, not start={self.start}, stop={self.stop}")
+
+    @property
+    def compares(self) -> bool:
+        """Whether it watches the two losses."""
+        return self.mode in ("early", "late")
+
+    def begin(self) -> TriggerState:
+        return TriggerState(on=self.mode in ("always", "early") or (self.mode == "window" and self.start == 0))
+
+    def observe(
+        self, state: TriggerState, step: int, losses: tuple[float, float] | None = None
+    ) -> TriggerState:
+        """The state after step `step` (from 0), given the mean (learner, reference) losses if both were taken."""
+        if self.mode == "always":
+            return state
+        if self.mode == "window":
+            return replace(state, on=self.start <= step + 1 < self.stop)
+        if losses is None or state.fired_at is not None:
+            return state
+        decay = 0.5 ** (1 / self.half_life) if self.half_life else 0.0
+        # An average with the start's bias taken out, so that early comparisons weigh no less than late ones.
+        weight = (1 - decay) / (1 - decay ** (state.observations + 1))
+        advantage = state.advantage + weight * (losses[1] - losses[0] - state.advantage)
+        state = replace(state, advantage=advantage, observations=state.observations + 1)
+        if advantage > 0 and state.observations >= self.half_life:
+            return replace(state, on=self.mode == "late", fired_at=step)
+        return state

@@ -1,0 +1,38 @@
+"""What a task is made of: source, networks, metrics and figures. The one place that knows all tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from .batch import Source
+from .denoising import Denoiser
+from .metrics import Evaluation, Metric, Role
+from .tree.task import TreeTask
+
+
+class Task(Protocol):
+    """A task is a frozen dataclass of its settings with these methods; training and bench know nothing else."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]: ...
+
+    def source(self, device: torch.device | str) -> Source: ...
+
+    def network(self, role: Role, seed: int) -> nn.Module: ...
+
+    def prepare(self, n: int, seed: int, cache: Path) -> None: ...
+
+    def evaluate(
+        self, main: Denoiser, guide: Denoiser | None, weight: float, n: int, seed: int, cache: Path
+    ) -> Evaluation: ...
+
+
+#: A union so that a config can be read back from JSON.
+AnyTask = TreeTask

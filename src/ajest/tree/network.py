@@ -1,0 +1,127 @@
+"""The energy MLP of the tree: a network whose gradient is the score (arXiv 2406.02507, appendix C; METHOD 2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SILU_GAIN = 0.596  # RMS of silu(z) for standard normal z; MP-SiLU divides by it
+
+
+def normalize(weight: Tensor) -> Tensor:
+    """Each output row over `1e-4 + norm * sqrt(rows / numel)`, i.e. to unit RMS (EDM2 equation 47)."""
+    norm = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+    return weight / (1e-4 + norm * (weight.shape[0] / weight.numel()) ** 0.5)
+
+
+class _SiluWithSlope(torch.autograd.Function):
+    """z -> (silu(z), silu'(z)) in one pass, both differentiable once: the score needs the second derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> tuple[Tensor, Tensor]:
+        s = torch.sigmoid(z)
+        value = z * s
+        slope = torch.sub(1, s).mul_(value).add_(s)
+        ctx.save_for_backward(z, s)
+        return value, slope
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        z, s = ctx.saved_tensors
+        grad_value, grad_slope = grads
+        # silu'' = s (1 - s) (2 + z (1 - 2 s)); silu' is cheaper to make again than to keep
+        rest = torch.sub(1, s)
+        curve = torch.sub(rest, s).mul_(z).add_(2).mul_(rest).mul_(grad_slope)
+        slope = rest.mul_(z).add_(1).mul_(grad_value)
+        return slope.add_(curve).mul_(s)
+
+
+class MPLinear(nn.Module):
+    """A magnitude-preserving linear layer without bias: rows of unit RMS over sqrt(fan_in)."""
+
+    def __init__(self, fan_in: int, fan_out: int, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(fan_out, fan_in, generator=generator))
+
+    def used(self) -> Tensor:
+        """The weight that acts, shape (out, in). A training pass first re-normalises the stored one in place."""
+        if self.training and torch.is_grad_enabled():
+            with torch.no_grad():
+                self.weight.copy_(normalize(self.weight))
+        return normalize(self.weight) / self.weight.shape[1] ** 0.5
+
+
+class EnergyMLP(nn.Module):
+    """`E = gain * mean(y^2) / sigma - |xh|^2 / 2`, score = dE/dx; called as a denoiser, `x + sigma^2 score`.
+
+    The gradient with respect to x is written out, so training needs one backward pass instead of two.
+
+    Args:
+        hidden: width of every layer.
+        layers: hidden layers after the first linear one.
+        sigma_data: standard deviation of the data.
+        generator: for the initial weights (drawn on the CPU).
+    """
+
+    def __init__(
+        self,
+        hidden: int = 64,
+        layers: int = 4,
+        sigma_data: float = 0.5,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.sigma_data = sigma_data
+        sizes = [4] + [hidden] * (layers + 1)
+        for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            self.add_module(f"layer{i}", MPLinear(fan_in, fan_out, generator))
+        self.gain = nn.Parameter(torch.zeros(1))
+
+    @property
+    def depth(self) -> int:
+        return len(self._modules)
+
+    def flops(self) -> int:
+        """Floating-point operations of one score of one example; a training step costs three times as many."""
+        weights = [p.numel() for n, p in self.named_parameters() if n != "gain"]
+        return 4 * sum(weights)
+
+    def _weights(self) -> list[Tensor]:
+        first, *rest = (getattr(self, f"layer{i}").used() for i in range(self.depth))
+        return [first, *(w / SILU_GAIN for w in rest)]
+
+    def _inputs(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(scale of the input (n, 1), inputs [xh, ln(sigma)/4, 1] (n, 4))."""
+        scale = torch.rsqrt(sigma.square() + self.sigma_data**2)[:, None]
+        inputs = torch.cat([x * scale, sigma.log()[:, None] / 4, torch.ones_like(scale)], 1)
+        return scale, inputs
+
+    def energy(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The model's log-density up to a constant, shape (n,), for x of shape (n, 2), sigma of shape (n,)."""
+        _, inputs = self._inputs(x, sigma)
+        first, *rest = self._weights()
+        y = inputs @ first.T
+        for weight in rest:
+            y = nn.functional.silu(y) @ weight.T
+        return self.gain * y.square().mean(1) / sigma - inputs[:, :2].square().sum(1) / 2
+
+    def score(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """dE/dx, shape (n, 2), differentiable once with respect to the weights."""
+        scale, inputs = self._inputs(x, sigma)
+        first, *rest = self._weights()
+        y = inputs @ first.T
+        slopes = []
+        for weight in rest:
+            value, slope = _SiluWithSlope.apply(y)
+            slopes.append(slope)
+            y = value @ weight.T
+        grad = y * (self.gain * (2 / y.shape[1]) / sigma[:, None])
+        for weight, slope in zip(reversed(rest), reversed(slopes), strict=True):
+            grad = (grad @ weight) * slope
+        return (grad @ first[:, :2] - inputs[:, :2]) * scale
+
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        """The denoised x, shape (n, 2)."""
+        return x + sigma[:, None].square() * self.score(x, sigma)

@@ -1,0 +1,161 @@
+"""The tree as a task: its settings, and how a denoiser is judged on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .. import checkpoint
+from ..batch import Batch
+from ..denoising import Denoiser, LogNormal
+from ..errors import Corrupt
+from ..guidance import autoguide
+from ..metrics import Evaluation, Metric, Role
+from ..sampling import sample, sigma_schedule
+from ..seeding import generator
+from . import metrics
+from .distribution import TreeDistribution
+from .network import EnergyMLP
+from .source import TreeSource
+
+CHUNK = 4096  # points sampled at a time
+SMALL_N = 16384  # mandala is also given for this many samples, because it depends on their number
+TRAJECTORIES = 48
+
+METRICS = (
+    Metric("energy_distance", "energy distance", "lower",
+           "How far the samples are from fresh exact ones: 0 for the same distribution.", headline="unguided"),
+    Metric("mandala", "mandala", "higher",
+           "Share of the picture's touched cells that hold at least one sample on the tree.", headline="guided"),
+    Metric("mandala_16k", "mandala at n = 16,384", "higher", "Mandala of the first 16,384 samples."),
+    Metric("classification", "classification", "higher", "Share of samples that lie on the tree."),
+    Metric("loss", "loss", "lower", "Mean squared error of the score, weighted by sigma^2.", guided=False),
+    Metric("outer_loss", "outer loss", "lower", "The same for examples from the outer branches.", guided=False),
+    Metric("l2", "L2 to the exact ODE", "lower",
+           "Mean distance from where the exact sampler ends. Guidance moves points on purpose and raises it."),
+    Metric("branch_tv", "branch imbalance", "lower", "Share of the mass that sits on the wrong branches."),
+    Metric("depth_tv", "depth imbalance", "lower", "Share of the mass that sits at the wrong depth."),
+    Metric("branches_reached", "branches reached", "higher", "Share of branches with at least half their mass."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TreeTask:
+    """Settings of the 2-D task (METHOD 1, 2); see `ajest.tasks.Task` for its methods."""
+
+    name: Literal["tree"] = "tree"
+    label: str = "A"
+    hidden: int = 64
+    guide_hidden: int = 32
+    layers: int = 4
+    p_mean: float = -2.3
+    p_std: float = 1.5
+    sigma_data: float = 0.5
+    sampler_steps: int = 32
+    sigma_max: float = 5.0
+    sigma_min: float = 0.002
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return METRICS
+
+    def source(self, device: torch.device | str) -> TreeSource:
+        return TreeSource(_distribution(self.label, str(device)), LogNormal(self.p_mean, self.p_std))
+
+    def network(self, role: Role, seed: int) -> EnergyMLP:
+        hidden = self.hidden if role == "learner" else self.guide_hidden
+        return EnergyMLP(hidden, self.layers, self.sigma_data, generator(seed, "weights"))
+
+    def sigmas(self) -> list[float]:
+        return sigma_schedule(self.sampler_steps, self.sigma_max, self.sigma_min)
+
+    def start(self, n: int, seed: int, device: torch.device | str) -> Tensor:
+        """Start points of the sampler: exact samples at sigma_max, the same for all arms of a seed."""
+        return self._exact(n, seed, "start", self.sigma_max, device)
+
+    def exact(self, n: int, seed: int, device: torch.device | str, name: str = "exact") -> Tensor:
+        """Fresh exact samples, shape (n, 2)."""
+        return self._exact(n, seed, name, 0.0, device)
+
+    def _exact(self, n: int, seed: int, name: str, sigma: float, device: torch.device | str) -> Tensor:
+        stream = generator(seed, "evaluation", name)
+        uniform, normal = torch.rand(n, generator=stream), torch.randn(n, 4, generator=stream)
+        x, _ = _distribution(self.label, str(device)).sample(uniform.to(device), normal.to(device), sigma)
+        return x
+
+    def prepare(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> Tensor:
+        """End points of the exact ODE from `start(n, seed)`, kept in the folder `cache`."""
+        stem = cache / f"truth-{self.label}-seed{seed}-n{n}-steps{self.sampler_steps}"
+        try:
+            return checkpoint.load(stem).tensors["end"].to(device)
+        except Corrupt:
+            pass
+        distribution = _distribution(self.label, str(device))
+        end = sample(distribution.denoise, self.start(n, seed, device), self.sigmas())
+        checkpoint.save(stem, {"end": end}, {"n": n, "seed": seed})
+        return end
+
+    def evaluate(
+        self,
+        main: Denoiser,
+        guide: Denoiser | None,
+        weight: float,
+        n: int,
+        seed: int,
+        cache: Path,
+        device: torch.device | str = "cpu",
+    ) -> Evaluation:
+        """Judge a denoiser, guided with `weight` if it is not 1, on n samples.
+
+        Tensors of the result: `samples` (at most 16,384 of them) and `trajectories` (48 paths).
+        """
+        distribution = _distribution(self.label, str(device))
+        denoiser = main if guide is None else autoguide(main, guide, weight)
+        start, truth = self.start(n, seed, device), self.prepare(n, seed, cache, device)
+        end = sample(denoiser, start, self.sigmas(), chunk=CHUNK)
+        hit = metrics.hits(distribution, end)
+        x, on_tree = end.cpu().numpy(), hit.cpu().numpy()
+        values = {
+            "classification": float(on_tree.mean()),
+            "mandala": metrics.mandala(x, on_tree),
+            "mandala_16k": metrics.mandala(x[:SMALL_N], on_tree[:SMALL_N]),
+            "l2": (end - truth).norm(dim=1).double().mean().item(),
+            "energy_distance": metrics.energy_distance(x, self.exact(n, seed, device).cpu().numpy()),
+            **metrics.branch_metrics(distribution, metrics.branch_shares(distribution, end)),
+        }
+        if weight == 1:
+            batch = self._loss_batch(n, seed, device)
+            values |= metrics.losses(distribution, denoiser, batch, CHUNK)
+        path: list[Tensor] = []
+        sample(denoiser, start[:TRAJECTORIES], self.sigmas(), watch=lambda _, state: path.append(state.clone()))
+        return Evaluation(values, {"samples": end[:SMALL_N], "trajectories": torch.stack(path, 1)})
+
+    def floor(self, n: int, seed: int, cache: Path) -> dict[str, float]:
+        """The metrics of exact samples against other exact samples: as good as any model can look at this n."""
+        distribution = _distribution(self.label, "cpu")
+        samples = self.exact(n, seed, "cpu", "floor")
+        x, hit = samples.numpy(), metrics.hits(distribution, samples).numpy()
+        return {
+            "classification": float(hit.mean()),
+            "mandala": metrics.mandala(x, hit),
+            "mandala_16k": metrics.mandala(x[:SMALL_N], hit[:SMALL_N]),
+            "l2": 0.0,
+            "loss": 0.0,
+            "outer_loss": 0.0,
+            "energy_distance": metrics.energy_distance(x, self.exact(n, seed, "cpu").numpy()),
+            **metrics.branch_metrics(distribution, metrics.branch_shares(distribution, samples)),
+        }
+
+    def _loss_batch(self, n: int, seed: int, device: torch.device | str) -> Batch:
+        source = self.source(device)
+        return source.complete(source.draw(min(n, 4 * SMALL_N), generator(seed, "evaluation", "loss")))
+
+
+@lru_cache(maxsize=4)
+def _distribution(label: str, device: str) -> TreeDistribution:
+    return TreeDistribution(label, device)

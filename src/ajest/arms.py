@@ -36,7 +36,7 @@ class Arm:
     chunks: int = 16
     temperature: float = 1.0
     normalise: Normalisation = "none"
-    summary: str = ""
+    summary: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:

@@ -76,12 +76,30 @@ class Stored:
     facts: dict[str, Any]
 
 
+def _parts(stem: Path) -> tuple[Path, Path]:
+    return stem.with_name(stem.name + ".safetensors"), stem.with_name(stem.name + ".json")
+
+
+def exists(stem: Path) -> bool:
+    return _parts(stem)[1].exists()
+
+
+def facts(stem: Path) -> dict[str, Any]:
+    """The facts alone, without reading the tensors.
+
+    Raises:
+        Corrupt: they cannot be read.
+    """
+    return read_json(_parts(stem)[1])
+
+
 def save(stem: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write `stem.safetensors` and `stem.json`, each atomically, the JSON last."""
     data = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
-    write_atomic(stem.with_name(stem.name + ".safetensors"), data)
+    tensor_path, facts_path = _parts(stem)
+    write_atomic(tensor_path, data)
     digest = hashlib.sha256(data).hexdigest()
-    write_json(stem.with_name(stem.name + ".json"), {**facts, "sha256": digest, "bytes": len(data)})
+    write_json(facts_path, {**facts, "sha256": digest, "bytes": len(data)})
 
 
 def load(stem: Path) -> Stored:
@@ -90,8 +108,8 @@ def load(stem: Path) -> Stored:
     Raises:
         Corrupt: a file is missing, truncated or altered; the message names it.
     """
-    facts = read_json(stem.with_name(stem.name + ".json"))
-    path = stem.with_name(stem.name + ".safetensors")
+    path, facts_path = _parts(stem)
+    facts = read_json(facts_path)
     try:
         if path.stat().st_size != facts["bytes"]:
             raise Corrupt(f"{path} holds {path.stat().st_size} bytes instead of {facts['bytes']}")
@@ -114,8 +132,8 @@ def stems(folder: Path, prefix: str) -> dict[int, Path]:
 
 
 def delete(stem: Path) -> None:
-    stem.with_name(stem.name + ".json").unlink(missing_ok=True)
-    stem.with_name(stem.name + ".safetensors").unlink(missing_ok=True)
+    for path in reversed(_parts(stem)):
+        path.unlink(missing_ok=True)
 
 
 def latest(folder: Path, prefix: str, complain: Callable[[str], None]) -> Stored | None:

@@ -35,7 +35,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     """Fields in which two configurations differ, each as `path: old -> new`."""
     if is_dataclass(old) and type(old) is type(new):
         found = []
-        for f in fields(old):
+        for f in (f for f in fields(old) if f.compare):
             found += differences(getattr(old, f.name), getattr(new, f.name), f"{path}{f.name}.")
         return found
     if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):

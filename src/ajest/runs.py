@@ -80,7 +80,11 @@ def clocks(facts: Mapping[str, Any], step: int, costs: Mapping[str, Mapping[str,
     Calibrated time is steps times the median cost of their kind, measured interleaved with all other kinds;
     net time is calibrated time without the tree's exact target.
     """
-    values = {"steps": float(step), "samples": float(facts["trained"]), "seconds": sum(facts["seconds"].values())}
+    values = {
+        "steps": float(step),
+        "samples": float(facts["trained"]),
+        "seconds": sum(facts["seconds"].values()),
+    }
     if all(kind in costs for kind in facts["by_kind"]):
         values["calibrated"] = sum(n * sum(costs[k].values()) for k, n in facts["by_kind"].items())
         spared = sum(n * costs[k].get("target", 0.0) for k, n in facts["by_kind"].items())
@@ -118,7 +122,9 @@ def execute(
                     if step.number == config.iterations:
                         break
         except Diverged as error:
-            write_json(folder / "status.json", {"state": "diverged", "step": trainer.steps_taken, "why": str(error)})
+            write_json(
+                folder / "status.json", {"state": "diverged", "step": trainer.steps_taken, "why": str(error)}
+            )
             return "diverged"
         write_json(folder / "status.json", {"state": "done", "step": trainer.steps_taken})
         return "done"
@@ -130,7 +136,7 @@ def make_trainer(folder: Path, config: RunConfig, device: torch.device | str = "
     guide = None
     if config.arm.reference == "guide":
         check(config.guide is not None, f"arm {config.arm.name!r} needs a guide: name its run with --guide")
-        guide, _ = load_network(folder / str(config.guide), device=device)
+        guide, _ = load_network(Path(os.path.normpath(folder / str(config.guide))), device=device)
     return Trainer(config.task.source(device), network, config.recipe, config.arm, config.seed, guide)
 
 
@@ -163,7 +169,11 @@ class _Recorder:
         self._losses.append(step.loss)
         now = self._clocks()
         reached = {
-            clock: [b for b in self.schedule.budgets.get(clock, ()) if self._last[clock] < b <= now[clock] * (1 + 1e-9)]
+            clock: [
+                b
+                for b in self.schedule.budgets.get(clock, ())
+                if self._last[clock] < b <= now[clock] * (1 + 1e-9)
+            ]
             for clock in now
         }
         reached = {clock: budgets for clock, budgets in reached.items() if budgets}
@@ -264,7 +274,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"another process is at work in {folder}: wait for it or name another folder") from error
+            raise UserError(
+                f"another process is at work in {folder}: wait for it or name another folder"
+            ) from error
         yield
     finally:
         os.close(handle)
@@ -275,9 +287,7 @@ def snapshots(folder: Path) -> dict[int, Path]:
     return checkpoint.stems(folder / "snapshots", "snapshot")
 
 
-def load_snapshot(
-    folder: Path, step: int | None = None, complain: Callable[[str], None] = print
-) -> Stored:
+def load_snapshot(folder: Path, step: int | None = None, complain: Callable[[str], None] = print) -> Stored:
     """A snapshot, the latest whole one unless a step is named.
 
     Raises:
@@ -291,7 +301,9 @@ def load_snapshot(
             raise UserError(f"{folder} has no whole snapshot: train it first, or let its training go on")
         return stored
     if step not in known:
-        raise UserError(f"{folder} has no snapshot of step {step}; it has {', '.join(map(str, known)) or 'none'}")
+        raise UserError(
+            f"{folder} has no snapshot of step {step}; it has {', '.join(map(str, known)) or 'none'}"
+        )
     return checkpoint.load(known[step])
 
 

@@ -27,11 +27,27 @@ class Task(Protocol):
 
     def network(self, role: Role, seed: int) -> nn.Module: ...
 
-    def prepare(self, n: int, seed: int, cache: Path) -> None: ...
+    def prepare(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> object:
+        """Compute and keep in the folder `cache` what evaluations of a seed share."""
+        ...
 
     def evaluate(
-        self, main: Denoiser, guide: Denoiser | None, weight: float, n: int, seed: int, cache: Path
-    ) -> Evaluation: ...
+        self,
+        main: Denoiser,
+        guide: Denoiser | None,
+        weight: float,
+        n: int,
+        seed: int,
+        cache: Path,
+        device: torch.device | str = "cpu",
+        pictures: bool = False,
+    ) -> Evaluation:
+        """Judge a denoiser on n samples, guided unless the weight is 1; with `pictures` keep some for figures."""
+        ...
+
+    def floor(self, n: int, seed: int, cache: Path) -> dict[str, float]:
+        """The metrics of real data against other real data at this n: as good as any model can look."""
+        ...
 
 
 #: A union so that a config can be read back from JSON.

@@ -126,7 +126,13 @@ class Trainer:
         seed: int,
         reference: nn.Module | None = None,
     ) -> None:
-        self.source, self.network, self.recipe, self.arm, self.seed = source, network.train(), recipe, arm, seed
+        self.source, self.network, self.recipe, self.arm, self.seed = (
+            source,
+            network.train(),
+            recipe,
+            arm,
+            seed,
+        )
         self.device = next(network.parameters()).device
         self.ledger = Ledger(self.device)
         self.ema = PowerEMA(network, recipe.ema_widths)
@@ -138,7 +144,9 @@ class Trainer:
         self._kept = arm.kept(recipe.super_batch)
         self._choose = arm.choose()
         if arm.reference == "guide":
-            check(reference is not None, f"arm {arm.name!r} needs a guide as reference: train one and name it")
+            check(
+                reference is not None, f"arm {arm.name!r} needs a guide as reference: train one and name it"
+            )
         references = {"none": None, "guide": reference, "ema": self.ema[recipe.ema_widths[0]]}
         self._reference = references[arm.reference]
         self._reads = POLICIES[arm.policy].needs

@@ -130,7 +130,9 @@ _JEST_DIALS = frozenset({"chunks", "temperature", "normalise"})
 
 POLICIES: dict[str, Policy] = {
     "uniform": Policy(uniform, frozenset(), frozenset(), "train on everything drawn"),
-    "random": Policy(random, frozenset(), frozenset(), "a random part; only that part is drawn, none is scored"),
+    "random": Policy(
+        random, frozenset(), frozenset(), "a random part; only that part is drawn, none is scored"
+    ),
     "jest": Policy(jest, _BOTH, _JEST_DIALS, "JEST in closed form: chunked softmax draws by learnability"),
     "inverted-jest": Policy(
         partial(jest, sign=-1.0), _BOTH, _JEST_DIALS, "JEST with the sign turned: the least learnable"

@@ -54,7 +54,9 @@ class Trigger:
         return self.mode in ("early", "late")
 
     def begin(self) -> TriggerState:
-        return TriggerState(on=self.mode in ("always", "early") or (self.mode == "window" and self.start == 0))
+        return TriggerState(
+            on=self.mode in ("always", "early") or (self.mode == "window" and self.start == 0)
+        )
 
     def observe(
         self, state: TriggerState, step: int, losses: tuple[float, float] | None = None

@@ -113,9 +113,7 @@ class TreeDistribution:
 
         self._mx, self._my = column(middle[:, 0]), column(middle[:, 1])
         self._dx, self._dy = column(along[:, 0]), column(along[:, 1])
-        self._cxx, self._cxy, self._cyy = (
-            column(covariance[:, i, j]) for i, j in ((0, 0), (0, 1), (1, 1))
-        )
+        self._cxx, self._cxy, self._cyy = (column(covariance[:, i, j]) for i, j in ((0, 0), (0, 1), (1, 1)))
         self._log2_phi = column(np.log2(phi))
         means = np.concatenate([b.means for b in chosen])
         self._means = torch.tensor(means, dtype=dtype, device=device)

@@ -47,24 +47,30 @@ def mandala(x: np.ndarray, hit: np.ndarray) -> float:
 
 
 def energy_distance(x: np.ndarray, y: np.ndarray, directions: int = DIRECTIONS) -> float:
-    """`2 E|X - Y| - E|X - X'| - E|Y - Y'|` between two samples in the plane, in float64.
+    """`2 E|X - Y| - E|X - X'| - E|Y - Y'|` between two samples in the plane, without bias, in float64.
 
     In the plane |v| is pi / 2 times the mean of |v . u| over directions u, so the distance is the mean of
     one-dimensional ones, each `2 int (F - G)^2` by sorting: O(n log n), and no difference of large numbers.
+    Pairs of a point with itself are then taken out (the U-statistic): at n = 16,384 their 0 distances add 7e-5,
+    more than a well-trained model's. The result can be slightly negative.
 
     Args:
         x, y: shapes (n, 2) and (m, 2).
         directions: evenly spaced ones over half a turn.
     """
+    n, m = len(x), len(y)
+    rank_x, rank_y = 2 * np.arange(n) - n + 1, 2 * np.arange(m) - m + 1
     angles = np.pi * (np.arange(directions) + 0.5) / directions
     total = 0.0
     for u in np.stack([np.cos(angles), np.sin(angles)], 1):
-        a, b = x.astype(np.float64) @ u, y.astype(np.float64) @ u
-        points = np.concatenate([a, b])
+        points = np.concatenate([x.astype(np.float64) @ u, y.astype(np.float64) @ u])
         order = np.argsort(points, kind="stable")
-        jump = np.where(order < len(a), 1 / len(a), -1 / len(b))
-        gap = np.cumsum(jump[order])[:-1]
-        total += 2 * float(np.sum(gap**2 * np.diff(points[order])))
+        points, from_x = points[order], order < n
+        gap = np.cumsum(np.where(from_x, 1 / n, -1 / m))[:-1]
+        biased = 2 * float(np.sum(gap**2 * np.diff(points)))
+        mean_xx = 2 * float(rank_x @ points[from_x]) / n**2
+        mean_yy = 2 * float(rank_y @ points[~from_x]) / m**2
+        total += biased - mean_xx / (n - 1) - mean_yy / (m - 1)
     return total / directions * np.pi / 2
 
 
@@ -90,7 +96,9 @@ def branch_metrics(distribution: TreeDistribution, shares: np.ndarray) -> dict[s
     }
 
 
-def losses(distribution: TreeDistribution, denoiser: Denoiser, batch: Batch, micro_batch: int) -> dict[str, float]:
+def losses(
+    distribution: TreeDistribution, denoiser: Denoiser, batch: Batch, micro_batch: int
+) -> dict[str, float]:
     """Mean loss, and mean loss of the examples from outer branches (components of depth >= 5)."""
     loss = score(denoiser, batch, micro_batch).double()
     depth = torch.as_tensor(distribution.depth, device=batch.id.device)[batch.id // PER_BRANCH]

@@ -109,10 +109,11 @@ class TreeTask:
         seed: int,
         cache: Path,
         device: torch.device | str = "cpu",
+        pictures: bool = False,
     ) -> Evaluation:
         """Judge a denoiser, guided with `weight` if it is not 1, on n samples.
 
-        Tensors of the result: `samples` (at most 16,384 of them) and `trajectories` (48 paths).
+        With `pictures` the result holds `samples` (at most 16,384 of them) and `trajectories` (48 paths).
         """
         distribution = _distribution(self.label, str(device))
         denoiser = main if guide is None else autoguide(main, guide, weight)
@@ -131,8 +132,12 @@ class TreeTask:
         if weight == 1:
             batch = self._loss_batch(n, seed, device)
             values |= metrics.losses(distribution, denoiser, batch, CHUNK)
+        if not pictures:
+            return Evaluation(values)
         path: list[Tensor] = []
-        sample(denoiser, start[:TRAJECTORIES], self.sigmas(), watch=lambda _, state: path.append(state.clone()))
+        sample(
+            denoiser, start[:TRAJECTORIES], self.sigmas(), watch=lambda _, state: path.append(state.clone())
+        )
         return Evaluation(values, {"samples": end[:SMALL_N], "trajectories": torch.stack(path, 1)})
 
     def floor(self, n: int, seed: int, cache: Path) -> dict[str, float]:

@@ -1,0 +1,56 @@
+"""What a step of each kind costs: all kinds timed in turns, so that a machine's drift hits all alike."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..checkpoint import read_json, write_json
+from ..runs import make_trainer
+from ..training import Trainer
+from .plan import BenchConfig, Costs, run_folder
+
+WARMUP_ROUNDS = 4
+
+
+def calibrate(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
+    """Median seconds of each phase of each kind of step; kept in calibration.json and not measured again."""
+    path = root / "calibration.json"
+    if path.exists():
+        return read_json(path)["costs"]
+    costs = measure(root, config, device)
+    threads = torch.get_num_threads()
+    write_json(path, {"costs": costs, "rounds": config.calibration_rounds, "threads": threads})
+    return costs
+
+
+def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
+    trainers: dict[str, tuple[Trainer, bool]] = {}
+    for arm in config.arms:
+        for position, kind in enumerate(arm.kinds()):
+            if kind not in trainers:
+                folder = run_folder(root, arm.name, config.seeds[0])
+                trainers[kind] = make_trainer(folder, config.run(arm, config.seeds[0]), device), position == 0
+    times: dict[str, dict[str, list[float]]] = {kind: defaultdict(list) for kind in trainers}
+    for turn in range(WARMUP_ROUNDS + config.calibration_rounds):
+        for kind, (trainer, selecting) in trainers.items():
+            _hold(trainer, selecting)
+            step = trainer.step()
+            assert step.kind == kind, f"calibrated {step.kind!r} in place of {kind!r}"
+            if turn >= WARMUP_ROUNDS:
+                for phase, seconds in step.seconds.items():
+                    times[kind][phase].append(seconds)
+    return {kind: {p: float(np.median(v)) for p, v in phases.items()} for kind, phases in times.items()}
+
+
+def _hold(trainer: Trainer, selecting: bool) -> None:
+    """Keep a trigger that has two kinds of step on the wanted one."""
+    trigger = trainer.arm.trigger
+    if trainer.arm.scores and trigger.mode != "always":
+        fired: Any = None if (trigger.mode == "early") == selecting else 0
+        trainer.trigger = replace(trainer.trigger, on=selecting, fired_at=fired)

@@ -1,0 +1,100 @@
+"""Metrics of snapshots, kept beside their run and never computed twice; and which snapshots a reading reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import checkpoint, jsonl
+from ..errors import Corrupt
+from ..runs import load_network, read_config, read_status, snapshots
+from .plan import READINGS, BenchConfig, run_folder
+
+
+def evaluate_snapshot(
+    folder: Path,
+    step: int,
+    weights: Iterable[float],
+    n: int,
+    cache: Path,
+    guide: Path | None = None,
+    width: float | None = None,
+    device: torch.device | str = "cpu",
+    keep_tensors: bool = False,
+) -> list[dict[str, Any]]:
+    """Evaluate one snapshot of a run with each guidance weight; what is in metrics.jsonl already is read there.
+
+    Args:
+        folder: of the run.
+        step: of the snapshot.
+        weights: guidance weights; 1 is unguided.
+        n: samples.
+        cache: folder for what evaluations of a seed share.
+        guide: folder of the guide's run; needed for a weight other than 1.
+        width: EMA width; None is the first one kept.
+        device: where to compute.
+        keep_tensors: store samples and trajectories for figures.
+
+    Returns:
+        The lines of metrics.jsonl, one a weight.
+    """
+    config = read_config(folder)
+    width = config.recipe.ema_widths[0] if width is None else width
+    path = folder / "metrics.jsonl"
+    known = {key(line): line for line in jsonl.read(path)}
+    lines = []
+    main = None
+    for weight in weights:
+        wanted = {"step": step, "width": width, "weight": weight, "n": n}
+        stem = folder / "samples" / f"step-{step:07d}-weight-{weight:g}-n-{n}"
+        if key(wanted) in known and (not keep_tensors or checkpoint.exists(stem)):
+            lines.append(known[key(wanted)])
+            continue
+        if main is None:
+            main, _ = load_network(folder, step, width, device)
+        guiding = load_network(guide, device=device)[0] if guide is not None and weight != 1 else None
+        result = config.task.evaluate(
+            main, guiding, weight, n, config.seed, cache, device, pictures=keep_tensors
+        )  # type: ignore[arg-type]
+        clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
+        if keep_tensors:
+            checkpoint.save(stem, result.tensors, wanted)
+        lines.append({**wanted, "clocks": clocks, "metrics": result.metrics})
+        jsonl.append(path, lines[-1])
+    return lines
+
+
+def key(line: dict[str, Any]) -> str:
+    """What makes two evaluations the same one."""
+    return json.dumps([line["step"], line["width"], line["weight"], line["n"]])
+
+
+def reached(folder: Path) -> dict[str, dict[float, int]]:
+    """For each clock: budget -> step of the snapshot taken when it was crossed."""
+    found: dict[str, dict[float, int]] = {clock: {} for clock in READINGS}
+    for step, stem in snapshots(folder).items():
+        try:
+            facts = checkpoint.facts(stem)
+        except Corrupt:
+            continue
+        for clock, budgets in facts["reached"].items():
+            found[clock] |= dict.fromkeys(budgets, step)
+    return found
+
+
+def common_budgets(root: Path, config: BenchConfig) -> dict[str, float]:
+    """For each clock the largest budget that every run reached; runs that diverged are left out."""
+    sets: dict[str, list[set[float]]] = {clock: [] for clock in READINGS}
+    for arm in config.arms:
+        for seed in config.seeds:
+            folder = run_folder(root, arm.name, seed)
+            if read_status(folder).get("state") == "diverged":
+                continue
+            for clock, budgets in reached(folder).items():
+                sets[clock].append(set(budgets))
+    common = {clock: set.intersection(*s) if s else set() for clock, s in sets.items()}
+    return {clock: max(budgets) for clock, budgets in common.items() if budgets}

@@ -1,0 +1,267 @@
+"""Running a bench: guide, calibration, then every arm on every seed, each resumable, then the readings."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import queue
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import checkpoint
+from ..errors import Corrupt, UserError
+from ..runs import Schedule, adopt, execute, locked, snapshots
+from ..training import Trainer
+from .calibration import calibrate
+from .evaluation import common_budgets, evaluate_snapshot, reached
+from .plan import READINGS, BenchConfig, Costs, run_folder
+from .progress import Board, Message, board
+
+Report = Callable[[str, float, float, str], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work for one process: the truth of a seed, a whole run, or late evaluations of a run."""
+
+    name: str
+    kind: str
+    root: Path
+    config: BenchConfig
+    costs: Costs
+    device: str
+    arm: int = 0
+    seed: int = 0
+    evaluations: tuple[tuple[int, int], ...] = ()  # (step, n)
+
+
+def run_bench(root: Path, config: BenchConfig, workers: int | None = None, device: str = "cpu") -> None:
+    """Train and evaluate everything that is not there yet.
+
+    Args:
+        root: the bench's folder.
+        config: what to compare.
+        workers: runs at the same time; None is one a core on a CPU and one on a GPU.
+        device: "cpu" or "cuda".
+
+    Raises:
+        UserError: the folder holds another bench, is in use or cannot be written to, or a worker was killed.
+    """
+    workers = default_workers(device) if workers is None else workers
+    if workers < 1:
+        raise UserError(f"workers must be at least 1, not {workers}")
+    with locked(root):
+        adopt(root, config, "bench.json")
+        settle(workers)
+        say = _sayer()
+        say("training the guide")
+        execute(root / "guide", config.guide(), Schedule(), device, complain=say)
+        evaluate_snapshot(
+            root / "guide", config.guide_iterations, (1.0,), config.n_curve, root / "truth", device=device
+        )
+        say("timing every kind of step")
+        costs = calibrate(root, config, device)
+
+        common = {"root": root, "config": config, "costs": costs, "device": device}
+        sizes = {config.n_final, config.n_curve}
+        truth = [Job(f"exact ODE, seed {s}", "truth", seed=s, **common) for s in config.seeds]  # type: ignore[arg-type]
+        runs = [
+            Job(f"{arm.name}, seed {seed}", "run", arm=i, seed=seed, **common)  # type: ignore[arg-type]
+            for seed in config.seeds
+            for i, arm in enumerate(config.arms)
+        ]
+        prices = {j.name: 0.02 * sum(sizes) / 1000 for j in truth} | {j.name: _price(j) for j in runs}
+        with board(f"{len(config.arms)} arms x {len(config.seeds)} seeds in {root}", prices) as lines:
+            _work(truth, workers, lines, say)
+            _work(runs, workers, lines, say)
+        late = list(_late_jobs(common, config, root))
+        with board("evaluating at equal budgets", {j.name: float(len(j.evaluations)) for j in late}) as lines:
+            _work(late, workers, lines, say)
+
+
+def default_workers(device: str) -> int:
+    return max(1, os.cpu_count() or 1) if device == "cpu" else 1
+
+
+def settle(workers: int) -> None:
+    """Share the cores between the workers, and keep freed memory.
+
+    By default the C library gives every large temporary back to the kernel and faults it in again, page by page:
+    half of the time of a step on some machines.
+    """
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    if sys.platform == "linux":
+        mmap_threshold, trim_threshold = -3, -1  # of mallopt(3)
+        library = ctypes.CDLL(None)
+        if hasattr(library, "mallopt"):
+            library.mallopt(mmap_threshold, 1 << 28)
+            library.mallopt(trim_threshold, 1 << 30)
+
+
+def _price(job: Job) -> float:
+    """Seconds that a run will take, for the display."""
+    arm, config = job.config.arms[job.arm], job.config
+    step = max(sum(job.costs[kind].values()) for kind in arm.kinds())
+    samples = len(config.curve) * config.n_curve + 2 * config.n_final
+    return config.iterations * step + samples * 2.2e-4
+
+
+def _late_jobs(common: dict[str, Any], config: BenchConfig, root: Path) -> list[Job]:
+    """The readings whose budget is known only when all runs are there."""
+    budgets = common_budgets(root, config)
+    jobs = []
+    for seed in config.seeds:
+        for i, arm in enumerate(config.arms):
+            found = reached(run_folder(root, arm.name, seed))
+            wanted = {
+                (found[clock][budget], config.n_of(clock))
+                for clock, budget in budgets.items()
+                if budget in found[clock]
+            }
+            if wanted:
+                name = f"{arm.name}, seed {seed}"
+                jobs.append(Job(name, "read", arm=i, seed=seed, evaluations=tuple(sorted(wanted)), **common))
+    return jobs
+
+
+def _work(jobs: Sequence[Job], workers: int, lines: Board, say: Callable[[str], None]) -> None:
+    """Do the jobs, `workers` at a time, and show how they go."""
+    if not jobs:
+        return
+    context = multiprocessing.get_context("spawn")
+    messages: Any = context.Queue()
+    executor = ProcessPoolExecutor(
+        min(workers, len(jobs)), mp_context=context, initializer=_begin, initargs=(messages, workers)
+    )
+    pending: dict[Future[list[str]], Job] = {}
+    try:
+        pending = {executor.submit(_do, job): job for job in jobs}
+        while pending:
+            done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+            _drain(messages, lines)
+            for future in done:
+                job = pending.pop(future)
+                for complaint in future.result():
+                    say(f"{job.name}: {complaint}")
+                lines.finish(job.name)
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker was killed from outside (perhaps for want of memory: try fewer --workers); what is done is "
+            "kept, start the same command again to go on"
+        ) from error
+    finally:
+        for future in pending:
+            future.cancel()
+        _end(executor)
+
+
+def _end(executor: ProcessPoolExecutor) -> None:
+    """Stop the workers at once: whatever they do is resumable."""
+    processes = list((getattr(executor, "_processes", None) or {}).values())
+    executor.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join()
+
+
+def _drain(messages: Any, lines: Board) -> None:
+    while True:
+        try:
+            lines.update(messages.get_nowait())
+        except queue.Empty:
+            return
+
+
+_messages: Any = None
+
+
+def _begin(messages: Any, workers: int) -> None:
+    global _messages
+    _messages = messages
+    settle(workers)
+
+
+def _do(job: Job) -> list[str]:
+    """A job, in a worker. Returns complaints worth showing."""
+    complaints: list[str] = []
+    last = 0.0
+
+    def report(what: str, done: float, total: float, note: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.25:
+            last = time.monotonic()
+            message: Message = (job.name, what, done, total, note)
+            _messages.put(message)
+
+    config, root = job.config, job.root
+    cache = root / "truth"
+    if job.kind == "truth":
+        for n in sorted({config.n_curve, config.n_final}):
+            config.task.prepare(n, job.seed, cache, job.device)
+        return complaints
+
+    arm = config.arms[job.arm]
+    folder = run_folder(root, arm.name, job.seed)
+    evaluations = job.evaluations
+    if job.kind == "run":
+        _train(job, folder, report, complaints.append)
+        evaluations = _early_evaluations(config, folder, job.costs)
+    for i, (step, n) in enumerate(evaluations):
+        report("evaluating", i + 1, len(evaluations) + 1, f"step {step}")
+        final = step == config.iterations and n == config.n_final
+        weights = (1.0, config.weight)
+        try:
+            evaluate_snapshot(
+                folder, step, weights, n, cache, root / "guide", device=job.device, keep_tensors=final
+            )
+        except Corrupt as error:
+            complaints.append(f"{error}; delete {folder} and start again to make it anew")
+    return complaints
+
+
+def _train(job: Job, folder: Path, report: Report, complain: Callable[[str], None]) -> None:
+    config = job.config
+    began, first = time.monotonic(), None
+
+    def progress(step: int, trainer: Trainer) -> None:
+        nonlocal began, first
+        if first is None:
+            began, first = time.monotonic(), step
+            return
+        rate = (step - first) / (time.monotonic() - began)
+        report("training", step, config.iterations, f"{rate:.0f} steps/s")
+
+    run = config.run(config.arms[job.arm], job.seed)
+    if execute(folder, run, config.schedule(job.costs), job.device, progress, complain) == "diverged":
+        why = checkpoint.read_json(folder / "status.json").get("why", "")
+        complain(f"diverged: {why}")
+
+
+def _early_evaluations(config: BenchConfig, folder: Path, costs: Costs) -> tuple[tuple[int, int], ...]:
+    """What can be evaluated as soon as a run is done: its learning curve, its end and equal samples."""
+    stored = snapshots(folder)
+    wanted = {(step, config.n_curve) for step in config.curve_steps() if step in stored}
+    if config.iterations in stored:
+        wanted.add((config.iterations, config.n_final))
+    most = max(config.budgets(costs)["samples"])
+    at = reached(folder)["samples"].get(most)
+    if at is not None:
+        wanted.add((at, config.n_final))
+    return tuple(sorted(wanted))
+
+
+def _sayer() -> Callable[[str], None]:
+    """Prints to stderr if that is a terminal."""
+    if sys.stderr.isatty():
+        return lambda text: print(text, file=sys.stderr, flush=True)
+    return lambda text: None

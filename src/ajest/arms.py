@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from .config import check
@@ -92,25 +93,25 @@ class Arm:
 
 
 KEEP = 0.2  # the paper's filter ratio of 0.8
-_GUIDE = {"keep": KEEP, "reference": "guide"}
+_guided = partial(Arm, keep=KEEP, reference="guide")
 
 _ALL = (
     Arm("baseline", "uniform", summary="train on every drawn example"),
-    Arm("early-ajest", "jest", **_GUIDE, trigger=Trigger("early"),
+    _guided("early-ajest", "jest", trigger=Trigger("early"),
         summary="AJEST until the learner overtakes the guide, then every example"),
-    Arm("ajest", "jest", **_GUIDE, summary="JEST with the guide of autoguidance as reference, on every step"),
+    _guided("ajest", "jest", summary="JEST with the guide of autoguidance as reference, on every step"),
     Arm("random", "random", keep=KEEP, summary="a random fifth of the examples, nothing scored"),
-    Arm("late-ajest", "jest", **_GUIDE, trigger=Trigger("late"),
+    _guided("late-ajest", "jest", trigger=Trigger("late"),
         summary="every example until the learner overtakes the guide, then AJEST"),
-    Arm("inverted-ajest", "inverted-jest", **_GUIDE, summary="the least learnable examples: a control"),
-    Arm("early-ajest-paper", "jest", **_GUIDE, trigger=Trigger("early", half_life=0),
+    _guided("inverted-ajest", "inverted-jest", summary="the least learnable examples: a control"),
+    _guided("early-ajest-paper", "jest", trigger=Trigger("early", half_life=0),
         summary="early AJEST that decides on a single batch, as published"),
-    Arm("ajest-zscore", "jest", **_GUIDE, normalise="zscore",
+    _guided("ajest-zscore", "jest", normalise="zscore",
         summary="AJEST whose scores are normalised, so that the temperature means something"),
     Arm("jest-ema", "jest", keep=KEEP, reference="ema", summary="JEST with the learner's own average as reference"),
-    Arm("rho", "learnability", **_GUIDE, summary="the most learnable fifth, no sampling (RHO-loss)"),
+    _guided("rho", "learnability", summary="the most learnable fifth, no sampling (RHO-loss)"),
     Arm("high-loss", "high-loss", keep=KEEP, summary="the fifth of highest learner loss, no reference"),
-    Arm("easy-reference", "easy-reference", **_GUIDE, summary="the fifth that the guide finds easiest"),
+    _guided("easy-reference", "easy-reference", summary="the fifth that the guide finds easiest"),
 )  # fmt: skip
 
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _ALL}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -35,9 +35,9 @@ class Batch:
     def __len__(self) -> int:
         return len(self.x)
 
-    def _map(self, function) -> Batch:  # type: ignore[no-untyped-def]
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: None if v is None else function(v) for k, v in parts.items()})
+        return Batch(**{k: None if v is None else function(v) for k, v in parts.items()})
 
     def __getitem__(self, index: Tensor | slice) -> Batch:
         """The examples at `index` (a slice, or an int64 or bool tensor)."""

@@ -77,9 +77,7 @@ def profile_product(t_a: np.ndarray, g_a: np.ndarray, t_b: np.ndarray, g_b: np.n
     return (g_a + 1) * (g_b + 1) * ratio / ((g_a + g_b + 1) * np.maximum(t_a, t_b))
 
 
-def posthoc_coefficients(
-    times: Sequence[float], widths: Sequence[float], time: float, width: float
-) -> np.ndarray:
+def posthoc_coefficients(times: Sequence[float], widths: Sequence[float], time: float, width: float) -> np.ndarray:
     """Coefficients that combine stored averages into one of any width (EDM2 algorithm 3), summing to 1.
 
     Args:
@@ -98,7 +96,7 @@ def posthoc_coefficients(
     t = np.asarray(times, dtype=np.float64)
     g = np.array([exponent(w) for w in widths])
     gram = profile_product(t[:, None], g[:, None], t[None, :], g[None, :])
-    wanted = profile_product(t, g, np.float64(time), np.float64(exponent(width)))
+    wanted = profile_product(t, g, np.array(time), np.array(exponent(width)))
     solution = np.linalg.solve(gram, wanted)
     return solution / solution.sum()
 

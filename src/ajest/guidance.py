@@ -8,9 +8,7 @@ from torch import Tensor
 from .denoising import Denoiser
 
 
-def autoguide(
-    main: Denoiser, guide: Denoiser, weight: float, interval: tuple[float, float] | None = None
-) -> Denoiser:
+def autoguide(main: Denoiser, guide: Denoiser, weight: float, interval: tuple[float, float] | None = None) -> Denoiser:
     """`D_w = D_guide + w (D_main - D_guide)` (autoguidance, arXiv 2406.02507, equation 3).
 
     The guide is a smaller, less trained version of `main`. Classifier-free guidance is the same formula with an

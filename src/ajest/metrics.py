@@ -23,6 +23,7 @@ class Metric:
         guided: whether it is also measured with autoguidance.
         headline: whether the verdict rests on it, and with which guidance: the tests of one reading are
             corrected for all of these together.
+        scale: what people see is the value times this.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Metric:
     meaning: str
     guided: bool = True
     headline: Literal["no", "unguided", "guided"] = "no"
+    scale: float = 1.0
 
     @property
     def sign(self) -> int:

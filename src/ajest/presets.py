@@ -41,6 +41,4 @@ def tree_quick() -> BenchConfig:
     )
 
 
-PRESETS: dict[str, dict[str, Callable[[], BenchConfig]]] = {
-    "tree": {"quick": tree_quick, "paper": tree_paper}
-}
+PRESETS: dict[str, dict[str, Callable[[], BenchConfig]]] = {"tree": {"quick": tree_quick, "paper": tree_paper}}

@@ -122,9 +122,7 @@ def execute(
                     if step.number == config.iterations:
                         break
         except Diverged as error:
-            write_json(
-                folder / "status.json", {"state": "diverged", "step": trainer.steps_taken, "why": str(error)}
-            )
+            write_json(folder / "status.json", {"state": "diverged", "step": trainer.steps_taken, "why": str(error)})
             return "diverged"
         write_json(folder / "status.json", {"state": "done", "step": trainer.steps_taken})
         return "done"
@@ -169,11 +167,7 @@ class _Recorder:
         self._losses.append(step.loss)
         now = self._clocks()
         reached = {
-            clock: [
-                b
-                for b in self.schedule.budgets.get(clock, ())
-                if self._last[clock] < b <= now[clock] * (1 + 1e-9)
-            ]
+            clock: [b for b in self.schedule.budgets.get(clock, ()) if self._last[clock] < b <= now[clock] * (1 + 1e-9)]
             for clock in now
         }
         reached = {clock: budgets for clock, budgets in reached.items() if budgets}
@@ -274,9 +268,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(
-                f"another process is at work in {folder}: wait for it or name another folder"
-            ) from error
+            raise UserError(f"another process is at work in {folder}: wait for it or name another folder") from error
         yield
     finally:
         os.close(handle)
@@ -301,9 +293,7 @@ def load_snapshot(folder: Path, step: int | None = None, complain: Callable[[str
             raise UserError(f"{folder} has no whole snapshot: train it first, or let its training go on")
         return stored
     if step not in known:
-        raise UserError(
-            f"{folder} has no snapshot of step {step}; it has {', '.join(map(str, known)) or 'none'}"
-        )
+        raise UserError(f"{folder} has no snapshot of step {step}; it has {', '.join(map(str, known)) or 'none'}")
     return checkpoint.load(known[step])
 
 

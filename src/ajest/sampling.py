@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -11,9 +12,7 @@ from torch import Tensor
 from .denoising import Denoiser
 
 
-def sigma_schedule(
-    steps: int = 32, sigma_max: float = 80.0, sigma_min: float = 0.002, rho: float = 7.0
-) -> list[float]:
+def sigma_schedule(steps: int = 32, sigma_max: float = 80.0, sigma_min: float = 0.002, rho: float = 7.0) -> list[float]:
     """`steps` noise levels from `sigma_max` down to `sigma_min`, then 0 (EDM equation 5).
 
     Raises:
@@ -67,7 +66,7 @@ def sample(
 
     gamma_max = min(churn / (len(sigmas) - 1), math.sqrt(2) - 1)
     x = start
-    for i, (now, nxt) in enumerate(zip(sigmas[:-1], sigmas[1:], strict=True)):
+    for i, (now, nxt) in enumerate(itertools.pairwise(sigmas)):
         if watch is not None:
             watch(i, x)
         if gamma_max > 0 and churn_interval[0] <= now <= churn_interval[1]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from torch import nn
+from matplotlib.figure import Figure
+from torch import Tensor, nn
 
 from .batch import Source
 from .denoising import Denoiser
@@ -49,6 +51,25 @@ class Task(Protocol):
         """The metrics of real data against other real data at this n: as good as any model can look."""
         ...
 
+    def figures(
+        self,
+        weight: float,
+        stored: Mapping[float, Mapping[str, Tensor]],
+        moments: Mapping[int, Mapping[str, Tensor]],
+    ) -> list[tuple[str, Figure]]:
+        """(caption, figure) of one run, from tensors of its evaluations by guidance weight and stored super-batches
+        by step."""
+        ...
+
+    def write_samples(
+        self, denoiser: Denoiser, n: int, seed: int, out: Path, device: torch.device | str = "cpu"
+    ) -> list[Path]:
+        """Sample, and write what a person wants of it into a folder; returns the files."""
+        ...
+
 
 #: A union so that a config can be read back from JSON.
 AnyTask = TreeTask
+
+#: Tasks with their default settings, by name.
+TASKS: dict[str, type[TreeTask]] = {"tree": TreeTask}

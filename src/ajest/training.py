@@ -144,9 +144,7 @@ class Trainer:
         self._kept = arm.kept(recipe.super_batch)
         self._choose = arm.choose()
         if arm.reference == "guide":
-            check(
-                reference is not None, f"arm {arm.name!r} needs a guide as reference: train one and name it"
-            )
+            check(reference is not None, f"arm {arm.name!r} needs a guide as reference: train one and name it")
         references = {"none": None, "guide": reference, "ema": self.ema[recipe.ema_widths[0]]}
         self._reference = references[arm.reference]
         self._reads = POLICIES[arm.policy].needs
@@ -176,6 +174,7 @@ class Trainer:
         learner_loss = reference_loss = None
         if watching or (selecting and "reference" in self._reads):
             with phase("reference scoring"):
+                assert self._reference is not None  # checked where the trainer was made
                 reference_loss = score(self._reference, batch)
             flops += drawn * self._flops(self._reference)
         if selecting:
@@ -219,7 +218,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = per_example_loss(self.network(batch.x, batch.sigma, batch.label), batch).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         size = torch.stack(torch._foreach_norm(gradients)).sum()
         value = loss.item()

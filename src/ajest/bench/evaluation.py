@@ -57,9 +57,7 @@ def evaluate_snapshot(
         if main is None:
             main, _ = load_network(folder, step, width, device)
         guiding = load_network(guide, device=device)[0] if guide is not None and weight != 1 else None
-        result = config.task.evaluate(
-            main, guiding, weight, n, config.seed, cache, device, pictures=keep_tensors
-        )  # type: ignore[arg-type]
+        result = config.task.evaluate(main, guiding, weight, n, config.seed, cache, device, pictures=keep_tensors)
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
         if keep_tensors:
             checkpoint.save(stem, result.tensors, wanted)

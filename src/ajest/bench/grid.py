@@ -23,7 +23,7 @@ from ..runs import Schedule, adopt, execute, locked, snapshots
 from ..training import Trainer
 from .calibration import calibrate
 from .evaluation import common_budgets, evaluate_snapshot, reached
-from .plan import READINGS, BenchConfig, Costs, run_folder
+from .plan import BenchConfig, Costs, run_folder
 from .progress import Board, Message, board
 
 Report = Callable[[str, float, float, str], None]
@@ -221,9 +221,7 @@ def _do(job: Job) -> list[str]:
         final = step == config.iterations and n == config.n_final
         weights = (1.0, config.weight)
         try:
-            evaluate_snapshot(
-                folder, step, weights, n, cache, root / "guide", device=job.device, keep_tensors=final
-            )
+            evaluate_snapshot(folder, step, weights, n, cache, root / "guide", device=job.device, keep_tensors=final)
         except Corrupt as error:
             complaints.append(f"{error}; delete {folder} and start again to make it anew")
     return complaints

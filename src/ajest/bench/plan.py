@@ -78,13 +78,9 @@ class BenchConfig:
         check(len(self.seeds) >= 1, "a bench needs at least one seed")
         if len(set(self.seeds)) != len(self.seeds):
             repeated = sorted({s for s in self.seeds if self.seeds.count(s) > 1})
-            raise UserError(
-                f"seeds are named twice: {', '.join(map(str, repeated))}; each must be there once"
-            )
+            raise UserError(f"seeds are named twice: {', '.join(map(str, repeated))}; each must be there once")
         check(self.iterations >= 32, f"a bench needs at least 32 iterations, not {self.iterations}")
-        check(
-            self.guide_iterations >= 1, f"the guide needs at least 1 iteration, not {self.guide_iterations}"
-        )
+        check(self.guide_iterations >= 1, f"the guide needs at least 1 iteration, not {self.guide_iterations}")
         check(min(self.n_final, self.n_curve) >= 256, "evaluations need at least 256 samples")
         for arm in self.arms:
             arm.kept(self.recipe.super_batch)
@@ -96,9 +92,7 @@ class BenchConfig:
         return "baseline" if "baseline" in names else names[0]
 
     def guide(self) -> RunConfig:
-        return RunConfig(
-            self.task, "guide", self.recipe, ARMS["baseline"], self.guide_seed, self.guide_iterations
-        )
+        return RunConfig(self.task, "guide", self.recipe, ARMS["baseline"], self.guide_seed, self.guide_iterations)
 
     def run(self, arm: Arm, seed: int) -> RunConfig:
         guide = "../../../guide" if arm.reference == "guide" else None

@@ -130,18 +130,14 @@ _JEST_DIALS = frozenset({"chunks", "temperature", "normalise"})
 
 POLICIES: dict[str, Policy] = {
     "uniform": Policy(uniform, frozenset(), frozenset(), "train on everything drawn"),
-    "random": Policy(
-        random, frozenset(), frozenset(), "a random part; only that part is drawn, none is scored"
-    ),
+    "random": Policy(random, frozenset(), frozenset(), "a random part; only that part is drawn, none is scored"),
     "jest": Policy(jest, _BOTH, _JEST_DIALS, "JEST in closed form: chunked softmax draws by learnability"),
     "inverted-jest": Policy(
         partial(jest, sign=-1.0), _BOTH, _JEST_DIALS, "JEST with the sign turned: the least learnable"
     ),
     "learnability": Policy(learnability, _BOTH, frozenset(), "the most learnable, no sampling (RHO-loss)"),
     "high-loss": Policy(high_loss, frozenset({"learner"}), frozenset(), "the highest learner loss"),
-    "easy-reference": Policy(
-        easy_reference, frozenset({"reference"}), frozenset(), "the lowest reference loss"
-    ),
+    "easy-reference": Policy(easy_reference, frozenset({"reference"}), frozenset(), "the lowest reference loss"),
 }
 
 
@@ -188,6 +184,5 @@ def _normalised(values: Tensor, how: Normalisation) -> Tensor:
 def _check(scores: Scores, count: int) -> None:
     if not 1 <= count <= len(scores):
         raise UserError(
-            f"cannot choose {count} of {len(scores)} examples: the keep fraction must keep at least one "
-            "and at most all"
+            f"cannot choose {count} of {len(scores)} examples: the keep fraction must keep at least one and at most all"
         )

@@ -54,13 +54,9 @@ class Trigger:
         return self.mode in ("early", "late")
 
     def begin(self) -> TriggerState:
-        return TriggerState(
-            on=self.mode in ("always", "early") or (self.mode == "window" and self.start == 0)
-        )
+        return TriggerState(on=self.mode in ("always", "early") or (self.mode == "window" and self.start == 0))
 
-    def observe(
-        self, state: TriggerState, step: int, losses: tuple[float, float] | None = None
-    ) -> TriggerState:
+    def observe(self, state: TriggerState, step: int, losses: tuple[float, float] | None = None) -> TriggerState:
         """The state after step `step` (from 0), given the mean (learner, reference) losses if both were taken."""
         if self.mode == "always":
             return state

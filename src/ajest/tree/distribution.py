@@ -48,7 +48,7 @@ class Branch:
 @lru_cache(maxsize=1)
 def branches() -> tuple[Branch, ...]:
     """All 254 branches, class A first, depth first."""
-    rng = np.random.RandomState(2)  # noqa: NPY002 (the published seed of the legacy generator)
+    rng = np.random.RandomState(2)
     scale = np.array(SCALE)
 
     def grow(label: str, position: np.ndarray, angle: float, depth: int) -> Iterator[Branch]:

@@ -96,9 +96,7 @@ def branch_metrics(distribution: TreeDistribution, shares: np.ndarray) -> dict[s
     }
 
 
-def losses(
-    distribution: TreeDistribution, denoiser: Denoiser, batch: Batch, micro_batch: int
-) -> dict[str, float]:
+def losses(distribution: TreeDistribution, denoiser: Denoiser, batch: Batch, micro_batch: int) -> dict[str, float]:
     """Mean loss, and mean loss of the examples from outer branches (components of depth >= 5)."""
     loss = score(denoiser, batch, micro_batch).double()
     depth = torch.as_tensor(distribution.depth, device=batch.id.device)[batch.id // PER_BRANCH]

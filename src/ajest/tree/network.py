@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ class EnergyMLP(nn.Module):
         super().__init__()
         self.sigma_data = sigma_data
         sizes = [4] + [hidden] * (layers + 1)
-        for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             self.add_module(f"layer{i}", MPLinear(fan_in, fan_out, generator))
         self.gain = nn.Parameter(torch.zeros(1))
 

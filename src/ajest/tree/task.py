@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from .. import checkpoint
 from ..batch import Batch
+from ..config import check
 from ..denoising import Denoiser, LogNormal
 from ..errors import Corrupt
 from ..guidance import autoguide
 from ..metrics import Evaluation, Metric, Role
 from ..sampling import sample, sigma_schedule
 from ..seeding import generator
-from . import metrics
+from . import figures, metrics
 from .distribution import TreeDistribution
 from .network import EnergyMLP
 from .source import TreeSource
@@ -28,8 +33,9 @@ SMALL_N = 16384  # mandala is also given for this many samples, because it depen
 TRAJECTORIES = 48
 
 METRICS = (
-    Metric("energy_distance", "energy distance", "lower",
-           "How far the samples are from fresh exact ones: 0 for the same distribution.", headline="unguided"),
+    Metric("energy_distance", "energy distance x 1000", "lower",
+           "How far the samples are from fresh exact ones: 0 for the same distribution, up to noise of both signs.",
+           headline="unguided", scale=1000),
     Metric("mandala", "mandala", "higher",
            "Share of the picture's touched cells that hold at least one sample on the tree.", headline="guided"),
     Metric("mandala_16k", "mandala at n = 16,384", "higher", "Mandala of the first 16,384 samples."),
@@ -135,9 +141,7 @@ class TreeTask:
         if not pictures:
             return Evaluation(values)
         path: list[Tensor] = []
-        sample(
-            denoiser, start[:TRAJECTORIES], self.sigmas(), watch=lambda _, state: path.append(state.clone())
-        )
+        sample(denoiser, start[:TRAJECTORIES], self.sigmas(), watch=lambda _, state: path.append(state.clone()))
         return Evaluation(values, {"samples": end[:SMALL_N], "trajectories": torch.stack(path, 1)})
 
     def floor(self, n: int, seed: int, cache: Path) -> dict[str, float]:
@@ -155,6 +159,27 @@ class TreeTask:
             "energy_distance": metrics.energy_distance(x, self.exact(n, seed, "cpu").numpy()),
             **metrics.branch_metrics(distribution, metrics.branch_shares(distribution, samples)),
         }
+
+    def figures(
+        self,
+        weight: float,
+        stored: Mapping[float, Mapping[str, Tensor]],
+        moments: Mapping[int, Mapping[str, Tensor]],
+    ) -> list[tuple[str, Figure]]:
+        return figures.of_run(self.label, weight, stored, moments)
+
+    def write_samples(
+        self, denoiser: Denoiser, n: int, seed: int, out: Path, device: torch.device | str = "cpu"
+    ) -> list[Path]:
+        check(n >= 1, f"at least 1 sample must be asked for, not {n}")
+        x = sample(denoiser, self.start(n, seed, device), self.sigmas(), chunk=CHUNK).cpu().numpy()
+        table, picture = io.StringIO(), io.BytesIO()
+        np.savetxt(table, x, fmt="%.7g", delimiter=",", header="x,y", comments="")
+        shown = {"samples": x, "the truth": self.exact(n, seed, "cpu").numpy()}
+        figures.samples(self.label, shown).savefig(picture, format="png", dpi=120)
+        checkpoint.write_atomic(out / "samples.csv", table.getvalue())
+        checkpoint.write_atomic(out / "samples.png", picture.getvalue())
+        return [out / "samples.csv", out / "samples.png"]
 
     def _loss_batch(self, n: int, seed: int, device: torch.device | str) -> Batch:
         source = self.source(device)

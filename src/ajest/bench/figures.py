@@ -1,0 +1,176 @@
+"""Figures of a bench that every task has: learning curves and costs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from ..ledger import PHASES
+from ..metrics import Metric
+from .plan import Costs
+from .results import Results
+
+#: Colours that stay apart for most colour-blind readers (Okabe and Ito).
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F", "#BCBD22")
+PHASE_COLOURS = dict(
+    zip(PHASES, ("#56B4E9", "#9ecbe8", "#D55E00", "#E69F00", "#CC79A7", "#4a5a63", "#b9c3c9"), strict=True)
+)
+MARKERS = "osD^vPX*<>"
+AXIS_NAMES = {"samples": "examples trained on", "calibrated": "seconds of training"}
+
+
+def data_uri(figure: Figure, dpi: int = 110) -> str:
+    """The figure as a PNG that stands inside a page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.06)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def learning_curve(results: Results, metric: Metric, weight: float, clock: str) -> Figure | None:
+    """One metric against examples trained on or time; mean over seeds, the band is one standard error."""
+    figure = Figure(figsize=(5.2, 3.7), layout="constrained")
+    axis = figure.subplots()
+    drawn = False
+    for i, arm in enumerate(results.arms):
+        points = _curve(results, arm, metric.name, metric.scale, weight, clock)
+        if not points:
+            continue
+        drawn = True
+        at, mean, error = np.array(points).T
+        colour = COLOURS[i % len(COLOURS)]
+        axis.plot(at, mean, marker=MARKERS[i % len(MARKERS)], ms=4, lw=1.5, color=colour, label=arm)
+        axis.fill_between(at, mean - error, mean + error, color=colour, alpha=0.13, lw=0)
+    if not drawn:
+        return None
+    axis.set_xscale("log")
+    if metric.better == "lower" and axis.get_ylim()[0] > 0:
+        axis.set_yscale("log")
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axis.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        axis.tick_params(axis="y", which="minor", labelsize=8)
+    axis.xaxis.set_major_formatter(FuncFormatter(_short))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    if clock in results.budgets:
+        axis.axvline(results.budgets[clock], color="#888", lw=0.9, ls=":")
+    axis.set_xlabel(AXIS_NAMES[clock])
+    axis.set_title(_title(metric, weight), fontsize=11, loc="left")
+    axis.legend(fontsize=8, frameon=False)
+    _clean(axis)
+    return figure
+
+
+def _curve(
+    results: Results, arm: str, metric: str, scale: float, weight: float, clock: str
+) -> list[tuple[float, float, float]]:
+    """(clock, mean, standard error) at the steps of the curve that all finished seeds of the arm have."""
+    config = results.config
+    by_step: dict[int, list[tuple[float, float]]] = {}
+    for seed in config.seeds:
+        for line in results.runs[arm, seed].lines:
+            wanted = line["weight"] == weight and line["n"] == config.n_curve and line["step"] in config.curve_steps()
+            if wanted and clock in line["clocks"] and math.isfinite(line["metrics"].get(metric, math.nan)):
+                by_step.setdefault(line["step"], []).append((line["clocks"][clock], line["metrics"][metric] * scale))
+    most = max((len(v) for v in by_step.values()), default=0)
+    points = []
+    for _, values in sorted(by_step.items()):
+        if len(values) == most:
+            at, value = np.array(values).T
+            error = value.std(ddof=1) / math.sqrt(len(value)) if len(value) > 1 else 0.0
+            points.append((float(at.mean()), float(value.mean()), float(error)))
+    return points
+
+
+def step_costs(costs: Costs) -> Figure:
+    """Stacked bars: what one step of each kind costs, by phase."""
+    return _bars({kind: {p: 1e3 * s for p, s in phases.items()} for kind, phases in costs.items()}, "ms for a step")
+
+
+def run_costs(results: Results) -> Figure | None:
+    """Stacked bars: measured seconds of a whole run of each arm by phase, mean over its finished seeds."""
+    bars = {}
+    for arm in results.arms:
+        ledgers = [r.ledger[-1]["seconds"] for (a, _), r in results.runs.items() if a == arm and r.state == "done"]
+        if ledgers:
+            bars[arm] = {p: float(np.mean([s.get(p, 0.0) for s in ledgers])) for p in PHASES}
+    if not bars:
+        return None
+    guide = results.guide.ledger
+    return _bars(bars | ({"the guide, once": guide[-1]["seconds"]} if guide else {}), "seconds for a run, as measured")
+
+
+def _bars(bars: dict[str, dict[str, float]], unit: str) -> Figure:
+    figure = Figure(figsize=(5.8, 0.42 * len(bars) + 1.7), layout="constrained")
+    axis = figure.subplots()
+    names = list(bars)
+    left = np.zeros(len(names))
+    for phase in PHASES:
+        width = np.array([bars[name].get(phase, 0.0) for name in names])
+        if width.any():
+            axis.barh(names, width, left=left, height=0.68, color=PHASE_COLOURS[phase], label=phase)
+            left += width
+    for i, total in enumerate(left):
+        axis.text(total, i, f" {total:.3g}", va="center", fontsize=9)
+    axis.invert_yaxis()
+    axis.set_xlim(0, left.max() * 1.12)
+    axis.set_xlabel(unit)
+    figure.legend(loc="outside upper left", ncols=4, fontsize=8, frameon=False)
+    _clean(axis)
+    return figure
+
+
+def differences(results: Results, reading: str, columns: Sequence[tuple[Metric, float]]) -> Figure | None:
+    """Difference of each arm to the baseline with its interval, one panel a metric."""
+    baseline = results.config.baseline
+    arms = [a for a in results.arms if a != baseline]
+    figure = Figure(figsize=(4.2 * len(columns), 0.36 * len(arms) + 1.3), layout="constrained")
+    drawn = False
+    panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
+    for axis, (metric, weight) in zip(panels, columns, strict=True):
+        for i, arm in enumerate(arms):
+            cell = results.cell(reading, arm, metric.name, weight)
+            found = cell.against.get(baseline) if cell else None
+            if found is None:
+                continue
+            drawn = True
+            better = found.difference * metric.sign > 0
+            colour = "#009E73" if better else "#D55E00"
+            if not math.isnan(found.low):
+                axis.plot(
+                    [found.low * metric.scale, found.high * metric.scale],
+                    [i, i],
+                    color=colour,
+                    lw=2.4,
+                    solid_capstyle="round",
+                )
+            axis.plot(found.difference * metric.scale, i, "o", color=colour, ms=6)
+        axis.axvline(0, color="#555", lw=0.9)
+        axis.set_yticks(range(len(arms)), arms)
+        axis.set_ylim(len(arms) - 0.5, -0.5)
+        axis.set_title(f"{_title(metric, weight)}\n({metric.better} is better)", fontsize=10, loc="left")
+        axis.locator_params(axis="x", nbins=5)
+        _clean(axis)
+    return figure if drawn else None
+
+
+def _title(metric: Metric, weight: float) -> str:
+    return metric.label if weight == 1 else f"{metric.label}, autoguidance w = {weight:g}"
+
+
+def _short(value: float, _: object) -> str:
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def _clean(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=9)

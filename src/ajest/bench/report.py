@@ -1,0 +1,207 @@
+"""The report: one self-contained page, and all numbers as CSV and JSON beside it. A pure function of a folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+from .. import checkpoint
+from ..checkpoint import write_atomic, write_json
+from ..errors import Corrupt
+from ..metrics import Metric
+from . import figures
+from .cost import selection_costs
+from .evaluation import reached
+from .plan import READINGS, run_folder
+from .published import beside_ours
+from .results import Cell, Results, as_csv, as_json, collect
+from .verdict import interval, metric_name, number, p_value, verdict
+
+
+def write_report(root: Path) -> Results:
+    """Write report.html, results.csv and results.json into a bench's folder; returns what they say.
+
+    Works on half-finished benches and says what is missing.
+    """
+    results = collect(root)
+    write_atomic(root / "report.html", render(results))
+    write_atomic(root / "results.csv", as_csv(results))
+    write_json(root / "results.json", as_json(results))
+    return results
+
+
+def render(results: Results) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("ajest.bench", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    config = results.config
+    costs = selection_costs(config, results.costs)
+    return environment.get_template("report.html").render(
+        config=config,
+        results=results,
+        verdict=verdict(results),
+        missing=results.missing(),
+        tables=[_table(results, reading) for reading in READINGS if reading in results.budgets],
+        metrics=config.task.metrics,
+        differences=_differences(results),
+        curves=_curves(results),
+        costs=costs,
+        cost_figures=_images([_captioned(_step_costs(results)), _captioned(figures.run_costs(results))]),
+        guide=_guide(results),
+        galleries=[(arm, _images(_gallery(results, arm))) for arm in results.arms],
+        published=beside_ours(results),
+    )
+
+
+def _step_costs(results: Results) -> Figure | None:
+    return figures.step_costs(results.costs) if results.costs else None
+
+
+def _captioned(figure: Figure | None, caption: str = "") -> tuple[str, Figure | None]:
+    return caption, figure
+
+
+def _images(pairs: Iterable[tuple[str, Figure | None]]) -> list[tuple[str, str]]:
+    """(caption, data URI)."""
+    return [(caption, figures.data_uri(figure)) for caption, figure in pairs if figure is not None]
+
+
+def _table(results: Results, reading: str) -> dict[str, Any]:
+    """One reading: arms down, metrics across."""
+    headlines = results.headlines()
+    ordered = [*headlines, *(c for c in results.columns() if c not in headlines)]
+    columns = [c for c in ordered if any(results.cell(reading, a, c[0].name, c[1]) for a in results.arms)]
+    # Mandala at 16,384 samples says nothing new where no more were taken.
+    n = next((c.n for c in results.cells.values() if c.reading == reading), 0)
+    columns = [c for c in columns if c[0].name != "mandala_16k" or n > 16384]
+    budget = results.budgets[reading]
+    units = {"samples": f"{budget:,.0f} examples trained on", "steps": f"{budget:,.0f} steps"}
+    floor = results.floors.get(n, {})
+    return {
+        "reading": READINGS[reading],
+        "budget": units.get(reading, f"{budget:.1f} s of training"),
+        "n": n,
+        "columns": [
+            {"label": m.label, "guided": w != 1, "better": m.better, "headline": (m, w) in headlines}
+            for m, w in columns
+        ],
+        "rows": [
+            {
+                "arm": arm,
+                "steps": _steps_at(results, reading, arm),
+                "cells": [_shown(results, results.cell(reading, arm, m.name, w), m) for m, w in columns],
+            }
+            for arm in results.arms
+        ],
+        "floor": [number(floor[m.name], m) if m.name in floor and w == 1 else "" for m, w in columns],
+    }
+
+
+def _steps_at(results: Results, reading: str, arm: str) -> str:
+    """Steps that the arm's seeds had taken at a reading."""
+    budget = results.budgets[reading]
+    steps = {
+        reached(run_folder(results.root, arm, seed))[reading].get(budget)
+        for seed in results.config.seeds
+        if results.runs[arm, seed].state != "diverged"
+    } - {None}
+    known = sorted(s for s in steps if s is not None)
+    if not known:
+        return "-"
+    return f"{known[0]:,}" if len(known) == 1 else f"{known[0]:,} to {known[-1]:,}"
+
+
+def _shown(results: Results, cell: Cell | None, metric: Metric) -> dict[str, str]:
+    if cell is None:
+        return {"value": "-", "detail": "", "tone": "", "title": "not evaluated yet"}
+    found = cell.against.get(results.config.baseline)
+    value = number(cell.mean, metric)
+    if found is None:
+        return {
+            "value": value,
+            "detail": _spread(cell, metric),
+            "tone": "",
+            "title": "mean over seeds, standard deviation",
+        }
+    low, high = sorted((found.low * metric.sign, found.high * metric.sign))
+    tone = "" if math.isnan(low) else "better" if low > 0 else "worse" if high < 0 else ""
+    detail = interval(found, metric)
+    corrected = "" if math.isnan(cell.corrected) else f", Holm-corrected {p_value(cell.corrected)}"
+    title = (
+        f"difference {number(found.difference, metric)}, better on {found.better:.0%} of {found.seeds} seeds, "
+        f"{p_value(found.p)}{corrected}"
+    )
+    return {"value": value, "detail": detail, "tone": tone, "title": title}
+
+
+def _spread(cell: Cell, metric: Metric) -> str:
+    return "" if math.isnan(cell.sd) else f"sd {number(cell.sd, metric)}"
+
+
+def _differences(results: Results) -> list[tuple[str, str]]:
+    found = []
+    for reading in ("calibrated", "samples"):
+        figure = figures.differences(results, reading, results.headlines())
+        if figure is not None and reading in results.budgets:
+            title = READINGS[reading].title
+            found.append((f"At {title}: difference to {results.config.baseline}.", figures.data_uri(figure)))
+    return found
+
+
+def _curves(results: Results) -> list[tuple[str, str]]:
+    columns = [*results.headlines()]
+    columns += [(m, 1.0) for m in results.metrics if m.name in ("loss", "classification")]
+    found = []
+    for metric, weight in columns:
+        for clock in ("samples", "calibrated"):
+            figure = figures.learning_curve(results, metric, weight, clock)
+            if figure is not None:
+                found.append((metric_name(metric, weight), figures.data_uri(figure)))
+    return found
+
+
+def _guide(results: Results) -> str:
+    if not results.guide.ledger:
+        return "The guide is not trained yet."
+    seconds = sum(results.guide.ledger[-1]["seconds"].values())
+    text = (
+        f"The guide took {seconds:.1f} s ({results.guide.step:,} steps), once for all runs; no arm is charged for it."
+    )
+    uses = [a.name for a in results.config.arms if a.reference == "guide"]
+    step = results.costs.get("uniform")
+    if uses and step:
+        share = seconds / (results.config.iterations * sum(step.values()))
+        text += (
+            f" Charged, it would add {share:.0%} of a whole {results.config.baseline} run to every run that uses it: "
+            f"{', '.join(uses)} while training, and every arm when sampled with autoguidance."
+        )
+    return text
+
+
+def _gallery(results: Results, arm: str) -> list[tuple[str, Figure]]:
+    """Pictures of the first finished seed of an arm."""
+    config = results.config
+    for seed in config.seeds:
+        folder = run_folder(results.root, arm, seed)
+        stored = {}
+        for weight in (1.0, config.weight):
+            name = f"step-{config.iterations:07d}-weight-{weight:g}-n-{config.n_final}"
+            try:
+                stored[weight] = checkpoint.load(folder / "samples" / name).tensors
+            except Corrupt:
+                continue
+        moments = {}
+        for step, stem in checkpoint.stems(folder / "selection", "step").items():
+            try:
+                moments[step] = checkpoint.load(stem).tensors
+            except Corrupt:
+                continue
+        if stored:
+            return config.task.figures(config.weight, stored, moments)
+    return []

@@ -1,0 +1,300 @@
+"""All numbers of a bench, read from its folder alone: the one thing that table, verdict and report are made of."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from .. import checkpoint, jsonl
+from ..config import from_json
+from ..errors import Corrupt, UserError
+from ..metrics import Metric
+from ..runs import read_status
+from .evaluation import common_budgets, reached
+from .plan import READINGS, BenchConfig, Costs, run_folder
+from .statistics import Comparison, compare, holm
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one arm at one reading.
+
+    Attributes:
+        reading, arm, metric: names.
+        weight: of guidance; 1 is none.
+        n: samples it was measured on.
+        values: by seed.
+        against: comparisons with other arms by their name.
+        corrected: Holm-corrected p against the baseline; NaN outside the headline family.
+    """
+
+    reading: str
+    arm: str
+    metric: str
+    weight: float
+    n: int
+    values: dict[int, float]
+    against: dict[str, Comparison] = field(default_factory=dict)
+    corrected: float = math.nan
+
+    @property
+    def mean(self) -> float:
+        return fmean(self.values.values()) if self.values else math.nan
+
+    @property
+    def sd(self) -> float:
+        return stdev(self.values.values()) if len(self.values) > 1 else math.nan
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run has to show.
+
+    Attributes:
+        arm, seed: which.
+        state: "done", "diverged", or "unfinished".
+        step: steps taken.
+        why: of a run that diverged.
+        ledger: lines of its ledger.
+        lines: lines of its metrics.
+    """
+
+    arm: str
+    seed: int
+    state: str
+    step: int
+    why: str
+    ledger: list[dict[str, Any]]
+    lines: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything a report says, as data.
+
+    Attributes:
+        root, config: the bench.
+        costs: calibrated seconds of each kind of step; {} before calibration.
+        runs: all runs by (arm, seed), unfinished ones too.
+        guide: the guide's run.
+        budgets: the common budget of each clock.
+        cells: by (reading, arm, metric, weight).
+        floors: metrics of exact data by n.
+    """
+
+    root: Path
+    config: BenchConfig
+    costs: Costs
+    runs: dict[tuple[str, int], Run]
+    guide: Run
+    budgets: dict[str, float]
+    cells: dict[tuple[str, str, str, float], Cell]
+    floors: dict[int, dict[str, float]]
+
+    @property
+    def arms(self) -> list[str]:
+        return [a.name for a in self.config.arms]
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return self.config.task.metrics
+
+    def columns(self) -> list[tuple[Metric, float]]:
+        """(metric, guidance weight) of everything measured."""
+        guided = [(m, self.config.weight) for m in self.metrics if m.guided]
+        return [(m, 1.0) for m in self.metrics] + guided
+
+    def headlines(self) -> list[tuple[Metric, float]]:
+        weights = {"unguided": 1.0, "guided": self.config.weight}
+        return [(m, weights[m.headline]) for m in self.metrics if m.headline != "no"]
+
+    def cell(self, reading: str, arm: str, metric: str, weight: float) -> Cell | None:
+        return self.cells.get((reading, arm, metric, weight))
+
+    def missing(self) -> list[str]:
+        """What a reader should know is not there, a sentence each."""
+        said = []
+        for run in self.runs.values():
+            name = f"{run.arm}, seed {run.seed}"
+            if run.state == "diverged":
+                said.append(f"{name}: stopped at step {run.step}. {run.why}. It is left out of every comparison.")
+            elif run.state != "done":
+                said.append(f"{name}: trained for {run.step} of {self.config.iterations} steps.")
+        for reading in READINGS:
+            absent = [a for a in self.arms if not any(c.reading == reading and c.arm == a for c in self.cells.values())]
+            if absent and len(absent) < len(self.arms):
+                said.append(f"{READINGS[reading].title}: not evaluated yet for {', '.join(absent)}.")
+            elif absent:
+                said.append(f"{READINGS[reading].title}: not evaluated yet.")
+        return said
+
+
+def read_bench(root: Path) -> BenchConfig:
+    path = root / "bench.json"
+    if not path.exists():
+        raise UserError(f"{root} is not a bench: it has no bench.json (`ajest bench` makes one)")
+    try:
+        return from_json(BenchConfig, checkpoint.read_json(path), str(path))
+    except Corrupt as error:
+        raise UserError(str(error)) from error
+
+
+def collect(root: Path) -> Results:
+    """Read a bench's folder, finished or not.
+
+    Raises:
+        UserError: it is no bench.
+    """
+    config = read_bench(root)
+    calibration = root / "calibration.json"
+    costs = checkpoint.read_json(calibration)["costs"] if calibration.exists() else {}
+    runs = {
+        (arm.name, seed): _run(run_folder(root, arm.name, seed), arm.name, seed)
+        for arm in config.arms
+        for seed in config.seeds
+    }
+    budgets = common_budgets(root, config)
+    cells = _cells(root, config, runs, budgets)
+    floors = {n: _floor(root, config, n) for n in sorted({config.n_curve, config.n_final})}
+    guide = _run(root / "guide", "guide", config.guide_seed)
+    return Results(root, config, costs, runs, guide, budgets, cells, floors)
+
+
+def _run(folder: Path, arm: str, seed: int) -> Run:
+    status = read_status(folder)
+    ledger = jsonl.read(folder / "ledger.jsonl")
+    step = ledger[-1]["step"] if ledger else 0
+    lines = jsonl.read(folder / "metrics.jsonl")
+    return Run(arm, seed, status.get("state", "unfinished"), step, status.get("why", ""), ledger, lines)
+
+
+def _cells(
+    root: Path, config: BenchConfig, runs: dict[tuple[str, int], Run], budgets: dict[str, float]
+) -> dict[tuple[str, str, str, float], Cell]:
+    width = config.recipe.ema_widths[0]
+    cells: dict[tuple[str, str, str, float], Cell] = {}
+    for (arm, seed), run in runs.items():
+        if run.state == "diverged":
+            continue
+        crossed = reached(run_folder(root, arm, seed))
+        for reading, budget in budgets.items():
+            step, n = crossed[reading].get(budget), config.n_of(reading)
+            if reading == "steps" and budget != config.iterations:
+                n = config.n_curve
+            for line in run.lines:
+                if (line["step"], line["n"], line["width"]) != (step, n, width):
+                    continue
+                for metric, value in line["metrics"].items():
+                    if math.isfinite(value):
+                        where = (reading, arm, metric, line["weight"])
+                        cells.setdefault(where, Cell(*where, n, {})).values[seed] = value
+    return _compared(config, cells)
+
+
+def _compared(
+    config: BenchConfig, cells: dict[tuple[str, str, str, float], Cell]
+) -> dict[tuple[str, str, str, float], Cell]:
+    """The cells with their comparisons, corrected over the headline family of their reading."""
+    metrics = {m.name: m for m in config.task.metrics}
+    others = [name for name in (config.baseline, "random") if any(a.name == name for a in config.arms)]
+    for (reading, arm, metric, weight), cell in cells.items():
+        for other in others:
+            opponent = cells.get((reading, other, metric, weight))
+            if other != arm and opponent is not None:
+                found = compare(cell.values, opponent.values, metrics[metric].sign)
+                if found is not None:
+                    cell.against[other] = found
+    weights = {"unguided": 1.0, "guided": config.weight, "no": math.nan}
+    done = dict(cells)
+    for reading in READINGS:
+        family = [
+            where
+            for where, cell in cells.items()
+            if where[0] == reading
+            and weights[metrics[where[2]].headline] == where[3]
+            and config.baseline in cell.against
+        ]
+        for where, p in zip(family, holm([cells[w].against[config.baseline].p for w in family]), strict=True):
+            cell = cells[where]
+            done[where] = Cell(**{**cell.__dict__, "corrected": p})
+    return done
+
+
+def _floor(root: Path, config: BenchConfig, n: int) -> dict[str, float]:
+    """Metrics of exact data, kept in the bench's folder."""
+    path = root / "truth" / f"floor-n{n}.json"
+    try:
+        return checkpoint.read_json(path)
+    except Corrupt:
+        values = config.task.floor(n, config.seeds[0], root / "truth")
+        checkpoint.write_json(path, values)
+        return values
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def rows(results: Results) -> list[dict[str, Any]]:
+    """The table as flat rows, NaN as None."""
+    found = []
+    for cell in results.cells.values():
+        base = cell.against.get(results.config.baseline)
+        row: dict[str, Any] = {
+            "reading": cell.reading,
+            "budget": results.budgets[cell.reading],
+            "arm": cell.arm,
+            "metric": cell.metric,
+            "guidance_weight": cell.weight,
+            "n": cell.n,
+            "seeds": len(cell.values),
+            "mean": cell.mean,
+            "sd": _finite(cell.sd),
+        }
+        for name in ("difference", "low", "high", "better", "p"):
+            row[f"vs_{results.config.baseline}_{name}"] = None if base is None else _finite(getattr(base, name))
+        row["p_holm"] = _finite(cell.corrected)
+        found.append(row)
+    return found
+
+
+def as_csv(results: Results) -> str:
+    table = rows(results)
+    out = io.StringIO()
+    if table:
+        writer = csv.DictWriter(out, list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+    return out.getvalue()
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """Everything, per seed, with ledgers' last lines."""
+    return {
+        "baseline": results.config.baseline,
+        "budgets": results.budgets,
+        "costs": results.costs,
+        "floors": {str(n): f for n, f in results.floors.items()},
+        "missing": results.missing(),
+        "rows": rows(results),
+        "values": [
+            {
+                "reading": c.reading,
+                "arm": c.arm,
+                "metric": c.metric,
+                "guidance_weight": c.weight,
+                "by_seed": c.values,
+                "against": {k: {a: _finite(b) for a, b in asdict(v).items()} for k, v in c.against.items()},
+            }
+            for c in results.cells.values()
+        ],
+        "ledgers": [
+            {"arm": r.arm, "seed": r.seed, "state": r.state, **(r.ledger[-1] if r.ledger else {})}
+            for r in [results.guide, *results.runs.values()]
+        ],
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -36,8 +36,9 @@ class Batch:
         return len(self.x)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Batch(**{k: None if v is None else function(v) for k, v in parts.items()})
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        mapped: dict[str, Any] = {k: None if v is None else function(v) for k, v in parts.items()}
+        return Batch(**mapped)
 
     def __getitem__(self, index: Tensor | slice) -> Batch:
         """The examples at `index` (a slice, or an int64 or bool tensor)."""

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from .errors import Corrupt, UserError, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 TaskName = Literal["tree"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -100,7 +103,7 @@ def train(
     from .arms import arms_named
     from .bench.grid import settle
     from .bench.progress import board
-    from .runs import RunConfig, Schedule, execute
+    from .runs import RunConfig, Schedule, execute, read_status
     from .tasks import TASKS
     from .training import Recipe, Trainer
 
@@ -116,8 +119,6 @@ def train(
 
         snapshots = tuple(float(iterations * k // 16) for k in range(1, 17))
         state = execute(out, config, Schedule({"steps": snapshots}), _device(device), progress, _complain)
-    from .runs import read_status
-
     if state == "diverged":
         raise UserError(read_status(out)["why"])
     print(f"{out}: {iterations:,} steps done. Next: ajest evaluate {out}")
@@ -152,17 +153,19 @@ def sample(
         device: where to compute.
     """
     from .bench.grid import settle
+    from .denoising import Denoiser
     from .guidance import autoguide
     from .runs import load_network, read_config
 
     settle(1)
     where = _device(device)
     task = read_config(run).task
-    denoiser, at = load_network(run, step, width, where)
+    network, at = load_network(run, step, width, where)
+    denoiser: Denoiser = network
     if weight != 1:
         if guide is None:
             raise UserError(f"a weight of {weight:g} needs a guide: name its run with --guide")
-        denoiser = autoguide(denoiser, load_network(guide, device=where)[0], weight, interval)  # type: ignore[assignment]
+        denoiser = autoguide(denoiser, load_network(guide, device=where)[0], weight, interval)
     for path in task.write_samples(denoiser, n, seed, out, where):
         print(f"{path} (step {at:,})")
 
@@ -189,7 +192,6 @@ def evaluate(
         steps: of the snapshots; without it the latest.
         device: where to compute.
     """
-    from rich.console import Console
     from rich.table import Table
 
     from .bench.evaluation import evaluate_snapshot
@@ -216,7 +218,7 @@ def evaluate(
                 for line in evaluate_snapshot(run, step, weights, n, run / "truth", guide, width, _device(device)):
                     values = [number(line["metrics"].get(m.name, math.nan), m) for m in metrics]
                     table.add_row(str(run), str(step), f"{width:g}", f"{line['weight']:g}", *values)
-    _console().print(table) if Console().is_terminal else Console(width=200).print(table)
+    _console(200).print(table)
 
 
 def report(folder: tyro.conf.Positional[Path]) -> None:
@@ -261,8 +263,6 @@ VERBS: dict[str, Callable[..., Any]] = {
     "arms": arms,
 }
 
-Version = Annotated[bool, tyro.conf.arg(help="print the version and stop")]
-
 
 def main() -> None:
     """Entry point. Exit code 2 for the user's mistakes, 1 for ours, 130 for Ctrl-C."""
@@ -297,11 +297,11 @@ def _complain(text: str) -> None:
     print(f"ajest: {text}", file=sys.stderr)
 
 
-def _console():  # type: ignore[no-untyped-def]
+def _console(width: int = 150) -> Console:
     from rich.console import Console
 
     console = Console()
-    return console if console.is_terminal else Console(width=150)
+    return console if console.is_terminal else Console(width=width)
 
 
 def _print_verdict(results: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,8 +62,8 @@ def sample(
     if chunk is not None and watch is None and len(start) > chunk:
         labels = [None] * len(start) if label is None else label.split(chunk)
         parts = zip(start.split(chunk), labels, strict=False)
-        dials = {"churn": churn, "churn_interval": churn_interval, "churn_noise": churn_noise}
-        return torch.cat([sample(denoiser, x, sigmas, y, generator=generator, **dials) for x, y in parts])  # type: ignore[arg-type]
+        dials: dict[str, Any] = {"churn": churn, "churn_interval": churn_interval, "churn_noise": churn_noise}
+        return torch.cat([sample(denoiser, x, sigmas, y, generator=generator, **dials) for x, y in parts])
 
     gamma_max = min(churn / (len(sigmas) - 1), math.sqrt(2) - 1)
     x = start

@@ -17,9 +17,8 @@ from typing import Any
 
 import torch
 
-from .. import checkpoint
 from ..errors import Corrupt, UserError
-from ..runs import Schedule, adopt, execute, locked, snapshots
+from ..runs import Schedule, adopt, execute, locked, read_status, snapshots
 from ..training import Trainer
 from .calibration import calibrate
 from .evaluation import common_budgets, evaluate_snapshot, reached
@@ -64,18 +63,19 @@ def run_bench(root: Path, config: BenchConfig, workers: int | None = None, devic
         settle(workers)
         say = _sayer()
         say("training the guide")
-        execute(root / "guide", config.guide(), Schedule(), device, complain=say)
+        if execute(root / "guide", config.guide(), Schedule(), device, complain=say) != "done":
+            raise UserError(f"the guide: {read_status(root / 'guide')['why']}")
         evaluate_snapshot(
             root / "guide", config.guide_iterations, (1.0,), config.n_curve, root / "truth", device=device
         )
         say("timing every kind of step")
         costs = calibrate(root, config, device)
 
-        common = {"root": root, "config": config, "costs": costs, "device": device}
+        common: dict[str, Any] = {"root": root, "config": config, "costs": costs, "device": device}
         sizes = {config.n_final, config.n_curve}
-        truth = [Job(f"exact ODE, seed {s}", "truth", seed=s, **common) for s in config.seeds]  # type: ignore[arg-type]
+        truth = [Job(f"exact ODE, seed {s}", "truth", seed=s, **common) for s in config.seeds]
         runs = [
-            Job(f"{arm.name}, seed {seed}", "run", arm=i, seed=seed, **common)  # type: ignore[arg-type]
+            Job(f"{arm.name}, seed {seed}", "run", arm=i, seed=seed, **common)
             for seed in config.seeds
             for i, arm in enumerate(config.arms)
         ]
@@ -241,8 +241,7 @@ def _train(job: Job, folder: Path, report: Report, complain: Callable[[str], Non
 
     run = config.run(config.arms[job.arm], job.seed)
     if execute(folder, run, config.schedule(job.costs), job.device, progress, complain) == "diverged":
-        why = checkpoint.read_json(folder / "status.json").get("why", "")
-        complain(f"diverged: {why}")
+        complain(f"diverged: {read_status(folder)['why']}")
 
 
 def _early_evaluations(config: BenchConfig, folder: Path, costs: Costs) -> tuple[tuple[int, int], ...]:

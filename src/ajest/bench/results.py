@@ -168,7 +168,7 @@ def collect(root: Path) -> Results:
 def _run(folder: Path, arm: str, seed: int) -> Run:
     status = read_status(folder)
     ledger = jsonl.read(folder / "ledger.jsonl")
-    step = ledger[-1]["step"] if ledger else 0
+    step = status.get("step", ledger[-1]["step"] if ledger else 0)
     lines = jsonl.read(folder / "metrics.jsonl")
     return Run(arm, seed, status.get("state", "unfinished"), step, status.get("why", ""), ledger, lines)
 

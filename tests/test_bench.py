@@ -1,0 +1,200 @@
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from ajest import checkpoint, jsonl
+from ajest.arms import ARMS, arms_named
+from ajest.bench.cost import selection_costs
+from ajest.bench.evaluation import common_budgets, reached
+from ajest.bench.grid import run_bench
+from ajest.bench.plan import READINGS, run_folder
+from ajest.bench.published import beside_ours
+from ajest.bench.report import render, write_report
+from ajest.bench.results import collect
+from ajest.bench.verdict import number, verdict
+from ajest.errors import UserError
+from ajest.presets import tree_paper, tree_quick
+from ajest.runs import snapshots
+from ajest.training import LearningRate
+from conftest import small_bench
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A whole small bench."""
+    root = tmp_path_factory.mktemp("bench") / "small"
+    run_bench(root, small_bench(), workers=2)
+    write_report(root)
+    return root
+
+
+def test_every_arm_is_read_at_every_equal_budget(done):
+    results, config = collect(done), small_bench()
+    assert results.missing() == []
+    assert set(results.budgets) == set(READINGS)
+    assert results.budgets["samples"] == 40 * 51
+    assert results.budgets["steps"] == 40
+    for reading in READINGS:
+        for arm in results.arms:
+            for metric, weight in results.columns():
+                cell = results.cell(reading, arm, metric.name, weight)
+                assert cell is not None, (reading, arm, metric.name, weight)
+                assert set(cell.values) == {0, 1}
+                assert cell.n == config.n_of(reading)
+                assert set(cell.against) == {"baseline", "random"} - {arm}
+
+
+def test_budgets_are_read_where_they_are_crossed(done):
+    results = collect(done)
+    for (arm, seed), _ in results.runs.items():
+        folder = run_folder(done, arm, seed)
+        for clock, budget in results.budgets.items():
+            step = reached(folder)[clock][budget]
+            at = checkpoint.facts(snapshots(folder)[step])["clocks"]
+            assert at[clock] >= budget * (1 - 1e-9)
+            most_per_step = {"steps": 1, "samples": 256}.get(clock)
+            if most_per_step:
+                assert at[clock] < budget + most_per_step
+    baseline = reached(run_folder(done, "baseline", 0))
+    assert baseline["samples"][results.budgets["samples"]] == 8  # 2040 examples: the eighth step of 256
+
+
+def test_calibrated_time_is_steps_times_the_cost_of_their_kind(done):
+    costs = json.loads((done / "calibration.json").read_text())["costs"]
+    line = jsonl.read(run_folder(done, "late-ajest", 1) / "ledger.jsonl")[-1]
+    expected = sum(n * sum(costs[kind].values()) for kind, n in line["by_kind"].items())
+    assert line["clocks"]["calibrated"] == pytest.approx(expected)
+    assert line["clocks"]["net"] < line["clocks"]["calibrated"]
+    for cost in selection_costs(small_bench(), costs):
+        assert cost.example_ratio == pytest.approx(cost.step_ratio / 0.2)
+        # METHOD's cost model: ((1 + r) / k + 3) / 3 with the guide's share r of the learner's operations.
+        r = (4 * 8 + 2 * 64) / (4 * 16 + 2 * 256)
+        assert cost.model_ratio == pytest.approx(((1 + r) / 0.2 + 3) / 3)
+
+
+def test_the_report_is_one_page_and_says_who_won(done):
+    page = (done / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 4 * 3 + 6
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+    for sentence in verdict(collect(done)):
+        assert sentence.split("(")[0].strip()[:40].replace("'", "&#39;") in page
+    assert "Only 2 seeds" in page
+    rows = (done / "results.csv").read_text().splitlines()
+    assert rows[0].startswith("reading,budget,arm,metric")
+    assert len(rows) > 4 * len(READINGS) * 10
+    numbers = json.loads((done / "results.json").read_text())
+    assert {e["state"] for e in numbers["ledgers"]} == {"done"}
+
+
+def test_what_is_finished_is_not_done_again(done):
+    before = {p: p.stat().st_mtime_ns for p in done.rglob("*") if p.is_file() and "report" not in p.name}
+    run_bench(done, small_bench(), workers=1)
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_another_bench_is_refused(done):
+    with pytest.raises(UserError, match="iterations: 40 -> 50"):
+        run_bench(done, small_bench(iterations=50))
+    fewer = small_bench(arms=arms_named(("baseline", "random"), keep=0.5))
+    with pytest.raises(UserError, match="arms"):
+        run_bench(done, fewer)
+
+
+def test_half_finished_benches_report_what_is_missing(done, tmp_path):
+    half = tmp_path / "half"
+    shutil.copytree(done, half)
+    shutil.rmtree(half / "arms" / "ajest" / "seed-1")
+    shutil.rmtree(half / "arms" / "random")
+    results = write_report(half)
+    missing = " ".join(results.missing())
+    assert "ajest, seed 1: trained for 0 of 40 steps" in missing
+    assert "random, seed 0" in missing
+    assert "What is missing" in (half / "report.html").read_text()
+    shutil.rmtree(half / "arms")
+    (half / "calibration.json").unlink()
+    assert "no verdict yet" in verdict(write_report(half))[0]
+    with pytest.raises(UserError, match="not a bench"):
+        write_report(tmp_path)
+
+
+def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path):
+    root = tmp_path / "diverging"
+    wild = small_bench(seeds=(0,), n_curve=256, n_final=256, calibration_rounds=1)
+    wild = replace(wild, recipe=replace(wild.recipe, learning_rate=LearningRate(peak=0.01)))
+    run_bench(root, wild, workers=1)
+    status = run_folder(root, "ajest", 0) / "status.json"
+    checkpoint.write_json(status, {"state": "diverged", "step": 30, "why": "the loss is not finite <b>"})
+    results = write_report(root)
+    assert any("ajest, seed 0: stopped at step 30" in s for s in results.missing())
+    assert results.cell("steps", "ajest", "mandala", 1.0) is None
+    assert results.cell("steps", "baseline", "mandala", 1.0) is not None
+    page = (root / "report.html").read_text()
+    assert "not finite &lt;b&gt;" in page
+    assert "<b>. It is left out" not in page
+
+
+def test_a_damaged_snapshot_costs_only_its_reading(done, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(done, copy)
+    folder = run_folder(copy, "baseline", 0)
+    (folder / "metrics.jsonl").unlink()
+    path = folder / "snapshots" / "snapshot-0000040.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    run_bench(copy, small_bench(), workers=1)
+    results = collect(copy)
+    assert set(results.cell("steps", "baseline", "loss", 1.0).values) == {1}
+    assert set(results.cell("samples", "baseline", "loss", 1.0).values) == {0, 1}
+
+
+def test_common_budgets_are_those_of_the_slowest(done, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(done, copy)
+    folder = run_folder(copy, "random", 1)
+    for step, stem in snapshots(folder).items():
+        if step > 20:
+            checkpoint.delete(stem)
+    assert common_budgets(copy, small_bench())["steps"] == 20
+
+
+def test_the_published_figures_stand_only_beside_the_published_settings(done):
+    assert beside_ours(collect(done)) == []
+    assert tree_paper().iterations == 4096
+    assert [a.name for a in tree_quick().arms] == [a.name for a in tree_paper().arms]
+    results = replace(collect(done), config=tree_paper())
+    rows = beside_ours(results)
+    assert len(rows) > 30
+    assert {r.judgement for r in rows} <= {"agree", "differ", "not comparable"}
+
+
+def test_benches_check_themselves():
+    with pytest.raises(UserError, match="seeds are named twice: 1"):
+        small_bench(seeds=(1, 2, 1))
+    with pytest.raises(UserError, match="at least one seed"):
+        small_bench(seeds=())
+    with pytest.raises(UserError, match="at least 32"):
+        small_bench(iterations=3)
+    with pytest.raises(UserError, match="chunks"):
+        small_bench(recipe=replace(small_bench().recipe, super_batch=64))
+    with pytest.raises(UserError, match="workers"):
+        run_bench("nowhere", small_bench(), workers=0)
+
+
+def test_names_from_arms_never_reach_the_page_unescaped(done):
+    evil = replace(ARMS["baseline"], summary="<script>alert(1)</script>")
+    results = collect(done)
+    config = replace(results.config, arms=(evil, *results.config.arms[1:]))
+    page = render(replace(results, config=config))
+    assert "<script>" not in page
+
+
+def test_numbers_for_people():
+    assert [number(v) for v in (0.5, 12.345, 123.4, float("nan"), -0.0312)] == [
+        "0.500",
+        "12.35",
+        "123.4",
+        "-",
+        "-0.031",
+    ]

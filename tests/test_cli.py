@@ -1,0 +1,91 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ajest.cli import VERBS
+
+ROOT = Path(__file__).parents[1]
+
+
+def ajest(*words, cwd=None):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "ajest", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+
+
+def fails(*words, says, cwd=None):
+    done = ajest(*words, cwd=cwd)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("ajest: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert re.search(says, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_verb_has_a_help_with_an_example(verb):
+    done = ajest(verb, "--help")
+    assert done.returncode == 0
+    assert f"ajest {verb}" in done.stdout
+    assert "Example:" in done.stdout
+
+
+def test_a_bench_from_the_command_line(tmp_path):
+    words = ("bench", "tree", "--arms", "baseline", "random", "--seeds", "5", "--iterations", "32", "--out", "b")
+    done = ajest(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # quiet where the output is not a terminal
+    assert "At equal time" in done.stdout
+    assert "In short, from 1 seed" in done.stdout
+    assert (tmp_path / "b" / "report.html").stat().st_size > 100_000
+    again = ajest(*words, cwd=tmp_path)
+    assert again.stdout == done.stdout
+    fails(*words[:-4], "--iterations", "33", "--out", "b", says="iterations: 32 -> 33.*name a new folder", cwd=tmp_path)
+    report = ajest("report", "b", cwd=tmp_path)
+    assert "Report: b/report.html" in report.stdout
+
+
+def test_train_sample_and_evaluate(tmp_path):
+    small = ("--iterations", "24", "--super-batch", "128")
+    assert ajest("train", "tree", "--network", "guide", "--out", "g", *small, cwd=tmp_path).returncode == 0
+    done = ajest("train", "tree", "--arm", "ajest", "--guide", "g", "--out", "r", *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = ajest("evaluate", "r", "--guide", "g", "--weights", "1", "2", "--widths", "0.05", "0.07", "--n", "256",
+                 cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("│ r ") == 4
+    done = ajest("sample", "r", "--guide", "g", "--weight", "2", "--n", "300", "--out", "s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "s" / "samples.csv").read_text().splitlines()) == 301
+    assert (tmp_path / "s" / "samples.png").read_bytes().startswith(b"\x89PNG")
+    fails("sample", "r", "--weight", "2", "--out", "s", says="needs a guide", cwd=tmp_path)
+    fails("evaluate", "r", "--weights", "2", says="need a guide", cwd=tmp_path)
+    fails("evaluate", "r", "--steps", "23", says="no snapshot of step 23", cwd=tmp_path)
+    fails("train", "tree", "--arm", "random", "--out", "r", *small, says="arm.*name a new folder", cwd=tmp_path)
+
+
+def test_bad_requests_end_with_one_clear_line(tmp_path):
+    fails("bench", "tree", "--arms", "basline", says="unknown arm 'basline': did you mean 'baseline'", cwd=tmp_path)
+    fails("bench", "tree", "--preset", "papr", says="did you mean 'paper'", cwd=tmp_path)
+    fails("bench", "tree", "--seeds", "1", "1", says="seeds are named twice: 1", cwd=tmp_path)
+    fails("bench", "tree", "--keep", "0", says="keep fraction", cwd=tmp_path)
+    fails("bench", "tree", "--keep", "1.2", says="keep fraction", cwd=tmp_path)
+    fails("bench", "tree", "--keep", "0.001", says="chunks", cwd=tmp_path)
+    fails("train", "tree", "--arm", "ajest", "--out", "x", says="--guide", cwd=tmp_path)
+    fails("report", "nowhere", says="not a bench", cwd=tmp_path)
+    fails("sample", "nowhere", "--out", "s", says="not a run", cwd=tmp_path)
+    (tmp_path / "taken").write_text("")
+    fails("bench", "tree", "--out", "taken", says="cannot write", cwd=tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_readme_example_runs():
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+    assert len([line for line in code.splitlines() if line.strip()]) < 24
+    names: dict = {}
+    exec(code, names)
+    assert names["points"].shape == (64, 2)
+    assert names["points"].isfinite().all()

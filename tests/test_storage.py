@@ -1,0 +1,112 @@
+import json
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ajest import Counts, Ledger, checkpoint, jsonl
+from ajest.errors import Corrupt, UserError
+from ajest.ledger import WARMUP_STEPS
+
+
+def saved(folder, number, value):
+    checkpoint.save(folder / f"state-{number}", {"w": torch.full((64,), float(value))}, {"step": number})
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    saved(tmp_path, 3, 7)
+    stored = checkpoint.load(tmp_path / "state-3")
+    assert torch.equal(stored.tensors["w"], torch.full((64,), 7.0))
+    assert stored.facts["step"] == 3
+    assert checkpoint.facts(tmp_path / "state-3") == stored.facts
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "empty", "header", "json", "missing"])
+def test_a_damaged_file_is_named_and_the_one_before_is_used(tmp_path, harm):
+    saved(tmp_path, 1, 1)
+    saved(tmp_path, 20, 2)
+    path = tmp_path / "state-20.safetensors"
+    data = bytearray(path.read_bytes())
+    if harm == "truncate":
+        path.write_bytes(data[:-5])
+    elif harm == "empty":
+        path.write_bytes(b"")
+    elif harm == "flip":
+        data[-9] ^= 4
+        path.write_bytes(data)
+    elif harm == "header":
+        path.write_bytes(b"\xff" * len(data))
+    elif harm == "json":
+        (tmp_path / "state-20.json").write_text('{"step": 20, "sha')
+    else:
+        path.unlink()
+    with pytest.raises(Corrupt, match=r"state-20\."):
+        checkpoint.load(tmp_path / "state-20")
+    complaints = []
+    assert checkpoint.latest(tmp_path, "state", complaints.append).facts["step"] == 1
+    assert len(complaints) == 1
+    assert "state-20" in complaints[0]
+
+
+@given(st.binary(max_size=200), st.binary(max_size=60))
+def test_any_bytes_are_refused_without_a_crash(tmp_path_factory, tensors, facts):
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "s-1.safetensors").write_bytes(tensors)
+    (folder / "s-1.json").write_bytes(facts)
+    assert checkpoint.latest(folder, "s", lambda _: None) is None
+
+
+def test_an_unwritable_place_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        checkpoint.write_atomic(tmp_path / "file" / "x.json", "{}")
+    with pytest.raises(UserError, match="cannot write"):
+        jsonl.append(tmp_path / "file" / "x.jsonl", {})
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    checkpoint.write_json(path, [1])
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(UserError, match="No space left"):
+        checkpoint.write_json(path, [2])
+    assert json.loads(path.read_text()) == [1]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@given(st.lists(st.dictionaries(st.text(), st.integers()), min_size=1), st.integers(1, 10))
+def test_a_torn_line_spoils_only_itself(tmp_path_factory, values, torn):
+    path = tmp_path_factory.mktemp("jsonl") / "x.jsonl"
+    jsonl.append(path, *values)
+    path.write_bytes(path.read_bytes() + b'{"step": 12345678'[:torn])
+    jsonl.append(path, {"last": 1})
+    assert jsonl.read(path) == [*values, {"last": 1}]
+
+
+def test_the_ledger_keeps_warm_up_apart_and_counts_exactly():
+    ledger = Ledger()
+    for i in range(WARMUP_STEPS + 3):
+        with ledger.phase("draw"):
+            pass
+        with ledger.phase("update"):
+            sum(range(1000))
+        ledger.close_step("a" if i % 2 else "b", Counts(10, 10, 2), 5.0)
+    assert ledger.counts == Counts(70, 70, 14)
+    assert ledger.flops == 35
+    assert ledger.by_kind == {"a": 3, "b": 4}
+    assert 0 < ledger.seconds["draw"] < ledger.seconds["update"] < 1
+    assert ledger.warmup_seconds > 0
+    before = ledger.total_seconds
+    other = Ledger()
+    other.restore(json.loads(json.dumps(ledger.facts())))
+    assert other.facts() == ledger.facts()
+    with other.phase("draw"):
+        pass
+    other.close_step("a", Counts(), 0.0)
+    assert other.total_seconds == before  # a restart warms up again

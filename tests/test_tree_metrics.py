@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from ajest.tree import metrics
+from ajest.tree.distribution import ORIGIN, TreeDistribution
+
+
+@given(seed=st.integers(0, 2**31), n=st.integers(2, 60), m=st.integers(2, 60), shift=st.floats(-2, 2))
+def test_energy_distance_equals_the_definition(seed, n, m, shift):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(n, 2)), rng.normal(size=(m, 2)) * 0.7 + shift
+    xx, yy = cdist(x, x).sum() / (n * (n - 1)), cdist(y, y).sum() / (m * (m - 1))
+    expected = 2 * cdist(x, y).mean() - xx - yy
+    # 64 directions stand for all of them: the error is far below the distances themselves.
+    assert metrics.energy_distance(x, y) == pytest.approx(expected, abs=2e-3 * (xx + yy))
+    assert metrics.energy_distance(x, y, 2048) == pytest.approx(expected, abs=2e-6 * (xx + yy))
+
+
+def test_energy_distance_has_no_bias():
+    rng = np.random.default_rng(0)
+    values = [metrics.energy_distance(rng.normal(size=(200, 2)), rng.normal(size=(300, 2))) for _ in range(200)]
+    assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(200)
+    assert np.std(values) > 0
+
+
+def test_mandala_counts_cells():
+    cell = metrics.GRID_SIDE / metrics.GRID_CELLS
+    middle = np.array(ORIGIN)
+    x = np.array([middle, middle, [*middle, cell, 0], [*middle, 0, 3 * cell], [*middle, 99.0, 0]])
+    hit = np.array([True, False, False, True, True])  # a mixed cell, a missed one, a hit one, one outside
+    assert metrics.mandala(x, hit) == pytest.approx(2 / 3)
+    good, bad = metrics.mandala_cells(x, hit)
+    assert (good.sum(), bad.sum()) == (2, 2)
+    assert metrics.mandala(x[4:], hit[4:]) == 0.0
+
+
+def test_mandala_of_exact_samples():
+    tree, numbers = TreeDistribution(), torch.Generator().manual_seed(5)
+    x, _ = tree.sample(torch.rand(16384, generator=numbers), torch.randn(16384, 4, generator=numbers))
+    assert metrics.mandala(x.numpy(), metrics.hits(tree, x).numpy()) == pytest.approx(0.974, abs=0.015)
+
+
+def test_branch_metrics_of_exact_and_of_lopsided_samples():
+    tree, numbers = TreeDistribution(), torch.Generator().manual_seed(5)
+    x, index = tree.sample(torch.rand(20000, generator=numbers), torch.randn(20000, 4, generator=numbers))
+    exact = metrics.branch_metrics(tree, metrics.branch_shares(tree, x))
+    assert exact["branch_tv"] < 0.03
+    assert exact["branches_reached"] == 1
+    trunk = metrics.branch_metrics(tree, metrics.branch_shares(tree, x[index < 8]))
+    assert trunk["branch_tv"] > 0.5
+    assert trunk["depth_tv"] > 0.5
+    assert trunk["branches_reached"] < 0.1
+
+
+def test_losses_of_the_ideal_denoiser_are_zero_and_outer_ones_are_from_outer_branches():
+    from ajest import LogNormal
+    from ajest.tree.source import TreeSource
+
+    tree = TreeDistribution()
+    source = TreeSource(tree, LogNormal(-2.3, 1.5))
+    batch = source.complete(source.draw(500, torch.Generator().manual_seed(0)))
+    assert metrics.losses(tree, tree.denoise, batch, 128) == {"loss": 0.0, "outer_loss": 0.0}
+    outer = torch.as_tensor(tree.depth)[batch.id // 8] >= 5
+
+    def wrong_outside(x, sigma, label=None):
+        error = torch.where(outer, sigma, 0 * sigma)
+        return tree.denoise(x, sigma) + error[:, None]
+
+    found = metrics.losses(tree, wrong_outside, batch, 500)
+    assert found["outer_loss"] == pytest.approx(1, rel=1e-3)
+    assert found["loss"] == pytest.approx(outer.double().mean().item(), rel=1e-3)

@@ -14,6 +14,7 @@ from ajest.bench.published import beside_ours
 from ajest.bench.report import render, write_report
 from ajest.bench.results import collect
 from ajest.bench.verdict import number, verdict
+from ajest.config import to_json
 from ajest.errors import UserError
 from ajest.presets import tree_paper, tree_quick
 from ajest.runs import snapshots
@@ -122,11 +123,12 @@ def test_half_finished_benches_report_what_is_missing(done, tmp_path):
 
 def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path):
     root = tmp_path / "diverging"
-    wild = small_bench(seeds=(0,), n_curve=256, n_final=256, calibration_rounds=1)
-    wild = replace(wild, recipe=replace(wild.recipe, learning_rate=LearningRate(peak=0.01)))
-    run_bench(root, wild, workers=1)
-    status = run_folder(root, "ajest", 0) / "status.json"
-    checkpoint.write_json(status, {"state": "diverged", "step": 30, "why": "the loss is not finite <b>"})
+    config = small_bench(seeds=(0,), n_curve=256, n_final=256, calibration_rounds=1)
+    folder = run_folder(root, "ajest", 0)
+    checkpoint.write_json(folder / "config.json", to_json(config.run(config.arms[1], 0)))
+    diverged = {"state": "diverged", "step": 30, "why": "the loss is not finite <b>"}
+    checkpoint.write_json(folder / "status.json", diverged)
+    run_bench(root, config, workers=1)
     results = write_report(root)
     assert any("ajest, seed 0: stopped at step 30" in s for s in results.missing())
     assert results.cell("steps", "ajest", "mandala", 1.0) is None
@@ -134,6 +136,12 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path):
     page = (root / "report.html").read_text()
     assert "not finite &lt;b&gt;" in page
     assert "<b>. It is left out" not in page
+
+
+def test_a_guide_that_diverges_ends_the_bench_with_a_reason(tmp_path):
+    wild = replace(small_bench().recipe, learning_rate=LearningRate(peak=1e30))
+    with pytest.raises(UserError, match="the guide: the loss or its gradient is not finite at step"):
+        run_bench(tmp_path / "wild", small_bench(recipe=wild))
 
 
 def test_a_damaged_snapshot_costs_only_its_reading(done, tmp_path):

@@ -25,6 +25,7 @@ from ajest.runs import (
     read_status,
     snapshots,
 )
+from ajest.training import LearningRate
 from conftest import small_recipe, small_task
 
 SCHEDULE = Schedule({"steps": (10.0, 25.0, 60.0), "samples": (2000.0,)}, checkpoint_every=10, ledger_every=8)
@@ -70,6 +71,17 @@ def test_another_config_is_refused_with_the_field_that_differs(folder):
     changed = replace(config("early-ajest"), recipe=small_recipe(super_batch=512), seed=4)
     with pytest.raises(UserError, match=r"recipe.super_batch: 256 -> 512; seed: 3 -> 4"):
         execute(folder / "early", changed, SCHEDULE)
+
+
+def test_a_run_that_diverges_keeps_its_last_good_checkpoint(tmp_path):
+    wild = replace(config(), recipe=small_recipe(learning_rate=LearningRate(peak=1e30)))
+    assert execute(tmp_path / "wild", wild, replace(SCHEDULE, checkpoint_every=1)) == "diverged"
+    status = read_status(tmp_path / "wild")
+    assert "lower the learning rate" in status["why"]
+    stored = checkpoint.latest(tmp_path / "wild", "checkpoint", pytest.fail)
+    assert stored.facts["step"] == status["step"]
+    assert all(torch.isfinite(v).all() for k, v in stored.tensors.items() if k.startswith("ema/"))
+    assert execute(tmp_path / "wild", wild, SCHEDULE) == "diverged"
 
 
 def test_two_processes_do_not_share_a_folder(folder):

@@ -40,8 +40,9 @@ def bootstrap_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, 
     The plain percentile interval of n = 5 values covers the truth 83 % of the time instead of 95 %, because
     resampling shrinks the spread by sqrt((n - 1) / n) and knows no t quantiles. Hesterberg (2015, "What teachers
     should know about the bootstrap", section 4.4) widens the percentiles so that the interval matches the t interval
-    for normal data and keeps the bootstrap's shape (93 % at n = 5, measured on normal data). With few values all resamples are enumerated. With fewer than 5
-    the wanted percentile lies beyond the rarest resample, and the t interval itself takes its place.
+    for normal data and keeps the bootstrap's shape: it covers 93 % at n = 5, measured on normal data. With few values
+    all resamples are enumerated. With fewer than 5 the wanted percentile lies beyond the rarest resample, and the t
+    interval itself takes its place.
 
     Args:
         values: differences, one a pair.

@@ -57,7 +57,7 @@ class Source(Protocol):
     """Where noised examples come from: the only thing that differs between one task and another."""
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
-        """Draw `count` noised examples. A smaller count from an equal generator gives a prefix of the larger."""
+        """Draw `count` noised examples with a generator on the CPU. A smaller count gives a prefix of a larger one."""
         ...
 
     def complete(self, batch: Batch) -> Batch:

@@ -164,8 +164,8 @@ class Trainer:
         kind, selecting = self._plan()
         drawn = self.recipe.super_batch if self.arm.scores or self.arm.policy == "uniform" else self._kept
         with phase("draw"):
-            stream = generator(self.seed, "draw", self.steps_taken, device=self.device)
-            batch = self.source.draw(drawn, stream)
+            # On the CPU wherever the network is: all devices see the same examples.
+            batch = self.source.draw(drawn, generator(self.seed, "draw", self.steps_taken))
         with phase("target"):
             batch = self.source.complete(batch)
 

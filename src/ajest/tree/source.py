@@ -28,7 +28,7 @@ class TreeSource:
         # One row of numbers an example, so that a smaller draw is a prefix of a larger one (16 numbers are the
         # unit in which torch's CPU generator makes normals).
         rows = -(-count * _ROW // 16) * 16 // _ROW
-        numbers = torch.randn(rows, _ROW, generator=generator, device=generator.device)[:count]
+        numbers = torch.randn(rows, _ROW, generator=generator)[:count]
         numbers = numbers.to(self.distribution.device)
         sigma = self.noise(numbers[:, 4])
         uniform = torch.special.ndtr(numbers[:, 5])

@@ -85,12 +85,12 @@ def reached(folder: Path) -> dict[str, dict[float, int]]:
 
 
 def common_budgets(root: Path, config: BenchConfig) -> dict[str, float]:
-    """For each clock the largest budget that every run reached; runs that diverged are left out."""
+    """For each clock the largest budget that every finished run reached; others are left out until they are."""
     sets: dict[str, list[set[float]]] = {clock: [] for clock in READINGS}
     for arm in config.arms:
         for seed in config.seeds:
             folder = run_folder(root, arm.name, seed)
-            if read_status(folder).get("state") == "diverged":
+            if read_status(folder).get("state") != "done":
                 continue
             for clock, budgets in reached(folder).items():
                 sets[clock].append(set(budgets))

@@ -17,6 +17,7 @@ from ..metrics import Metric
 from . import figures
 from .cost import selection_costs
 from .evaluation import reached
+from .markdown import as_markdown
 from .plan import READINGS, run_folder
 from .published import beside_ours
 from .results import Cell, Results, as_csv, as_json, collect
@@ -24,13 +25,14 @@ from .verdict import interval, metric_name, number, p_value, verdict
 
 
 def write_report(root: Path) -> Results:
-    """Write report.html, results.csv and results.json into a bench's folder; returns what they say.
+    """Write report.html and results.csv, .json and .md into a bench's folder; returns what they say.
 
     Works on half-finished benches and says what is missing.
     """
     results = collect(root)
     write_atomic(root / "report.html", render(results))
     write_atomic(root / "results.csv", as_csv(results))
+    write_atomic(root / "results.md", as_markdown(results))
     write_json(root / "results.json", as_json(results))
     return results
 
@@ -47,7 +49,9 @@ def render(results: Results) -> str:
         results=results,
         verdict=verdict(results),
         missing=results.missing(),
-        tables=[_table(results, reading) for reading in READINGS if reading in results.budgets],
+        tables=[
+            _table(results, reading) for reading in READINGS if any(where[0] == reading for where in results.cells)
+        ],
         metrics=config.task.metrics,
         differences=_differences(results),
         curves=_curves(results),

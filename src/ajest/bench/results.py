@@ -179,7 +179,7 @@ def _cells(
     width = config.recipe.ema_widths[0]
     cells: dict[tuple[str, str, str, float], Cell] = {}
     for (arm, seed), run in runs.items():
-        if run.state == "diverged":
+        if run.state != "done":
             continue
         crossed = reached(run_folder(root, arm, seed))
         for reading, budget in budgets.items():

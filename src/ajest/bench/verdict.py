@@ -18,7 +18,9 @@ def number(value: float, metric: Metric | None = None) -> str:
     value *= metric.scale if metric else 1
     if math.isnan(value):
         return "-"
-    return f"{value:.{max(0, 3 - (abs(value) >= 10) - (abs(value) >= 100))}f}"
+    size = abs(value)
+    digits = 4 if 0 < size < 0.1 else 3 if size < 10 else 2 if size < 100 else 1
+    return f"{value:.{digits}f}"
 
 
 def interval(found: Comparison, metric: Metric) -> str:

@@ -33,7 +33,7 @@ SMALL_N = 16384  # mandala is also given for this many samples, because it depen
 TRAJECTORIES = 48
 
 METRICS = (
-    Metric("energy_distance", "energy distance x 1000", "lower",
+    Metric("energy_distance", "energy distance × 1000", "lower",
            "How far the samples are from fresh exact ones: 0 for the same distribution, up to noise of both signs.",
            headline="unguided", scale=1000),
     Metric("mandala", "mandala", "higher",

@@ -1,0 +1,144 @@
+"""Speed on the tree: every figure beside its yardstick, timed in turns within one run.
+
+    python benchmarks/tree.py [--device cuda] [--rounds 15] > table.md
+
+Medians over rounds; a round times every contestant once, so a machine's drift hits all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from ajest import Scores, autoguide, sample, select
+from ajest.arms import ARMS
+from ajest.bench.grid import settle
+from ajest.tasks import TreeTask
+from ajest.training import Recipe, Trainer
+from straightforward import PlainTree, dense_jest, keep_graph_step, plain_step
+
+SUPER_BATCH, KEPT = 4096, 819
+
+
+def timed(contestants: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
+    """Median seconds of each, timed in turns after two warm-up rounds."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for turn in range(rounds + 2):
+        for name, work in contestants.items():
+            start = time.perf_counter()
+            work()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if turn >= 2:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def steps(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
+    task = TreeTask()
+    guide = task.network("guide", 1).to(device).eval()
+    guide.gain.data.fill_(0.3)
+    make = lambda arm: Trainer(  # noqa: E731
+        task.source(device), task.network("learner", 0).to(device), Recipe(), ARMS[arm], 0, guide
+    )
+    uniform, ajest = make("baseline"), make("ajest")
+    plain_tree, plain_net = PlainTree(device), task.network("learner", 0).to(device)
+    adam = torch.optim.Adam(plain_net.parameters(), betas=(0.9, 0.99))
+    batch = uniform.source.draw(SUPER_BATCH, torch.Generator().manual_seed(0))
+    x, sigma = batch.x, batch.sigma
+    kept = torch.arange(KEPT, device=device)
+    exact = task.source(device).distribution
+    found = timed(
+        {
+            "uniform": uniform.step,
+            "ajest": ajest.step,
+            "plain": lambda: plain_step(plain_tree, plain_net, adam, x, sigma),
+            "keep graph": lambda: keep_graph_step(plain_tree, plain_net, guide, adam, x, sigma, kept),
+            "score": lambda: exact.score(x, sigma),
+            "plain score": lambda: plain_tree.score(x, sigma),
+        },
+        rounds,
+        device,
+    )
+    ms = {k: 1e3 * v for k, v in found.items()}
+    return [
+        ("uniform step, against the straightforward one", f"{ms['uniform']:.1f} ms", f"{ms['plain']:.0f} ms",
+         f"{ms['plain'] / ms['uniform']:.1f} times as fast (wanted: 20)"),
+        ("exact score of 4096 examples, the same", f"{ms['score']:.1f} ms", f"{ms['plain score']:.0f} ms",
+         f"{ms['plain score'] / ms['score']:.1f} times as fast"),
+        ("AJEST step, against a uniform step", f"{ms['ajest']:.1f} ms", f"{ms['uniform']:.1f} ms",
+         f"{ms['ajest'] / ms['uniform']:.2f} (wanted: at most 1.0)"),
+        ("the same, whole graph kept, straightforward", f"{ms['keep graph']:.0f} ms", f"{ms['plain']:.0f} ms",
+         f"{ms['keep graph'] / ms['plain']:.2f}"),
+    ]  # fmt: skip
+
+
+def selections(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
+    generator = torch.Generator(device).manual_seed(0)
+    rows = []
+    for size, wanted in ((4096, 5), (65536, 60)):
+        learner, reference = torch.rand(2, size, generator=generator, device=device).unbind()
+        scores, count = Scores(learner, reference), round(size * 0.2)
+        contestants: dict[str, Callable[[], object]] = {
+            "closed": lambda s=scores, c=count: select(s, c, "jest", generator)  # type: ignore[misc]
+        }
+        dense = size == 4096 and device == "cpu"
+        if dense:
+            contestants["dense"] = lambda s=scores, c=count: dense_jest(s, c, 16)  # type: ignore[misc]
+        found = timed(contestants, rounds, device)
+        other = f"{1e3 * found['dense']:.0f} ms" if dense else "-"
+        ratio = f"{found['dense'] / found['closed']:.0f} times as fast, " if dense else ""
+        rows.append(
+            (f"choosing {count:,} of {size:,}, N = 16, by the dense rule", f"{1e3 * found['closed']:.1f} ms", other,
+             f"{ratio}wanted: at most {wanted} ms")
+        )  # fmt: skip
+    return rows
+
+
+def sampler(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
+    task = TreeTask()
+    main, guide = (task.network(role, 0).to(device).eval() for role in ("learner", "guide"))
+    start, sigmas = task.start(16384, 0, device), task.sigmas()
+    side = 2048
+    a = torch.randn(side, side, device=device)
+    chunk = 4096 if device == "cpu" else None
+    found = timed(
+        {"guided": lambda: sample(autoguide(main, guide, 3.0), start, sigmas, chunk=chunk), "matmul": lambda: a @ a},
+        max(3, rounds // 3),
+        device,
+    )
+    flop = (main.flops() + guide.flops()) * 16384 * (2 * 32 - 1)
+    rate, peak = flop / found["guided"], 2 * side**3 / found["matmul"]
+    return [
+        ("sampling 16,384 points, 32 Heun steps, guided; against the float32 rate of a large matrix product",
+         f"{found['guided']:.2f} s, {rate / 1e9:.0f} GFLOP/s", f"{peak / 1e9:.0f} GFLOP/s",
+         f"{rate / peak:.2f} of that rate (wanted: at most 2 s)")
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    settle(1)
+    cores = torch.multiprocessing.cpu_count()
+    device, rounds = arguments.device, arguments.rounds
+    torch.set_num_threads(cores)
+    rows = steps(device, rounds) + sampler(device, rounds)
+    torch.set_num_threads(1)
+    rows += selections(device, rounds)
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{cores} cores, {platform.machine()}"
+    print(f"{where}; Python {platform.python_version()}, torch {torch.__version__}\n")
+    print("| what | ajest | yardstick | ratio |\n|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()

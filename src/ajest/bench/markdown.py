@@ -1,0 +1,93 @@
+"""The results as Markdown, for a repository's documentation."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Iterable
+
+import torch
+
+from ..metrics import Metric
+from .cost import selection_costs
+from .plan import READINGS
+from .published import beside_ours
+from .results import Cell, Results
+from .verdict import interval, number, verdict
+
+
+def as_markdown(results: Results) -> str:
+    """Verdict, tables, costs and, where the settings are the published ones, the comparison with them."""
+    config = results.config
+    arms, seeds = " ".join(results.arms), " ".join(map(str, config.seeds))
+    parts = [
+        f"# Results on the {config.task.name}",
+        f"{config.iterations:,} steps of {config.recipe.super_batch:,} drawn examples, seeds {seeds}, up to "
+        f"{config.n_final:,} samples a measurement, autoguidance weight {config.weight:g}; report made with Python "
+        f"{platform.python_version()}, torch {torch.__version__}. Arms: {arms}.",
+        "Cells: mean over seeds; in brackets the 95 % paired bootstrap interval of the difference to "
+        f"{config.baseline} (for {config.baseline} the standard deviation). **Bold**: the interval excludes 0. "
+        "+G: with autoguidance. Arrows point to the better side.",
+        "## Verdict",
+        "\n".join(f"- {s}" for s in [*verdict(results), *results.missing()]),
+    ]
+    for reading in READINGS:
+        if any(where[0] == reading for where in results.cells):
+            parts += _reading(results, reading)
+    costs = selection_costs(config, results.costs)
+    if costs:
+        heads = ["arm", "selecting step, uniform = 1", "scoring and choosing", "cost of an example trained on",
+                 "by the cost model", "break-even keep fraction"]  # fmt: skip
+        rows = [
+            [c.arm, f"{c.step_ratio:.2f}", f"{c.overhead_share:.0%}", f"{c.example_ratio:.2f}", f"{c.model_ratio:.2f}",
+             f"{c.break_even:.2f}" if c.break_even > 0 else "none"]
+            for c in costs
+        ]  # fmt: skip
+        parts += ["## What selection costs", _grid(heads, rows)]
+    published = beside_ours(results)
+    if published:
+        heads = ["figure", "arm", "published", "ours", "judgement"]
+        rows = [[r.what, r.arm, r.published, r.ours, f"{r.judgement} ({r.why})" if r.why else r.judgement]
+                for r in published]  # fmt: skip
+        parts += [
+            "## Beside the published figures",
+            "arXiv 2509.15267 and its public notebooks, 5 seeds, mean +- standard deviation. *Agree*: the 95 % Welch "
+            "interval of the difference of the two means holds 0; where no standard deviation was published, ours "
+            "stands in for it.",
+            _grid(heads, rows),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _reading(results: Results, reading: str) -> list[str]:
+    columns = [c for c in results.columns() if any(results.cell(reading, a, c[0].name, c[1]) for a in results.arms)]
+    n = next(cell.n for cell in results.cells.values() if cell.reading == reading)
+    columns = [c for c in columns if c[0].name != "mandala_16k" or n > 16384]
+    budget = results.budgets[reading]
+    unit = {"samples": "examples trained on", "steps": "steps"}.get(reading, "s of training")
+    amount = f"{budget:,.0f}" if reading in ("samples", "steps") else f"{budget:.1f}"
+    heads = ["metric", *results.arms]
+    rows = [
+        [f"{m.label}{' +G' if w != 1 else ''} {'↓' if m.better == 'lower' else '↑'}"]
+        + [_shown(results, results.cell(reading, arm, m.name, w), m) for arm in results.arms]
+        for m, w in columns
+    ]
+    return [f"## At {READINGS[reading].title}: {amount} {unit}, {n:,} samples", _grid(heads, rows)]
+
+
+def _shown(results: Results, cell: Cell | None, metric: Metric) -> str:
+    if cell is None:
+        return "-"
+    found = cell.against.get(results.config.baseline)
+    value = number(cell.mean, metric)
+    if found is None:
+        return value if math.isnan(cell.sd) else f"{value} (sd {number(cell.sd, metric)})"
+    if not math.isnan(found.low) and (found.low > 0 or found.high < 0):
+        value = f"**{value}**"
+    return f"{value} ({interval(found, metric)})"
+
+
+def _grid(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = list(heads)
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

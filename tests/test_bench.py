@@ -1,6 +1,10 @@
 import json
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +98,38 @@ def test_what_is_finished_is_not_done_again(done):
     before = {p: p.stat().st_mtime_ns for p in done.rglob("*") if p.is_file() and "report" not in p.name}
     run_bench(done, small_bench(), workers=1)
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+KILLABLE = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from conftest import small_bench
+from ajest.bench.grid import run_bench
+if __name__ == "__main__":
+    run_bench(Path({root!r}), small_bench(), workers=2)
+"""
+
+
+def test_a_bench_whose_parent_is_killed_can_be_started_again_at_once(done, tmp_path):
+    root, script = tmp_path / "killed", tmp_path / "bench.py"
+    script.write_text(KILLABLE.format(tests=str(Path(__file__).parent), root=str(root)))
+    process = subprocess.Popen([sys.executable, str(script)])
+    deadline = time.monotonic() + 120
+    while len(list(root.glob("arms/*/*/ledger.jsonl"))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    time.sleep(1.0)
+    run_bench(root, small_bench(), workers=2)
+    ours, theirs = collect(root), collect(done)
+    assert ours.missing() == []
+    # Time differs between the two; what was learned by a given step does not.
+    for reading in ("steps", "samples"):
+        for arm in ours.arms:
+            values = [r.cell(reading, arm, "loss", 1.0).values for r in (ours, theirs)]
+            assert values[0] == values[1]
 
 
 def test_another_bench_is_refused(done):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -271,6 +272,7 @@ def main() -> None:
 
         print(f"ajest {__version__}")
         return
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         tyro.extras.subcommand_cli_from_dict(
             VERBS, prog="ajest", description="An equal-budget test bench for training diffusion models."
@@ -281,6 +283,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("\najest: stopped. What is done is kept: start the same command again to go on.", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _device(name: Device) -> str:

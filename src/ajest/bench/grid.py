@@ -6,7 +6,9 @@ import ctypes
 import multiprocessing
 import os
 import queue
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -188,7 +190,17 @@ _messages: Any = None
 def _begin(messages: Any, workers: int) -> None:
     global _messages
     _messages = messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     settle(workers)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed lets go of its folders, so that the bench can be started again."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _do(job: Job) -> list[str]:

@@ -31,9 +31,8 @@ def as_markdown(results: Results) -> str:
         "## Verdict",
         "\n".join(f"- {s}" for s in [*verdict(results), *results.missing()]),
     ]
-    for reading in READINGS:
-        if any(where[0] == reading for where in results.cells):
-            parts += _reading(results, reading)
+    for reading in results.readings():
+        parts += _reading(results, reading)
     costs = selection_costs(config, results.costs)
     if costs:
         heads = ["arm", "selecting step, uniform = 1", "scoring and choosing", "cost of an example trained on",

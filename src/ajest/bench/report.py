@@ -49,9 +49,7 @@ def render(results: Results) -> str:
         results=results,
         verdict=verdict(results),
         missing=results.missing(),
-        tables=[
-            _table(results, reading) for reading in READINGS if any(where[0] == reading for where in results.cells)
-        ],
+        tables=[_table(results, reading) for reading in results.readings()],
         metrics=config.task.metrics,
         differences=_differences(results),
         curves=_curves(results),

@@ -113,6 +113,10 @@ class Results:
         weights = {"unguided": 1.0, "guided": self.config.weight}
         return [(m, weights[m.headline]) for m in self.metrics if m.headline != "no"]
 
+    def readings(self) -> list[str]:
+        """The readings of which anything was evaluated."""
+        return [r for r in READINGS if any(where[0] == r for where in self.cells)]
+
     def cell(self, reading: str, arm: str, metric: str, weight: float) -> Cell | None:
         return self.cells.get((reading, arm, metric, weight))
 

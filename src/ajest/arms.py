@@ -22,8 +22,8 @@ class Arm:
         name: what it is called.
         policy: name of a registered policy.
         keep: share of a super-batch that is trained on while selecting.
-        reference: whose losses learnability is measured against: "guide" (AJEST), "ema" (the learner's own first
-            average) or "none".
+        reference: whose losses learnability is measured against: "guide" (AJEST; the snapshot of any other run
+            may take its place), "ema" (the learner's own first average) or "none".
         trigger: when to select; on other steps the whole super-batch is trained on.
         chunks, temperature, normalise: dials of JEST policies.
         summary: one line for people.

@@ -98,7 +98,7 @@ def train(
         iterations: steps.
         super_batch: examples drawn for a step.
         keep: keep fraction, for arms that keep a part.
-        guide: run of the guide, for arms that need one.
+        guide: run whose latest snapshot is the reference, for arms that need one: the guide, or any other run.
         device: where to compute.
     """
     from .arms import arms_named
@@ -133,6 +133,7 @@ def sample(
     weight: float = 1.0,
     interval: tuple[float, float] | None = None,
     width: float | None = None,
+    guide_width: float | None = None,
     step: int | None = None,
     seed: int = 0,
     device: Device = "auto",
@@ -149,6 +150,7 @@ def sample(
         weight: of autoguidance; 1 is none.
         interval: guide only between these two noise levels.
         width: EMA width; one that was not kept is reconstructed from the snapshots.
+        guide_width: the same of the guide.
         step: of the snapshot; without it the latest.
         seed: of the start noise.
         device: where to compute.
@@ -166,7 +168,7 @@ def sample(
     if weight != 1:
         if guide is None:
             raise UserError(f"a weight of {weight:g} needs a guide: name its run with --guide")
-        denoiser = autoguide(denoiser, load_network(guide, device=where)[0], weight, interval)
+        denoiser = autoguide(denoiser, load_network(guide, None, guide_width, where)[0], weight, interval)
     for path in task.write_samples(denoiser, n, seed, out, where):
         print(f"{path} (step {at:,})")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import jinja2
@@ -55,6 +56,7 @@ def render(results: Results) -> str:
         curves=_curves(results),
         costs=costs,
         cost_figures=_images([_captioned(_step_costs(results)), _captioned(figures.run_costs(results))]),
+        used=_used(results),
         guide=_guide(results),
         galleries=[(arm, _images(_gallery(results, arm))) for arm in results.arms],
         published=beside_ours(results),
@@ -184,6 +186,25 @@ def _guide(results: Results) -> str:
             f"{', '.join(uses)} while training, and every arm when sampled with autoguidance."
         )
     return text
+
+
+def _used(results: Results) -> list[list[str]]:
+    """What a whole run of each arm used, mean over its finished seeds."""
+    rows = []
+    for arm in results.arms:
+        last = [r.ledger[-1] for (a, _), r in results.runs.items() if a == arm and r.state == "done"]
+        if not last:
+            continue
+        counts = [f"{fmean(line[name] for line in last):,.0f}" for name in ("drawn", "scored", "trained")]
+        flops = f"{fmean(line['flops'] for line in last) / 1e12:.3g}"
+        seconds = [
+            fmean(sum(line["seconds"].values()) for line in last),
+            fmean(line["warmup_seconds"] for line in last),
+        ]
+        fired = sorted({line["fired_at"] for line in last} - {None})
+        changed = "" if not fired else f"{fired[0]}" if len(fired) == 1 else f"{fired[0]} to {fired[-1]}"
+        rows.append([arm, *counts, flops, f"{seconds[0]:.1f}", f"{seconds[1]:.2f}", changed])
+    return rows
 
 
 def _gallery(results: Results, arm: str) -> list[tuple[str, Figure]]:

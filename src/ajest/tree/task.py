@@ -35,7 +35,7 @@ TRAJECTORIES = 48
 METRICS = (
     Metric("energy_distance", "energy distance × 1000", "lower",
            "How far the samples are from fresh exact ones: 0 for the same distribution, up to noise of both signs. "
-           "It saturates late, and only for whole distributions: it sees mass in wrong places, few stray points hardly.",
+           "It saturates late: it sees mass in wrong places, but hardly a few stray points.",
            headline="unguided", scale=1000),
     Metric("mandala", "mandala", "higher",
            "Share of the picture's touched cells that hold at least one sample on the tree. It falls as samples are "
@@ -43,7 +43,7 @@ METRICS = (
            headline="guided"),
     Metric("mandala_16k", "mandala at n = 16,384", "higher", "Mandala of the first 16,384 samples."),
     Metric("classification", "classification", "higher",
-           "Share of samples that lie on the tree. It saturates first under guidance, and does not see empty branches."),
+           "Share of samples that lie on the tree. It saturates first under guidance and does not see empty branches."),
     Metric("loss", "loss", "lower", "Mean squared error of the score, weighted by sigma^2.", guided=False),
     Metric("outer_loss", "outer loss", "lower", "The same for examples from the outer branches.", guided=False),
     Metric("l2", "L2 to the exact ODE", "lower",

@@ -13,9 +13,16 @@ from ajest.tree.network import EnergyMLP
 
 
 class PlainTree:
-    """Density of all components by einsum in each one's eigenbasis, the score by autograd-free einsum."""
+    """The exact score by einsum over all components, each covariance taken apart by an eigen-solve.
 
-    def __init__(self, device: str = "cpu") -> None:
+    Args:
+        per_pair: solve for every pair of example and component, as one writes it down first; else once a component,
+            because adding sigma^2 I keeps the eigenvectors.
+        device: where to compute.
+    """
+
+    def __init__(self, per_pair: bool, device: str = "cpu") -> None:
+        self.per_pair = per_pair
         chosen = [b for b in branches() if b.label == "A"]
         means = torch.cat([torch.from_numpy(b.means) for b in chosen])
         covariance = torch.stack([torch.from_numpy(b.covariance) for b in chosen for _ in range(PER_BRANCH)])
@@ -24,13 +31,18 @@ class PlainTree:
         self.log_phi = (phi / phi.sum()).log().float().to(device)
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(self.covariance)
-        values = values[None] + sigma[:, None, None] ** 2  # (n, components, 2)
+        if self.per_pair:
+            noise = sigma[:, None, None, None] ** 2 * torch.eye(2, device=x.device)
+            values, vectors = torch.linalg.eigh(self.covariance + noise)  # (n, components, 2), (n, components, 2, 2)
+        else:
+            values, vectors = torch.linalg.eigh(self.covariance[None])
+            values = values + sigma[:, None, None] ** 2
+            vectors = vectors.expand(len(x), -1, -1, -1)
         gap = x[:, None] - self.means[None]
-        turned = torch.einsum("nci,cij->ncj", gap, vectors)
+        turned = torch.einsum("nci,ncij->ncj", gap, vectors)
         exponent = -0.5 * (turned.square() / values).sum(-1) - 0.5 * values.log().sum(-1)
         weight = torch.softmax(exponent + self.log_phi - math.log(2 * math.pi), dim=1)
-        pull = torch.einsum("ncj,cij->nci", turned / values, vectors)
+        pull = torch.einsum("ncj,ncij->nci", turned / values, vectors)
         return -torch.einsum("nc,nci->ni", weight, pull)
 
 

@@ -28,6 +28,8 @@ def as_markdown(results: Results) -> str:
         "Cells: mean over seeds; in brackets the 95 % paired bootstrap interval of the difference to "
         f"{config.baseline} (for {config.baseline} the standard deviation). **Bold**: the interval excludes 0. "
         "+G: with autoguidance. Arrows point to the better side.",
+        "A caution: the learning rate follows the number of steps. At equal time or equal samples, arms that took more "
+        "steps have also annealed further, which is a part of their lead.",
         "## Verdict",
         "\n".join(f"- {s}" for s in [*verdict(results), *results.missing()]),
     ]

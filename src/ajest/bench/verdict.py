@@ -77,7 +77,7 @@ def _at(results: Results, reading: str) -> list[str]:
     if reading not in results.budgets:
         return []
     budget = results.budgets[reading]
-    what = f"{budget:.0f} s of training" if reading != "samples" else f"{budget / 1e6:.2f} million examples trained on"
+    what = f"{budget:.3g} s of training" if reading != "samples" else f"{budget / 1e6:.2f} million examples trained on"
     said = []
     for metric, weight in results.headlines():
         cells = [results.cell(reading, arm, metric.name, weight) for arm in results.arms]

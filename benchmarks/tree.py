@@ -86,7 +86,11 @@ def one_thread_steps(device: str, rounds: int) -> list[tuple[str, str, str, str]
     """Steps on one core, as a bench runs them, one run a core."""
     uniform, ajest, _ = trainers(TreeTask(), device)
     found = timed({"uniform": uniform.step, "ajest": ajest.step}, 2 * rounds, device)
-    return [against_uniform("AJEST step on one core, as a bench runs it; a uniform step", 1e3 * found["ajest"], 1e3 * found["uniform"])]
+    return [
+        against_uniform(
+            "AJEST step on one core, as a bench runs it; a uniform step", 1e3 * found["ajest"], 1e3 * found["uniform"]
+        )
+    ]
 
 
 def against_uniform(name: str, ajest: float, uniform: float) -> tuple[str, str, str, str]:

@@ -30,7 +30,8 @@ def test_energy_distance_has_no_bias():
 def test_mandala_counts_cells():
     cell = metrics.GRID_SIDE / metrics.GRID_CELLS
     middle = np.array(ORIGIN)
-    x = np.array([middle, middle, [*middle, cell, 0], [*middle, 0, 3 * cell], [*middle, 99.0, 0]])
+    away = np.array([[0, 0], [0, 0], [cell, 0], [0, 3 * cell], [99.0, 0]])
+    x = middle + away
     hit = np.array([True, False, False, True, True])  # a mixed cell, a missed one, a hit one, one outside
     assert metrics.mandala(x, hit) == pytest.approx(2 / 3)
     good, bad = metrics.mandala_cells(x, hit)

@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    settle(1)
+    settle()
     cores = torch.multiprocessing.cpu_count()
     device, rounds = arguments.device, arguments.rounds
     torch.set_num_threads(cores)

@@ -10,6 +10,7 @@ import pytest
 
 from ajest import checkpoint, jsonl
 from ajest.arms import ARMS, arms_named
+from ajest.bench import grid
 from ajest.bench.cost import selection_costs
 from ajest.bench.evaluation import common_budgets, reached
 from ajest.bench.grid import run_bench
@@ -130,6 +131,17 @@ def test_a_bench_whose_parent_is_killed_can_be_started_again_at_once(done, tmp_p
         for arm in ours.arms:
             values = [r.cell(reading, arm, "loss", 1.0).values for r in (ours, theirs)]
             assert values[0] == values[1]
+
+
+def test_a_bench_goes_on_with_the_threads_it_was_timed_with(done, tmp_path, monkeypatch):
+    copy, used = tmp_path / "copy", []
+    shutil.copytree(done, copy)
+    path = copy / "calibration.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 3}))
+    monkeypatch.setattr(grid, "settle", used.append)
+    monkeypatch.setattr(grid, "_work", lambda jobs, workers, threads, *_: used.append(threads))
+    run_bench(copy, small_bench(), workers=1)
+    assert set(used) == {3}
 
 
 def test_another_bench_is_refused(done):

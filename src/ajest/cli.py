@@ -112,7 +112,7 @@ def train(
     relative = None if guide is None else os.path.relpath(guide, out)
     recipe = Recipe(super_batch=super_batch)
     config = RunConfig(TASKS[task](), network, recipe, chosen, seed, iterations, relative)
-    settle(1)
+    settle()
     with board(f"training {out}", {arm: 1.0}) as lines:
 
         def progress(step: int, trainer: Trainer) -> None:
@@ -160,7 +160,7 @@ def sample(
     from .guidance import autoguide
     from .runs import load_network, read_config
 
-    settle(1)
+    settle()
     where = _device(device)
     task = read_config(run).task
     network, at = load_network(run, step, width, where)
@@ -207,7 +207,7 @@ def evaluate(
     weights = ((1.0,) if guide is None else (1.0, 3.0)) if weights is None else weights
     if guide is None and any(w != 1 for w in weights):
         raise UserError("weights other than 1 need a guide: name its run with --guide")
-    settle(1)
+    settle()
     table = Table(title=f"{n:,} samples")
     for heading in ("run", "step", "width", "weight"):
         table.add_column(heading)
@@ -232,10 +232,10 @@ def report(folder: tyro.conf.Positional[Path]) -> None:
     Args:
         folder: of the bench; it may be half-finished.
     """
-    from .bench.grid import default_workers, settle
+    from .bench.grid import settle
     from .bench.report import write_report
 
-    settle(default_workers("cpu"))
+    settle(1)  # many small operations: threads only get into each other's way
     _print_verdict(write_report(folder))
     print(f"\nReport: {folder / 'report.html'}")
 

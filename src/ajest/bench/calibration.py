@@ -29,6 +29,12 @@ def calibrate(root: Path, config: BenchConfig, device: torch.device | str = "cpu
     return costs
 
 
+def calibrated_threads(root: Path) -> int | None:
+    """Threads that a bench was timed with, None before that."""
+    path = root / "calibration.json"
+    return int(read_json(path)["threads"]) if path.exists() else None
+
+
 def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
     trainers: dict[str, tuple[Trainer, bool]] = {}
     for arm in config.arms:

@@ -22,7 +22,7 @@ import torch
 from ..errors import Corrupt, UserError
 from ..runs import Schedule, adopt, execute, locked, read_status, snapshots
 from ..training import Trainer
-from .calibration import calibrate
+from .calibration import calibrate, calibrated_threads
 from .evaluation import common_budgets, evaluate_snapshot, reached
 from .plan import BenchConfig, Costs, run_folder
 from .progress import Board, Message, board
@@ -62,7 +62,9 @@ def run_bench(root: Path, config: BenchConfig, workers: int | None = None, devic
         raise UserError(f"workers must be at least 1, not {workers}")
     with locked(root):
         adopt(root, config, "bench.json")
-        settle(workers)
+        # A bench that goes on does so with the threads it was timed with, whatever the number of workers now.
+        threads = calibrated_threads(root) or max(1, _cores() // workers)
+        settle(threads)
         say = _sayer()
         say("training the guide")
         if execute(root / "guide", config.guide(), Schedule(), device, complain=say) != "done":
@@ -83,24 +85,28 @@ def run_bench(root: Path, config: BenchConfig, workers: int | None = None, devic
         ]
         prices = {j.name: 0.02 * sum(sizes) / 1000 for j in truth} | {j.name: _price(j) for j in runs}
         with board(f"{len(config.arms)} arms x {len(config.seeds)} seeds in {root}", prices) as lines:
-            _work(truth, workers, lines, say)
-            _work(runs, workers, lines, say)
+            _work(truth, workers, threads, lines, say)
+            _work(runs, workers, threads, lines, say)
         late = list(_late_jobs(common, config, root))
         with board("evaluating at equal budgets", {j.name: float(len(j.evaluations)) for j in late}) as lines:
-            _work(late, workers, lines, say)
+            _work(late, workers, threads, lines, say)
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
 
 
 def default_workers(device: str) -> int:
-    return max(1, os.cpu_count() or 1) if device == "cpu" else 1
+    return _cores() if device == "cpu" else 1
 
 
-def settle(workers: int) -> None:
-    """Share the cores between the workers, and keep freed memory.
+def settle(threads: int | None = None) -> None:
+    """Compute with this many threads (None: one a core), and keep freed memory.
 
     By default the C library gives every large temporary back to the kernel and faults it in again, page by page:
     half of the time of a step on some machines.
     """
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    torch.set_num_threads(_cores() if threads is None else threads)
     if sys.platform == "linux":
         mmap_threshold, trim_threshold = -3, -1  # of mallopt(3)
         library = ctypes.CDLL(None)
@@ -135,14 +141,14 @@ def _late_jobs(common: dict[str, Any], config: BenchConfig, root: Path) -> list[
     return jobs
 
 
-def _work(jobs: Sequence[Job], workers: int, lines: Board, say: Callable[[str], None]) -> None:
-    """Do the jobs, `workers` at a time, and show how they go."""
+def _work(jobs: Sequence[Job], workers: int, threads: int, lines: Board, say: Callable[[str], None]) -> None:
+    """Do the jobs, `workers` at a time with `threads` each, and show how they go."""
     if not jobs:
         return
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
     executor = ProcessPoolExecutor(
-        min(workers, len(jobs)), mp_context=context, initializer=_begin, initargs=(messages, workers)
+        min(workers, len(jobs)), mp_context=context, initializer=_begin, initargs=(messages, threads)
     )
     pending: dict[Future[list[str]], Job] = {}
     try:
@@ -187,12 +193,12 @@ def _drain(messages: Any, lines: Board) -> None:
 _messages: Any = None
 
 
-def _begin(messages: Any, workers: int) -> None:
+def _begin(messages: Any, threads: int) -> None:
     global _messages
     _messages = messages
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    settle(workers)
+    settle(threads)
 
 
 def _end_with_parent() -> None:

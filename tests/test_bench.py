@@ -144,6 +144,15 @@ def test_a_bench_goes_on_with_the_threads_it_was_timed_with(done, tmp_path, monk
     assert set(used) == {3}
 
 
+def test_a_lone_arm_has_a_page_and_no_verdict(done):
+    results = collect(done)
+    alone = replace(results.config, arms=results.config.arms[:1], seeds=(0,))
+    runs = {where: run for where, run in results.runs.items() if where == ("baseline", 0)}
+    lone = replace(results, config=alone, runs=runs)
+    assert "stands alone" in verdict(lone)[0]
+    assert "stands alone" in render(lone)
+
+
 def test_another_bench_is_refused(done):
     with pytest.raises(UserError, match="iterations: 40 -> 50"):
         run_bench(done, small_bench(iterations=50))

@@ -130,6 +130,8 @@ def differences(results: Results, reading: str, columns: Sequence[tuple[Metric, 
     """Difference of each arm to the baseline with its interval, one panel a metric."""
     baseline = results.config.baseline
     arms = [a for a in results.arms if a != baseline]
+    if not arms:
+        return None
     figure = Figure(figsize=(4.2 * len(columns), 0.36 * len(arms) + 1.3), layout="constrained")
     drawn = False
     panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]

@@ -41,6 +41,8 @@ def verdict(results: Results) -> list[str]:
     """Sentences in the order of importance; the first says what to do."""
     seeds = len(results.config.seeds)
     said = [sentence for reading in ("calibrated", "samples") for sentence in _at(results, reading)]
+    if len(results.arms) < 2:
+        return [f"{results.arms[0]} stands alone: a verdict needs a second arm to compare it with."]
     if not said:
         return ["There is no verdict yet: no budget was reached and evaluated by all arms."]
     said = [_in_short(results), *said, *_paid(results)]

@@ -16,6 +16,7 @@ from ajest.bench.evaluation import common_budgets, reached
 from ajest.bench.grid import run_bench
 from ajest.bench.plan import READINGS, run_folder
 from ajest.bench.published import beside_ours
+from ajest.bench.quality import crossing, to_quality
 from ajest.bench.report import render, write_report
 from ajest.bench.results import collect
 from ajest.bench.verdict import number, verdict
@@ -142,6 +143,16 @@ def test_a_bench_goes_on_with_the_threads_it_was_timed_with(done, tmp_path, monk
     monkeypatch.setattr(grid, "_work", lambda jobs, workers, threads, *_: used.append(threads))
     run_bench(copy, small_bench(), workers=1)
     assert set(used) == {3}
+
+
+def test_time_to_quality_is_read_off_the_curves(done):
+    assert crossing([(1.0, 0.9), (2.0, 0.5), (3.0, 0.1)], 0.3, -1) == pytest.approx(2.5)
+    assert crossing([(1.0, 0.2), (2.0, 0.5)], 0.3, -1) == 1.0
+    assert crossing([(1.0, 0.2), (2.0, 0.5)], 0.6, 1) is None
+    found = {(q.arm, q.metric.name): q for q in to_quality(collect(done))}
+    assert set(found) == {(a.name, m) for a in small_bench().arms for m in ("energy_distance", "mandala")}
+    assert all(q.seeds == 2 for q in found.values())
+    assert found["baseline", "mandala"].reached >= 1
 
 
 def test_a_lone_arm_has_a_page_and_no_verdict(done):

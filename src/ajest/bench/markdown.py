@@ -13,7 +13,7 @@ from .cost import selection_costs
 from .plan import READINGS
 from .published import beside_ours
 from .results import Cell, Results
-from .verdict import interval, number, verdict
+from .verdict import QUALITY_HEADS, interval, number, quality_rows, verdict
 
 
 def as_markdown(results: Results) -> str:
@@ -35,6 +35,14 @@ def as_markdown(results: Results) -> str:
     ]
     for reading in results.readings():
         parts += _reading(results, reading)
+    quality = quality_rows(results)
+    if quality:
+        parts += [
+            "## Time and samples to quality",
+            f"What each arm needs to be as good as {config.baseline} is at the end of its run: median over "
+            f"the seeds that got there, from learning curves at {config.n_curve:,} samples. A dash: fewer than half did.",
+            _grid(QUALITY_HEADS, quality),
+        ]
     costs = selection_costs(config, results.costs)
     if costs:
         heads = ["arm", "selecting step, uniform = 1", "scoring and choosing", "cost of an example trained on",

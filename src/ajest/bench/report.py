@@ -22,7 +22,7 @@ from .markdown import as_markdown
 from .plan import READINGS, run_folder
 from .published import beside_ours
 from .results import Cell, Results, as_csv, as_json, collect
-from .verdict import interval, metric_name, number, p_value, verdict
+from .verdict import interval, metric_name, number, p_value, quality_rows, verdict
 
 
 def write_report(root: Path) -> Results:
@@ -55,6 +55,7 @@ def render(results: Results) -> str:
         differences=_differences(results),
         curves=_curves(results),
         costs=costs,
+        quality=quality_rows(results),
         cost_figures=_images([_captioned(_step_costs(results)), _captioned(figures.run_costs(results))]),
         used=_used(results),
         guide=_guide(results),

@@ -7,6 +7,7 @@ import math
 from ..metrics import Metric
 from .cost import selection_costs
 from .plan import READINGS
+from .quality import to_quality
 from .results import Cell, Results
 from .statistics import Comparison
 
@@ -35,6 +36,32 @@ def p_value(p: float) -> str:
 
 def metric_name(metric: Metric, weight: float) -> str:
     return f"{metric.label} with autoguidance" if weight != 1 else metric.label
+
+
+QUALITY_HEADS = (
+    "metric, where the baseline ends",
+    "arm",
+    "seconds of training",
+    "examples trained on",
+    "seeds that got there",
+)
+
+
+def quality_rows(results: Results) -> list[list[str]]:
+    """Time- and samples-to-quality for people, under `QUALITY_HEADS`."""
+    rows = []
+    for q in to_quality(results):
+        seconds, samples = q.needed["calibrated"], q.needed["samples"]
+        rows.append(
+            [
+                f"{metric_name(q.metric, q.weight)} {number(q.target, q.metric)}",
+                q.arm,
+                "-" if math.isnan(seconds) else f"{seconds:.3g}",
+                "-" if math.isnan(samples) else f"{samples:,.0f}",
+                f"{q.reached} of {q.seeds}",
+            ]
+        )
+    return rows
 
 
 def verdict(results: Results) -> list[str]:

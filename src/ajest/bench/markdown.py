@@ -40,7 +40,7 @@ def as_markdown(results: Results) -> str:
         parts += [
             "## Time and samples to quality",
             f"What each arm needs to be as good as {config.baseline} is at the end of its run: median over "
-            f"the seeds that got there, from learning curves at {config.n_curve:,} samples. A dash: fewer than half did.",
+            f"the seeds that got there, from learning curves at {config.n_curve:,} samples. Dash: fewer than half.",
             _grid(QUALITY_HEADS, quality),
         ]
     costs = selection_costs(config, results.costs)

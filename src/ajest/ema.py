@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 
+@lru_cache
 def exponent(width: float) -> float:
     """The exponent g of the profile t^g whose relative standard deviation is `width` (EDM2 equation 126).
 
@@ -42,15 +44,13 @@ class PowerEMA:
     def __init__(self, network: nn.Module, widths: Sequence[float]) -> None:
         self.network = network
         self.averages = {w: copy.deepcopy(network).eval().requires_grad_(False) for w in widths}
-        self._exponents = {w: exponent(w) for w in widths}
 
     @torch.no_grad()
     def update(self, t_next: float, t_delta: float = 1.0) -> None:
         """Take the network's present weights in, as time (steps or examples) moves on by `t_delta` to `t_next`."""
         live = [p.detach() for p in self.network.parameters()]
         for width, average in self.averages.items():
-            beta = (1 - t_delta / t_next) ** (self._exponents[width] + 1)
-            torch._foreach_lerp_(list(average.parameters()), live, 1 - beta)
+            torch._foreach_lerp_(list(average.parameters()), live, 1 - decay(width, t_next, t_delta))
 
     def __getitem__(self, width: float) -> nn.Module:
         return self.averages[width]

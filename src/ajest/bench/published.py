@@ -59,7 +59,7 @@ def beside_ours(results: Results) -> list[Row]:
     """All published figures of the tree with ours; [] unless the bench has the paper's settings."""
     if not comparable(results):
         return []
-    table = dict(_FULL.items())
+    table = dict(_FULL)
     table |= {k: tuple((m, math.nan) for m in means) for k, means in _MEANS.items()}
     labels = {m.name: m.label for m in results.metrics}
     rows = []

@@ -179,7 +179,7 @@ def test_half_finished_benches_report_what_is_missing(done, tmp_path):
     shutil.rmtree(half / "arms" / "random")
     results = write_report(half)
     missing = " ".join(results.missing())
-    assert "ajest, seed 1: trained for 0 of 40 steps" in missing
+    assert "ajest, seed 1: its training is not finished (step 0)" in missing
     assert "random, seed 0" in missing
     assert "What is missing" in (half / "report.html").read_text()
     shutil.rmtree(half / "arms")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .config import check
 from .errors import UserError, unknown
-from .selection.policies import POLICIES, Normalisation, PolicyFunction, policy
+from .selection.policies import POLICIES, Normalisation, PolicyFunction, policy, within
 from .selection.triggers import Trigger
 
 Reference = Literal["none", "guide", "ema"]
@@ -26,6 +26,8 @@ class Arm:
             may take its place), "ema" (the learner's own first average) or "none".
         trigger: when to select; on other steps the whole super-batch is trained on.
         chunks, temperature, normalise: dials of JEST policies.
+        within: choose the kept share of each so many consecutive examples; None chooses from the whole super-batch.
+            The published image code chooses within micro-batches of 128.
         summary: one line for people.
     """
 
@@ -37,6 +39,7 @@ class Arm:
     chunks: int = 16
     temperature: float = 1.0
     normalise: Normalisation = "none"
+    within: int | None = None
     summary: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -62,8 +65,15 @@ class Arm:
         """Examples trained on in a selecting step.
 
         Raises:
-            UserError: none would be kept, or fewer than there are chunks.
+            UserError: none would be kept, or fewer than there are chunks, or the super-batch is no multiple of
+                `within`.
         """
+        if self.within is not None and self.within != super_batch:
+            check(
+                self.within >= 1 and super_batch % self.within == 0,
+                f"arm {self.name!r}: a super-batch of {super_batch} cannot be cut into parts of {self.within}",
+            )
+            return super_batch // self.within * replace(self, within=None).kept(self.within)
         count = round(self.keep * super_batch)
         check(
             count >= 1,
@@ -80,7 +90,8 @@ class Arm:
     def choose(self) -> PolicyFunction:
         """The policy with this arm's dials."""
         dials: dict[str, Any] = {d: getattr(self, d) for d in POLICIES[self.policy].dials}
-        return policy(self.policy, **dials)
+        chosen = policy(self.policy, **dials)
+        return chosen if self.within is None else partial(within, chosen, self.within)
 
     def kinds(self) -> tuple[str, ...]:
         """The kinds of step it can take, named so that steps of equal work have equal names."""
@@ -117,8 +128,10 @@ _ALL = (
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _ALL}
 
 
-def arms_named(names: tuple[str, ...], keep: float | None = None) -> tuple[Arm, ...]:
-    """The arms of these names; `keep` replaces the keep fraction of those that keep a part.
+def arms_named(
+    names: tuple[str, ...], keep: float | None = None, chunks: int | None = None, within: int | None = None
+) -> tuple[Arm, ...]:
+    """The arms of these names; `keep`, `chunks` and `within` replace those of arms that have a use for them.
 
     Raises:
         UserError: an unknown name (with the nearest known one), a repeated one, or a bad keep fraction.
@@ -128,7 +141,11 @@ def arms_named(names: tuple[str, ...], keep: float | None = None) -> tuple[Arm, 
         if name not in ARMS:
             raise unknown("arm", name, ARMS)
         arm = ARMS[name]
-        found.append(arm if keep is None or arm.policy == "uniform" else replace(arm, keep=keep))
+        if arm.policy != "uniform":
+            arm = replace(arm, keep=arm.keep if keep is None else keep)
+        if arm.scores:
+            arm = replace(arm, chunks=arm.chunks if chunks is None else chunks, within=within)
+        found.append(arm)
     if len(set(names)) != len(names):
         repeated = sorted({n for n in names if names.count(n) > 1})
         raise UserError(f"arms are named twice: {', '.join(repeated)}")

@@ -44,13 +44,14 @@ class Batch:
         """The examples at `index` (a slice, or an int64 or bool tensor)."""
         return self._map(lambda part: part[index])
 
+    def to(self, device: torch.device | str) -> Batch:
+        """The batch on a device."""
+        return self._map(lambda part: part.to(device, non_blocking=True))
+
     def split(self, size: int) -> Iterator[Batch]:
         """Consecutive views of at most `size` examples."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
-
-    def to(self, device: torch.device | str) -> Batch:
-        return self._map(lambda part: part.to(device, non_blocking=True))
 
 
 class Source(Protocol):

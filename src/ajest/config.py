@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
+from types import UnionType
 from typing import Any, TypeVar
 
 import cattrs
@@ -11,6 +12,22 @@ from .errors import UserError
 
 T = TypeVar("T")
 _converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+def _named(kind: Any) -> bool:
+    """Whether a type is a union of dataclasses that are told apart by their `name`."""
+    return isinstance(kind, UnionType) and all(is_dataclass(member) for member in kind.__args__)
+
+
+def _structured(value: Any, kind: Any) -> Any:
+    members = {member.name: member for member in kind.__args__}
+    name = value.get("name") if isinstance(value, dict) else None
+    if name not in members:
+        raise ValueError(f"name must be one of {', '.join(members)}, not {name!r}")
+    return _converter.structure(value, members[name])
+
+
+_converter.register_structure_hook_func(_named, _structured)
 
 
 def to_json(value: Any) -> Any:

@@ -38,6 +38,12 @@ def score_weight(sigma: Tensor) -> Tensor:
     return sigma.square().reciprocal()
 
 
+def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+    """Weight `(sigma^2 + s^2) / (sigma s)^2`, which makes the loss of an untrained network 1 at every noise level
+    (EDM, arXiv 2206.00364, table 1)."""
+    return (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
+
+
 def per_example_loss(denoised: Tensor, batch: Batch) -> Tensor:
     """`weight(sigma) * mean_d (D - target)^2`, shape (n,), without any uncertainty term (METHOD 1).
 
@@ -48,3 +54,14 @@ def per_example_loss(denoised: Tensor, batch: Batch) -> Tensor:
         raise ValueError("the batch has no target: complete it with its source before asking for a loss")
     error = (denoised - batch.target).square()
     return batch.weight * error.flatten(1).mean(1)
+
+
+def objective(losses: Tensor, batch: Batch, network: object) -> Tensor:
+    """What training minimises, shape (n,): the losses, or for a network with an uncertainty head `u(sigma)`
+    `d (loss / exp(u) + u)`, d elements an example: the sum over pixels of EDM2 (arXiv 2312.02696, equation 21).
+    """
+    head = getattr(network, "uncertainty", None)
+    if head is None:
+        return losses
+    u = head(batch.sigma)
+    return batch.x[0].numel() * (losses / u.exp() + u)

@@ -23,6 +23,7 @@ class Metric:
         guided: whether it is also measured with autoguidance.
         headline: whether the verdict rests on it, and with which guidance: the tests of one reading are
             corrected for all of these together.
+        curve: whether its learning curve is shown though it is no headline.
         scale: what people see is the value times this.
     """
 
@@ -31,8 +32,13 @@ class Metric:
     better: Literal["lower", "higher"]
     meaning: str
     guided: bool = True
-    headline: Literal["no", "unguided", "guided"] = "no"
+    headline: Literal["no", "unguided", "guided", "both"] = "no"
+    curve: bool = False
     scale: float = 1.0
+
+    def headline_weights(self, weight: float) -> tuple[float, ...]:
+        """The guidance weights at which it is a headline, where `weight` is that of autoguidance."""
+        return {"no": (), "unguided": (1.0,), "guided": (weight,), "both": (1.0, weight)}[self.headline]
 
     @property
     def sign(self) -> int:

@@ -1,16 +1,19 @@
-"""Presets: functions that return a complete bench."""
+"""Presets: functions that return a complete bench, derived from few dials."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from .arms import arms_named
+from .arms import Arm, arms_named
 from .bench.plan import BenchConfig
+from .images.architecture import LEARNING_RATES, SIZES, Architecture, Precision
+from .images.task import ImageTask
 from .tasks import TreeTask
 from .training import LearningRate, Recipe
 
 PAPER_ARMS = ("baseline", "early-ajest", "ajest", "random", "late-ajest", "inverted-ajest")
+IMAGE_ARMS = ("baseline", "early-ajest", "ajest", "random")
 
 
 def tree_paper() -> BenchConfig:
@@ -41,4 +44,155 @@ def tree_quick() -> BenchConfig:
     )
 
 
-PRESETS: dict[str, dict[str, Callable[[], BenchConfig]]] = {"tree": {"quick": tree_quick, "paper": tree_paper}}
+TREE: dict[str, Callable[[], BenchConfig]] = {"quick": tree_quick, "paper": tree_paper}
+
+
+@dataclass(frozen=True)
+class ImageDials:
+    """What a bench on pictures is derived from.
+
+    Attributes:
+        learner, guide: the networks.
+        rate, guide_rate: peak learning rates.
+        super_batch: examples drawn for a step.
+        micro_batch: examples in the network at a time.
+        iterations, guide_iterations: steps of the baseline and of the guide.
+        decay: step from which learning rates fall.
+        rampup: examples over which they rise.
+        chunks, within: of JEST arms.
+        seeds: of the runs.
+        n_final, n_curve: samples, see `BenchConfig`.
+        sampler_steps: of Heun's method.
+        weight: of autoguidance.
+        curve: points of learning curves, as shares of the run.
+        ema_widths: the first is the one reported.
+        precision, compile: see `ImageTask`.
+        references: real pictures that samples are compared with.
+    """
+
+    learner: Architecture
+    guide: Architecture
+    rate: float
+    guide_rate: float
+    super_batch: int
+    micro_batch: int | None
+    iterations: int
+    guide_iterations: int
+    decay: float
+    rampup: float
+    chunks: int
+    seeds: tuple[int, ...]
+    n_final: int
+    n_curve: int
+    within: int | None = None
+    sampler_steps: int = 32
+    weight: float = 2.2
+    curve: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 1.0)
+    ema_widths: tuple[float, ...] = (0.10, 0.05)
+    precision: Precision = "bfloat16"
+    compile: bool = False
+    references: int = 5000
+
+    def settings(self) -> dict[str, object]:
+        """Fields of `ImageTask` that do not come from the data."""
+        return {
+            "learner": self.learner,
+            "guide": self.guide,
+            "precision": self.precision,
+            "compile": self.compile,
+            "sampler_steps": self.sampler_steps,
+            "references": self.references,
+        }
+
+    def arms(self, names: tuple[str, ...] = IMAGE_ARMS, keep: float | None = None) -> tuple[Arm, ...]:
+        return arms_named(names, keep, self.chunks, self.within)
+
+    def bench(self, task: ImageTask) -> BenchConfig:
+        """The bench of these dials on a data set; its runs end at equal time."""
+        recipe = Recipe(
+            super_batch=self.super_batch,
+            learning_rate=LearningRate(self.rate, self.decay, self.rampup),
+            ema_widths=self.ema_widths,
+            micro_batch=self.micro_batch,
+            not_finite="zero",
+        )
+        guide = replace(recipe, learning_rate=replace(recipe.learning_rate, peak=self.guide_rate))
+        return BenchConfig(
+            task=task,
+            recipe=recipe,
+            arms=self.arms(),
+            seeds=self.seeds,
+            iterations=self.iterations,
+            guide_iterations=self.guide_iterations,
+            end="time",
+            guide_recipe=guide,
+            weight=self.weight,
+            n_final=self.n_final,
+            n_curve=self.n_curve,
+            curve=self.curve,
+            calibration_rounds=8,
+        )
+
+
+#: A whole bench within an hour on 2 cores. docs/results-images.md says why this network.
+CPU_MINI = ImageDials(
+    learner=SIZES["mini"],
+    guide=SIZES["nano"],
+    rate=0.03,
+    guide_rate=0.03,
+    super_batch=64,
+    micro_batch=32,
+    iterations=240,
+    guide_iterations=120,
+    decay=120,
+    rampup=640,
+    chunks=8,
+    seeds=(0, 73),
+    n_final=400,
+    n_curve=400,
+    sampler_steps=8,
+    curve=(1 / 4, 1 / 2, 1.0),
+)
+
+#: About 15 minutes on one GPU of the H200 class.
+GPU_MINI = ImageDials(
+    learner=SIZES["xxs"],
+    guide=replace(SIZES["xxs"], channels=32),
+    rate=LEARNING_RATES["xxs"],
+    guide_rate=LEARNING_RATES["xxs"],
+    super_batch=512,
+    micro_batch=None,
+    iterations=320,
+    guide_iterations=160,
+    decay=160,
+    rampup=10_240,
+    chunks=8,
+    seeds=(0, 73),
+    n_final=2000,
+    n_curve=1000,
+    curve=(1 / 4, 1 / 2, 1.0),
+    compile=True,
+)
+
+#: METHOD 5's figures: 48 hours on two GPUs were 22,000 steps of the baseline.
+PAPER = ImageDials(
+    learner=SIZES["xs"],
+    guide=SIZES["xxs"],
+    rate=LEARNING_RATES["xs"],
+    guide_rate=LEARNING_RATES["xxs"],
+    super_batch=2048,
+    micro_batch=128,
+    iterations=22_000,
+    guide_iterations=5159,
+    decay=5463,
+    rampup=780_000,
+    chunks=8,
+    within=128,
+    seeds=(0,),
+    n_final=2000,
+    n_curve=2000,
+    compile=True,
+)
+
+IMAGES: dict[str, ImageDials] = {"cpu-mini": CPU_MINI, "gpu-mini": GPU_MINI, "paper": PAPER}
+PRESETS: dict[str, tuple[str, ...]] = {"tree": tuple(TREE), "images": tuple(IMAGES)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from .tasks import AnyTask, Role
 from .training import Recipe, Step, Trainer
 
 CLOCKS = ("steps", "samples", "seconds", "calibrated", "net")
+_STORED_NUMBERS = 1 << 20  # of the examples of a super-batch that is stored for figures
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,28 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a run writes what. It never changes the weights.
+    """When a run writes what, and when it ends. It never changes the weights on the way.
 
     Attributes:
         budgets: for each clock the values at whose crossing a snapshot is taken, rising.
         costs: seconds of a step of each kind by phase, from a calibration; empty: no calibrated clock.
         checkpoint_every, ledger_every: steps.
+        checkpoint_seconds: a checkpoint is written at the latest so long after the last.
         selection_at: steps whose super-batch and kept examples are stored for figures.
+        end: (clock, value) at which a run ends, even if steps are left; None: when its steps are taken.
     """
 
     budgets: dict[str, tuple[float, ...]] = field(default_factory=dict)
     costs: dict[str, dict[str, float]] = field(default_factory=dict)
     checkpoint_every: int = 256
+    checkpoint_seconds: float = 120.0
     ledger_every: int = 32
     selection_at: tuple[int, ...] = ()
+    end: tuple[str, float] | None = None
+
+    def over(self, now: Mapping[str, float]) -> bool:
+        """Whether these clocks say that the run is to end."""
+        return self.end is not None and now[self.end[0]] >= self.end[1] * (1 - 1e-9)
 
 
 def clocks(facts: Mapping[str, Any], step: int, costs: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -114,13 +124,10 @@ def execute(
         resume(folder, trainer, complain)
         recorder = _Recorder(folder, schedule, trainer)
         try:
-            if trainer.steps_taken < config.iterations:
-                for step in trainer.steps():
-                    recorder.record(step, last=step.number == config.iterations)
-                    if progress is not None:
-                        progress(step.number, trainer)
-                    if step.number == config.iterations:
-                        break
+            while trainer.steps_taken < config.iterations and not schedule.over(recorder.clocks()):
+                recorder.record(trainer.step(), config.iterations)
+                if progress is not None:
+                    progress(trainer.steps_taken, trainer)
         except Diverged as error:
             write_json(folder / "status.json", {"state": "diverged", "step": trainer.steps_taken, "why": str(error)})
             return "diverged"
@@ -159,13 +166,15 @@ class _Recorder:
 
     def __init__(self, folder: Path, schedule: Schedule, trainer: Trainer) -> None:
         self.folder, self.schedule, self.trainer = folder, schedule, trainer
-        self._last = self._clocks()
+        self._last = self.clocks()
+        self._saved = time.monotonic()
         self._losses: list[float] = []
         self._fired = trainer.trigger.fired_at
 
-    def record(self, step: Step, last: bool) -> None:
+    def record(self, step: Step, iterations: int) -> None:
         self._losses.append(step.loss)
-        now = self._clocks()
+        now = self.clocks()
+        last = step.number == iterations or self.schedule.over(now)
         reached = {
             clock: [b for b in self.schedule.budgets.get(clock, ()) if self._last[clock] < b <= now[clock] * (1 + 1e-9)]
             for clock in now
@@ -192,13 +201,15 @@ class _Recorder:
             }
             jsonl.append(self.folder / "ledger.jsonl", line)
             self._losses = []
-        if last or step.number % self.schedule.checkpoint_every == 0:
+        old = time.monotonic() - self._saved > self.schedule.checkpoint_seconds
+        if last or old or step.number % self.schedule.checkpoint_every == 0:
             self._checkpoint()
 
-    def _clocks(self) -> dict[str, float]:
+    def clocks(self) -> dict[str, float]:
         return clocks(self.trainer.ledger.facts(), self.trainer.steps_taken, self.schedule.costs)
 
     def _checkpoint(self) -> None:
+        self._saved = time.monotonic()
         tensors, facts = self.trainer.state()
         checkpoint.save(self.folder / f"checkpoint-{facts['step']:07d}", tensors, facts)
         for stem in list(checkpoint.stems(self.folder, "checkpoint").values())[:-2]:
@@ -208,7 +219,10 @@ class _Recorder:
         mask = torch.zeros(len(step.batch), dtype=torch.bool)
         if step.kept is not None:
             mask[step.kept.cpu()] = True
-        tensors = {"x": step.batch.x, "sigma": step.batch.sigma, "id": step.batch.id, "kept": mask}
+        # Pictures are large, and a figure shows a few.
+        batch = step.batch[: max(1, _STORED_NUMBERS // step.batch.x[0].numel())]
+        tensors = {"x": batch.x, "sigma": step.batch.sigma, "id": step.batch.id, "kept": mask}
+        tensors |= {name: part for name in ("target", "label") if (part := getattr(batch, name)) is not None}
         for name in ("learner", "reference"):
             losses = getattr(step.scores, name, None)
             if losses is not None:

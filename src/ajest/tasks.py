@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .batch import Source
 from .denoising import Denoiser
+from .images.task import ImageTask
 from .metrics import Evaluation, Metric, Role
 from .tree.task import TreeTask
 
@@ -23,7 +24,31 @@ class Task(Protocol):
     def name(self) -> str: ...
 
     @property
+    def subject(self) -> str:
+        """What is learned, for people."""
+        ...
+
+    @property
     def metrics(self) -> tuple[Metric, ...]: ...
+
+    @property
+    def samples(self) -> int:
+        """How many samples an evaluation takes unless told."""
+        ...
+
+    @property
+    def guidance(self) -> float:
+        """The usual weight of autoguidance."""
+        ...
+
+    @property
+    def costly_target(self) -> bool:
+        """Whether the exact target costs time that no real data set asks for."""
+        ...
+
+    def example_names(self) -> Sequence[str]:
+        """A stable name for each id of an example."""
+        ...
 
     def source(self, device: torch.device | str) -> Source: ...
 
@@ -56,20 +81,30 @@ class Task(Protocol):
         weight: float,
         stored: Mapping[float, Mapping[str, Tensor]],
         moments: Mapping[int, Mapping[str, Tensor]],
+        history: Mapping[int, Mapping[str, Tensor]],
     ) -> list[tuple[str, Figure]]:
-        """(caption, figure) of one run, from tensors of its evaluations by guidance weight and stored super-batches
-        by step."""
+        """(caption, figure) of one run, from tensors of its last evaluations by guidance weight, stored super-batches
+        by step, and unguided evaluations along training by step."""
+        ...
+
+    def side_by_side(
+        self, weight: float, stored: Mapping[str, Mapping[float, Mapping[str, Tensor]]]
+    ) -> list[tuple[str, Figure]]:
+        """(caption, figure) of all arms from the same noise, from tensors by arm and guidance weight."""
         ...
 
     def write_samples(
-        self, denoiser: Denoiser, n: int, seed: int, out: Path, device: torch.device | str = "cpu"
+        self,
+        denoiser: Denoiser,
+        out: Path,
+        n: int | None = None,
+        seeds: tuple[int, ...] = (),
+        classes: tuple[str, ...] = (),
+        device: torch.device | str = "cpu",
     ) -> list[Path]:
         """Sample, and write what a person wants of it into a folder; returns the files."""
         ...
 
 
 #: A union so that a config can be read back from JSON.
-AnyTask = TreeTask
-
-#: Tasks with their default settings, by name.
-TASKS: dict[str, type[TreeTask]] = {"tree": TreeTask}
+AnyTask = TreeTask | ImageTask

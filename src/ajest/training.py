@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .arms import Arm
 from .batch import Batch, Source
 from .config import check
-from .denoising import per_example_loss
+from .denoising import objective, per_example_loss
 from .ema import PowerEMA
 from .errors import Diverged
 from .ledger import Counts, Ledger
@@ -38,24 +38,26 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class LearningRate:
-    """`peak * min(n / rampup, 1) / sqrt(max(t / decay, 1))`, n examples trained on, t steps (EDM2 equation 67).
+    """`peak * min(n / rampup, 1) / sqrt(max(t / decay, 1))`, n examples trained on, t the clock (EDM2 equation 67).
 
     Attributes:
         peak: the highest rate.
-        decay: step from which it falls; 0 keeps it constant.
+        decay: when it begins to fall; 0 keeps it constant.
         rampup: examples over which it rises from 0; 0 starts at the peak.
+        clock: what `decay` counts: steps, or examples trained on, which arms of different batches share.
     """
 
     peak: float = 0.01
     decay: float = 512
     rampup: float = 0
+    clock: Literal["steps", "examples"] = "steps"
 
     def __call__(self, step: int, examples: int) -> float:
         rate = self.peak
         if self.rampup:
             rate *= min(examples / self.rampup, 1)
         if self.decay:
-            rate /= max(step / self.decay, 1) ** 0.5
+            rate /= max((step if self.clock == "steps" else examples) / self.decay, 1) ** 0.5
         return rate
 
 
@@ -68,14 +70,22 @@ class Recipe:
         learning_rate: its course.
         betas: of Adam.
         ema_widths: relative widths of the averages kept; the first is the one reported.
+        micro_batch: examples that are scored or trained on at a time, which bounds memory and keeps a CPU's caches
+            warm; selection acts on the whole super-batch all the same. None takes all at once.
+        not_finite: what to do with a gradient that is not finite: "stop" the run, or put "zero" in its place (EDM2).
     """
 
     super_batch: int = 4096
     learning_rate: LearningRate = LearningRate()
     betas: tuple[float, float] = (0.9, 0.99)
     ema_widths: tuple[float, ...] = (0.01, 0.05, 0.1)
+    micro_batch: int | None = None
+    not_finite: Literal["stop", "zero"] = "stop"
 
     def __post_init__(self) -> None:
+        check(
+            self.micro_batch is None or self.micro_batch >= 1, f"micro_batch must be at least 1, not {self.micro_batch}"
+        )
         check(self.super_batch >= 1, f"super_batch must be at least 1, not {self.super_batch}")
         check(len(self.ema_widths) >= 1, "ema_widths must name at least one width")
 
@@ -103,6 +113,29 @@ class Step:
     batch: Batch
     kept: Tensor | None
     scores: Scores | None
+
+
+class Tally:
+    """How often each example was drawn and how often trained on, by id; both int64, as long as the largest id asks.
+
+    Args:
+        drawn, trained: where to go on from.
+    """
+
+    def __init__(self, drawn: Tensor | None = None, trained: Tensor | None = None) -> None:
+        nothing = torch.zeros(0, dtype=torch.int64)
+        self.drawn, self.trained = nothing if drawn is None else drawn, nothing if trained is None else trained
+
+    def count(self, drawn: Tensor, trained: Tensor) -> None:
+        """Book the ids of a step."""
+        self.drawn = _added(self.drawn, drawn, 0)
+        self.trained = _added(self.trained, trained, len(self.drawn))
+
+
+def _added(counts: Tensor, ids: Tensor, length: int) -> Tensor:
+    found = torch.bincount(ids.cpu(), minlength=max(len(counts), length))
+    found[: len(counts)] += counts
+    return found
 
 
 class Trainer:
@@ -140,6 +173,7 @@ class Trainer:
             network.parameters(), lr=recipe.learning_rate.peak, betas=recipe.betas, fused=True
         )
         self.trigger: TriggerState = arm.trigger.begin()
+        self.tally = Tally()
         self.steps_taken = 0
         self._kept = arm.kept(recipe.super_batch)
         self._choose = arm.choose()
@@ -175,12 +209,12 @@ class Trainer:
         if watching or (selecting and "reference" in self._reads):
             with phase("reference scoring"):
                 assert self._reference is not None  # checked where the trainer was made
-                reference_loss = score(self._reference, batch)
+                reference_loss = score(self._reference, batch, self.recipe.micro_batch)
             flops += drawn * self._flops(self._reference)
         if selecting:
             if watching or "learner" in self._reads:
                 with phase("learner scoring"):
-                    learner_loss = score(self.network, batch)
+                    learner_loss = score(self.network, batch, self.recipe.micro_batch)
                 scored, flops = drawn, flops + drawn * self._flops(self.network)
             scores = Scores(learner_loss, reference_loss)
             with phase("select"):
@@ -199,6 +233,7 @@ class Trainer:
             learner_mean = loss if learner_loss is None else learner_loss.mean().item()
             losses = (learner_mean, reference_loss.mean().item())
         self.trigger = self.arm.trigger.observe(self.trigger, self.steps_taken, losses)
+        self.tally.count(batch.id, chosen.id)
         self.steps_taken += 1
         seconds = self.ledger.close_step(kind, Counts(drawn, scored, len(chosen)), flops)
         return Step(self.steps_taken, kind, loss, self.trigger.advantage, seconds, batch, kept, scores)
@@ -217,12 +252,17 @@ class Trainer:
         rate = self.recipe.learning_rate(self.steps_taken, self.ledger.counts.trained + len(batch))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        loss = per_example_loss(self.network(batch.x, batch.sigma, batch.label), batch).mean()
-        loss.backward()
+        total = torch.zeros((), device=self.device)
+        for part in batch.split(self.recipe.micro_batch or len(batch)):
+            losses = per_example_loss(self.network(part.x, part.sigma, part.label), part)
+            (objective(losses, part, self.network).sum() / len(batch)).backward()
+            total += losses.detach().sum()
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        size = torch.stack(torch._foreach_norm(gradients)).sum()
-        value = loss.item()
-        if not bool(torch.isfinite(size + loss.detach())):
+        value = total.item() / len(batch)
+        if self.recipe.not_finite == "zero":
+            for gradient in gradients:
+                torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+        elif not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum() + total)):
             raise Diverged(
                 f"the loss or its gradient is not finite at step {self.steps_taken + 1} (loss {value:g}, "
                 f"learning rate {rate:g}): lower the learning rate"
@@ -239,6 +279,7 @@ class Trainer:
         """(tensors, facts) from which `restore` goes on bit for bit."""
         tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"ema/{k}": v for k, v in self.ema.state_dict().items()}
+        tensors |= {"tally/drawn": self.tally.drawn, "tally/trained": self.tally.trained}
         for i, slots in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam/{i}/{k}": v for k, v in slots.items()}
         trigger = {k: getattr(self.trigger, k) for k in ("on", "fired_at", "advantage", "observations")}
@@ -252,6 +293,7 @@ class Trainer:
 
         self.network.load_state_dict(part("network/"))
         self.ema.load_state_dict(part("ema/"))
+        self.tally = Tally(tensors["tally/drawn"], tensors["tally/trained"])
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in part("adam/").items():
             index, name = key.split("/")

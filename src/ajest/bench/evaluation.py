@@ -12,7 +12,7 @@ import torch
 from .. import checkpoint, jsonl
 from ..errors import Corrupt
 from ..runs import load_network, read_config, read_status, snapshots
-from .plan import READINGS, BenchConfig, run_folder
+from .plan import READINGS, BenchConfig, Costs, run_folder
 
 
 def evaluate_snapshot(
@@ -84,6 +84,13 @@ def reached(folder: Path) -> dict[str, dict[float, int]]:
     return found
 
 
+def curve_points(folder: Path, config: BenchConfig, costs: Costs) -> tuple[int | None, ...]:
+    """The step of a run at each point of its learning curve; None where it did not get."""
+    clock, budgets = config.curve_budgets(costs)
+    found = reached(folder)[clock]
+    return tuple(found.get(budget) for budget in budgets)
+
+
 def common_budgets(root: Path, config: BenchConfig) -> dict[str, float]:
     """For each clock the largest budget that every finished run reached; others are left out until they are."""
     sets: dict[str, list[set[float]]] = {clock: [] for clock in READINGS}
@@ -95,4 +102,4 @@ def common_budgets(root: Path, config: BenchConfig) -> dict[str, float]:
             for clock, budgets in reached(folder).items():
                 sets[clock].append(set(budgets))
     common = {clock: set.intersection(*s) if s else set() for clock, s in sets.items()}
-    return {clock: max(budgets) for clock, budgets in common.items() if budgets}
+    return {clock: max(budgets) for clock, budgets in common.items() if budgets and clock in config.readings}

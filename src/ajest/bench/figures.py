@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..ledger import PHASES
@@ -26,11 +27,39 @@ MARKERS = "osD^vPX*<>"
 AXIS_NAMES = {"samples": "examples trained on", "calibrated": "seconds of training"}
 
 
-def data_uri(figure: Figure, dpi: int = 110) -> str:
-    """The figure as a PNG that stands inside a page."""
+def png(figure: Figure, dpi: int = 110) -> bytes:
+    """The figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.06)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def data_uri(figure: Figure) -> str:
+    """The figure as a PNG that stands inside a page."""
+    return "data:image/png;base64," + base64.b64encode(png(figure)).decode()
+
+
+def heatmap(
+    values: Sequence[Sequence[float]], weights: Sequence[float], widths: Sequence[float], metric: Metric
+) -> Figure:
+    """One metric over guidance weights (across) and EMA widths (down), the best cell framed."""
+    table = np.array(values, dtype=np.float64) * metric.scale
+    figure = Figure(figsize=(1.6 + 0.85 * len(weights), 1.3 + 0.5 * len(widths)), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(table, cmap="viridis_r" if metric.better == "lower" else "viridis", aspect="auto")
+    middle = (np.nanmin(table) + np.nanmax(table)) / 2
+    for (row, column), value in np.ndenumerate(table):
+        dark = (value > middle) == (metric.better == "lower")
+        axis.text(column, row, f"{value:.4g}", ha="center", va="center", fontsize=9, color="white" if dark else "black")
+    best = np.nanargmin(-table * metric.sign)
+    row, column = divmod(int(best), len(weights))
+    axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#D55E00", lw=2.5))
+    axis.set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
+    axis.set_yticks(range(len(widths)), [f"{w:g}" for w in widths])
+    axis.set_xlabel("guidance weight")
+    axis.set_ylabel("EMA width")
+    axis.set_title(f"{metric.label} ({metric.better} is better)", fontsize=10, loc="left")
+    return figure
 
 
 def learning_curve(results: Results, metric: Metric, weight: float, clock: str) -> Figure | None:
@@ -70,17 +99,16 @@ def learning_curve(results: Results, metric: Metric, weight: float, clock: str) 
 def _curve(
     results: Results, arm: str, metric: str, scale: float, weight: float, clock: str
 ) -> list[tuple[float, float, float]]:
-    """(clock, mean, standard error) at the steps of the curve that all finished seeds of the arm have."""
+    """(clock, mean, standard error) at the points of the curve that all finished seeds of the arm have."""
     config = results.config
-    by_step: dict[int, list[tuple[float, float]]] = {}
+    by_place: dict[int, list[tuple[float, float]]] = {}
     for seed in config.seeds:
-        for line in results.runs[arm, seed].lines:
-            wanted = line["weight"] == weight and line["n"] == config.n_curve and line["step"] in config.curve_steps()
-            if wanted and clock in line["clocks"] and math.isfinite(line["metrics"].get(metric, math.nan)):
-                by_step.setdefault(line["step"], []).append((line["clocks"][clock], line["metrics"][metric] * scale))
-    most = max((len(v) for v in by_step.values()), default=0)
+        for i, line in results.runs[arm, seed].points(config.n_curve, weight).items():
+            if clock in line["clocks"] and math.isfinite(line["metrics"].get(metric, math.nan)):
+                by_place.setdefault(i, []).append((line["clocks"][clock], line["metrics"][metric] * scale))
+    most = max((len(v) for v in by_place.values()), default=0)
     points = []
-    for _, values in sorted(by_step.items()):
+    for _, values in sorted(by_place.items()):
         if len(values) == most:
             at, value = np.array(values).T
             error = value.std(ddof=1) / math.sqrt(len(value)) if len(value) > 1 else 0.0

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 
 from ..errors import Corrupt, UserError
-from ..runs import Schedule, adopt, execute, locked, read_status, snapshots
+from ..runs import Schedule, adopt, clocks, execute, locked, read_status, snapshots
 from ..training import Trainer
 from .calibration import calibrate, calibrated_threads
-from .evaluation import common_budgets, evaluate_snapshot, reached
+from .evaluation import common_budgets, curve_points, evaluate_snapshot, reached
 from .plan import BenchConfig, Costs, run_folder
 from .progress import Board, Message, board
 
@@ -77,7 +77,7 @@ def run_bench(root: Path, config: BenchConfig, workers: int | None = None, devic
 
         common: dict[str, Any] = {"root": root, "config": config, "costs": costs, "device": device}
         sizes = {config.n_final, config.n_curve}
-        truth = [Job(f"exact ODE, seed {s}", "truth", seed=s, **common) for s in config.seeds]
+        truth = [Job(f"what evaluations share, seed {s}", "truth", seed=s, **common) for s in config.seeds]
         runs = [
             Job(f"{arm.name}, seed {seed}", "run", arm=i, seed=seed, **common)
             for seed in config.seeds
@@ -119,8 +119,8 @@ def _price(job: Job) -> float:
     """Seconds that a run will take, for the display."""
     arm, config = job.config.arms[job.arm], job.config
     step = max(sum(job.costs[kind].values()) for kind in arm.kinds())
-    samples = len(config.curve) * config.n_curve + 2 * config.n_final
-    return config.iterations * step + samples * 2.2e-4
+    train = config.iterations * step if config.end == "steps" else config.time(job.costs)
+    return 2 * train  # its evaluation takes about as long again
 
 
 def _late_jobs(common: dict[str, Any], config: BenchConfig, root: Path) -> list[Job]:
@@ -234,12 +234,14 @@ def _do(job: Job) -> list[str]:
     if job.kind == "run":
         _train(job, folder, report, complaints.append)
         evaluations = _early_evaluations(config, folder, job.costs)
+    end = read_status(folder).get("step")
+    history = set(curve_points(folder, config, job.costs)) if job.seed == config.seeds[0] else set()
     for i, (step, n) in enumerate(evaluations):
         report("evaluating", i + 1, len(evaluations) + 1, f"step {step}")
-        final = step == config.iterations and n == config.n_final
+        keep = (step == end and n == config.n_final) or (step in history and n == config.n_curve)
         weights = (1.0, config.weight)
         try:
-            evaluate_snapshot(folder, step, weights, n, cache, root / "guide", device=job.device, keep_tensors=final)
+            evaluate_snapshot(folder, step, weights, n, cache, root / "guide", device=job.device, keep_tensors=keep)
         except Corrupt as error:
             complaints.append(f"{error}; delete {folder} and start again to make it anew")
     return complaints
@@ -248,6 +250,7 @@ def _do(job: Job) -> list[str]:
 def _train(job: Job, folder: Path, report: Report, complain: Callable[[str], None]) -> None:
     config = job.config
     began, first = time.monotonic(), None
+    schedule = config.schedule(job.costs)
 
     def progress(step: int, trainer: Trainer) -> None:
         nonlocal began, first
@@ -255,19 +258,24 @@ def _train(job: Job, folder: Path, report: Report, complain: Callable[[str], Non
             began, first = time.monotonic(), step
             return
         rate = (step - first) / (time.monotonic() - began)
-        report("training", step, config.iterations, f"{rate:.0f} steps/s")
+        done, total = float(step), float(config.iterations)
+        if schedule.end is not None:
+            clock, total = schedule.end
+            done = min(total, clocks(trainer.ledger.facts(), step, job.costs)[clock])
+        report("training", done, total, f"{rate:.3g} steps/s")
 
     run = config.run(config.arms[job.arm], job.seed)
-    if execute(folder, run, config.schedule(job.costs), job.device, progress, complain) == "diverged":
+    if execute(folder, run, schedule, job.device, progress, complain) == "diverged":
         complain(f"diverged: {read_status(folder)['why']}")
 
 
 def _early_evaluations(config: BenchConfig, folder: Path, costs: Costs) -> tuple[tuple[int, int], ...]:
     """What can be evaluated as soon as a run is done: its learning curve, its end and equal samples."""
     stored = snapshots(folder)
-    wanted = {(step, config.n_curve) for step in config.curve_steps() if step in stored}
-    if config.iterations in stored:
-        wanted.add((config.iterations, config.n_final))
+    wanted = {(step, config.n_curve) for step in curve_points(folder, config, costs) if step is not None}
+    last = read_status(folder).get("step")
+    if last in stored:
+        wanted.add((last, config.n_final))
     most = max(config.budgets(costs)["samples"])
     at = reached(folder)["samples"].get(most)
     if at is not None:

@@ -20,9 +20,11 @@ def as_markdown(results: Results) -> str:
     """Verdict, tables, costs and, where the settings are the published ones, the comparison with them."""
     config = results.config
     arms, seeds = " ".join(results.arms), " ".join(map(str, config.seeds))
+    others = f"of {config.baseline}, and for the others as much time, " if config.end == "time" else ""
     parts = [
-        f"# Results on the {config.task.name}",
-        f"{config.iterations:,} steps of {config.recipe.super_batch:,} drawn examples, seeds {seeds}, up to "
+        f"# Results: {config.task.name}",
+        f"{config.task.subject[0].upper()}{config.task.subject[1:]}. {config.iterations:,} steps {others}"
+        f"with {config.recipe.super_batch:,} drawn examples each, seeds {seeds}, up to "
         f"{config.n_final:,} samples a measurement, autoguidance weight {config.weight:g}; report made with Python "
         f"{platform.python_version()}, torch {torch.__version__}. Arms: {arms}.",
         "Cells: mean over seeds; in brackets the 95 % paired bootstrap interval of the difference to "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..arms import ARMS, Arm
 from ..config import check
@@ -13,6 +15,9 @@ from ..tasks import AnyTask
 from ..training import Recipe
 
 Costs = dict[str, dict[str, float]]
+
+#: A run that ends by time may take so many times the baseline's steps.
+MOST_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,23 @@ READINGS: dict[str, Reading] = {
 class BenchConfig:
     """Everything that decides a bench's numbers, apart from the machine's speed.
 
+    Runs end after equal steps, as published; or ("time") when each has used the calibrated time that the baseline
+    needs for its steps, so that arms with cheap steps take more of them.
+
     Attributes:
         task: what is learned.
         recipe: how.
         arms: from which examples.
         seeds: of the runs; arms of one seed share examples, weights and evaluation noise.
-        iterations: steps of every run.
+        iterations: steps of every run, or of the baseline if runs end by time.
+        end: what all runs end at: equal "steps" or equal "time".
         guide_iterations: steps of the one guide that all runs share.
         guide_seed: its seed.
+        guide_recipe: how it is trained, None for the recipe of the others.
         weight: of autoguidance.
         n_final: samples at the readings that count.
         n_curve: samples at the points of learning curves and at secondary readings.
-        curve: points of learning curves, as shares of the iterations.
+        curve: points of learning curves, as shares of the run.
         calibration_rounds: interleaved rounds of timing.
     """
 
@@ -66,7 +76,9 @@ class BenchConfig:
     seeds: tuple[int, ...]
     iterations: int
     guide_iterations: int
+    end: Literal["steps", "time"] = "steps"
     guide_seed: int = 0
+    guide_recipe: Recipe | None = None
     weight: float = 3.0
     n_final: int = 16384
     n_curve: int = 16384
@@ -91,15 +103,45 @@ class BenchConfig:
         names = [a.name for a in self.arms]
         return "baseline" if "baseline" in names else names[0]
 
+    @property
+    def whole(self) -> str:
+        """The reading at the end of every run."""
+        return "steps" if self.end == "steps" else "calibrated"
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        """Where this bench compares."""
+        absent = set() if self.end == "steps" else {"steps"}
+        if not self.task.costly_target:
+            absent.add("net")
+        return {name: reading for name, reading in READINGS.items() if name not in absent}
+
     def guide(self) -> RunConfig:
-        return RunConfig(self.task, "guide", self.recipe, ARMS["baseline"], self.guide_seed, self.guide_iterations)
+        return RunConfig(
+            self.task,
+            "guide",
+            self.guide_recipe or self.recipe,
+            ARMS["baseline"],
+            self.guide_seed,
+            self.guide_iterations,
+        )
 
     def run(self, arm: Arm, seed: int) -> RunConfig:
         guide = "../../../guide" if arm.reference == "guide" else None
-        return RunConfig(self.task, "learner", self.recipe, arm, seed, self.iterations, guide)
+        most = self.iterations * (1 if self.end == "steps" else MOST_STEPS)
+        return RunConfig(self.task, "learner", self.recipe, arm, seed, most, guide)
 
-    def curve_steps(self) -> tuple[int, ...]:
-        return tuple(sorted({max(1, round(share * self.iterations)) for share in self.curve}))
+    def time(self, costs: Costs) -> float:
+        """Calibrated seconds of a whole run of the baseline."""
+        steps = {kind: sum(phases.values()) for kind, phases in costs.items()}
+        return self.iterations * steps.get("uniform", max(steps.values()))
+
+    def curve_budgets(self, costs: Costs) -> tuple[str, tuple[float, ...]]:
+        """(clock, budgets) at which learning curves have their points; none in time before the calibration."""
+        if self.end == "time":
+            return "calibrated", tuple(sorted(self.time(costs) * share for share in self.curve)) if costs else ()
+        steps = {max(1, round(share * self.iterations)) for share in self.curve}
+        return "steps", tuple(float(s) for s in sorted(steps))
 
     def n_of(self, reading: str) -> int:
         return self.n_final if READINGS[reading].full else self.n_curve
@@ -110,25 +152,43 @@ class BenchConfig:
 
     def budgets(self, costs: Costs) -> dict[str, tuple[float, ...]]:
         """The budgets of each clock; the largest that is sure to be reached by all arms is the one that counts."""
-        samples = self.iterations * min(self.trained_per_step(a) for a in self.arms)
         spared = {k: {p: s for p, s in phases.items() if p != "target"} for k, phases in costs.items()}
-        times = [
-            self.iterations * min(sum(c[kind].values()) for a in self.arms for kind in a.kinds())
-            for c in (costs, spared)
-        ]
         shares = (0.25, 0.5, 1.0)
-        return {
-            "steps": tuple(float(s) for s in self.curve_steps()),
+        if self.end == "steps":
+            samples = float(self.iterations * min(self.trained_per_step(a) for a in self.arms))
+            times = [self.iterations * min(self._cheapest(a, c) for a in self.arms) for c in (costs, spared)]
+        else:
+            whole = self.time(costs)
+            # The step in which the time is over counts, so that a whole number of steps fits.
+            samples = min(
+                math.ceil(whole / max(_step(costs, k) for k in a.kinds()) - 1e-9) * self.trained_per_step(a)
+                for a in self.arms
+            )
+            times = [whole, min(whole / _step(costs, k) * _step(spared, k) for a in self.arms for k in a.kinds())]
+        clock, points = self.curve_budgets(costs)
+        budgets = {
             "samples": tuple(float(round(samples * s)) for s in shares),
             "calibrated": tuple(times[0] * s for s in shares),
-            "net": tuple(times[1] * s for s in shares),
             # Measured time drifts, so how much of it all runs will reach is not known: a finer grid.
             "seconds": tuple(times[0] * k / 16 for k in range(4, 33)),
         }
+        if self.task.costly_target:
+            budgets["net"] = tuple(times[1] * s for s in shares)
+        budgets[clock] = tuple(sorted({*budgets.get(clock, ()), *points}))
+        return budgets
+
+    def _cheapest(self, arm: Arm, costs: Costs) -> float:
+        return min(_step(costs, kind) for kind in arm.kinds())
 
     def schedule(self, costs: Costs) -> Schedule:
+        """When a run writes what, and when it ends."""
         shown = tuple(max(1, round(self.iterations * share)) for share in (1 / 32, 1 / 4, 1))
-        return Schedule(self.budgets(costs), costs, selection_at=shown)
+        end = None if self.end == "steps" else ("calibrated", self.time(costs))
+        return Schedule(self.budgets(costs), costs, selection_at=shown, end=end)
+
+
+def _step(costs: Costs, kind: str) -> float:
+    return sum(costs[kind].values())
 
 
 def run_folder(root: Path, arm: str, seed: int) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from ..tree.task import TreeTask
 from .results import Results
 
 SEEDS = 5
@@ -47,7 +48,7 @@ def comparable(results: Results) -> bool:
     """Whether the bench has the paper's settings."""
     config, task = results.config, results.config.task
     return (
-        task.name == "tree"
+        isinstance(task, TreeTask)
         and (config.iterations, config.guide_iterations, config.recipe.super_batch) == (4096, 512, 4096)
         and (task.hidden, task.guide_hidden, task.layers, task.label) == (64, 32, 4, "A")
         and config.weight == 3

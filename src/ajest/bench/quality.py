@@ -74,14 +74,10 @@ def _curves(results: Results, arm: str, metric: str, weight: float, clock: str) 
     for seed in config.seeds:
         run = results.runs[arm, seed]
         points = {
-            line["step"]: (line["clocks"][clock], line["metrics"][metric])
-            for line in run.lines
-            if line["weight"] == weight
-            and line["n"] == config.n_curve
-            and line["step"] in config.curve_steps()
-            and clock in line["clocks"]
-            and metric in line["metrics"]
+            i: (line["clocks"][clock], line["metrics"][metric])
+            for i, line in run.points(config.n_curve, weight).items()
+            if clock in line["clocks"] and metric in line["metrics"]
         }
-        if run.state == "done" and config.iterations in points:
-            curves.append([points[step] for step in sorted(points)])
+        if run.state == "done" and len(run.curve) - 1 in points:
+            curves.append([points[i] for i in sorted(points)])
     return curves

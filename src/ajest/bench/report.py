@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from .. import checkpoint
 from ..checkpoint import write_atomic, write_json
@@ -21,7 +22,7 @@ from .evaluation import reached
 from .markdown import as_markdown
 from .plan import READINGS, run_folder
 from .published import beside_ours
-from .results import Cell, Results, as_csv, as_json, collect
+from .results import Cell, Results, Run, as_csv, as_json, collect
 from .verdict import interval, metric_name, number, p_value, quality_rows, verdict
 
 
@@ -59,6 +60,7 @@ def render(results: Results) -> str:
         cost_figures=_images([_captioned(_step_costs(results)), _captioned(figures.run_costs(results))]),
         used=_used(results),
         guide=_guide(results),
+        side_by_side=_images(_side_by_side(results)),
         galleries=[(arm, _images(_gallery(results, arm))) for arm in results.arms],
         published=beside_ours(results),
     )
@@ -161,7 +163,7 @@ def _differences(results: Results) -> list[tuple[str, str]]:
 
 def _curves(results: Results) -> list[tuple[str, str]]:
     columns = [*results.headlines()]
-    columns += [(m, 1.0) for m in results.metrics if m.name in ("loss", "classification")]
+    columns += [(m, 1.0) for m in results.metrics if m.curve]
     found = []
     for metric, weight in columns:
         for clock in ("samples", "calibrated"):
@@ -181,7 +183,7 @@ def _guide(results: Results) -> str:
     uses = [a.name for a in results.config.arms if a.reference == "guide"]
     step = results.costs.get("uniform")
     if uses and step:
-        share = seconds / (results.config.iterations * sum(step.values()))
+        share = seconds / results.config.time(results.costs)
         text += (
             f" Charged, it would add {share:.0%} of a whole {results.config.baseline} run to every run that uses it: "
             f"{', '.join(uses)} while training, and every arm when sampled with autoguidance."
@@ -212,20 +214,44 @@ def _gallery(results: Results, arm: str) -> list[tuple[str, Figure]]:
     """Pictures of the first finished seed of an arm."""
     config = results.config
     for seed in config.seeds:
-        folder = run_folder(results.root, arm, seed)
-        stored = {}
-        for weight in (1.0, config.weight):
-            name = f"step-{config.iterations:07d}-weight-{weight:g}-n-{config.n_final}"
-            try:
-                stored[weight] = checkpoint.load(folder / "samples" / name).tensors
-            except Corrupt:
-                continue
+        run = results.runs[arm, seed]
+        stored = _stored(results, run, run.step, config.n_final)
+        history = {
+            step: part[1.0]
+            for step in run.curve
+            if step is not None and (part := _stored(results, run, step, config.n_curve, (1.0,)))
+        }
         moments = {}
-        for step, stem in checkpoint.stems(folder / "selection", "step").items():
+        for step, stem in checkpoint.stems(run_folder(results.root, arm, seed) / "selection", "step").items():
             try:
                 moments[step] = checkpoint.load(stem).tensors
             except Corrupt:
                 continue
         if stored:
-            return config.task.figures(config.weight, stored, moments)
+            return config.task.figures(config.weight, stored, moments, history)
     return []
+
+
+def _side_by_side(results: Results) -> list[tuple[str, Figure]]:
+    """All arms of the first seed that all have finished."""
+    config = results.config
+    for seed in config.seeds:
+        runs = [results.runs[arm, seed] for arm in results.arms]
+        stored = {run.arm: _stored(results, run, run.step, config.n_final) for run in runs}
+        if all(stored.values()):
+            return config.task.side_by_side(config.weight, stored)
+    return []
+
+
+def _stored(
+    results: Results, run: Run, step: int, n: int, weights: tuple[float, ...] | None = None
+) -> dict[float, dict[str, Tensor]]:
+    """Tensors of the evaluations of a snapshot by guidance weight, as far as they were kept."""
+    found = {}
+    for weight in weights or (1.0, results.config.weight):
+        name = f"step-{step:07d}-weight-{weight:g}-n-{n}"
+        try:
+            found[weight] = checkpoint.load(run_folder(results.root, run.arm, run.seed) / "samples" / name).tensors
+        except Corrupt:
+            continue
+    return found

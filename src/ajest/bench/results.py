@@ -15,7 +15,7 @@ from ..config import from_json
 from ..errors import Corrupt, UserError
 from ..metrics import Metric
 from ..runs import read_status
-from .evaluation import common_budgets, reached
+from .evaluation import common_budgets, curve_points, reached
 from .plan import READINGS, BenchConfig, Costs, run_folder
 from .statistics import Comparison, compare, holm
 
@@ -62,6 +62,7 @@ class Run:
         why: of a run that diverged.
         ledger: lines of its ledger.
         lines: lines of its metrics.
+        curve: step at each point of the learning curve; None where it did not get.
     """
 
     arm: str
@@ -71,6 +72,12 @@ class Run:
     why: str
     ledger: list[dict[str, Any]]
     lines: list[dict[str, Any]]
+    curve: tuple[int | None, ...] = ()
+
+    def points(self, n: int, weight: float) -> dict[int, dict[str, Any]]:
+        """The evaluated points of its learning curve by their position, each a line of metrics at n samples."""
+        lines = {line["step"]: line for line in self.lines if (line["n"], line["weight"]) == (n, weight)}
+        return {i: lines[step] for i, step in enumerate(self.curve) if step in lines}
 
 
 @dataclass(frozen=True)
@@ -110,8 +117,7 @@ class Results:
         return [(m, 1.0) for m in self.metrics] + guided
 
     def headlines(self) -> list[tuple[Metric, float]]:
-        weights = {"unguided": 1.0, "guided": self.config.weight}
-        return [(m, weights[m.headline]) for m in self.metrics if m.headline != "no"]
+        return [(m, w) for m in self.metrics for w in m.headline_weights(self.config.weight)]
 
     def readings(self) -> list[str]:
         """The readings of which anything was evaluated."""
@@ -128,8 +134,8 @@ class Results:
             if run.state == "diverged":
                 said.append(f"{name}: stopped at step {run.step}. {run.why}. It is left out of every comparison.")
             elif run.state != "done":
-                said.append(f"{name}: trained for {run.step} of {self.config.iterations} steps.")
-        for reading in READINGS:
+                said.append(f"{name}: its training is not finished (step {run.step}).")
+        for reading in self.config.readings:
             absent = [a for a in self.arms if not any(c.reading == reading and c.arm == a for c in self.cells.values())]
             if absent and len(absent) < len(self.arms):
                 said.append(f"{READINGS[reading].title}: not evaluated yet for {', '.join(absent)}.")
@@ -157,24 +163,22 @@ def collect(root: Path) -> Results:
     config = read_bench(root)
     calibration = root / "calibration.json"
     costs = checkpoint.read_json(calibration)["costs"] if calibration.exists() else {}
-    runs = {
-        (arm.name, seed): _run(run_folder(root, arm.name, seed), arm.name, seed)
-        for arm in config.arms
-        for seed in config.seeds
-    }
+    runs = {(arm.name, seed): _run(root, config, costs, arm.name, seed) for arm in config.arms for seed in config.seeds}
     budgets = common_budgets(root, config)
     cells = _cells(root, config, runs, budgets)
     floors = {n: _floor(root, config, n) for n in sorted({config.n_curve, config.n_final})}
-    guide = _run(root / "guide", "guide", config.guide_seed)
+    guide = _run(root, config, costs, "guide", config.guide_seed)
     return Results(root, config, costs, runs, guide, budgets, cells, floors)
 
 
-def _run(folder: Path, arm: str, seed: int) -> Run:
+def _run(root: Path, config: BenchConfig, costs: Costs, arm: str, seed: int) -> Run:
+    folder = root / "guide" if arm == "guide" else run_folder(root, arm, seed)
     status = read_status(folder)
     ledger = jsonl.read(folder / "ledger.jsonl")
     step = status.get("step", ledger[-1]["step"] if ledger else 0)
     lines = jsonl.read(folder / "metrics.jsonl")
-    return Run(arm, seed, status.get("state", "unfinished"), step, status.get("why", ""), ledger, lines)
+    curve = curve_points(folder, config, costs)
+    return Run(arm, seed, status.get("state", "unfinished"), step, status.get("why", ""), ledger, lines, curve)
 
 
 def _cells(
@@ -182,6 +186,7 @@ def _cells(
 ) -> dict[tuple[str, str, str, float], Cell]:
     width = config.recipe.ema_widths[0]
     cells: dict[tuple[str, str, str, float], Cell] = {}
+    known = {m.name for m in config.task.metrics}
     for (arm, seed), run in runs.items():
         if run.state != "done":
             continue
@@ -194,7 +199,7 @@ def _cells(
                 if (line["step"], line["n"], line["width"]) != (step, n, width):
                     continue
                 for metric, value in line["metrics"].items():
-                    if math.isfinite(value):
+                    if metric in known and math.isfinite(value):
                         where = (reading, arm, metric, line["weight"])
                         cells.setdefault(where, Cell(*where, n, {})).values[seed] = value
     return _compared(config, cells)
@@ -213,14 +218,13 @@ def _compared(
                 found = compare(cell.values, opponent.values, metrics[metric].sign)
                 if found is not None:
                     cell.against[other] = found
-    weights = {"unguided": 1.0, "guided": config.weight, "no": math.nan}
     done = dict(cells)
     for reading in READINGS:
         family = [
             where
             for where, cell in cells.items()
             if where[0] == reading
-            and weights[metrics[where[2]].headline] == where[3]
+            and where[3] in metrics[where[2]].headline_weights(config.weight)
             and config.baseline in cell.against
         ]
         for where, p in zip(family, holm([cells[w].against[config.baseline].p for w in family]), strict=True):

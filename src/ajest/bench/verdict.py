@@ -185,10 +185,10 @@ def _guidance(results: Results) -> list[str]:
     """What autoguidance does to the baseline, in a sentence."""
     weight, arm = results.config.weight, results.config.baseline
     parts = []
-    for name in ("classification", "mandala", "energy_distance"):
-        plain, guided = results.cell("steps", arm, name, 1.0), results.cell("steps", arm, name, weight)
-        metric = next((m for m in results.metrics if m.name == name), None)
-        if plain is not None and guided is not None and metric is not None:
+    whole = results.config.whole
+    for metric in results.metrics:
+        plain, guided = (results.cell(whole, arm, metric.name, w) for w in (1.0, weight))
+        if plain is not None and guided is not None and (metric.headline != "no" or metric.curve):
             better = (guided.mean - plain.mean) * metric.sign > 0
             verb = "improves" if better else "worsens"
             parts.append(f"{verb} {metric.label} from {number(plain.mean, metric)} to {number(guided.mean, metric)}")

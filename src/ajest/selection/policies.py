@@ -90,6 +90,23 @@ def jest(
     return torch.cat(chosen)
 
 
+def within(
+    choose: PolicyFunction, size: int, scores: Scores, count: int, generator: torch.Generator | None = None
+) -> Tensor:
+    """Apply a policy to each `size` consecutive examples by themselves (the published image code, METHOD 5).
+
+    Raises:
+        UserError: the examples cannot be cut into equal parts, or the count cannot be shared among them.
+    """
+    _check(scores, count)
+    parts = -(-len(scores) // size)
+    if len(scores) % size or count % parts:
+        raise UserError(f"{count} of {len(scores)} examples cannot be chosen within equal parts of {size}")
+    return torch.cat(
+        [choose(scores[i * size : (i + 1) * size], count // parts, generator) + i * size for i in range(parts)]
+    )
+
+
 def learnability(scores: Scores, count: int, generator: torch.Generator | None = None) -> Tensor:
     """The `count` most learnable (RHO-loss, arXiv 2206.07137, equation 3)."""
     _check(scores, count)

@@ -30,6 +30,11 @@ class Scores:
     def __len__(self) -> int:
         return len(self.taken)
 
+    def __getitem__(self, index: slice) -> Scores:
+        """The scores of some of the examples."""
+        parts = (self.learner, self.reference)
+        return Scores(*(None if part is None else part[index] for part in parts))
+
     @property
     def taken(self) -> Tensor:
         """Whichever losses there are: for the number of examples and the device."""

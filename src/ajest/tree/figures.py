@@ -23,7 +23,11 @@ ZOOM = (0.76, 1.31, 0.20, 0.75)
 
 
 def of_run(
-    label: str, weight: float, stored: Mapping[float, Mapping[str, Tensor]], moments: Mapping[int, Mapping[str, Tensor]]
+    label: str,
+    weight: float,
+    stored: Mapping[float, Mapping[str, Tensor]],
+    moments: Mapping[int, Mapping[str, Tensor]],
+    history: Mapping[int, Mapping[str, Tensor]],
 ) -> list[tuple[str, Figure]]:
     """(caption, figure) of everything worth seeing of one run.
 
@@ -32,6 +36,7 @@ def of_run(
         weight: of autoguidance.
         stored: tensors `samples` and `trajectories` of an evaluation, by guidance weight.
         moments: stored super-batches by step.
+        history: `samples` of evaluations along training, by step.
     """
     names = {1.0: "without guidance", weight: f"autoguidance, w = {weight:g}"}
     present = {names[w]: stored[w] for w in names if w in stored}
@@ -53,11 +58,28 @@ def of_run(
         )  # fmt: skip
         paths = {k: v["trajectories"].numpy() for k, v in present.items()}
         figures.append(("Paths of the sampler from pure noise to its end points.", trajectories(label, paths)))
+    if len(history) > 1:
+        along = {
+            f"step {step:,}": history[step]["samples"].numpy() for step in sorted(history)[:: -(-len(history) // 4)]
+        }
+        figures.append(("The same start points along training, without guidance.", samples(label, along)))
     if moments:
         arrays = [(f"step {step}", {k: v.numpy() for k, v in batch.items()}) for step, batch in moments.items()]
         caption = "Kept examples among the drawn ones, in the plane (above) and in noise level (below)."
         figures.append((caption, selection(label, arrays)))
     return figures
+
+
+def side_by_side(
+    label: str, weight: float, stored: Mapping[str, Mapping[float, Mapping[str, Tensor]]]
+) -> list[tuple[str, Figure]]:
+    """Every arm from the same start points, unguided and guided; tensors `samples` by arm and guidance weight."""
+    found = []
+    for w, title in ((1.0, "without guidance"), (weight, f"with autoguidance, w = {weight:g}")):
+        panels = {arm: parts[w]["samples"].numpy() for arm, parts in stored.items() if w in parts}
+        if panels:
+            found.append((f"Every arm from the same start points, {title}.", samples(label, panels)))
+    return found
 
 
 def samples(label: str, panels: Mapping[str, np.ndarray]) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..metrics import Evaluation, Metric, Role
 from ..sampling import sample, sigma_schedule
 from ..seeding import generator
 from . import figures, metrics
-from .distribution import TreeDistribution
+from .distribution import PER_BRANCH, TreeDistribution, branches
 from .network import EnergyMLP
 from .source import TreeSource
 
@@ -43,8 +43,9 @@ METRICS = (
            headline="guided"),
     Metric("mandala_16k", "mandala at n = 16,384", "higher", "Mandala of the first 16,384 samples."),
     Metric("classification", "classification", "higher",
-           "Share of samples that lie on the tree. It saturates first under guidance and does not see empty branches."),
-    Metric("loss", "loss", "lower", "Mean squared error of the score, weighted by sigma^2.", guided=False),
+           "Share of samples that lie on the tree. It saturates first under guidance and does not see empty branches.",
+           curve=True),
+    Metric("loss", "loss", "lower", "Mean squared error of the score, weighted by sigma^2.", guided=False, curve=True),
     Metric("outer_loss", "outer loss", "lower", "The same for examples from the outer branches.", guided=False),
     Metric("l2", "L2 to the exact ODE", "lower",
            "Mean distance from where the exact sampler ends. Guidance moves points on purpose and raises it."),
@@ -81,6 +82,26 @@ class TreeTask:
     def network(self, role: Role, seed: int) -> EnergyMLP:
         hidden = self.hidden if role == "learner" else self.guide_hidden
         return EnergyMLP(hidden, self.layers, self.sigma_data, generator(seed, "weights"))
+
+    @property
+    def samples(self) -> int:
+        return SMALL_N
+
+    @property
+    def guidance(self) -> float:
+        return 3.0
+
+    @property
+    def costly_target(self) -> bool:
+        return True
+
+    @property
+    def subject(self) -> str:
+        return f"class {self.label} of a fractal tree, known exactly"
+
+    def example_names(self) -> Sequence[str]:
+        """Each of the Gaussians that examples are drawn from."""
+        return [f"component-{i:04d}" for i in range(PER_BRANCH * sum(b.label == self.label for b in branches()))]
 
     def sigmas(self) -> list[float]:
         return sigma_schedule(self.sampler_steps, self.sigma_max, self.sigma_min)
@@ -170,13 +191,30 @@ class TreeTask:
         weight: float,
         stored: Mapping[float, Mapping[str, Tensor]],
         moments: Mapping[int, Mapping[str, Tensor]],
+        history: Mapping[int, Mapping[str, Tensor]],
     ) -> list[tuple[str, Figure]]:
-        return figures.of_run(self.label, weight, stored, moments)
+        return figures.of_run(self.label, weight, stored, moments, history)
+
+    def side_by_side(
+        self, weight: float, stored: Mapping[str, Mapping[float, Mapping[str, Tensor]]]
+    ) -> list[tuple[str, Figure]]:
+        return figures.side_by_side(self.label, weight, stored)
 
     def write_samples(
-        self, denoiser: Denoiser, n: int, seed: int, out: Path, device: torch.device | str = "cpu"
+        self,
+        denoiser: Denoiser,
+        out: Path,
+        n: int | None = None,
+        seeds: tuple[int, ...] = (),
+        classes: tuple[str, ...] = (),
+        device: torch.device | str = "cpu",
     ) -> list[Path]:
+        """A table of n points (16,384 if none are asked for) from the first seed, and a picture of them."""
+        n = SMALL_N if n is None else n
         check(n >= 1, f"at least 1 sample must be asked for, not {n}")
+        check(not classes, "the tree has no classes to choose from: leave out --classes")
+        check(len(seeds) <= 1, "the tree is sampled with one seed: name one")
+        seed = seeds[0] if seeds else 0
         x = sample(denoiser, self.start(n, seed, device), self.sigmas(), chunk=CHUNK).cpu().numpy()
         table, picture = io.StringIO(), io.BytesIO()
         np.savetxt(table, x, fmt="%.7g", delimiter=",", header="x,y", comments="")

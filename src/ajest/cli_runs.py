@@ -1,0 +1,185 @@
+"""Verbs that work on trained runs: sample, evaluate."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from .console import Device, complain, console, device_of
+from .errors import UserError
+
+
+def sample(
+    run: tyro.conf.Positional[Path],
+    out: Path,
+    n: int | None = None,
+    classes: str = "",
+    seeds: str = "",
+    guide: Path | None = None,
+    weight: float = 1.0,
+    interval: tuple[float, float] | None = None,
+    width: float | None = None,
+    guide_width: float | None = None,
+    step: int | None = None,
+    device: Device = "auto",
+) -> None:
+    """Sample from a trained run, with autoguidance if a guide and a weight are given.
+
+    Example: ajest sample runs/ajest --guide runs/guide --weight 3 --out samples
+             ajest sample runs/pets --classes goldfish,teapot --seeds 0-31 --out samples
+
+    Args:
+        run: folder of the run.
+        out: folder for the samples and a picture or sheet of them.
+        n: how many; without it the task's usual number.
+        classes: of pictures, by name or key, with commas between them; each is drawn with every seed.
+        seeds: of the start noise, such as 0-31 or 3,7: one a picture. The tree takes one for all points.
+        guide: folder of the guide's run.
+        weight: of autoguidance; 1 is none.
+        interval: guide only between these two noise levels.
+        width: EMA width; one that was not kept is reconstructed from the snapshots.
+        guide_width: the same of the guide.
+        step: of the snapshot; without it the latest.
+        device: where to compute.
+    """
+    from .bench.grid import settle
+    from .denoising import Denoiser
+    from .guidance import autoguide
+    from .runs import load_network, read_config
+
+    settle()
+    where = device_of(device)
+    task = read_config(run).task
+    network, at = load_network(run, step, width, where)
+    denoiser: Denoiser = network
+    if weight != 1:
+        if guide is None:
+            raise UserError(f"a weight of {weight:g} needs a guide: name its run with --guide")
+        denoiser = autoguide(denoiser, load_network(guide, None, guide_width, where)[0], weight, interval)
+    names = tuple(c.strip() for c in classes.split(",") if c.strip())
+    paths = task.write_samples(denoiser, out, n, numbers(seeds), names, where)
+    if len(paths) > 3:
+        print(f"{len(paths) - 1:,} pictures in {out}")
+        paths = paths[-1:]
+    for path in paths:
+        print(f"{path} (step {at:,})")
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers from text such as "0-31,40".
+
+    Raises:
+        UserError: the text is something else.
+    """
+    found: list[int] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        low, dash, high = part.partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()):
+            raise UserError(f"{text!r}: seeds are whole numbers and ranges, such as 0-31,40")
+        found += range(int(low), int(high or low) + 1)
+    return tuple(dict.fromkeys(found))
+
+
+def evaluate(
+    runs: tyro.conf.Positional[tuple[Path, ...]],
+    n: int | None = None,
+    guide: Path | None = None,
+    weights: tuple[float, ...] | None = None,
+    widths: tuple[float, ...] | None = None,
+    steps: tuple[int, ...] | None = None,
+    device: Device = "auto",
+) -> None:
+    """Measure snapshots of runs over guidance weights and EMA widths; what was measured before is not repeated.
+
+    Over several weights and widths, a heat-map of each headline metric is written into the run's folder.
+
+    Example: ajest evaluate runs/ajest --guide runs/guide --weights 1 2 3 --widths 0.01 0.05
+
+    Args:
+        runs: folders of runs.
+        n: samples; without it the task's usual number.
+        guide: folder of the guide's run.
+        weights: of autoguidance; without it 1, and the task's usual one if a guide is given.
+        widths: EMA widths; without it the first that was kept. Others are reconstructed from the snapshots.
+        steps: of the snapshots; without it the latest.
+        device: where to compute.
+    """
+    from rich.table import Table
+
+    from .bench.evaluation import evaluate_snapshot
+    from .bench.grid import settle
+    from .bench.verdict import number
+    from .runs import load_snapshot, read_config
+
+    if not runs:
+        raise UserError("name at least one run's folder")
+    task = read_config(runs[0]).task
+    n = task.samples if n is None else n
+    weights = ((1.0,) if guide is None else (1.0, task.guidance)) if weights is None else weights
+    if guide is None and any(w != 1 for w in weights):
+        raise UserError("weights other than 1 need a guide: name its run with --guide")
+    settle()
+    where = device_of(device)
+    table = Table(title=f"{n:,} samples")
+    for heading in ("run", "step", "width", "weight"):
+        table.add_column(heading)
+    metrics = [m for m in task.metrics if m.name != "mandala_16k"]
+    for metric in metrics:
+        table.add_column(metric.label, justify="right")
+    drawn: list[Path] = []
+    for run in runs:
+        config = read_config(run)
+        for step in steps or (int(load_snapshot(run, complain=complain).facts["step"]),):
+            measured: list[dict[str, Any]] = []
+            for width in widths or config.recipe.ema_widths[:1]:
+                for line in evaluate_snapshot(run, step, weights, n, run / "truth", guide, width, where):
+                    values = [
+                        _with_interval(number(line["metrics"].get(m.name, math.nan), m), line, m) for m in metrics
+                    ]
+                    table.add_row(str(run), str(step), f"{width:g}", f"{line['weight']:g}", *values)
+                    measured.append(line)
+            drawn += _heatmaps(run, step, n, measured, [m for m in metrics if m.headline != "no"])
+    floor = read_config(runs[0]).task.floor(n, read_config(runs[0]).seed, runs[0] / "truth")
+    table.add_section()
+    real = [number(floor[m.name], m) if m.name in floor else "" for m in metrics]
+    table.add_row("real examples", "", "", "", *real)
+    console(220).print(table)
+    for path in drawn:
+        print(path)
+
+
+def _with_interval(text: str, line: dict[str, Any], metric: Any) -> str:
+    """The number, and its interval where the evaluation knows one."""
+    from .bench.verdict import number
+
+    low, high = (line["metrics"].get(f"{metric.name}_{end}") for end in ("low", "high"))
+    return text if low is None or high is None else f"{text} ({number(low, metric)} to {number(high, metric)})"
+
+
+def _heatmaps(run: Path, step: int, n: int, lines: list[dict[str, Any]], metrics: list[Any]) -> list[Path]:
+    """A picture of each metric over weights and widths, where there are several of both."""
+    from .bench.figures import heatmap, png
+    from .checkpoint import write_atomic
+
+    weights, widths = sorted({line["weight"] for line in lines}), sorted({line["width"] for line in lines})
+    if min(len(weights), len(widths)) < 2:
+        return []
+    written = []
+    for metric in metrics:
+        values = [
+            [
+                next(
+                    (x["metrics"].get(metric.name, math.nan) for x in lines if (x["width"], x["weight"]) == (b, w)),
+                    math.nan,
+                )
+                for w in weights
+            ]
+            for b in widths
+        ]
+        path = run / f"heatmap-{metric.name}-step-{step}-n-{n}.png"
+        write_atomic(path, png(heatmap(values, weights, widths, metric)))
+        written.append(path)
+    return written

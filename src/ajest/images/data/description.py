@@ -1,0 +1,76 @@
+"""What a data set holds, before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..sheets import mosaic
+from .files import Unreadable
+from .layouts import Split
+from .parts import part_of
+from .sets import _joined, _several
+
+_COLUMNS = 16
+
+
+@dataclass(frozen=True)
+class Description:
+    """Counts of a data set.
+
+    Attributes:
+        layouts: of each SPEC.
+        total: pictures, bad ones too.
+        sizes: (width, height) and how often.
+        modes: of pixels (RGB, L, CMYK, ...) and how often.
+        classes: pictures by class key, rarest first; {} for an unconditional set.
+        names: of the classes.
+        bad: files that cannot be read, with the reason.
+        sheet: some pictures of different classes, uint8 (h, w, 3).
+    """
+
+    layouts: tuple[str, ...]
+    total: int
+    sizes: Counter[tuple[int, int]]
+    modes: Counter[str]
+    classes: dict[str, int]
+    names: dict[str, str]
+    bad: dict[str, str]
+    sheet: np.ndarray
+
+
+def describe(spec: Sequence[str], resolution: int = 64, split: Split = "train", shown: int = 96) -> Description:
+    """Look at every picture's header, and decode the few that are shown.
+
+    Raises:
+        UserError: nothing to read.
+    """
+    parts = [part_of(s, resolution, split) for s in _several(spec)]
+    order, labels, classes, names = _joined(parts)
+    sizes: Counter[tuple[int, int]] = Counter()
+    modes: Counter[str] = Counter()
+    bad = {name: why for part in parts for name, why in part.refused.items()}
+    for p, i in order:
+        try:
+            width, height, mode = parts[p].look(i)
+        except Unreadable as error:
+            bad[parts[p].ids[i]] = str(error)
+            continue
+        sizes[width, height] += 1
+        modes[mode] += 1
+    counted = Counter() if labels is None else Counter(labels.tolist())
+    balance = {classes[k]: n for k, n in sorted(counted.items(), key=lambda kn: (kn[1], kn[0]))}
+    thumbnails = []
+    # Spread over the list, which is sorted by class in most layouts.
+    for row in np.linspace(0, len(order) - 1, min(shown, len(order))).round().astype(int):
+        p, i = order[row]
+        try:
+            thumbnails.append(parts[p].load(i))
+        except Unreadable as error:
+            bad.setdefault(parts[p].ids[i], str(error))
+    layouts = tuple(part.layout for part in parts)
+    sheet = mosaic(thumbnails, _COLUMNS)
+    return Description(layouts, len(order), sizes, modes, balance, dict(zip(classes, names, strict=True)), bad, sheet)

@@ -1,0 +1,148 @@
+"""Folders and zip archives as one thing: names and bytes, read in place, with limits; nothing outside is followed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from ...errors import UserError
+
+MAX_BYTES = 64 << 20  # of one file
+MAX_FILES = 5_000_000
+
+
+class Unreadable(Exception):
+    """One file cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a folder or archive holds.
+
+    Attributes:
+        path: of the folder or archive.
+        marks: by name inside: what tells that the content changed (size and CRC, or size and time).
+        refused: names that are not read, with the reason.
+        read: the bytes of a name; raises Unreadable.
+    """
+
+    path: Path
+    marks: dict[str, str]
+    refused: dict[str, str]
+    read: Callable[[str], bytes] = field(repr=False)
+
+    def digest(self, names: list[str]) -> str:
+        """Of the marks of some names."""
+        lines = "\n".join(f"{name}\t{self.marks[name]}" for name in sorted(names))
+        return hashlib.blake2b(lines.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def open_files(path: Path) -> Files:
+    """A folder, or a zip archive.
+
+    Raises:
+        UserError: there is nothing at the path, or it is neither.
+    """
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: name a folder, a .zip or .npz file, hf:NAME or shapes")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is neither a folder nor a whole zip archive")
+    return _archive(path)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def _limited(count: int, path: Path) -> None:
+    if count > MAX_FILES:
+        raise UserError(f"{path} holds more than {MAX_FILES:,} files: name a part of it")
+
+
+def _folder(root: Path) -> Files:
+    marks, refused = {}, {}
+    inside = root.resolve()
+    for folder, subfolders, names in os.walk(root):  # does not follow links to folders
+        for name in subfolders:
+            link = Path(folder, name)
+            if link.is_symlink():
+                refused[link.relative_to(root).as_posix()] = "a link to a folder is not followed"
+        for name in names:
+            path = Path(folder, name)
+            key = path.relative_to(root).as_posix()
+            if _hidden(key):
+                continue
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                refused[key] = "a link that leads outside the folder is not followed"
+                continue
+            try:
+                facts = path.stat()
+            except OSError as error:
+                refused[key] = error.strerror or str(error)
+                continue
+            if not stat.S_ISREG(facts.st_mode):
+                refused[key] = "not a plain file"
+                continue
+            marks[key] = f"{facts.st_size} {facts.st_mtime_ns}"
+        _limited(len(marks), root)
+
+    def read(name: str) -> bytes:
+        try:
+            with (root / name).open("rb") as file:
+                return _bounded(file.read(MAX_BYTES + 1))
+        except OSError as error:
+            raise Unreadable(error.strerror or str(error)) from error
+
+    return Files(root, marks, refused, read)
+
+
+def _bounded(data: bytes) -> bytes:
+    if len(data) > MAX_BYTES:
+        raise Unreadable(f"more than {MAX_BYTES >> 20} MiB")
+    return data
+
+
+def _archive(path: Path) -> Files:
+    try:
+        archive = zipfile.ZipFile(path)
+        members = archive.infolist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read as a zip archive: {error}") from error
+    _limited(len(members), path)
+    marks, refused, infos = {}, {}, {}
+    for info in members:
+        name = info.filename
+        if info.is_dir() or _hidden(name):
+            continue
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0]:
+            refused[name] = "its name leads outside the archive"
+        elif stat.S_ISLNK(info.external_attr >> 16):
+            refused[name] = "a link is not followed"
+        elif info.flag_bits & 1:
+            refused[name] = "it is encrypted"
+        elif info.file_size > MAX_BYTES:
+            refused[name] = f"more than {MAX_BYTES >> 20} MiB"
+        elif name in infos:
+            refused[name] = "the archive holds it twice"
+        else:
+            infos[name] = info
+            marks[name] = f"{info.file_size} {info.CRC}"
+
+    def read(name: str) -> bytes:
+        try:
+            with archive.open(infos[name]) as file:
+                return _bounded(file.read(MAX_BYTES + 1))
+        except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+            raise Unreadable(f"damaged in the archive ({error})") from error
+        except Exception as error:  # zlib.error, lzma.LZMAError: what decompressors raise has no common base
+            raise Unreadable(f"cannot be decompressed ({error})") from error
+
+    return Files(path, marks, refused, read)

@@ -1,0 +1,159 @@
+"""Which files are examples, and of which class: the layouts that data sets come in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from ...errors import UserError
+from .decoding import is_image
+from .files import Files, Unreadable
+
+Split = Literal["train", "val"]
+_SPLITS = {"train", "val", "test"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The examples of one folder or archive.
+
+    Attributes:
+        layout: which it is, for people.
+        files: where they are.
+        names: of the example files, as `files` knows them, by stable id (the name below the data set's root).
+        keys: class key of each id; {} for an unconditional set.
+        words: names of classes for people, as far as the data set tells.
+        refused: what is named as a picture and was not let in, with the reason.
+    """
+
+    layout: str
+    files: Files
+    names: dict[str, str]
+    keys: dict[str, str]
+    words: dict[str, str]
+    refused: dict[str, str]
+
+
+def listing(files: Files, split: Split) -> Listing:
+    """Recognise the layout of a folder or archive.
+
+    Raises:
+        UserError: it holds no picture, or pictures both beside folders and in them.
+    """
+    root = _root(files.marks)
+    inner = {name[len(root) :]: name for name in files.marks}
+    pictures = sorted(name for name in inner if is_image(name))
+    refused = {n: why for n, why in files.refused.items() if is_image(n) or "link" in why or "leads" in why}
+    words = _words(files, inner)
+    if "dataset.json" in inner:
+        return _edm(files, inner, pictures, words, refused)
+    tops = {PurePosixPath(p).parts[0] for p in pictures if "/" in p}
+    if tops & {"train", "val"} and tops <= _SPLITS:
+        return _splits(files, inner, pictures, words, refused, split)
+    if not pictures:
+        raise UserError(f"{files.path} holds no picture{_why(refused)}")
+    flat = [p for p in pictures if "/" not in p]
+    if flat and len(flat) < len(pictures):
+        raise UserError(
+            f"{files.path} holds pictures both beside its folders ({flat[0]}) and in them: put each class into a folder"
+        )
+    names = {p: inner[p] for p in pictures}
+    if flat:
+        return Listing("one folder, no classes", files, names, {}, words, refused)
+    keys = {p: PurePosixPath(p).parts[0] for p in pictures}
+    return Listing("a folder for each class", files, names, keys, words, refused)
+
+
+def _root(names: Iterable[str]) -> str:
+    """The folders that everything lies in, as a prefix, as long as there are more folders (or a list) below."""
+    names, root = list(names), ""
+    while names:
+        inner = [n[len(root) :] for n in names]
+        first = PurePosixPath(inner[0]).parts[0]
+        prefix = first + "/"
+        if first in _SPLITS or not all(n.startswith(prefix) for n in inner):
+            break
+        below = [n[len(prefix) :] for n in inner]
+        if "dataset.json" not in below and not any("/" in n for n in below):
+            break
+        root += prefix
+    return root
+
+
+def _splits(
+    files: Files,
+    inner: dict[str, str],
+    pictures: list[str],
+    words: dict[str, str],
+    refused: dict[str, str],
+    split: Split,
+) -> Listing:
+    """Tiny ImageNet's own layout, and any other with folders `train` and `val`."""
+    there = {p.partition("/")[0] for p in pictures}
+    part = split if split in there else ({"train": "val", "val": "train"}[split])
+    chosen = [p for p in pictures if p.startswith(f"{part}/")]
+    annotations = f"{part}/{part}_annotations.txt"
+    if annotations in inner:
+        table = _table(files, inner[annotations])
+        keys = {p: table.get(PurePosixPath(p).name, "") for p in chosen}
+        unknown = [p for p, key in keys.items() if not key]
+        if unknown:
+            raise UserError(f"{files.path}: {annotations} has no line for {unknown[0]} ({len(unknown)} such pictures)")
+    else:
+        keys = {p: PurePosixPath(p).parts[1] for p in chosen}
+    return Listing(f"Tiny ImageNet's, {part}", files, {p: inner[p] for p in chosen}, keys, words, refused)
+
+
+def _edm(
+    files: Files, inner: dict[str, str], pictures: list[str], words: dict[str, str], refused: dict[str, str]
+) -> Listing:
+    """EDM's archives: `dataset.json` holds {"labels": [[name, number], ...]} or null, and what `prepare` adds."""
+    try:
+        facts = json.loads(files.read(inner["dataset.json"]))
+        labels = facts.get("labels")
+        table = {} if labels is None else {str(name): int(label) for name, label in labels}
+        classes = [str(c) for c in facts.get("classes", [])]
+        words = words | dict(zip(classes, map(str, facts.get("names", [])), strict=False))
+        ids = {str(k): str(v) for k, v in facts.get("ids", {}).items()}
+    except (Unreadable, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{files.path}: dataset.json cannot be read: {error}") from error
+    if not pictures:
+        raise UserError(f"{files.path} holds no picture{_why(refused)}")
+    missing = [p for p in pictures if p not in table] if table else []
+    if missing:
+        raise UserError(f"{files.path}: dataset.json has no label for {missing[0]} ({len(missing)} such pictures)")
+    digits = len(str(max(table.values(), default=0)))
+
+    def key(picture: str) -> str:
+        number = table[picture]
+        return classes[number] if 0 <= number < len(classes) else f"{number:0{digits}}"
+
+    names = {ids.get(p, p): inner[p] for p in pictures}
+    keys = {ids.get(p, p): key(p) for p in pictures} if table else {}
+    return Listing("EDM's, with dataset.json", files, names, keys, words, refused)
+
+
+def _words(files: Files, inner: dict[str, str]) -> dict[str, str]:
+    """First synonym of each class of words.txt."""
+    if "words.txt" not in inner:
+        return {}
+    return {key: text.split(",")[0].strip() for key, text in _table(files, inner["words.txt"]).items()}
+
+
+def _table(files: Files, name: str) -> dict[str, str]:
+    """The first two columns of a tab-separated file."""
+    try:
+        lines = files.read(name).decode("utf-8", "replace").splitlines()
+    except Unreadable as error:
+        raise UserError(f"{files.path}: {name}: {error}") from error
+    return {row[0]: row[1] for row in (line.split("\t") for line in lines) if len(row) >= 2}
+
+
+def _why(refused: dict[str, str]) -> str:
+    if not refused:
+        return ""
+    name, why = next(iter(refused.items()))
+    return f" that may be read ({name}: {why})"

@@ -1,0 +1,48 @@
+"""The numbers by which samples of pictures are judged."""
+
+from __future__ import annotations
+
+from ..metrics import Metric
+from .extractors import NAMES
+
+_PRDC = (
+    Metric("precision", "precision", "higher",
+           "Share of samples that lie among real pictures. It does not see missing kinds."),
+    Metric("recall", "recall", "higher",
+           "Share of real pictures that lie among samples. It does not see bad samples."),
+    Metric("density", "density", "higher",
+           "How many real neighbourhoods hold a sample: precision that counts. Above 1 for samples that crowd."),
+    Metric("coverage", "coverage", "higher",
+           "Share of real pictures with a sample near them. The most robust of the four."),
+)  # fmt: skip
+_CONSISTENCY = (
+    Metric("top1", "class, top-1", "higher",
+           "Share of samples that a classifier takes for the class they were asked for, among the data set's classes. "
+           "Real pictures show its ceiling."),
+    Metric("top5", "class, top-5", "higher", "The same, if the class is among its five best guesses."),
+)  # fmt: skip
+_KID = Metric("kid", "KID × 1000", "lower",
+              "Kernel distance between samples and real pictures: 0 for the same distribution, however few samples.",
+              scale=1000)  # fmt: skip
+_LOSS = Metric("loss", "loss", "lower",
+               "Mean denoising loss on held-out pictures (training pictures where there are none).",
+               guided=False, curve=True)  # fmt: skip
+
+
+def metrics_of(extractors: tuple[str, ...], classified: bool) -> tuple[Metric, ...]:
+    """Metrics with these feature extractors; the first bears the verdict, KID and the neighbour metrics.
+
+    Args:
+        extractors: NAME or NAME=PATH each.
+        classified: whether a classifier of the data set's classes is at hand.
+    """
+    distances = []
+    for i, spec in enumerate(extractors):
+        name = NAMES[spec.partition("=")[0]]
+        meaning = (
+            f"Fréchet distance between Gaussians fitted to {name.features} of samples and of real pictures. "
+            "It falls with the number of samples: compare it at one n only, and with real pictures in the last row."
+        )
+        headline = "both" if i == 0 else "no"
+        distances.append(Metric(name.key, name.distance, "lower", meaning, headline=headline))  # type: ignore[arg-type]
+    return (*distances, _KID, *_PRDC, *(_CONSISTENCY if classified else ()), _LOSS)

@@ -1,0 +1,81 @@
+"""Noised pictures with their clean targets (METHOD 1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batch import Batch
+from ..denoising import LogNormal, edm_weight
+
+#: torch's CPU generator makes normals 16 at a time: a draw of fewer is no prefix of a longer one.
+_UNIT = 16
+#: Decoded pictures up to this many bytes live on the GPU.
+_RESIDENT = 4 << 30
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 pictures to float32 in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1)
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Pictures in [-1, 1] to uint8, rounded and clipped."""
+    return x.mul(127.5).add(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+class ImageSource:
+    """Draws `x = x0 + sigma eps`, x0 uniformly with replacement; `id` is the number of the picture.
+
+    Picture and noise level are drawn on the CPU, so that all devices see the same; eps is drawn where it is used.
+
+    Args:
+        images: uint8, shape (N, channels, height, width); may be memory-mapped.
+        labels: int64, shape (N,), or None.
+        noise: distribution of the noise levels.
+        sigma_data: standard deviation of the data, for the loss weight.
+        flip: mirror every second picture, at random.
+        device: where batches are wanted.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        noise: LogNormal,
+        sigma_data: float = 0.5,
+        flip: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.noise, self.sigma_data, self.flip = noise, sigma_data, flip
+        self._labels = None if labels is None else torch.from_numpy(np.array(labels))
+        self._host = images
+        resident = self.device.type != "cpu" and images.nbytes <= _RESIDENT
+        self._images = torch.from_numpy(np.array(images)).to(self.device) if resident else None
+
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        seeds = torch.randint(1 << 62, (4,), generator=generator).tolist()
+        picture, level, mirror = (torch.Generator().manual_seed(s) for s in seeds[:3])
+        index = torch.randint(len(self._host), (count,), generator=picture)
+        sigma = self.noise(torch.randn(-(-count // _UNIT) * _UNIT, generator=level)[:count]).to(self.device)
+        x0 = to_float(self._gather(index))
+        if self.flip:
+            mirrored = torch.rand(count, generator=mirror).to(self.device) < 0.5
+            x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
+        eps = torch.Generator(self.device).manual_seed(seeds[3])
+        x = torch.randn(x0.shape, generator=eps, device=self.device)
+        x = x.mul_(sigma[:, None, None, None]).add_(x0)
+        label = None if self._labels is None else self._labels[index].to(self.device)
+        weight = edm_weight(sigma, self.sigma_data)
+        return Batch(x=x, sigma=sigma, weight=weight, id=index.to(self.device), target=x0, label=label)
+
+    def complete(self, batch: Batch) -> Batch:
+        """The batch as it is: the target is the clean picture itself."""
+        return batch
+
+    def _gather(self, index: Tensor) -> Tensor:
+        if self._images is not None:
+            return self._images[index.to(self.device)]
+        return torch.from_numpy(self._host[index.numpy()]).to(self.device)

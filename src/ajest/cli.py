@@ -226,7 +226,6 @@ VERBS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "report": report,
     "arms": arms,
-    **{f"data {name}": verb for name, verb in DATA_VERBS.items()},
 }
 
 
@@ -239,9 +238,12 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        tyro.extras.subcommand_cli_from_dict(
-            VERBS, prog="ajest", description="An equal-budget test bench for training diffusion models."
-        )
+        if sys.argv[1:2] == ["data"]:
+            about = "Look into data sets of pictures, and pack them."
+            tyro.extras.subcommand_cli_from_dict(DATA_VERBS, prog="ajest data", description=about, args=sys.argv[2:])
+        else:
+            about = "An equal-budget test bench for training diffusion models. About data sets: ajest data --help"
+            tyro.extras.subcommand_cli_from_dict(VERBS, prog="ajest", description=about)
     except (UserError, Corrupt) as error:
         print(f"ajest: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -144,10 +144,12 @@ class Block(nn.Module):
         assert self.attn_qkv is not None
         assert self.attn_proj is not None
         n, c, h, w = x.shape
-        parts = self.attn_qkv(x).reshape(n, self.heads, c // self.heads, 3, h * w)
-        q, k, v = (part.transpose(2, 3) for part in normalize(parts, (2,)).unbind(3))
+        # Channels last throughout; the fused kernels want each head's channels contiguous.
+        parts = self.attn_qkv(x).permute(0, 2, 3, 1).reshape(n, h * w, self.heads, c // self.heads, 3)
+        q, k, v = normalize(parts, (3,)).permute(4, 0, 2, 1, 3).contiguous().unbind(0)
         y = functional.scaled_dot_product_attention(q, k, v)
-        return self.attn_proj(y.transpose(2, 3).reshape(n, c, h, w), gain=gain)
+        y = y.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)
+        return self.attn_proj(y, gain=gain)
 
 
 def _balance(t: float) -> tuple[float, float]:

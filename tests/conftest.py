@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +16,8 @@ import torch
 
 from ajest.arms import arms_named
 from ajest.bench.plan import BenchConfig
+from ajest.images.architecture import Architecture
+from ajest.images.task import ImageTask, image_task
 from ajest.tasks import TreeTask
 from ajest.training import LearningRate, Recipe
 
@@ -19,6 +25,11 @@ hypothesis.settings.register_profile("ajest", deadline=None, max_examples=40, de
 hypothesis.settings.load_profile("ajest")
 torch.set_num_threads(1)
 
+# Decoded pictures and features of a test session, also for the commands that it runs.
+os.environ["AJEST_CACHE"] = tempfile.mkdtemp(prefix="ajest-test-cache-")
+atexit.register(shutil.rmtree, os.environ["AJEST_CACHE"], ignore_errors=True)
+
+DATA = Path(os.environ.get("AJEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REFERENCE = Path(os.environ.get("AJEST_REFERENCE", Path(__file__).parents[2] / "shared" / "reference"))
 
 
@@ -28,6 +39,28 @@ def reference():
     if not REFERENCE.is_dir():
         pytest.skip(f"reference vectors are not at {REFERENCE}; set AJEST_REFERENCE to their folder")
     return REFERENCE
+
+
+@pytest.fixture(scope="session")
+def tiny_imagenet():
+    """Real photographs, kept beside the repository; AJEST_DATA names another folder."""
+    if not DATA.is_dir():
+        pytest.skip(f"Tiny ImageNet's archives are not at {DATA}; set AJEST_DATA to their folder")
+    parts = [DATA / f"tiny-imagenet-200.train-{i}of4.zip" for i in (1, 2)]
+    return [str(p) for p in parts], str(DATA / "tiny-imagenet-200.val-first5000.zip")
+
+
+@cache
+def small_images(**changes) -> ImageTask:
+    """Shapes at 16 x 16, and networks of a few channels."""
+    settings = {
+        "learner": Architecture(channels=8, multipliers=(1, 2), blocks=1, attention=(8,)),
+        "guide": Architecture(channels=4, multipliers=(1, 2), blocks=1, attention=()),
+        "sampler_steps": 3,
+        "references": 96,
+        "chunk": 64,
+    }
+    return image_task(("shapes:256",), ("shapes:128",), resolution=16, **{**settings, **changes})
 
 
 def small_task() -> TreeTask:

@@ -1,15 +1,16 @@
 """Inception-V3 as the FID uses it (arXiv 1512.00567; TensorFlow's weights of 2015), for 2048 features.
 
 Weights come from a file that the user names, or through torch-fidelity. The file is TorchScript (the widespread FID
-archive: uint8 pictures in, `return_features=True`), which can hold any computation and has to be trusted like a
-program; or safetensors with the key names of torchvision (`Mixed_5b.branch1x1.conv.weight`, `.bn.running_mean`).
+archive: uint8 pictures in, `return_features=True`): nothing is unpickled from it, but it can hold any computation and
+has to be trusted like a program. Or it is safetensors with the key names of torchvision and pytorch-fid
+(`Mixed_5b.branch1x1.conv.weight`, `.bn.running_mean`). The network differs from torchvision's in its resizing, its
+average pools (padding does not count) and one maximum pool, so torchvision's own weights give no FID: they are refused.
 """
 
 from __future__ import annotations
 
-import hashlib
+import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import safetensors
@@ -47,6 +48,8 @@ def _max_pool(x: Tensor) -> Tensor:
 
 
 class MixedA(nn.Module):
+    """35 x 35: 1 x 1, 5 x 5 and two 3 x 3."""
+
     def __init__(self, fan_in: int, pooled: int) -> None:
         super().__init__()
         self.branch1x1 = Conv(fan_in, 64, 1)
@@ -62,6 +65,8 @@ class MixedA(nn.Module):
 
 
 class MixedB(nn.Module):
+    """35 x 35 to 17 x 17."""
+
     def __init__(self, fan_in: int) -> None:
         super().__init__()
         self.branch3x3 = Conv(fan_in, 384, 3, 2)
@@ -74,6 +79,8 @@ class MixedB(nn.Module):
 
 
 class MixedC(nn.Module):
+    """17 x 17: 7 x 7 as a row and a column."""
+
     def __init__(self, fan_in: int, c: int) -> None:
         super().__init__()
         row: dict[str, Any] = {"kernel": (1, 7), "padding": (0, 3)}
@@ -97,6 +104,8 @@ class MixedC(nn.Module):
 
 
 class MixedD(nn.Module):
+    """17 x 17 to 8 x 8."""
+
     def __init__(self, fan_in: int) -> None:
         super().__init__()
         self.branch3x3_1, self.branch3x3_2 = Conv(fan_in, 192, 1), Conv(192, 320, 3, 2)
@@ -109,6 +118,8 @@ class MixedD(nn.Module):
 
 
 class MixedE(nn.Module):
+    """8 x 8: branches that fork into a row and a column."""
+
     def __init__(self, fan_in: int, pool: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.pool = pool
@@ -129,7 +140,7 @@ class MixedE(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """uint8 pictures (n, 3, h, w) -> features (n, 2048) after the last pooling."""
+    """Pictures (n, 3, h, w), uint8, -> features (n, 2048) after the last pooling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +164,7 @@ class InceptionV3(nn.Module):
 
 
 def _resized(x: Tensor) -> Tensor:
-    """Bilinear to 299 pixels as TensorFlow 1 did it: the grid starts at the first pixel's corner."""
+    """Bilinear to 299 pixels as TensorFlow 1 did it: output pixel i lies at i * side / 299, without antialiasing."""
     n, _, h, w = x.shape
     if (h, w) == (RESOLUTION, RESOLUTION):
         return x
@@ -167,8 +178,14 @@ def from_state(state: Mapping[str, Tensor]) -> InceptionV3:
     """The network from weights named as torchvision names them; a classifier's head is ignored.
 
     Raises:
-        UserError: weights are missing or of the wrong shape.
+        UserError: weights are missing, of the wrong shape, or torchvision's, trained on ImageNet-1k.
     """
+    head = state.get("fc.weight")
+    if "AuxLogits.fc.weight" in state or (head is not None and len(head) == 1000):
+        raise UserError(
+            "these weights of Inception-V3 are torchvision's, which give no FID: name a file with the FID's own "
+            "(TensorFlow's of 2015, with 1008 classes or no head)"
+        )
     network = InceptionV3()
     wanted = {k for k in network.state_dict() if not k.endswith("num_batches_tracked")}
     missing = sorted(wanted - set(state))
@@ -181,37 +198,45 @@ def from_state(state: Mapping[str, Tensor]) -> InceptionV3:
     return network.eval().requires_grad_(False)
 
 
-def load(path: str | None, device: str) -> tuple[Callable[[Tensor], Tensor], str]:
-    """(uint8 pictures -> features (n, 2048), identity of the weights).
+def load(path: str | None, device: str) -> Callable[[Tensor], Tensor]:
+    """The function from pictures (n, 3, h, w), uint8, to features (n, 2048).
+
+    Args:
+        path: a file as in the head of this module; None for torch-fidelity, which downloads its weights once.
+        device: where to compute.
 
     Raises:
         UserError: no such weights, or no torch-fidelity that can be imported.
     """
     if path is None:
-        return _fidelity(device), "torch-fidelity inception-v3-compat"
-    data = Path(path).read_bytes()
-    identity = "inception " + hashlib.sha256(data).hexdigest()[:16]
-    if path.endswith(".safetensors"):
-        try:
-            return from_state(safetensors.torch.load(data)).to(device), identity
-        except safetensors.SafetensorError as error:
-            raise UserError(f"{path} cannot be read: {error}") from error
+        network = _fidelity(device)
+        return lambda images: network(images)[0]
     try:
-        script = torch.jit.load(path, map_location=device).eval()
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"{path} is neither safetensors nor TorchScript of Inception-V3") from error
-    return lambda images: script(images, return_features=True), identity
+        if path.endswith(".safetensors"):
+            return from_state(safetensors.torch.load_file(path)).to(device)
+        with warnings.catch_warnings():
+            # torch would have exports in place of TorchScript; the archive that everyone has is TorchScript.
+            warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+            script = torch.jit.load(path, map_location=device).eval()
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} cannot be read as safetensors ({error}): name a whole file") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path} is neither safetensors nor TorchScript of Inception-V3: name such a file") from error
+    return lambda images: script(images, return_features=True)
 
 
-def _fidelity(device: str) -> Callable[[Tensor], Tensor]:
+def _fidelity(device: str) -> nn.Module:
+    mend = "pip install 'ajest[fid]' with a torchvision that fits your torch, or name weights by inception=PATH"
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import (
-            FeatureExtractorInceptionV3,
-        )
-    except Exception as error:  # torchvision beside another torch raises RuntimeError
-        raise UserError(
-            f"torch-fidelity cannot be imported ({str(error).splitlines()[0]}): pip install "
-            "'ajest[fid]' with a torchvision that fits your torch, or name weights by inception=PATH (TorchScript or safetensors)"
-        ) from error
-    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).to(device).eval()
-    return lambda images: network(images)[0]
+        # torch.load in there reads with weights_only, torch's default.
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except Exception as error:  # torchvision beside another torch raises RuntimeError, not ImportError
+        raise UserError(f"FID needs torch-fidelity, which cannot be imported ({_line(error)}): {mend}") from error
+    try:
+        return FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).to(device).eval()
+    except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors
+        raise UserError(f"torch-fidelity cannot load Inception-V3 ({_line(error)}): {mend}") from error
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

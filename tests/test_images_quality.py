@@ -1,0 +1,291 @@
+"""Distances between sets of features: closed forms, invariants, and what is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ajest.errors import UserError
+from ajest.images import quality
+from ajest.images.extractors import Features
+from ajest.images.quality import Moments, consistency, frechet_distance, kid, moments, prdc, reference_features
+
+SEEDS = st.integers(0, 2**31)
+
+
+def normal(n: int, d: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return shift + scale * torch.randn(n, d, generator=generator, dtype=torch.float64)
+
+
+def mixed(n: int, d: int, seed: int) -> torch.Tensor:
+    """Features whose covariance is not diagonal."""
+    return normal(n, d, seed) @ normal(d, d, seed + 1) + normal(1, d, seed + 2)
+
+
+def rotation(d: int, seed: int) -> torch.Tensor:
+    return torch.linalg.qr(normal(d, d, seed)).Q
+
+
+def diagonal(mean: float, variances: list[float]) -> Moments:
+    v = torch.tensor(variances, dtype=torch.float64)
+    return Moments(torch.full_like(v, mean), torch.diag(v), 100)
+
+
+def test_moments_are_numpys():
+    x = mixed(50, 6, 0)
+    found = moments(x.float())
+    assert found.n == 50
+    assert found.mean.dtype == found.cov.dtype == torch.float64
+    np.testing.assert_allclose(found.mean, x.float().double().mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.cov, np.cov(x.float().double().numpy().T), rtol=1e-10)
+
+
+def test_frechet_of_diagonal_gaussians():
+    a, b = diagonal(0.0, [1.0, 4.0, 9.0]), diagonal(2.0, [4.0, 4.0, 0.25])
+    expected = 3 * 2.0**2 + (1 - 2) ** 2 + 0 + (3 - 0.5) ** 2
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-12)
+
+
+def test_frechet_of_commuting_gaussians():
+    q = rotation(7, 1)
+    values = [torch.linspace(0.1, 3, 7, dtype=torch.float64), torch.linspace(2, 0, 7, dtype=torch.float64)]
+    a, b = (Moments(torch.zeros(7, dtype=torch.float64), (q * v) @ q.T, 10) for v in values)
+    expected = (values[0].sqrt() - values[1].sqrt()).square().sum().item()
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-7)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_frechet_by_scipys_square_root(seed):
+    a, b = moments(mixed(200, 12, seed)), moments(mixed(200, 12, seed + 10))
+    root = scipy.linalg.sqrtm(a.cov.numpy() @ b.cov.numpy())
+    expected = float((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * np.trace(root).real)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_of_fewer_pictures_than_features():
+    # tr (A^1/2 B A^1/2)^1/2 is the nuclear norm of the product of the centred features, without any root of a matrix.
+    x, y = normal(20, 64, 1), normal(30, 64, 2, shift=0.3)
+    product = (x - x.mean(0)) @ (y - y.mean(0)).T / (19 * 29) ** 0.5
+    a, b = moments(x), moments(y)
+    nuclear = torch.linalg.svdvals(product).sum()
+    expected = float((a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * nuclear)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+
+
+@given(SEEDS, st.integers(3, 40), st.integers(2, 12))
+def test_frechet_is_a_distance_that_rotations_keep(seed, n, d):
+    a, b = mixed(n, d, seed), mixed(n + 3, d, seed + 7)
+    size = float(moments(a).cov.trace() + moments(b).cov.trace())
+    value = frechet_distance(moments(a), moments(b))
+    assert value >= 0
+    assert frechet_distance(moments(b), moments(a)) == pytest.approx(value, abs=1e-6 * size)
+    assert frechet_distance(moments(a), moments(a)) == pytest.approx(0, abs=1e-6 * size)
+    q = rotation(d, seed + 9)
+    assert frechet_distance(moments(a @ q), moments(b @ q)) == pytest.approx(value, abs=1e-6 * size)
+    assert frechet_distance(moments(a + 5), moments(a)) == pytest.approx(25 * d, abs=1e-6 * (size + 25 * d))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_an_error(bad):
+    x = normal(20, 4, 0)
+    x[3, 1] = bad
+    with pytest.raises(UserError, match="features of 1 of 20 pictures are not finite"):
+        moments(x)
+    with pytest.raises(UserError, match="not finite"):
+        kid(x, normal(20, 4, 1))
+    with pytest.raises(UserError, match="not finite"):
+        prdc(normal(20, 4, 1), x)
+    good = moments(normal(20, 4, 0))
+    with pytest.raises(UserError, match="not finite"):
+        frechet_distance(Moments(good.mean, good.cov * bad, 20), good)
+    with pytest.raises(UserError, match="not finite"):
+        frechet_distance(good, Moments(good.mean + bad, good.cov, 20))
+
+
+def test_sets_that_cannot_be_compared():
+    with pytest.raises(UserError, match="too few"):
+        moments(normal(1, 4, 0))
+    with pytest.raises(UserError, match="widths 4 and 5"):
+        frechet_distance(moments(normal(9, 4, 0)), moments(normal(9, 5, 0)))
+    with pytest.raises(UserError, match="widths 4 and 5"):
+        kid(normal(9, 4, 0), normal(9, 5, 0))
+    with pytest.raises(UserError, match="widths 4 and 5"):
+        prdc(normal(9, 4, 0), normal(9, 5, 0))
+    with pytest.raises(UserError, match="at least 6 pictures"):
+        prdc(normal(5, 4, 0), normal(9, 4, 0))
+    with pytest.raises(UserError, match="at least 1, not 0"):
+        prdc(normal(5, 4, 0), normal(9, 4, 0), k=0)
+
+
+def plain_kid(x: np.ndarray, y: np.ndarray) -> float:
+    """Pair by pair."""
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return float((a @ b / len(a) + 1) ** 3)
+
+    def own(s: np.ndarray) -> float:
+        return float(np.mean([kernel(a, b) for i, a in enumerate(s) for j, b in enumerate(s) if i != j]))
+
+    return own(x) + own(y) - 2 * float(np.mean([kernel(a, b) for a in x for b in y]))
+
+
+def test_kid_pair_by_pair_with_its_jackknife(monkeypatch):
+    monkeypatch.setattr(quality, "_ROWS", 4)  # several parts
+    x, y = mixed(11, 5, 0), mixed(9, 5, 3)
+    found = kid(x, y)
+    assert found.value == pytest.approx(plain_kid(x.numpy(), y.numpy()), rel=1e-10)
+    variance = 0.0
+    for s, estimate in ((x, lambda r: plain_kid(r, y.numpy())), (y, lambda r: plain_kid(x.numpy(), r))):
+        left = [estimate(np.delete(s.numpy(), i, 0)) for i in range(len(s))]
+        variance += (len(s) - 1) / len(s) * float(np.sum((left - np.mean(left)) ** 2))
+    assert (found.high - found.low) / 2 == pytest.approx(1.959964 * variance**0.5, rel=1e-8)
+    assert (found.high + found.low) / 2 == pytest.approx(found.value)
+    assert kid(y, x).value == pytest.approx(found.value, rel=1e-10)
+
+
+def test_kid_is_unbiased_and_its_interval_covers():
+    # The kernel's mean under Gaussians of equal covariance is known: E (x . y / d + 1)^3 with independent x, y.
+    d, shift, runs = 4, 0.5, 300
+    c = np.full(d, shift)
+
+    def mean_kernel(a: np.ndarray, b: np.ndarray) -> float:
+        # x . y has mean a . b and variance |a|^2 + |b|^2 + d; its third central moment is 6 a . b.
+        m, v = a @ b / d + 1, (a @ a + b @ b + d) / d**2
+        return m**3 + 3 * m * v + 6 * (a @ b) / d**3
+
+    zero = np.zeros(d)
+    for b, truth in ((zero, 0.0), (c, mean_kernel(zero, zero) + mean_kernel(c, c) - 2 * mean_kernel(zero, c))):
+        found = [kid(normal(40, d, 2 * i), normal(60, d, 2 * i + 1, shift=float(b[0]))) for i in range(runs)]
+        values = np.array([k.value for k in found])
+        assert abs(values.mean() - truth) < 4 * values.std() / runs**0.5
+        assert np.mean([k.low <= truth <= k.high for k in found]) > 0.9
+
+
+def test_prdc_of_equal_sets():
+    x = normal(200, 8, 0)
+    found = prdc(x, x, k=5)
+    assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
+    assert found.density == pytest.approx(6 / 5)  # each picture is in its own ball and, on average, in 5 others
+
+
+def test_prdc_of_sets_far_apart():
+    found = prdc(normal(50, 8, 0), normal(60, 8, 1, shift=100))
+    assert (found.precision, found.recall, found.density, found.coverage) == (0, 0, 0, 0)
+
+
+def test_prdc_by_hand():
+    real = torch.tensor([[0.0], [1.0], [3.0], [10.0]])  # distances to the nearest other: 1, 1, 2, 7
+    fake = torch.tensor([[0.5], [20.0]])  # 19.5 both
+    found = prdc(real, fake, k=1)
+    assert found.precision == 0.5  # 20 lies in no ball: 10 + 7 < 20
+    assert found.recall == 1.0
+    assert found.density == pytest.approx(2 / 2)  # 0.5 lies in the balls of 0 and 1; 20 in none
+    assert found.coverage == pytest.approx(2 / 4)  # of 0 and 1; 3 - 2 > 0.5, 10 - 7 > 0.5
+
+
+def test_prdc_tells_lost_kinds_from_bad_samples():
+    real = torch.cat([normal(150, 6, 0), normal(150, 6, 1, shift=20)])
+    half = prdc(real, normal(150, 6, 2))
+    assert half.precision > 0.7
+    assert half.recall < 0.55
+    assert half.coverage < 0.55
+    noisy = prdc(real, torch.cat([normal(150, 6, 3), normal(150, 6, 4, shift=-50)]))
+    assert noisy.precision < 0.55
+
+
+@given(SEEDS, st.integers(6, 40), st.integers(6, 40))
+def test_prdc_is_in_range_and_motions_keep_it(seed, n, m):
+    x, y = normal(n, 5, seed), normal(m, 5, seed + 1, shift=0.5)
+    found = prdc(x, y, k=3)
+    assert all(0 <= v <= 1 for v in (found.precision, found.recall, found.coverage))
+    assert found.density >= 0
+    moved = prdc(*(s @ rotation(5, seed + 2) + 30 for s in (x, y)), k=3)
+    assert moved == found
+    turned = prdc(y, x, k=3)
+    assert (turned.precision, turned.recall) == (found.recall, found.precision)
+
+
+def test_prdc_in_parts(monkeypatch):
+    x, y = normal(90, 5, 0), normal(70, 5, 1)
+    whole = prdc(x, y)
+    monkeypatch.setattr(quality, "_ROWS", 16)
+    assert prdc(x, y) == whole
+
+
+def test_consistency_looks_at_the_data_sets_classes_only():
+    logits = torch.zeros(3, 1000)
+    logits[:, 7] = 9  # no class of the data set
+    logits[0, 30] = logits[1, 30] = 2
+    logits[2, [10, 20, 30, 40, 50]] = torch.tensor([5.0, 4, 3, 2, 1])
+    indices = (10, 20, 30, 40, 50, 60)
+    assert consistency(logits, torch.tensor([2, 2, 0]), indices) == (1.0, 1.0)
+    assert consistency(logits, torch.tensor([2, 2, 4]), indices) == (pytest.approx(2 / 3), 1.0)
+    assert consistency(logits[2:], torch.tensor([5]), indices) == (0.0, 0.0)
+    assert consistency(logits[:1], torch.tensor([0]), (30, 40)) == (1.0, 1.0)  # fewer than five classes
+
+
+@dataclass
+class Counting:
+    """An extractor that counts its pictures; features are mean colours."""
+
+    identity: str = "counting 1"
+    name: str = "counting"
+    key: str = "fd_counting"
+    distance: str = "FD-Counting"
+    width: int = 3
+    seen: list[int] = field(default_factory=list)
+
+    def __call__(self, images: torch.Tensor) -> Features:
+        self.seen.append(len(images))
+        return Features(images.float().mean((2, 3)), None)
+
+
+def pictures(n: int, side: int = 8) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, 3, side, side), dtype=np.uint8)
+
+
+def test_reference_features_are_kept_by_content(tmp_path):
+    network, images = Counting(), pictures(70)
+    first = reference_features(images, "a", network, tmp_path)
+    assert network.seen == [16, 16, 16, 16, 6]
+    again = reference_features(images, "a", network, tmp_path)
+    assert len(network.seen) == 5
+    torch.testing.assert_close(again.features, first.features, rtol=0, atol=0)
+    assert again.logits is None
+    # Other content, another size, another number and other weights are other features.
+    reference_features(images, "b", network, tmp_path)
+    reference_features(pictures(70, 4), "a", network, tmp_path)
+    reference_features(images[:64], "a", network, tmp_path)
+    assert sum(network.seen) == 3 * 70 + 64
+    other = Counting(identity="counting 2")
+    reference_features(images, "a", other, tmp_path)
+    assert sum(other.seen) == 70
+
+
+@pytest.mark.parametrize("damage", ["truncated", "altered", "gone", "facts"])
+def test_damaged_reference_features_are_made_anew(tmp_path, damage):
+    network, images = Counting(), pictures(10)
+    first = reference_features(images, "a", network, tmp_path)
+    (tensors,) = tmp_path.rglob("*.safetensors")
+    (facts,) = tmp_path.rglob("*.json")
+    content = tensors.read_bytes()
+    if damage == "truncated":
+        tensors.write_bytes(content[:-5])
+    elif damage == "altered":
+        tensors.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "gone":
+        tensors.unlink()
+    else:
+        facts.write_text("{")
+    again = reference_features(images, "a", network, tmp_path)
+    torch.testing.assert_close(again.features, first.features, rtol=0, atol=0)
+    assert network.seen == [10, 10]
+    reference_features(images, "a", network, tmp_path)
+    assert network.seen == [10, 10]

@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import small_images, small_recipe
 
 from ajest import checkpoint
 from ajest.arms import ARMS, arms_named
@@ -16,6 +15,7 @@ from ajest.seeding import generator
 from ajest.selection.policies import policy, within
 from ajest.selection.scoring import Scores
 from ajest.training import LearningRate, Recipe, Tally, Trainer
+from conftest import small_images, small_recipe
 
 RECIPE = Recipe(super_batch=40, learning_rate=LearningRate(0.01, 0), ema_widths=(0.1,), not_finite="zero")
 
@@ -157,7 +157,9 @@ def test_gradients_that_are_not_finite_become_zero_or_stop_the_run():
             continue
         t._update(bad)
         assert all(p.isfinite().all() for p in t.network.parameters())
-        assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(weights, t.network.unet.dec.parameters(), strict=True))
+        assert all(
+            torch.allclose(a, b, atol=1e-3) for a, b in zip(weights, t.network.unet.dec.parameters(), strict=True)
+        )
 
 
 def test_training_learns():

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
@@ -22,22 +20,9 @@ from ajest.tasks import TreeTask
 from ajest.training import Recipe, Trainer
 from ajest.tree.network import EnergyMLP
 from straightforward import PlainTree, dense_jest, keep_graph_step, plain_step
+from timing import timed
 
 SUPER_BATCH, KEPT = 4096, 819
-
-
-def timed(contestants: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
-    """Median seconds of each, timed in turns after two warm-up rounds."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(rounds + 2):
-        for name, work in contestants.items():
-            start = time.perf_counter()
-            work()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if turn >= 2:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(t) for name, t in times.items()}
 
 
 def steps(device: str, rounds: int) -> list[tuple[str, str, str, str]]:

@@ -34,6 +34,7 @@ def bench(
     keep: float | None = None,
     iterations: int | None = None,
     extractors: tuple[str, ...] = (),
+    classes: str = "",
     flip: bool = False,
     skip_bad: bool = False,
     workers: int | None = None,
@@ -61,6 +62,8 @@ def bench(
         iterations: steps of every run (on images of the baseline; the others get as much time), in place of the
             preset's.
         extractors: feature networks that pictures are judged by, each NAME or NAME=PATH: lite0, inception, dinov2.
+        classes: learn these alone: names or keys with commas between them, or how many; "all" for all. Without it
+            cpu-mini learns ten, the others all.
         flip: mirror every second picture.
         skip_bad: go on without pictures that cannot be read.
         workers: runs at the same time; without it one for each core.
@@ -71,7 +74,7 @@ def bench(
     from .bench.report import write_report
 
     preset = preset or ("quick" if task == "tree" else "cpu-mini")
-    config, named = _preset(task, preset, data, validation, extractors, flip, skip_bad)
+    config, named = _preset(task, preset, data, validation, extractors, classes, flip, skip_bad)
     names = tuple(a.name for a in config.arms) if arms is None else arms
     config = replace(
         config,
@@ -98,6 +101,7 @@ def train(
     super_batch: int | None = None,
     keep: float | None = None,
     guide: Path | None = None,
+    classes: str = "",
     flip: bool = False,
     skip_bad: bool = False,
     device: Device = "auto",
@@ -121,6 +125,7 @@ def train(
         super_batch: examples drawn for a step, in place of the preset's.
         keep: keep fraction, for arms that keep a part.
         guide: run whose latest snapshot is the reference, for arms that need one: the guide, or any other run.
+        classes: learn these alone, see `ajest bench --help`.
         flip: mirror every second picture.
         skip_bad: go on without pictures that cannot be read.
         device: where to compute.
@@ -131,7 +136,7 @@ def train(
     from .training import Trainer
 
     preset = preset or ("paper" if task == "tree" else "cpu-mini")
-    plan, named = _preset(task, preset, data, validation, (), flip, skip_bad)
+    plan, named = _preset(task, preset, data, validation, (), classes, flip, skip_bad)
     (chosen,) = named((arm,), keep)
     relative = None if guide is None else os.path.relpath(guide, out)
     model = plan.guide() if network == "guide" else plan.run(chosen, seed)
@@ -157,6 +162,7 @@ def _preset(
     data: tuple[str, ...],
     validation: tuple[str, ...],
     extractors: tuple[str, ...],
+    classes: str,
     flip: bool,
     skip_bad: bool,
 ) -> tuple[BenchConfig, Callable[[tuple[str, ...], float | None], tuple[Arm, ...]]]:
@@ -167,18 +173,28 @@ def _preset(
     if preset not in PRESETS[task]:
         raise unknown(f"preset of {task}", preset, PRESETS[task])
     if task == "tree":
-        if data or validation or extractors or flip:
+        if data or validation or extractors or classes or flip:
             raise UserError("the tree makes its own examples: --data and what belongs to it are for images")
         return TREE[preset](), arms_named
     from .images.task import image_task
 
     settings: dict[str, Any] = IMAGES[preset].settings() | {"flip": flip}
+    settings["classes"] = _classes(classes, IMAGES[preset].classes)
     if extractors:
         settings["extractors"] = extractors
     made = image_task(
         data or ("shapes",), _held_out(data, validation), skip_bad=skip_bad, complain=complain, **settings
     )
     return IMAGES[preset].bench(made), IMAGES[preset].arms
+
+
+def _classes(text: str, usual: int | None) -> int | tuple[str, ...] | None:
+    """Which classes to learn: a number of them, some, or None for all."""
+    if not text:
+        return usual
+    if text == "all" or text.isdigit():
+        return int(text) if text.isdigit() else None
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _held_out(data: tuple[str, ...], validation: tuple[str, ...]) -> tuple[str, ...]:

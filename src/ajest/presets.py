@@ -68,6 +68,7 @@ class ImageDials:
         ema_widths: the first is the one reported.
         precision, compile: see `ImageTask`.
         references: real pictures that samples are compared with.
+        classes: how many to learn, spread over the data set's; None for all.
     """
 
     learner: Architecture
@@ -92,6 +93,7 @@ class ImageDials:
     precision: Precision = "bfloat16"
     compile: bool = False
     references: int = 5000
+    classes: int | None = None
 
     def settings(self) -> dict[str, object]:
         """Fields of `ImageTask` that do not come from the data."""

@@ -233,10 +233,7 @@ class ImageTask:
             UserError: an unknown class, or a set without classes.
         """
         check(bool(self.classes), f"this data set has no classes, so there is no {name!r}")
-        known = {**{n.lower(): i for i, n in enumerate(self.names)}, **{k: i for i, k in enumerate(self.classes)}}
-        if name.lower() not in known:
-            raise unknown("class", name, known)
-        return known[name.lower()]
+        return _number(name, self.classes, self.names)
 
     def _drawn_class(self, seed: int) -> int:
         if not self.classes:
@@ -307,7 +304,7 @@ class ImageTask:
 
     def _pictures(self, split: Literal["train", "val"]) -> ImageSet:
         spec, digest = (self.data, self.digest) if split == "train" else (self.validation, self.validation_digest)
-        found = _opened(spec, self.resolution, split, self.classes if split == "val" else ())
+        found = _opened(spec, self.resolution, split, self.classes)
         if found.digest != digest:
             raise UserError(f"{' '.join(spec)} holds other pictures than this run was made with: name the old data set")
         return found
@@ -317,6 +314,7 @@ def image_task(
     data: tuple[str, ...],
     validation: tuple[str, ...] = (),
     resolution: int = 64,
+    classes: int | tuple[str, ...] | None = None,
     skip_bad: bool = False,
     complain: Callable[[str], None] = print,
     **settings: object,
@@ -327,6 +325,7 @@ def image_task(
         data: training pictures, as `open_images` reads them.
         validation: held-out pictures of the same classes.
         resolution: height and width to bring pictures to.
+        classes: learn these alone, named or keyed; or so many, spread over the list of classes; None learns all.
         skip_bad: go on without files that cannot be read.
         complain: told about those.
         settings: other fields of `ImageTask`.
@@ -335,6 +334,7 @@ def image_task(
         UserError: the data cannot be read; too few pictures.
     """
     train = open_images(data, resolution, "train", skip_bad, complain=complain)
+    train = train.only(_chosen(train, classes))
     references = min(int(str(settings.pop("references", 5000))), len(train) // 2)
     check(
         references >= 64,
@@ -342,7 +342,7 @@ def image_task(
     )
     held_out = open_images(validation, resolution, "val", skip_bad, complain=complain) if validation else None
     if held_out is not None:
-        held_out = held_out.relabelled(train.classes)
+        held_out = held_out.only(train.classes)
     return ImageTask(
         data=tuple(_absolute(s) for s in data),
         validation=tuple(_absolute(s) for s in validation),
@@ -357,6 +357,29 @@ def image_task(
     )
 
 
+def _chosen(pictures: ImageSet, wanted: int | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The keys of classes asked for by number or name."""
+    known = pictures.classes
+    if wanted is None or not known or (isinstance(wanted, int) and wanted >= len(known)):
+        return known
+    if isinstance(wanted, int):
+        check(wanted >= 1, f"at least one class must be learned, not {wanted}")
+        return tuple(known[i * len(known) // wanted] for i in range(wanted))
+    return tuple(sorted({known[_number(name, known, pictures.names)] for name in wanted}))
+
+
+def _number(name: str, keys: tuple[str, ...], names: tuple[str, ...]) -> int:
+    """The number of a class by its key or its name.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    known = {**{n.lower(): i for i, n in enumerate(names)}, **{k.lower(): i for i, k in enumerate(keys)}}
+    if name.lower() not in known:
+        raise unknown("class", name, known)
+    return known[name.lower()]
+
+
 def _absolute(spec: str) -> str:
     """A path from anywhere; what is no path stays as it is."""
     return str(Path(spec).resolve()) if Path(spec).exists() else spec
@@ -367,8 +390,7 @@ def _opened(
     spec: tuple[str, ...], resolution: int, split: Literal["train", "val"], classes: tuple[str, ...]
 ) -> ImageSet:
     # A data set with bad files was opened with the user's consent before: the digest tells whether it is the same.
-    found = open_images(spec, resolution, split, skip_bad=True, complain=lambda _: None)
-    return found.relabelled(classes) if classes else found
+    return open_images(spec, resolution, split, skip_bad=True, complain=lambda _: None).only(classes)
 
 
 def _balanced(labels: np.ndarray | None, size: int, count: int) -> np.ndarray:

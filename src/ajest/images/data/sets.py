@@ -51,6 +51,24 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def only(self, classes: tuple[str, ...]) -> ImageSet:
+        """The pictures of some classes alone, labelled by numbers into these.
+
+        Raises:
+            UserError: none of the pictures has such a class.
+        """
+        if classes == self.classes or self.labels is None:
+            return self
+        here = tuple(c for c in self.classes if c in classes)
+        if not here:
+            raise UserError(f"no picture has one of the classes {_some(classes)}")
+        rows = np.flatnonzero(np.isin(self.labels, [self.classes.index(c) for c in here]))
+        numbers = np.array([here.index(c) if c in here else -1 for c in self.classes])
+        names = tuple(n for n, c in zip(self.names, self.classes, strict=True) if c in here)
+        digest = hashlib.blake2b(json.dumps([self.digest, here]).encode(), digest_size=16).hexdigest()
+        found = ImageSet(self.images[rows], numbers[self.labels[rows]], here, names, self.ids[rows], digest)
+        return found.relabelled(classes)
+
     def relabelled(self, classes: tuple[str, ...]) -> ImageSet:
         """With labels as numbers into these classes, as for validation pictures of another set's classes.
 

@@ -1,0 +1,192 @@
+"""Speed on pictures: every figure beside its yardstick, timed in turns within one run.
+
+    python benchmarks/images.py [--device cuda] [--rounds 7] > table.md
+
+Medians over rounds; a round times every contestant once, so a machine's drift hits all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from ajest import autoguide, per_example_loss, sample, score, sigma_schedule
+from ajest.arms import arms_named
+from ajest.bench.grid import settle
+from ajest.denoising import objective
+from ajest.images.architecture import SIZES, Architecture
+from ajest.images.extractors import extract, extractor
+from ajest.images.task import ImageTask, image_task
+from ajest.presets import CPU_MINI
+from ajest.selection.scoring import Scores
+from ajest.training import LearningRate, Recipe, Trainer
+from timing import matrix_product, timed
+
+Row = tuple[str, str, str, str]
+
+
+def architecture(channels: int) -> Architecture:
+    """Configuration G at this width."""
+    return replace(SIZES["xxs"], channels=channels)
+
+
+def gradients(device: str, rounds: int) -> list[Row]:
+    """Forward and backward of U-Nets of several widths against the rate of a large float32 matrix product."""
+    product, operations = matrix_product(torch.float32, device, 2048)
+    rows = []
+    for channels, wanted in ((16, 0.35), (32, 0.60), (64, 0.60)):
+        for precision in ("float32", "bfloat16"):
+            network = architecture(channels).denoiser(64, 200, precision=precision).to(device).train()  # type: ignore[arg-type]
+            n = 8
+            x, sigma = torch.randn(n, 3, 64, 64, device=device), torch.rand(n, device=device) + 0.1
+            label = torch.arange(n, device=device)
+
+            def work(network=network, x=x, sigma=sigma, label=label) -> None:
+                network(x, sigma, label).square().mean().backward()
+
+            t = timed({"ours": work, "product": product}, rounds, device)
+            rate, top = 3 * n * network.flops() / t["ours"], operations / t["product"]
+            bar = f" (wanted: {wanted})" if precision == "float32" else ""
+            rows.append((
+                f"forward and backward, {channels} channels, {precision}; the rate of a float32 matrix product",
+                f"{t['ours'] / n * 1e3:.1f} ms an image, {rate / 1e9:.0f} GFLOP/s", f"{top / 1e9:.0f} GFLOP/s",
+                f"{rate / top:.2f} of that rate{bar}",
+            ))  # fmt: skip
+    return rows
+
+
+def trainers(task: ImageTask, recipe: Recipe, device: str) -> dict[str, Trainer]:
+    """A trainer of each of two arms, and of the arm that is to keep the whole graph."""
+    guide = task.network("guide", 1).to(device).eval().requires_grad_(False)
+    found = {}
+    for name in ("baseline", "ajest", "plain"):
+        (arm,) = arms_named(("ajest" if name == "plain" else name,), chunks=6)
+        learner = task.network("learner", 0).to(device)
+        found[name] = Trainer(task.source(device), learner, recipe, arm, 0, guide)
+    return found
+
+
+def whole_graph(trainer: Trainer) -> Callable[[], None]:
+    """A selecting step as it is first written down: one forward with a graph, the chosen losses indexed out of it."""
+    learner, guide = trainer.network, trainer._reference
+    assert guide is not None
+
+    def work() -> None:
+        batch = trainer.source.draw(trainer.recipe.super_batch, torch.Generator().manual_seed(0))
+        losses = per_example_loss(learner(batch.x, batch.sigma, batch.label), batch)
+        scores = Scores(losses.detach(), score(guide, batch))
+        kept = trainer._choose(scores, trainer._kept, torch.Generator(batch.x.device).manual_seed(0))
+        objective(losses[kept], batch[kept], learner).mean().backward()
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad()
+        trainer.ema.update(1_000_000)
+
+    return work
+
+
+def steps(device: str, rounds: int) -> list[Row]:
+    """An AJEST step against a uniform step on the same super-batch, the guide of a quarter of the learner's FLOPs."""
+    rows = []
+    for channels, precision in ((32, "float32"), (32, "bfloat16"), (64, "bfloat16")):
+        settings = CPU_MINI.settings() | {"precision": precision}
+        settings |= {"learner": architecture(channels), "guide": architecture(channels // 2)}
+        task = image_task(("shapes:512",), **settings)  # type: ignore[arg-type]
+        made = trainers(task, Recipe(32, LearningRate(0.01, 0), ema_widths=(0.1,), micro_batch=None), device)
+        share = task.network("guide", 0).flops() / task.network("learner", 0).flops()
+        work = {"uniform": made["baseline"].step, "ajest": made["ajest"].step, "plain": whole_graph(made["plain"])}
+        t = timed(work, rounds, device)
+        name = f"{channels} channels, {precision}, guide of {share:.2f} of the FLOPs, keep 0.2 of 32"
+        rows.append((
+            f"AJEST step, {name}; a uniform step", f"{t['ajest'] * 1e3:.0f} ms", f"{t['uniform'] * 1e3:.0f} ms",
+            f"{t['ajest'] / t['uniform']:.2f} (wanted: at most 0.65; by operations alone {0.2 + (1 + share) / 3:.2f})",
+        ))  # fmt: skip
+        rows.append((
+            f"the same with the graph of the whole super-batch, {name}; a uniform step", f"{t['plain'] * 1e3:.0f} ms",
+            f"{t['uniform'] * 1e3:.0f} ms", f"{t['plain'] / t['uniform']:.2f}",
+        ))  # fmt: skip
+    return rows
+
+
+def loading(device: str, rounds: int) -> list[Row]:
+    """What a step of the smallest preset waits for its pictures."""
+    task = image_task(("shapes:4096",), **CPU_MINI.settings())  # type: ignore[arg-type]
+    trainer = trainers(task, CPU_MINI.bench(task).recipe, device)["baseline"]
+    taken = [trainer.step().seconds for _ in range(rounds + 2)][2:]
+    draw, whole = sorted(s["draw"] for s in taken)[rounds // 2], sorted(sum(s.values()) for s in taken)[rounds // 2]
+    return [("drawing and noising in a uniform step of `cpu-mini`; the step", f"{draw * 1e3:.1f} ms",
+             f"{whole * 1e3:.0f} ms", f"{draw / whole:.2%} idle (wanted: under 2 %)")]  # fmt: skip
+
+
+def judging(device: str) -> list[Row]:
+    """2,000 pictures through the default feature network."""
+    images, network = torch.randint(256, (2000, 3, 64, 64), dtype=torch.uint8), extractor("lite0", device)
+    extract(images[:64], network)
+    t = timed({"lite0": lambda: extract(images, network)}, 1, device)["lite0"]
+    return [("2,000 pictures through FD-Lite0", f"{t:.1f} s", "", f"{2000 / t:.0f} images/s (wanted: within 60 s)")]
+
+
+def sampling(device: str, rounds: int) -> list[Row]:
+    """Guided sampling of the smallest preset's networks."""
+    task = image_task(("shapes:512",), **CPU_MINI.settings())  # type: ignore[arg-type]
+    nets = [task.network(role, 0).to(device).eval() for role in ("learner", "guide")]  # type: ignore[arg-type]
+    n = 32 if device == "cpu" else 512
+    x, label = 80 * torch.randn(n, 3, 64, 64, device=device), torch.arange(n, device=device) % len(task.classes)
+    guided, sigmas = autoguide(*nets, 2.2), sigma_schedule(32)
+    t = timed({"ours": lambda: sample(guided, x, sigmas, label)}, max(1, rounds // 4), device)["ours"]
+    return [
+        ("guided sampling, 32 Heun steps, networks of `cpu-mini`", f"{t:.1f} s for {n}", "", f"{n / t:.2f} images/s")
+    ]
+
+
+def large(device: str, rounds: int) -> list[Row]:
+    """XXS and XS training in bf16 with compile against the card's dense bf16 rate (CUDA)."""
+    product, operations = matrix_product(torch.bfloat16, device, 8192)
+    rows = []
+    for name, n in (("xxs", 256), ("xs", 128)):
+        settings = {"learner": SIZES[name], "guide": replace(SIZES[name], channels=SIZES[name].channels // 2)}
+        task = image_task(("shapes:4096",), precision="bfloat16", compile=True, **settings)  # type: ignore[arg-type]
+        recipe = Recipe(n, LearningRate(0.01, 0), ema_widths=(0.1, 0.05), not_finite="zero")
+        made = trainers(task, recipe, device)
+        torch.cuda.reset_peak_memory_stats()
+        t = timed({"uniform": made["baseline"].step, "ajest": made["ajest"].step, "product": product}, rounds, device)
+        memory = torch.cuda.max_memory_allocated() / 2**30
+        flops = task.network("learner", 0).flops()
+        rate, top = 3 * n * flops / t["uniform"], operations / t["product"]
+        phases = made["ajest"].step().seconds
+        shares = ", ".join(f"{k} {v / sum(phases.values()):.0%}" for k, v in phases.items())
+        rows.append((
+            f"training {name}, {n} images a step, bf16, compiled; the rate of a dense bf16 matrix product",
+            f"{n / t['uniform']:,.0f} images/s, {rate / 1e12:.0f} TFLOP/s, peak {memory:.1f} GiB",
+            f"{top / 1e12:.0f} TFLOP/s", f"{rate / top:.2f} of that rate (wanted: 0.40)",
+        ))  # fmt: skip
+        rows.append((f"AJEST step, {name}; a uniform step", f"{t['ajest'] * 1e3:.0f} ms: {shares}",
+                     f"{t['uniform'] * 1e3:.0f} ms", f"{t['ajest'] / t['uniform']:.2f}"))  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    settle()
+    rows = gradients(options.device, options.rounds) + steps(options.device, options.rounds)
+    rows += loading(options.device, options.rounds) + judging(options.device)
+    rows += sampling(options.device, options.rounds)
+    if options.device == "cuda":
+        rows += large(options.device, options.rounds)
+    card = f", {torch.cuda.get_device_name()}" if options.device == "cuda" else ""
+    machine = f"{os.cpu_count()} cores, {platform.machine()}{card}"
+    print(f"{machine}; Python {platform.python_version()}, torch {torch.__version__}\n")
+    print("| what; yardstick | ours | yardstick | ratio |\n|---|---|---|---|")
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+if __name__ == "__main__":
+    main()

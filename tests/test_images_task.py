@@ -1,0 +1,247 @@
+import csv
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_images
+from PIL import Image
+
+from ajest import checkpoint
+from ajest.arms import arms_named
+from ajest.bench.evaluation import curve_points, evaluate_snapshot
+from ajest.bench.figures import heatmap
+from ajest.bench.grid import run_bench
+from ajest.bench.plan import BenchConfig, run_folder
+from ajest.bench.report import write_report
+from ajest.bench.verdict import verdict
+from ajest.cli_runs import numbers
+from ajest.config import differences, from_json, to_json
+from ajest.errors import UserError
+from ajest.images import figures
+from ajest.images.metrics import metrics_of
+from ajest.images.task import _balanced, image_task
+from ajest.presets import IMAGES
+from ajest.runs import RunConfig, read_config
+from ajest.tasks import AnyTask
+from ajest.training import LearningRate, Recipe
+
+
+def small_bench(**changes):
+    config = BenchConfig(
+        task=small_images(),
+        recipe=Recipe(32, LearningRate(0.02, 0), ema_widths=(0.1, 0.05), micro_batch=16, not_finite="zero"),
+        arms=arms_named(("baseline", "early-ajest", "ajest", "random"), chunks=3),
+        seeds=(0, 1),
+        iterations=32,
+        guide_iterations=8,
+        end="time",
+        weight=2.0,
+        n_final=256,
+        n_curve=256,
+        curve=(0.5, 1.0),
+        calibration_rounds=3,
+    )
+    return replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images") / "bench"
+    run_bench(root, small_bench(), workers=1)
+    return root, write_report(root)
+
+
+def test_runs_end_at_equal_time_and_are_read_there(done):
+    root, results = done
+    config, whole = results.config, results.config.time(results.costs)
+    assert whole == pytest.approx(32 * sum(results.costs["uniform"].values()))
+    assert list(config.readings) == ["calibrated", "samples", "seconds"]
+    assert results.budgets["calibrated"] == pytest.approx(whole)
+    for (arm, seed), run in results.runs.items():
+        assert run.state == "done"
+        clock = run.ledger[-1]["clocks"]["calibrated"]
+        step = max(sum(results.costs[k].values()) for a in config.arms if a.name == arm for k in a.kinds())
+        assert whole * (1 - 1e-9) <= clock < whole + step * (1 + 1e-9)
+        folder = run_folder(root, arm, seed)
+        assert run.curve == curve_points(folder, config, results.costs)
+        assert run.curve[-1] == run.step
+    assert all(results.runs["baseline", s].step == 32 for s in (0, 1))
+    assert results.runs["random", 0].step > 32
+    fewest = min(r.ledger[-1]["trained"] for r in results.runs.values())
+    assert 0.8 * fewest <= results.budgets["samples"] <= fewest
+    for arm in results.arms:
+        for metric, weight in results.columns():
+            for reading in ("calibrated", "samples"):
+                assert len(results.cell(reading, arm, metric.name, weight).values) == 2, (arm, metric.name)
+
+
+def test_the_report_of_a_bench_on_pictures(done):
+    root, results = done
+    page = (root / "report.html").read_text()
+    said = " ".join(verdict(results))
+    assert "FD-Lite0" in said
+    assert "from 2 seeds" in said
+    assert "Only 2 seeds stand behind this" in said
+    assert "Autoguidance with weight 2, on baseline after the whole run" in said
+    for text in ("256 pictures of 16 x 16, 10 classes", "unguided, and below it guided", "along training",
+                 "kept ones of highest score", "Paths of the sampler"):  # fmt: skip
+        assert text in page, text
+    assert "exact target" not in page
+    assert "tree" not in page
+    assert math.isfinite(results.floors[256]["fd_lite0"])
+    markdown = (root / "results.md").read_text()
+    assert "of baseline, and for the others as much time" in markdown
+    headlines = [(m.name, w) for m, w in results.headlines()]
+    assert headlines == [("fd_lite0", 1.0), ("fd_lite0", 2.0)]
+
+
+def test_evaluations_judge_every_metric_and_are_not_repeated(done):
+    root, results = done
+    run = run_folder(root, "baseline", 0)
+    lines = evaluate_snapshot(run, 32, (1.0, 2.0), 64, root, root / "guide", 0.05)
+    names = {m.name for m in read_config(run).task.metrics}
+    assert names <= set(lines[0]["metrics"])
+    assert names - {"loss"} <= set(lines[1]["metrics"])
+    assert "loss" not in lines[1]["metrics"]
+    assert lines[0]["metrics"]["kid_low"] < lines[0]["metrics"]["kid"] < lines[0]["metrics"]["kid_high"]
+    before = (run / "metrics.jsonl").read_text()
+    assert evaluate_snapshot(run, 32, (1.0, 2.0), 64, root, root / "guide", 0.05) == lines
+    assert (run / "metrics.jsonl").read_text() == before
+    reconstructed = evaluate_snapshot(run, 32, (1.0,), 64, root, None, 0.08)
+    assert reconstructed[0]["metrics"]["loss"] == pytest.approx(lines[0]["metrics"]["loss"], rel=0.3)
+
+
+def test_arms_share_noise_classes_and_pictures(done):
+    root, results = done
+    firsts = []
+    for arm in results.arms:
+        steps = checkpoint.stems(run_folder(root, arm, 0) / "selection", "step")
+        if arm in ("ajest", "early-ajest"):
+            firsts.append(checkpoint.load(steps[1]).tensors)
+    assert torch.equal(firsts[0]["x"], firsts[1]["x"])
+    assert firsts[0]["target"].shape == firsts[0]["x"].shape
+    task = results.config.task
+    assert torch.equal(task.start(8, 3), task.start(20, 3)[:8])
+    assert not torch.equal(task.start(8, 3), task.start(8, 4))
+    assert task.labels(12).tolist() == [*range(10), 0, 1]
+
+
+def test_configs_of_both_tasks_come_back_from_json(done):
+    root, results = done
+    run = read_config(run_folder(root, "ajest", 0))
+    assert from_json(RunConfig, json.loads(json.dumps(to_json(run))), "x") == run
+    assert isinstance(run.task, type(results.config.task))
+    moved = replace(run, task=replace(run.task, data=("/elsewhere",)))
+    assert differences(run, moved) == []
+    value = to_json(run)
+    value["task"]["name"] = "sculptures"
+    with pytest.raises(UserError, match="tree, images"):
+        from_json(RunConfig, value, "x")
+    assert {t.name for t in AnyTask.__args__} == {"tree", "images"}
+
+
+def test_other_pictures_than_a_run_was_made_with_are_refused():
+    task = replace(small_images(), data=("shapes:250",))
+    with pytest.raises(UserError, match="other pictures than this run was made with"):
+        task.source("cpu")
+
+
+def test_a_part_of_the_classes_can_be_learned():
+    few = image_task(("shapes:1000",), ("shapes:100",), 16, classes=3, references=64)
+    assert few.classes == ("circle", "heart", "ring")
+    assert few.size == 300
+    pictures = few._pictures("train")
+    assert sorted(set(pictures.labels.tolist())) == [0, 1, 2]
+    assert few._pictures("val").classes == few.classes
+    named = image_task(("shapes:1000",), (), 16, classes=("Star", "moon"), references=64)
+    assert named.classes == ("moon", "star")
+    batch = named.source("cpu").draw(40, torch.Generator().manual_seed(0))
+    assert set(batch.label.tolist()) == {0, 1}
+    with pytest.raises(UserError, match="did you mean 'star'"):
+        image_task(("shapes:1000",), (), 16, classes=("stra",))
+    with pytest.raises(UserError, match="too few"):
+        image_task(("shapes:1000",), (), 16, classes=1)
+
+
+def test_samples_of_a_seed_and_class_do_not_depend_on_what_else_is_asked_for(tmp_path):
+    task = small_images()
+    network = task.network("learner", 0).eval()
+    network.unet.out_gain.data.fill_(0.5)
+    one = task.write_samples(network, tmp_path / "one", seeds=(3,), classes=("star",))
+    many = task.write_samples(network, tmp_path / "many", seeds=(1, 3), classes=("heart", "star"))
+    assert [p.name for p in one] == ["star-seed0003.png", "sheet.png"]
+    assert [p.name for p in many] == [f"{c}-seed000{s}.png" for c in ("heart", "star") for s in (1, 3)] + ["sheet.png"]
+    a, b = (np.asarray(Image.open(p)) for p in (one[0], many[3]))
+    assert np.abs(a.astype(int) - b).max() <= 1
+    assert Image.open(many[-1]).size == (2 * 19 - 3, 2 * 19 - 3)
+    free = task.write_samples(network, tmp_path / "free", n=5)
+    assert len(free) == 6
+    with pytest.raises(UserError, match="did you mean 'heart'"):
+        task.write_samples(network, tmp_path, classes=("haert",))
+
+
+def test_seeds_are_numbers_and_ranges():
+    assert numbers("0-3, 7") == (0, 1, 2, 3, 7)
+    assert numbers("") == ()
+    for bad in ("x", "3-", "1.5"):
+        with pytest.raises(UserError, match="0-31,40"):
+            numbers(bad)
+
+
+def test_metrics_name_what_they_are():
+    names = [m.label for m in metrics_of(("lite0", "inception=x.pt", "dinov2"), True)]
+    assert names[:3] == ["FD-Lite0", "FID", "FD-DINOv2"]
+    assert [m.name for m in metrics_of(("lite0",), False)].count("top1") == 0
+    headlines = [m.label for m in metrics_of(("dinov2", "lite0"), True) if m.headline != "no"]
+    assert headlines == ["FD-DINOv2"]
+
+
+def test_real_pictures_are_chosen_from_all_classes_alike():
+    labels = np.array([0] * 50 + [1] * 5 + [2] * 20)
+    chosen = labels[_balanced(labels, 75, 30)]
+    assert np.bincount(chosen).tolist() == [13, 5, 12]
+    assert _balanced(None, 10, 4).tolist() == [0, 3, 6, 9]
+    assert len(_balanced(labels, 75, 1000)) == 75
+
+
+def test_presets_of_images_are_whole_benches():
+    for name, dials in IMAGES.items():
+        settings = {k: v for k, v in dials.settings().items() if k not in ("references",)}
+        config = dials.bench(image_task(("shapes:256",), **settings))
+        assert config.end == "time"
+        assert len(config.arms) >= 4
+        assert from_json(BenchConfig, json.loads(json.dumps(to_json(config))), name) == config
+    paper = IMAGES["paper"]
+    arm = next(a for a in paper.arms() if a.name == "ajest")
+    assert (arm.keep, arm.chunks, arm.within) == (0.2, 8, 128)
+    assert (paper.rate, paper.guide_rate, paper.guide_iterations) == (0.012, 0.017, 5159)
+    assert (paper.super_batch, paper.decay, paper.rampup, paper.weight) == (2048, 5463, 780_000, 2.2)
+
+
+def test_heatmaps_frame_the_best_cell():
+    metric = metrics_of(("lite0",), False)[0]
+    figure = heatmap([[3.0, 2.0], [math.nan, 4.0]], [1.0, 2.2], [0.05, 0.1], metric)
+    (frame,) = figure.axes[0].patches
+    assert (frame.get_x(), frame.get_y()) == (0.5, -0.5)
+
+
+def test_paths_are_shown_with_the_contrast_of_pictures():
+    sigmas = [80.0, 1.0, 0.0]
+    paths = torch.stack([80 * torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.rand(2, 3, 8, 8)], 1)
+    assert figures.trajectories(paths, sigmas, 0.5) is not None
+
+
+def test_tallies_are_exported_with_stable_ids(done, tmp_path):
+    from ajest.cli_data import kept
+
+    root, results = done
+    kept(run_folder(root, "ajest", 0), tmp_path / "kept.csv")
+    with (tmp_path / "kept.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["id"] for r in rows] == results.config.task.example_names()
+    last = results.runs["ajest", 0].ledger[-1]
+    assert sum(int(r["drawn"]) for r in rows) == last["drawn"]
+    assert sum(int(r["trained"]) for r in rows) == last["trained"]

@@ -104,7 +104,7 @@ def test_low_precision_stays_near_and_answers_in_float32(precision):
 
 
 def test_unconditional_networks_and_patches():
-    x, sigma, label = batch()
+    x, sigma, _ = batch()
     assert Architecture(channels=8, multipliers=(1, 2), blocks=1, patch=2).denoiser(16, 0)(x, sigma).shape == x.shape
     with pytest.raises(ValueError, match="conditional"):
         TINY.denoiser(16, 5)(x, sigma)

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import small_images
 from PIL import Image
 
 from ajest import checkpoint
@@ -27,6 +26,7 @@ from ajest.presets import IMAGES
 from ajest.runs import RunConfig, read_config
 from ajest.tasks import AnyTask
 from ajest.training import LearningRate, Recipe
+from conftest import small_images
 
 
 def small_bench(**changes):
@@ -99,7 +99,7 @@ def test_the_report_of_a_bench_on_pictures(done):
 
 
 def test_evaluations_judge_every_metric_and_are_not_repeated(done):
-    root, results = done
+    root, _ = done
     run = run_folder(root, "baseline", 0)
     lines = evaluate_snapshot(run, 32, (1.0, 2.0), 64, root, root / "guide", 0.05)
     names = {m.name for m in read_config(run).task.metrics}

@@ -62,7 +62,7 @@ class ImageDials:
         chunks, within: of JEST arms.
         seeds: of the runs.
         n_final, n_curve: samples, see `BenchConfig`.
-        sampler_steps: of Heun's method.
+        sampler: steps of Heun's method, highest and lowest noise level.
         weight: of autoguidance.
         curve: points of learning curves, as shares of the run.
         ema_widths: the first is the one reported.
@@ -86,7 +86,7 @@ class ImageDials:
     n_final: int
     n_curve: int
     within: int | None = None
-    sampler_steps: int = 32
+    sampler: tuple[int, float, float] = (32, 80.0, 0.002)
     weight: float = 2.2
     curve: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 1.0)
     ema_widths: tuple[float, ...] = (0.10, 0.05)
@@ -102,7 +102,9 @@ class ImageDials:
             "guide": self.guide,
             "precision": self.precision,
             "compile": self.compile,
-            "sampler_steps": self.sampler_steps,
+            "sampler_steps": self.sampler[0],
+            "sigma_max": self.sampler[1],
+            "sigma_min": self.sampler[2],
             "references": self.references,
         }
 
@@ -140,20 +142,20 @@ class ImageDials:
 CPU_MINI = ImageDials(
     learner=SIZES["mini"],
     guide=SIZES["nano"],
-    rate=0.03,
-    guide_rate=0.03,
-    super_batch=64,
+    rate=0.06,
+    guide_rate=0.06,
+    super_batch=32,
     micro_batch=32,
-    iterations=240,
-    guide_iterations=120,
-    decay=120,
-    rampup=640,
-    chunks=8,
+    iterations=560,
+    guide_iterations=140,
+    decay=150,
+    rampup=320,
+    chunks=3,
     seeds=(0, 73),
-    n_final=400,
-    n_curve=400,
-    sampler_steps=8,
-    curve=(1 / 4, 1 / 2, 1.0),
+    n_final=250,
+    n_curve=250,
+    sampler=(6, 20.0, 0.01),
+    classes=10,
 )
 
 #: About 15 minutes on one GPU of the H200 class.

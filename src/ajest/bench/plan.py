@@ -93,7 +93,7 @@ class BenchConfig:
             raise UserError(f"seeds are named twice: {', '.join(map(str, repeated))}; each must be there once")
         check(self.iterations >= 32, f"a bench needs at least 32 iterations, not {self.iterations}")
         check(self.guide_iterations >= 1, f"the guide needs at least 1 iteration, not {self.guide_iterations}")
-        check(min(self.n_final, self.n_curve) >= 256, "evaluations need at least 256 samples")
+        check(min(self.n_final, self.n_curve) >= 200, "evaluations need at least 200 samples")
         for arm in self.arms:
             arm.kept(self.recipe.super_batch)
 

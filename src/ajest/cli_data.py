@@ -86,6 +86,8 @@ def prepare(
     if len(paths) < 2:
         raise UserError("name the data set and the file to write: ajest data prepare SPEC OUT.npz")
     spec, out = paths[:-1], Path(paths[-1])
+    if out.exists():  # where OUT was forgotten, the last path is a part of the data set
+        raise UserError(f"{out} exists already: name the file to write last, or remove the old one")
     found = data.prepare(spec, out, resolution, "val" if validation else "train", skip_bad, complain)
     print(f"{out}: {len(found):,} pictures of {len(found.classes) or 'no'} classes, {out.stat().st_size / 1e6:,.0f} MB")
 

@@ -40,6 +40,18 @@ def read_header(data: bytes) -> Image.Image:
     return image
 
 
+def whole(image: Image.Image) -> None:
+    """Decode the pixels.
+
+    Raises:
+        Unreadable: the file is truncated or damaged.
+    """
+    try:
+        image.load()
+    except Exception as error:  # decoders of broken files raise anything
+        raise Unreadable(f"truncated or damaged ({error})") from error
+
+
 def decode(data: bytes, resolution: int) -> np.ndarray:
     """The picture as uint8 (3, resolution, resolution): upright, RGB, centre-cropped to a square, resized (Lanczos).
 
@@ -49,20 +61,29 @@ def decode(data: bytes, resolution: int) -> np.ndarray:
         Unreadable: see `read_header`; or the file is truncated.
     """
     image = read_header(data)
+    whole(image)
     try:
-        image = _square(_rgb(ImageOps.exif_transpose(image)), resolution)
+        image = _square(_rgb(_upright(image)), resolution)
     except Exception as error:  # decoders of broken files raise anything
-        raise Unreadable(f"truncated or damaged ({error})") from error
+        raise Unreadable(f"cannot be made RGB ({error})") from error
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF says nothing about the pixels, which are whole
+        return image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        # 16-bit grey, of which a plain conversion would clip all but the darkest.
-        levels = np.asarray(image, dtype=np.float64)
-        return Image.fromarray(
-            np.clip(levels / 257 if levels.max() > 255 else levels, 0, 255).round().astype(np.uint8)
-        ).convert("RGB")
+        # 16-bit grey, of which a plain conversion would clip all but the darkest. "I" and "F" may hold either range.
+        levels = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        wide = image.mode.startswith("I;16") or levels.max() > 255
+        return Image.fromarray(np.clip(levels / 257 if wide else levels, 0, 255).round().astype(np.uint8)).convert(
+            "RGB"
+        )
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         over = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +14,7 @@ from ..sheets import mosaic
 from .files import Unreadable
 from .layouts import Split
 from .parts import part_of
-from .sets import _joined, _several
+from .sets import _joined, _progress, _several
 
 _COLUMNS = 16
 
@@ -43,7 +45,7 @@ class Description:
 
 
 def describe(spec: Sequence[str], resolution: int = 64, split: Split = "train", shown: int = 96) -> Description:
-    """Look at every picture's header, and decode the few that are shown.
+    """Look at every picture whole: a truncated one has a sound header.
 
     Raises:
         UserError: nothing to read.
@@ -53,14 +55,23 @@ def describe(spec: Sequence[str], resolution: int = 64, split: Split = "train", 
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()
     bad = {name: why for part in parts for name, why in part.refused.items()}
-    for p, i in order:
+
+    def look(where: tuple[int, int]) -> tuple[int, int, str] | str:
+        p, i = where
         try:
-            width, height, mode = parts[p].look(i)
+            return parts[p].look(i)
         except Unreadable as error:
-            bad[parts[p].ids[i]] = str(error)
-            continue
-        sizes[width, height] += 1
-        modes[mode] += 1
+            return str(error)
+
+    with _progress("looking at pictures", len(order)) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for (p, i), seen in zip(order, pool.map(look, order), strict=True):
+            advance()
+            if isinstance(seen, str):
+                bad[parts[p].ids[i]] = seen
+                continue
+            width, height, mode = seen
+            sizes[width, height] += 1
+            modes[mode] += 1
     counted = Counter() if labels is None else Counter(labels.tolist())
     balance = {classes[k]: n for k, n in sorted(counted.items(), key=lambda kn: (kn[1], kn[0]))}
     thumbnails = []

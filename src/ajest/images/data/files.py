@@ -58,6 +58,8 @@ def open_files(path: Path) -> Files:
 
 
 def _hidden(name: str) -> bool:
+    if "/." not in name and name[:1] != "." and "__MACOSX" not in name:  # nearly all: of many thousands
+        return False
     return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
@@ -119,9 +121,11 @@ def _archive(path: Path) -> Files:
     marks, refused, infos = {}, {}, {}
     for info in members:
         name = info.filename
-        if info.is_dir() or _hidden(name):
+        if name.startswith("./") or "//" in name or "/./" in name:
+            name = str(PurePosixPath(name))
+        if name in ("", ".") or name.endswith("/") or _hidden(name):
             continue
-        parts = PurePosixPath(name).parts
+        parts = name.split("/")
         if name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0]:
             refused[name] = "its name leads outside the archive"
         elif stat.S_ISLNK(info.external_attr >> 16):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
 from ...errors import UserError
@@ -14,6 +13,7 @@ from .files import Files, Unreadable
 
 Split = Literal["train", "val"]
 _SPLITS = {"train", "val", "test"}
+_LISTS = {"dataset.json", "wnids.txt", "words.txt"}
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,15 @@ def listing(files: Files, split: Split) -> Listing:
     Raises:
         UserError: it holds no picture, or pictures both beside folders and in them.
     """
-    root = _root(files.marks)
-    inner = {name[len(root) :]: name for name in files.marks}
+    # Found from pictures and lists alone: a stray README beside the root folder would hide that folder.
+    root = _root(n for n in files.marks if is_image(n) or n.rpartition("/")[2] in _LISTS)
+    inner = {name[len(root) :]: name for name in files.marks if name.startswith(root)}
     pictures = sorted(name for name in inner if is_image(name))
     refused = {n: why for n, why in files.refused.items() if is_image(n) or "link" in why or "leads" in why}
     words = _words(files, inner)
     if "dataset.json" in inner:
         return _edm(files, inner, pictures, words, refused)
-    tops = {PurePosixPath(p).parts[0] for p in pictures if "/" in p}
+    tops = {p.partition("/")[0] for p in pictures if "/" in p}
     if tops & {"train", "val"} and tops <= _SPLITS:
         return _splits(files, inner, pictures, words, refused, split)
     if not pictures:
@@ -63,7 +64,7 @@ def listing(files: Files, split: Split) -> Listing:
     names = {p: inner[p] for p in pictures}
     if flat:
         return Listing("one folder, no classes", files, names, {}, words, refused)
-    keys = {p: PurePosixPath(p).parts[0] for p in pictures}
+    keys = {p: p.partition("/")[0] for p in pictures}
     return Listing("a folder for each class", files, names, keys, words, refused)
 
 
@@ -72,7 +73,7 @@ def _root(names: Iterable[str]) -> str:
     names, root = list(names), ""
     while names:
         inner = [n[len(root) :] for n in names]
-        first = PurePosixPath(inner[0]).parts[0]
+        first = inner[0].partition("/")[0]
         prefix = first + "/"
         if first in _SPLITS or not all(n.startswith(prefix) for n in inner):
             break
@@ -92,18 +93,27 @@ def _splits(
     split: Split,
 ) -> Listing:
     """Tiny ImageNet's own layout, and any other with folders `train` and `val`."""
-    there = {p.partition("/")[0] for p in pictures}
+    there = {p.partition("/")[0] for p in pictures if "/" in p}
     part = split if split in there else ({"train": "val", "val": "train"}[split])
     chosen = [p for p in pictures if p.startswith(f"{part}/")]
     annotations = f"{part}/{part}_annotations.txt"
     if annotations in inner:
         table = _table(files, inner[annotations])
-        keys = {p: table.get(PurePosixPath(p).name, "") for p in chosen}
+        keys = {p: table.get(p.rpartition("/")[2], "") for p in chosen}
         unknown = [p for p, key in keys.items() if not key]
         if unknown:
             raise UserError(f"{files.path}: {annotations} has no line for {unknown[0]} ({len(unknown)} such pictures)")
     else:
-        keys = {p: PurePosixPath(p).parts[1] for p in chosen}
+        folders = {p: p.split("/")[1:-1] for p in chosen}
+        flat = next((p for p, below in folders.items() if not below), None)
+        if flat is not None and any(folders.values()):
+            raise UserError(f"{files.path} holds pictures both beside its folders ({flat}) and in them")
+        if flat is not None:
+            keys = {}
+        elif {below[0] for below in folders.values()} == {"images"}:
+            raise UserError(f"{files.path} holds {part}/images without {annotations}, which tells their classes")
+        else:
+            keys = {p: below[0] for p, below in folders.items()}
     return Listing(f"Tiny ImageNet's, {part}", files, {p: inner[p] for p in chosen}, keys, words, refused)
 
 
@@ -118,7 +128,9 @@ def _edm(
         classes = [str(c) for c in facts.get("classes", [])]
         words = words | dict(zip(classes, map(str, facts.get("names", [])), strict=False))
         ids = {str(k): str(v) for k, v in facts.get("ids", {}).items()}
-    except (Unreadable, ValueError, TypeError, AttributeError) as error:
+        if any(label < 0 for label in table.values()):
+            raise ValueError("a label is below 0")
+    except (Unreadable, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{files.path}: dataset.json cannot be read: {error}") from error
     if not pictures:
         raise UserError(f"{files.path} holds no picture{_why(refused)}")
@@ -129,9 +141,11 @@ def _edm(
 
     def key(picture: str) -> str:
         number = table[picture]
-        return classes[number] if 0 <= number < len(classes) else f"{number:0{digits}}"
+        return classes[number] if number < len(classes) else f"{number:0{digits}}"
 
     names = {ids.get(p, p): inner[p] for p in pictures}
+    if len(names) < len(pictures):
+        raise UserError(f"{files.path}: dataset.json gives one id to several pictures")
     keys = {ids.get(p, p): key(p) for p in pictures} if table else {}
     return Listing("EDM's, with dataset.json", files, names, keys, words, refused)
 

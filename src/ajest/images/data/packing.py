@@ -36,6 +36,8 @@ def prepare(
     """
     if out.suffix not in (".npz", ".zip"):
         raise UserError(f"{out}: the packed file must be named .npz or .zip")
+    if any(Path(s).exists() and out.exists() and out.samefile(s) for s in spec):
+        raise UserError(f"{out} is read, so it cannot be written to: name another file last")
     found = open_images(spec, resolution, split, skip_bad, complain=complain)
     temporary = None
     try:

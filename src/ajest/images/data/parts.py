@@ -15,11 +15,12 @@ from PIL import Image
 from ...errors import UserError
 from ..sheets import encode
 from . import shapes
-from .decoding import decode, read_header
+from .decoding import decode, read_header, whole
 from .files import Unreadable, open_files
 from .layouts import Split, listing
 
 SHAPES = {"train": 4096, "val": 1024}
+_PNG_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "I", "I;16")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def _files(spec: str, resolution: int, split: Split) -> Part:
 
     def look(i: int) -> tuple[int, int, str]:
         image = read_header(read(names[ids[i]]))
-        return image.width, image.height, image.mode
+        facts = image.width, image.height, image.mode
+        whole(image)
+        return facts
 
     keys = [found.keys[i] for i in ids] if found.keys else None
     listed = "\n".join(f"{i}\t{key}" for i, key in zip(ids, keys or ids, strict=True))
@@ -93,7 +96,7 @@ def _files(spec: str, resolution: int, split: Split) -> Part:
 
 
 def _shapes(spec: str, rest: str, resolution: int, split: Split) -> Part:
-    count = SHAPES[split] if not rest else int(rest) if rest.isdigit() else 0
+    count = SHAPES[split] if not rest else int(rest) if rest.isdecimal() and len(rest) < 9 else 0
     if count < 1:
         raise UserError(f"{spec!r}: after shapes: stands the number of pictures, as in shapes:1000")
     seed = 0 if split == "train" else 1
@@ -119,7 +122,9 @@ def _npz(path: Path, resolution: int) -> Part:
                 raise UserError(f"{path} has no array `images`, only {', '.join(content.files) or 'nothing'}")
             extra = {k: content[k] for k in ("labels", "classes", "names", "ids") if k in content.files}
         images = _mapped(path)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # zlib.error, MemoryError of a false header, KeyError: a damaged file raises anything
         raise UserError(f"{path} cannot be read as .npz: {error}") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
         raise UserError(f"{path}: images must be uint8 of shape (N, H, W, 3), not {images.dtype} {images.shape}")
@@ -184,18 +189,26 @@ def _hub(spec: str, rest: str, resolution: int, split: Split) -> Part:
     keys = None
     if label is not None:
         names = columns[label].names
-        keys = [str(names[k]) for k in table[label]]
+        numbers = list(table[label])
+        if not all(0 <= k < len(names) for k in numbers):
+            raise UserError(f"{spec!r} has pictures without a class: name a split that has all, as in hf:{name}:train")
+        keys = [str(names[k]) for k in numbers]
 
     def load(i: int) -> np.ndarray:
         try:
             picture = table[i][image]
-        except Exception as error:
+            # What PNG cannot hold goes through RGB.
+            stored = encode(picture if picture.mode in _PNG_MODES else picture.convert("RGB"), compress_level=0)
+        except Exception as error:  # the library and what it calls raise anything
             raise Unreadable(str(error)) from error
-        return decode(encode(picture if picture.mode != "CMYK" else picture.convert("RGB")), resolution)
+        return decode(stored, resolution)
 
     def look(i: int) -> tuple[int, int, str]:
-        picture = table[i][image]
-        return picture.width, picture.height, picture.mode
+        try:
+            picture = table[i][image]
+            return picture.width, picture.height, picture.mode
+        except Exception as error:
+            raise Unreadable(str(error)) from error
 
     ids = [f"{part}/{i:07d}" for i in range(len(table))]
-    return Part(spec, "hub", f"{spec} {getattr(table, '_fingerprint', len(table))}", ids, keys, {}, load, look)
+    return Part(spec, "hub", f"{spec} {part} {getattr(table, '_fingerprint', len(table))}", ids, keys, {}, load, look)

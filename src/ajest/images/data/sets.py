@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -24,7 +25,7 @@ from .files import Unreadable
 from .layouts import Split
 from .parts import Part, part_of
 
-_VERSION = 1  # of decoding: a change makes caches anew
+_VERSION = 2  # of decoding: a change makes caches anew
 _NAMED = 20  # bad files named in a message
 
 
@@ -118,20 +119,24 @@ def open_images(
     """
     parts = [part_of(s, resolution, split) for s in _several(spec)]
     refused = {name: why for part in parts for name, why in part.refused.items()}
-    _bad(refused, skip_bad, complain)
     order, labels, classes, names = _joined(parts)
     ids = np.array([parts[p].ids[i] for p, i in order])
     identity = "\n".join([str(_VERSION), str(resolution), *sorted(p.identity for p in parts), *classes])
     key = hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     folder = (cache_folder() if cache is None else cache) / "images" / key
     direct = parts[0].direct
-    if len(parts) == 1 and direct is not None:
+    # Only where ids are in order: labels are sorted by id, the pictures lie as they lie.
+    if len(parts) == 1 and direct is not None and all(i == row for row, (_, i) in enumerate(order)):
         return ImageSet(direct, labels, classes, names, ids, _remembered(folder, direct, labels, classes))
     found = _stored(folder)
     if found is None:
-        found = _decoded(folder, parts, order, ids, labels, classes, resolution, skip_bad, complain)
+
+        def judge(bad: dict[str, str]) -> None:
+            _bad(refused | bad, skip_bad, complain)
+
+        found = _decoded(folder, parts, order, ids, labels, classes, resolution, judge, complain)
     else:
-        _bad(found[2], skip_bad, complain)
+        _bad(refused | found[2], skip_bad, complain)
     images, digest, bad = found
     if bad:
         whole = np.array([i not in bad for i in ids])
@@ -234,7 +239,7 @@ def _stored(folder: Path) -> _Found | None:
         if list(images.shape) != facts["shape"]:
             return None
         return images, str(facts["digest"]), dict(facts["bad"])
-    except (Corrupt, OSError, ValueError, KeyError, TypeError):
+    except (Corrupt, OSError, EOFError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -246,22 +251,24 @@ def _decoded(
     labels: np.ndarray | None,
     classes: Sequence[str],
     resolution: int,
-    skip_bad: bool,
+    judge: Callable[[dict[str, str]], None],
     complain: Callable[[str], None],
 ) -> _Found:
-    """Decode everything into the cache, or into memory where that cannot be written."""
+    """Decode everything into the cache, or into memory where that cannot be written. `judge` is told of bad files."""
     shape = (len(order), 3, resolution, resolution)
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
-        images: np.ndarray = np.lib.format.open_memmap(temporary / "images.npy", "w+", np.uint8, shape)
+        images = _reserved(temporary / "images.npy", shape)
     except OSError as error:
         complain(f"decoded pictures cannot be kept in {folder.parent} ({error.strerror or error}): set AJEST_CACHE")
-        images = np.empty(shape, dtype=np.uint8)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        temporary, images = None, np.empty(shape, dtype=np.uint8)
     try:
         bad = _fill(images, parts, order, ids)
-        _bad(bad, skip_bad, complain)
+        judge(bad)
         if len(bad) == len(order):
             raise UserError(f"{parts[0].spec} holds no picture that can be read")
         if bad:
@@ -278,8 +285,10 @@ def _decoded(
         if isinstance(images, np.memmap):
             images.flush()
         write_json(temporary / "facts.json", {"shape": list(images.shape), "digest": digest, "bad": bad})
-        if folder.exists():  # damaged, or another process was faster
-            shutil.rmtree(folder, ignore_errors=True)
+        faster = _stored(folder)
+        if faster is not None:  # another process was: it uses what lies there
+            return faster
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, if there at all
         try:
             temporary.rename(folder)
         except OSError:
@@ -289,6 +298,22 @@ def _decoded(
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """A new memory-mapped array whose room on the disk is taken: a full disk would kill the process while it is filled.
+
+    Raises:
+        OSError: there is no room.
+    """
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.flush()
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, file.tell() + math.prod(shape))
+        else:
+            file.truncate(file.tell() + math.prod(shape))
+    return np.lib.format.open_memmap(path, "r+")
 
 
 def _fill(images: np.ndarray, parts: list[Part], order: list[tuple[int, int]], ids: np.ndarray) -> dict[str, str]:

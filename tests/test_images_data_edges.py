@@ -1,0 +1,246 @@
+"""Readers of pictures: damage, false facts and full disks, each of which once went wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import types
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ajest.cli_data import prepare as prepare_verb
+from ajest.errors import UserError
+from ajest.images.data import describe, open_images, prepare, sets
+from ajest.images.data.decoding import decode
+
+RED, BLUE = (200, 30, 40), (30, 40, 200)
+
+
+def encoded(picture, form="PNG", **options) -> bytes:
+    image = picture if isinstance(picture, Image.Image) else Image.new("RGB", (8, 8), picture)
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def photograph(seed=0) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(pixels), "JPEG")
+
+
+def archive(path: Path, members: dict[str, bytes | str]) -> str:
+    with zipfile.ZipFile(path, "w") as out:
+        for name, content in members.items():
+            out.writestr(name, content)
+    return str(path)
+
+
+def read(*spec, **options):
+    return open_images(spec, 8, **options)
+
+
+PETS = {"cat/1.png": encoded(RED), "dog/1.png": encoded(BLUE)}
+
+
+# Layouts
+
+
+def test_labels_stay_with_their_pictures_where_ids_are_in_another_order(tmp_path):
+    images = np.stack([np.full((8, 8, 3), level, dtype=np.uint8) for level in (10, 20, 30)])
+    np.savez(tmp_path / "x.npz", images=images, labels=np.array([1, 2, 3]), ids=np.array(["c", "b", "a"]))
+    found = read(str(tmp_path / "x.npz"))
+    levels = {i: (level, c) for i, level, c in zip(found.ids, found.images[:, 0, 0, 0], found.labels, strict=True)}
+    assert levels == {"c": (10, 0), "b": (20, 1), "a": (30, 2)}
+
+
+def test_a_stray_file_beside_the_root_folder(tmp_path):
+    members = {f"tiny/train/{name}": content for name, content in PETS.items()}
+    found = read(archive(tmp_path / "x.zip", members | {"README.txt": "about"}))
+    assert found.classes == ("cat", "dog")
+    assert list(found.ids) == ["train/cat/1.png", "train/dog/1.png"]
+
+
+def test_names_that_start_with_a_dot_and_slash(tmp_path):
+    found = read(archive(tmp_path / "x.zip", {f"./{name}": content for name, content in PETS.items()}))
+    assert list(found.ids) == list(PETS)
+    assert found.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize("name", [".", "./", "//"])
+def test_members_without_a_name(tmp_path, name):
+    assert len(read(archive(tmp_path / "x.zip", PETS | {name: b""}))) == 2
+
+
+def test_flat_splits_have_no_classes(tmp_path):
+    spec = archive(tmp_path / "x.zip", {"train/1.png": encoded(RED), "train/2.png": encoded(RED), "val/1.png": b""})
+    found = read(spec)
+    assert found.labels is None
+    assert list(found.ids) == ["train/1.png", "train/2.png"]
+
+
+def test_validation_pictures_need_their_annotations(tmp_path):
+    with pytest.raises(UserError, match=r"val/images without val/val_annotations\.txt"):
+        read(archive(tmp_path / "x.zip", {"val/images/1.png": encoded(RED)}), split="val")
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ('{"labels": [["a.png", Infinity], ["b.png", 0]]}', "cannot be read"),
+        ('{"labels": [["a.png", -1], ["b.png", 0]]}', "a label is below 0"),
+        ("[" * 200_000, "cannot be read"),
+        (json.dumps({"labels": None, "ids": {"a.png": "x", "b.png": "x"}}), "one id to several pictures"),
+    ],
+)
+def test_false_facts_in_dataset_json(tmp_path, facts, message):
+    with pytest.raises(UserError, match=message):
+        read(archive(tmp_path / "x.zip", {"a.png": encoded(RED), "b.png": encoded(RED), "dataset.json": facts}))
+
+
+def test_damaged_npz(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**12, 64, 64, 3)})
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("images.npy", header.getvalue())  # says 11 petabytes
+    with pytest.raises(UserError, match=r"x\.npz cannot be read"):
+        read(str(tmp_path / "x.npz"))
+    archive(tmp_path / "x.npz", {"images": "no array"})
+    with pytest.raises(UserError, match=r"x\.npz cannot be read"):
+        read(str(tmp_path / "x.npz"))
+    np.savez_compressed(tmp_path / "x.npz", images=np.zeros((3, 8, 8, 3), dtype=np.uint8))
+    whole = (tmp_path / "x.npz").read_bytes()
+    for start in range(50, len(whole) - 120, 5):
+        (tmp_path / "x.npz").write_bytes(whole[:start] + b"\xff" * 20 + whole[start + 20 :])
+        with pytest.raises(UserError, match=r"x\.npz"):
+            read(str(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize("spec", ["shapes:²", "shapes:999999999999"])
+def test_shapes_of_an_odd_number(spec):
+    with pytest.raises(UserError, match="shapes:1000"):
+        read(spec)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    kinds = {"picture": type("Image", (), {})(), "animal": type("ClassLabel", (), {"names": ["cat", "dog"]})()}
+
+    def load(rows):
+        class Table(list):
+            features = kinds
+
+            def __getitem__(self, which):
+                if which == "animal":
+                    return [label for _, label in self]
+                return {"picture": list.__getitem__(self, which)[0]}
+
+        stub = types.SimpleNamespace(load_dataset=lambda name, split: Table(rows))
+        monkeypatch.setitem(sys.modules, "datasets", stub)
+        return f"hf:{len(rows)}"
+
+    return load
+
+
+def test_hub_pictures_of_no_class(hub):
+    with pytest.raises(UserError, match="pictures without a class"):
+        read(hub([(Image.new("RGB", (8, 8)), -1)]))
+
+
+def test_hub_pictures_of_odd_kinds(hub, tmp_path):
+    spec = hub([(Image.new("F", (8, 8), 99.0), 0), (None, 1), (Image.new("YCbCr", (8, 8)), 0)])
+    with pytest.raises(UserError, match=r"^1 file cannot be read \(train/0000001"):
+        read(spec, cache=tmp_path)
+    assert len(read(spec, cache=tmp_path, skip_bad=True, complain=lambda text: None)) == 2
+    assert list(describe([spec], 8).bad) == ["train/0000001"]
+
+
+# Pictures
+
+
+def test_dark_pictures_of_sixteen_bits_stay_dark():
+    assert decode(encoded(Image.fromarray(np.full((8, 8), 200, np.uint16))), 8).max() == 1
+
+
+def test_refused_and_damaged_files_are_named_together(tmp_path):
+    members = {"cat/cut.jpg": photograph()[:600], "cat/../up.png": encoded(RED)}
+    spec, said = archive(tmp_path / "x.zip", PETS | members), []
+    with pytest.raises(UserError, match=r"^2 files") as caught:
+        read(spec)
+    assert all(name in str(caught.value) for name in members)
+    for _ in range(2):
+        read(spec, skip_bad=True, complain=said.append)
+    assert [text[:7] for text in said] == ["2 files", "2 files"]
+
+
+def test_a_description_sees_every_truncated_file(tmp_path):
+    cut = photograph()[:700]  # its header is sound
+    members = {f"cat/{i:03}.jpg": photograph(i % 4) for i in range(300)} | {"cat/150.jpg": cut, "cat/201.jpg": cut}
+    found = describe([archive(tmp_path / "x.zip", members)], 8)
+    assert sorted(found.bad) == ["cat/150.jpg", "cat/201.jpg"]
+    assert found.sizes == {(32, 32): 298}
+
+
+# The cache
+
+
+@pytest.mark.parametrize("left", [0, 4, 60, 127])
+def test_a_cache_cut_within_its_header_is_made_again(tmp_path, left):
+    spec, cache = archive(tmp_path / "x.zip", PETS), tmp_path / "cache"
+    digest = read(spec, cache=cache).digest
+    (path,) = cache.rglob("*.npy")
+    short = path.read_bytes()[:left]
+    path.unlink()
+    path.write_bytes(short)
+    assert read(spec, cache=cache).digest == digest
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room on the disk cannot be reserved here")
+def test_a_full_disk_costs_the_cache_only(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    said = []
+    found = read(archive(tmp_path / "x.zip", PETS), cache=tmp_path / "cache", complain=said.append)
+    assert found.images[0, :, 0, 0].tolist() == list(RED)
+    assert len(said) == 1
+    assert "No space left on device" in said[0]
+    assert not list((tmp_path / "cache/images").iterdir())
+
+
+def test_the_faster_of_two_writers_is_used(tmp_path, monkeypatch):
+    cache, spec, really, others = tmp_path / "cache", archive(tmp_path / "x.zip", PETS), sets._fill, []
+
+    def slow(images, *rest):
+        if not others:  # while the first one decodes, a second one starts and is done before it
+            others.append(None)
+            read(spec, cache=cache)
+            (path,) = (p for p in cache.rglob("*.npy") if not p.parent.name.startswith("."))
+            others[0] = path.stat().st_ino
+        return really(images, *rest)
+
+    monkeypatch.setattr(sets, "_fill", slow)
+    found = read(spec, cache=cache)
+    (path,) = cache.rglob("*.npy")
+    assert path.stat().st_ino == others[0]
+    assert found.images[0, :, 0, 0].tolist() == list(RED)
+
+
+# Packing
+
+
+def test_an_archive_is_not_packed_over(tmp_path):
+    one, two = archive(tmp_path / "1.zip", {"cat/1.png": encoded(RED)}), archive(tmp_path / "2.zip", PETS)
+    before = zlib.crc32(Path(two).read_bytes())
+    with pytest.raises(UserError, match=r"2\.zip exists already"):
+        prepare_verb((one, two), 8)  # OUT was forgotten
+    with pytest.raises(UserError, match=r"2\.zip is read"):
+        prepare([two], Path(two), 8)
+    assert zlib.crc32(Path(two).read_bytes()) == before

@@ -17,7 +17,8 @@ from PIL import Image
 
 from ajest.cli_data import prepare as prepare_verb
 from ajest.errors import UserError
-from ajest.images.data import describe, open_images, prepare, sets
+from ajest.images.data import cache as cached
+from ajest.images.data import describe, open_images, prepare
 from ajest.images.data.decoding import decode
 
 RED, BLUE = (200, 30, 40), (30, 40, 200)
@@ -216,7 +217,7 @@ def test_a_full_disk_costs_the_cache_only(tmp_path, monkeypatch):
 
 
 def test_the_faster_of_two_writers_is_used(tmp_path, monkeypatch):
-    cache, spec, really, others = tmp_path / "cache", archive(tmp_path / "x.zip", PETS), sets._fill, []
+    cache, spec, really, others = tmp_path / "cache", archive(tmp_path / "x.zip", PETS), cached._fill, []
 
     def slow(images, *rest):
         if not others:  # while the first one decodes, a second one starts and is done before it
@@ -226,7 +227,7 @@ def test_the_faster_of_two_writers_is_used(tmp_path, monkeypatch):
             others[0] = path.stat().st_ino
         return really(images, *rest)
 
-    monkeypatch.setattr(sets, "_fill", slow)
+    monkeypatch.setattr(cached, "_fill", slow)
     found = read(spec, cache=cache)
     (path,) = cache.rglob("*.npy")
     assert path.stat().st_ino == others[0]

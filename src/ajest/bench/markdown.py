@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from ..metrics import Metric
 from .cost import selection_costs
+from .pictures import Captioned, file_name, gallery_of
 from .plan import READINGS
 from .published import beside_ours
 from .results import Cell, Results
 from .verdict import QUALITY_HEADS, interval, number, quality_rows, verdict
 
 
-def as_markdown(results: Results) -> str:
-    """Verdict, tables, costs and, where the settings are the published ones, the comparison with them."""
+def as_markdown(results: Results, groups: Mapping[str, Sequence[Captioned]] | None = None) -> str:
+    """Verdict, tables, costs, figures and, where the settings are the published ones, the comparison with them.
+
+    Args:
+        results: of the bench.
+        groups: figures of `pictures`, as links to the files that `write_pictures` makes.
+    """
     config = results.config
     arms, seeds = " ".join(results.arms), " ".join(map(str, config.seeds))
     others = f"of {config.baseline}, and for the others as much time, " if config.end == "time" else ""
@@ -55,6 +61,8 @@ def as_markdown(results: Results) -> str:
             for c in costs
         ]  # fmt: skip
         parts += ["## What selection costs", _grid(heads, rows)]
+    if groups:
+        parts += _linked(results, groups)
     published = beside_ours(results)
     if published:
         heads = ["figure", "arm", "published", "ours", "judgement"]
@@ -68,6 +76,26 @@ def as_markdown(results: Results) -> str:
             _grid(heads, rows),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def _linked(results: Results, groups: Mapping[str, Sequence[Captioned]]) -> list[str]:
+    """Links to the figures that a reader of the tables wants: all arms, and of two arms what happened inside."""
+    inside = [results.config.baseline, *(a.name for a in results.config.arms if a.scores)][:2]
+    sections = {"Learning curves": "curves", "Pictures": "arms"}
+    sections |= {f"Pictures of {arm}": gallery_of(arm) for arm in inside}
+    parts = []
+    for title, group in sections.items():
+        if groups.get(group):
+            links = [f"![{text}]({file_name(group, i + 1)})" for i, (text, _) in enumerate(groups[group])]
+            texts = [text for text, _ in groups[group]]
+            if group == "curves":
+                parts += [f"## {title}", "\n".join(links)]
+            else:
+                parts += [
+                    f"## {title}",
+                    "\n\n".join(f"{text}\n\n{link}" for text, link in zip(texts, links, strict=True)),
+                ]
+    return parts
 
 
 def _reading(results: Results, reading: str) -> list[str]:

@@ -9,42 +9,41 @@ from statistics import fmean
 from typing import Any
 
 import jinja2
-from matplotlib.figure import Figure
-from torch import Tensor
 
-from .. import checkpoint
 from ..checkpoint import write_atomic, write_json
-from ..errors import Corrupt
 from ..metrics import Metric
 from . import figures
 from .cost import selection_costs
 from .evaluation import reached
 from .markdown import as_markdown
+from .pictures import Captioned, gallery_of, pictures, write_pictures
 from .plan import READINGS, run_folder
 from .published import beside_ours
-from .results import Cell, Results, Run, as_csv, as_json, collect
-from .verdict import interval, metric_name, number, p_value, quality_rows, verdict
+from .results import Cell, Results, as_csv, as_json, collect
+from .verdict import interval, number, p_value, quality_rows, verdict
 
 
 def write_report(root: Path) -> Results:
-    """Write report.html and results.csv, .json and .md into a bench's folder; returns what they say.
+    """Write report.html, results.csv, .json and .md, and figures/ into a bench's folder; returns what they say.
 
     Works on half-finished benches and says what is missing.
     """
     results = collect(root)
-    write_atomic(root / "report.html", render(results))
+    groups = pictures(results)
+    write_pictures(root, groups)
+    write_atomic(root / "report.html", render(results, groups))
     write_atomic(root / "results.csv", as_csv(results))
-    write_atomic(root / "results.md", as_markdown(results))
+    write_atomic(root / "results.md", as_markdown(results, groups))
     write_json(root / "results.json", as_json(results))
     return results
 
 
-def render(results: Results) -> str:
-    """The page."""
+def render(results: Results, groups: dict[str, list[Captioned]]) -> str:
+    """The page, with the figures of `pictures`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ajest.bench", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    config = results.config
+    config, shown = results.config, {group: _images(found) for group, found in groups.items()}
     costs = selection_costs(config, results.costs)
     return environment.get_template("report.html").render(
         config=config,
@@ -53,30 +52,22 @@ def render(results: Results) -> str:
         missing=results.missing(),
         tables=[_table(results, reading) for reading in results.readings()],
         metrics=config.task.metrics,
-        differences=_differences(results),
-        curves=_curves(results),
+        differences=shown["differences"],
+        curves=shown["curves"],
         costs=costs,
         quality=quality_rows(results),
-        cost_figures=_images([_captioned(_step_costs(results)), _captioned(figures.run_costs(results))]),
+        cost_figures=shown["costs"],
         used=_used(results),
         guide=_guide(results),
-        side_by_side=_images(_side_by_side(results)),
-        galleries=[(arm, _images(_gallery(results, arm))) for arm in results.arms],
+        side_by_side=shown["arms"],
+        galleries=[(arm, shown[gallery_of(arm)]) for arm in results.arms],
         published=beside_ours(results),
     )
 
 
-def _step_costs(results: Results) -> Figure | None:
-    return figures.step_costs(results.costs) if results.costs else None
-
-
-def _captioned(figure: Figure | None, caption: str = "") -> tuple[str, Figure | None]:
-    return caption, figure
-
-
-def _images(pairs: Iterable[tuple[str, Figure | None]]) -> list[tuple[str, str]]:
+def _images(pairs: Iterable[Captioned]) -> list[tuple[str, str]]:
     """(caption, data URI)."""
-    return [(caption, figures.data_uri(figure)) for caption, figure in pairs if figure is not None]
+    return [(caption, figures.data_uri(figure)) for caption, figure in pairs]
 
 
 def _table(results: Results, reading: str) -> dict[str, Any]:
@@ -151,28 +142,6 @@ def _spread(cell: Cell, metric: Metric) -> str:
     return "" if math.isnan(cell.sd) else f"sd {number(cell.sd, metric)}"
 
 
-def _differences(results: Results) -> list[tuple[str, str]]:
-    found = []
-    for reading in ("calibrated", "samples"):
-        figure = figures.differences(results, reading, results.headlines())
-        if figure is not None and reading in results.budgets:
-            title = READINGS[reading].title
-            found.append((f"At {title}: difference to {results.config.baseline}.", figures.data_uri(figure)))
-    return found
-
-
-def _curves(results: Results) -> list[tuple[str, str]]:
-    columns = [*results.headlines()]
-    columns += [(m, 1.0) for m in results.metrics if m.curve]
-    found = []
-    for metric, weight in columns:
-        for clock in ("samples", "calibrated"):
-            figure = figures.learning_curve(results, metric, weight, clock)
-            if figure is not None:
-                found.append((metric_name(metric, weight), figures.data_uri(figure)))
-    return found
-
-
 def _guide(results: Results) -> str:
     if not results.guide.ledger:
         return "The guide is not trained yet."
@@ -208,50 +177,3 @@ def _used(results: Results) -> list[list[str]]:
         changed = "" if not fired else f"{fired[0]}" if len(fired) == 1 else f"{fired[0]} to {fired[-1]}"
         rows.append([arm, *counts, flops, f"{seconds[0]:.1f}", f"{seconds[1]:.2f}", changed])
     return rows
-
-
-def _gallery(results: Results, arm: str) -> list[tuple[str, Figure]]:
-    """Pictures of the first finished seed of an arm."""
-    config = results.config
-    for seed in config.seeds:
-        run = results.runs[arm, seed]
-        stored = _stored(results, run, run.step, config.n_final)
-        history = {
-            step: part[1.0]
-            for step in run.curve
-            if step is not None and (part := _stored(results, run, step, config.n_curve, (1.0,)))
-        }
-        moments = {}
-        for step, stem in checkpoint.stems(run_folder(results.root, arm, seed) / "selection", "step").items():
-            try:
-                moments[step] = checkpoint.load(stem).tensors
-            except Corrupt:
-                continue
-        if stored:
-            return config.task.figures(config.weight, stored, moments, history)
-    return []
-
-
-def _side_by_side(results: Results) -> list[tuple[str, Figure]]:
-    """All arms of the first seed that all have finished."""
-    config = results.config
-    for seed in config.seeds:
-        runs = [results.runs[arm, seed] for arm in results.arms]
-        stored = {run.arm: _stored(results, run, run.step, config.n_final) for run in runs}
-        if all(stored.values()):
-            return config.task.side_by_side(config.weight, stored)
-    return []
-
-
-def _stored(
-    results: Results, run: Run, step: int, n: int, weights: tuple[float, ...] | None = None
-) -> dict[float, dict[str, Tensor]]:
-    """Tensors of the evaluations of a snapshot by guidance weight, as far as they were kept."""
-    found = {}
-    for weight in weights or (1.0, results.config.weight):
-        name = f"step-{step:07d}-weight-{weight:g}-n-{n}"
-        try:
-            found[weight] = checkpoint.load(run_folder(results.root, run.arm, run.seed) / "samples" / name).tensors
-        except Corrupt:
-            continue
-    return found

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..sheets import mosaic
+from .cache import progress
 from .files import Unreadable
+from .joining import joined, several
 from .layouts import Split
 from .parts import part_of
-from .sets import _joined, _progress, _several
 
 _COLUMNS = 16
 
@@ -50,8 +51,8 @@ def describe(spec: Sequence[str], resolution: int = 64, split: Split = "train", 
     Raises:
         UserError: nothing to read.
     """
-    parts = [part_of(s, resolution, split) for s in _several(spec)]
-    order, labels, classes, names = _joined(parts)
+    parts = [part_of(s, resolution, split) for s in several(spec)]
+    order, labels, classes, names = joined(parts)
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()
     bad = {name: why for part in parts for name, why in part.refused.items()}
@@ -63,7 +64,7 @@ def describe(spec: Sequence[str], resolution: int = 64, split: Split = "train", 
         except Unreadable as error:
             return str(error)
 
-    with _progress("looking at pictures", len(order)) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with progress("looking at pictures", len(order)) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
         for (p, i), seen in zip(order, pool.map(look, order), strict=True):
             advance()
             if isinstance(seen, str):

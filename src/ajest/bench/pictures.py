@@ -1,0 +1,122 @@
+"""All figures of a bench, in named groups: the page embeds them, files of them stand beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .. import checkpoint
+from ..checkpoint import write_atomic
+from ..errors import Corrupt
+from . import figures
+from .plan import READINGS, run_folder
+from .results import Results, Run
+from .verdict import metric_name
+
+Captioned = tuple[str, Figure]
+
+
+def pictures(results: Results) -> dict[str, list[Captioned]]:
+    """(caption, figure) by group: "differences", "curves", "costs", "arms" side by side, and "gallery-ARM" of each."""
+    return {
+        "differences": _differences(results),
+        "curves": _curves(results),
+        "costs": _costs(results),
+        "arms": _side_by_side(results),
+        **{gallery_of(arm): _gallery(results, arm) for arm in results.arms},
+    }
+
+
+def gallery_of(arm: str) -> str:
+    """The group of an arm's own pictures."""
+    return f"gallery-{arm}"
+
+
+def file_name(group: str, number: int) -> str:
+    """Of one figure of a group, below the bench's folder."""
+    safe = "".join(c if c.isalnum() else "-" for c in group)
+    return f"figures/{safe}-{number}.png"
+
+
+def write_pictures(root: Path, groups: dict[str, list[Captioned]]) -> None:
+    """Each figure as a PNG, as `file_name` names it."""
+    for group, found in groups.items():
+        for i, (_, figure) in enumerate(found):
+            write_atomic(root / file_name(group, i + 1), figures.png(figure))
+
+
+def _differences(results: Results) -> list[Captioned]:
+    found = []
+    for reading in ("calibrated", "samples"):
+        figure = figures.differences(results, reading, results.headlines())
+        if figure is not None and reading in results.budgets:
+            title = READINGS[reading].title
+            found.append((f"At {title}: difference to {results.config.baseline}.", figure))
+    return found
+
+
+def _curves(results: Results) -> list[Captioned]:
+    columns = [*results.headlines()]
+    columns += [(m, 1.0) for m in results.metrics if m.curve]
+    found = []
+    for metric, weight in columns:
+        for clock in ("samples", "calibrated"):
+            figure = figures.learning_curve(results, metric, weight, clock)
+            if figure is not None:
+                found.append((metric_name(metric, weight), figure))
+    return found
+
+
+def _costs(results: Results) -> list[Captioned]:
+    found = [("What one step of each kind costs.", figures.step_costs(results.costs))] if results.costs else []
+    whole = figures.run_costs(results)
+    return found if whole is None else [*found, ("What a whole run cost.", whole)]
+
+
+def _gallery(results: Results, arm: str) -> list[tuple[str, Figure]]:
+    """Pictures of the first finished seed of an arm."""
+    config = results.config
+    for seed in config.seeds:
+        run = results.runs[arm, seed]
+        stored = _stored(results, run, run.step, config.n_final)
+        history = {
+            step: part[1.0]
+            for step in run.curve
+            if step is not None and (part := _stored(results, run, step, config.n_curve, (1.0,)))
+        }
+        moments = {}
+        for step, stem in checkpoint.stems(run_folder(results.root, arm, seed) / "selection", "step").items():
+            try:
+                moments[step] = checkpoint.load(stem).tensors
+            except Corrupt:
+                continue
+        if stored:
+            return config.task.figures(config.weight, stored, moments, history)
+    return []
+
+
+def _side_by_side(results: Results) -> list[tuple[str, Figure]]:
+    """All arms of the first seed that all have finished."""
+    config = results.config
+    for seed in config.seeds:
+        runs = [results.runs[arm, seed] for arm in results.arms]
+        stored = {run.arm: _stored(results, run, run.step, config.n_final) for run in runs}
+        if all(stored.values()):
+            return config.task.side_by_side(config.weight, stored)
+    return []
+
+
+def _stored(
+    results: Results, run: Run, step: int, n: int, weights: tuple[float, ...] | None = None
+) -> dict[float, dict[str, Tensor]]:
+    """Tensors of the evaluations of a snapshot by guidance weight, as far as they were kept."""
+    found = {}
+    for weight in weights or (1.0, results.config.weight):
+        name = f"step-{step:07d}-weight-{weight:g}-n-{n}"
+        try:
+            found[weight] = checkpoint.load(run_folder(results.root, run.arm, run.seed) / "samples" / name).tensors
+        except Corrupt:
+            continue
+    return found

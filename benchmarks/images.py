@@ -65,7 +65,7 @@ def trainers(task: ImageTask, recipe: Recipe, device: str) -> dict[str, Trainer]
     guide = task.network("guide", 1).to(device).eval().requires_grad_(False)
     found = {}
     for name in ("baseline", "ajest", "plain"):
-        (arm,) = arms_named(("ajest" if name == "plain" else name,), chunks=6)
+        (arm,) = arms_named(("ajest" if name == "plain" else name,), chunks=2)
         learner = task.network("learner", 0).to(device)
         found[name] = Trainer(task.source(device), learner, recipe, arm, 0, guide)
     return found
@@ -92,15 +92,15 @@ def whole_graph(trainer: Trainer) -> Callable[[], None]:
 def steps(device: str, rounds: int) -> list[Row]:
     """An AJEST step against a uniform step on the same super-batch, the guide of a quarter of the learner's FLOPs."""
     rows = []
-    for channels, precision in ((32, "float32"), (32, "bfloat16"), (64, "bfloat16")):
+    for channels, precision in ((32, "float32"), (32, "bfloat16"), (64, "float32")):
         settings = CPU_MINI.settings() | {"precision": precision}
         settings |= {"learner": architecture(channels), "guide": architecture(channels // 2)}
         task = image_task(("shapes:512",), **settings)  # type: ignore[arg-type]
-        made = trainers(task, Recipe(32, LearningRate(0.01, 0), ema_widths=(0.1,), micro_batch=None), device)
+        made = trainers(task, Recipe(20, LearningRate(0.01, 0), ema_widths=(0.1,), not_finite="zero"), device)
         share = task.network("guide", 0).flops() / task.network("learner", 0).flops()
         work = {"uniform": made["baseline"].step, "ajest": made["ajest"].step, "plain": whole_graph(made["plain"])}
-        t = timed(work, rounds, device)
-        name = f"{channels} channels, {precision}, guide of {share:.2f} of the FLOPs, keep 0.2 of 32"
+        t = timed(work, min(rounds, 3), device)
+        name = f"{channels} channels, {precision}, guide of {share:.2f} of the FLOPs, keep 0.2 of 20"
         rows.append((
             f"AJEST step, {name}; a uniform step", f"{t['ajest'] * 1e3:.0f} ms", f"{t['uniform'] * 1e3:.0f} ms",
             f"{t['ajest'] / t['uniform']:.2f} (wanted: at most 0.65; by operations alone {0.2 + (1 + share) / 3:.2f})",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ajest.cli import VERBS
+from ajest.cli_data import DATA_VERBS
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,9 +26,9 @@ def fails(*words, says, cwd=None):
     assert re.search(says, done.stderr), done.stderr
 
 
-@pytest.mark.parametrize("verb", sorted(VERBS))
+@pytest.mark.parametrize("verb", [*sorted(VERBS), *(f"data {verb}" for verb in sorted(DATA_VERBS))])
 def test_every_verb_has_a_help_with_an_example(verb):
-    done = ajest(verb, "--help")
+    done = ajest(*verb.split(), "--help")
     assert done.returncode == 0
     assert f"ajest {verb}" in done.stdout
     assert "Example:" in done.stdout
@@ -57,6 +58,9 @@ def test_train_sample_and_evaluate(tmp_path):
                  cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("│ r ") == 4
+    assert "real examples" in done.stdout
+    maps = sorted(p.name for p in (tmp_path / "r").glob("heatmap-*.png"))
+    assert maps == ["heatmap-energy_distance-step-24-n-256.png", "heatmap-mandala-step-24-n-256.png"]
     done = ajest("sample", "r", "--guide", "g", "--weight", "2", "--n", "300", "--out", "s", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "s" / "samples.csv").read_text().splitlines()) == 301
@@ -65,6 +69,46 @@ def test_train_sample_and_evaluate(tmp_path):
     fails("evaluate", "r", "--weights", "2", says="need a guide", cwd=tmp_path)
     fails("evaluate", "r", "--steps", "23", says="no snapshot of step 23", cwd=tmp_path)
     fails("train", "tree", "--arm", "random", "--out", "r", *small, says="arm.*name a new folder", cwd=tmp_path)
+
+
+def test_images_from_the_command_line(tmp_path):
+    small = ("--data", "shapes:256", "--iterations", "2", "--super-batch", "8")
+    done = ajest("train", "images", "--network", "guide", "--out", "g", *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = ajest("train", "images", "--arm", "high-loss", "--keep", "0.5", "--out", "r", *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    guided = ("--guide", "g", "--weight", "2")
+    done = ajest("sample", "r", *guided, "--classes", "star,Heart", "--seeds", "0-1", "--out", "s", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "s").iterdir()) == [
+        *(f"{c}-seed000{s}.png" for c in ("heart", "star") for s in (0, 1)), "sheet.png",
+    ]  # fmt: skip
+    done = ajest("data", "kept", "r", "kept.csv", cwd=tmp_path)
+    assert "16 drawn, 8 trained on, up to step 2" in done.stdout
+    assert len((tmp_path / "kept.csv").read_text().splitlines()) == 257
+    fails("sample", "r", "--classes", "staar", "--out", "s", says="did you mean 'star'", cwd=tmp_path)
+    fails("sample", "r", "--seeds", "a", "--out", "s", says="0-31,40", cwd=tmp_path)
+    fails("train", "images", "--arm", "random", "--out", "r", *small, says="arm.*name a new folder", cwd=tmp_path)
+
+
+def test_data_sets_from_the_command_line(tmp_path):
+    done = ajest("data", "describe", "shapes:40", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for text in ("40 pictures", "64 x 64: 40", "RGB: 40", "10 of 4 to 4 pictures"):
+        assert text in done.stdout, text
+    assert (tmp_path / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
+    done = ajest("data", "prepare", "shapes:40", "s.npz", cwd=tmp_path)
+    assert "s.npz: 40 pictures of 10 classes" in done.stdout
+    assert "64 x 64: 40" in ajest("data", "describe", "s.npz", cwd=tmp_path).stdout
+    fails("data", "prepare", "shapes:40", says="name the data set and the file", cwd=tmp_path)
+    fails("data", "describe", "nowhere.zip", says="does not exist", cwd=tmp_path)
+    fails("bench", "images", "--data", "nowhere.zip", says="does not exist", cwd=tmp_path)
+    fails("bench", "images", "--data", "shapes:20", says="too few", cwd=tmp_path)
+    fails("bench", "images", "--preset", "cpu-mni", says="did you mean 'cpu-mini'", cwd=tmp_path)
+    fails("bench", "tree", "--data", "x", says="for images", cwd=tmp_path)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no")
+    fails("bench", "images", "--data", "bad", says=r"1 file cannot be read \(a.png.*--skip-bad", cwd=tmp_path)
 
 
 def test_bad_requests_end_with_one_clear_line(tmp_path):

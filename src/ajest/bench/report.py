@@ -38,8 +38,9 @@ def write_report(root: Path) -> Results:
     return results
 
 
-def render(results: Results, groups: dict[str, list[Captioned]]) -> str:
-    """The page, with the figures of `pictures`."""
+def render(results: Results, groups: dict[str, list[Captioned]] | None = None) -> str:
+    """The page; `groups` are the figures of `pictures`, if they are made already."""
+    groups = pictures(results) if groups is None else groups
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ajest.bench", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )

@@ -69,6 +69,7 @@ class ImageDials:
         precision, compile: see `ImageTask`.
         references: real pictures that samples are compared with.
         classes: how many to learn, spread over the data set's; None for all.
+        chunk: pictures sampled or judged at a time.
     """
 
     learner: Architecture
@@ -94,6 +95,7 @@ class ImageDials:
     compile: bool = False
     references: int = 5000
     classes: int | None = None
+    chunk: int = 32
 
     def settings(self) -> dict[str, object]:
         """Fields of `ImageTask` that do not come from the data."""
@@ -106,6 +108,7 @@ class ImageDials:
             "sigma_max": self.sampler[1],
             "sigma_min": self.sampler[2],
             "references": self.references,
+            "chunk": self.chunk,
         }
 
     def arms(self, names: tuple[str, ...] = IMAGE_ARMS, keep: float | None = None) -> tuple[Arm, ...]:
@@ -176,6 +179,7 @@ GPU_MINI = ImageDials(
     n_curve=1000,
     curve=(1 / 4, 1 / 2, 1.0),
     compile=True,
+    chunk=256,
 )
 
 #: METHOD 5's figures: 48 hours on two GPUs were 22,000 steps of the baseline.
@@ -196,6 +200,7 @@ PAPER = ImageDials(
     n_final=2000,
     n_curve=2000,
     compile=True,
+    chunk=256,
 )
 
 IMAGES: dict[str, ImageDials] = {"cpu-mini": CPU_MINI, "gpu-mini": GPU_MINI, "paper": PAPER}

@@ -162,7 +162,7 @@ class ImageTask:
             network = extractor(spec, device)
             real = self._real(network, self.references)
             found = extract(images, network, self.chunk)
-            values |= self._compared(network, real, found, labels, seed, first=i == 0)
+            values |= self._compared(network, real, found, labels, first=i == 0)
         if weight == 1:
             values["loss"] = self._loss(denoiser, seed, device)
         if not pictures:
@@ -187,7 +187,7 @@ class ImageTask:
             other = self._other(n)
             found = quality.reference_features(*other[:2], network, cache_folder())
             real = self._real(network, self.references)
-            values |= self._compared(network, real, found, other[2], seed, first=i == 0)
+            values |= self._compared(network, real, found, other[2], first=i == 0)
         return values
 
     def figures(
@@ -217,13 +217,15 @@ class ImageTask:
 
         The picture of a seed and class is the same whatever else is asked for.
         """
-        seeds = seeds or tuple(range(n or SHOWN))
+        n = SHOWN if n is None else n
+        check(n >= 1, f"at least 1 sample must be asked for, not {n}")
+        seeds = seeds or tuple(range(n))
         wanted = [self.class_number(c) for c in classes]
         pairs = [(c, s) for c in wanted for s in seeds] if wanted else [(self._drawn_class(s), s) for s in seeds]
         noise = torch.stack([self._seeded(s) for _, s in pairs])
         labels = torch.tensor([c for c, _ in pairs]) if self.classes else None
         images = self._sample(denoiser, self.sigma_max * noise, labels, device)
-        captions = [(self.names[c] if self.classes else "", s) for c, s in pairs]
+        captions = [(self._label(c), s) for c, s in pairs]
         return figures.write_pictures(images, captions, len(seeds) if wanted else 8, out)
 
     def class_number(self, name: str) -> int:
@@ -234,6 +236,13 @@ class ImageTask:
         """
         check(bool(self.classes), f"this data set has no classes, so there is no {name!r}")
         return _number(name, self.classes, self.names)
+
+    def _label(self, number: int) -> str:
+        """The name of a class, with its key where two classes share the name."""
+        if not self.classes:
+            return ""
+        name = self.names[number]
+        return name if self.names.count(name) == 1 else f"{name} {self.classes[number]}"
 
     def _drawn_class(self, seed: int) -> int:
         if not self.classes:
@@ -253,7 +262,7 @@ class ImageTask:
         return torch.cat(parts)
 
     def _compared(
-        self, network: Extractor, real: Features, found: Features, labels: Tensor | None, seed: int, first: bool
+        self, network: Extractor, real: Features, found: Features, labels: Tensor | None, first: bool
     ) -> dict[str, float]:
         values = {
             network.key: quality.frechet_distance(quality.moments(real.features), quality.moments(found.features))

@@ -146,7 +146,7 @@ def test_other_pictures_than_a_run_was_made_with_are_refused():
         task.source("cpu")
 
 
-def test_a_part_of_the_classes_can_be_learned():
+def test_a_part_of_the_classes_can_be_learned(tmp_path):
     few = image_task(("shapes:1000",), ("shapes:100",), 16, classes=3, references=64)
     assert few.classes == ("circle", "heart", "ring")
     assert few.size == 300
@@ -159,8 +159,19 @@ def test_a_part_of_the_classes_can_be_learned():
     assert set(batch.label.tolist()) == {0, 1}
     with pytest.raises(UserError, match="did you mean 'star'"):
         image_task(("shapes:1000",), (), 16, classes=("stra",))
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i in range(4):
+        Image.new("RGB", (16, 16), (i, 0, 0)).save(flat / f"{i}.png")
+    with pytest.raises(UserError, match="validation pictures have no classes"):
+        image_task(("shapes:1000",), (str(flat),), 16)
     with pytest.raises(UserError, match="too few"):
         image_task(("shapes:1000",), (), 16, classes=1)
+
+
+def read(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def test_samples_of_a_seed_and_class_do_not_depend_on_what_else_is_asked_for(tmp_path):
@@ -171,9 +182,9 @@ def test_samples_of_a_seed_and_class_do_not_depend_on_what_else_is_asked_for(tmp
     many = task.write_samples(network, tmp_path / "many", seeds=(1, 3), classes=("heart", "star"))
     assert [p.name for p in one] == ["star-seed0003.png", "sheet.png"]
     assert [p.name for p in many] == [f"{c}-seed000{s}.png" for c in ("heart", "star") for s in (1, 3)] + ["sheet.png"]
-    a, b = (np.asarray(Image.open(p)) for p in (one[0], many[3]))
+    a, b = (read(p) for p in (one[0], many[3]))
     assert np.abs(a.astype(int) - b).max() <= 1
-    assert Image.open(many[-1]).size == (2 * 19 - 3, 2 * 19 - 3)
+    assert read(many[-1]).shape == (2 * 19 - 3, 2 * 19 - 3, 3)
     free = task.write_samples(network, tmp_path / "free", n=5)
     assert len(free) == 6
     with pytest.raises(UserError, match="did you mean 'heart'"):
@@ -242,3 +253,25 @@ def test_tallies_are_exported_with_stable_ids(done, tmp_path):
     last = results.runs["ajest", 0].ledger[-1]
     assert sum(int(r["drawn"]) for r in rows) == last["drawn"]
     assert sum(int(r["trained"]) for r in rows) == last["trained"]
+
+
+def test_pictures_without_classes_are_learned_unconditionally(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(140):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / f"{i:03d}.png")
+    settings = {"learner": small_images().learner, "guide": small_images().guide, "sampler_steps": 2}
+    task = image_task((str(tmp_path),), (), 16, references=100, **settings)
+    assert (task.classes, task.labels(4)) == ((), None)
+    network = task.network("learner", 0).eval()
+    found = task.evaluate(network, task.network("guide", 1).eval(), 2.0, 20, 0, tmp_path, pictures=True)
+    assert {m.name for m in task.metrics} - {"loss"} <= set(found.metrics)
+    assert "labels" not in found.tensors
+    assert task.figures(2.0, {2.0: found.tensors}, {}, {})
+    assert math.isfinite(task.floor(20, 0, tmp_path)["fd_lite0"])
+    assert [p.name for p in task.write_samples(network, tmp_path / "s", n=2)] == [
+        "seed0000.png",
+        "seed0001.png",
+        "sheet.png",
+    ]
+    with pytest.raises(UserError, match="has no classes"):
+        task.write_samples(network, tmp_path / "s", classes=("star",))

@@ -46,10 +46,12 @@ class ImageSet:
         """The pictures of some classes alone, labelled by numbers into these.
 
         Raises:
-            UserError: none of the pictures has such a class.
+            UserError: none of the pictures has such a class, or they have no classes at all.
         """
-        if classes == self.classes or self.labels is None:
+        if classes == self.classes:
             return self
+        if self.labels is None:
+            raise UserError("the validation pictures have no classes, and the training pictures have")
         here = tuple(c for c in self.classes if c in classes)
         if not here:
             raise UserError(f"no picture has one of the classes {some(classes)}")

@@ -161,7 +161,7 @@ def _with_interval(text: str, line: dict[str, Any], metric: Any) -> str:
 
 def _heatmaps(run: Path, step: int, n: int, lines: list[dict[str, Any]], metrics: list[Any]) -> list[Path]:
     """A picture of each metric over weights and widths, where there are several of both."""
-    from .bench.figures import heatmap, png
+    from .bench.figures import encoded, heatmap
     from .checkpoint import write_atomic
 
     weights, widths = sorted({line["weight"] for line in lines}), sorted({line["width"] for line in lines})
@@ -180,6 +180,6 @@ def _heatmaps(run: Path, step: int, n: int, lines: list[dict[str, Any]], metrics
             for b in widths
         ]
         path = run / f"heatmap-{metric.name}-step-{step}-n-{n}.png"
-        write_atomic(path, png(heatmap(values, weights, widths, metric)))
+        write_atomic(path, encoded(heatmap(values, weights, widths, metric)))
         written.append(path)
     return written

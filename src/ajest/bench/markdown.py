@@ -10,14 +10,14 @@ import torch
 
 from ..metrics import Metric
 from .cost import selection_costs
-from .pictures import Captioned, file_name, gallery_of
+from .pictures import Picture, gallery_of
 from .plan import READINGS
 from .published import beside_ours
 from .results import Cell, Results
 from .verdict import QUALITY_HEADS, interval, number, quality_rows, verdict
 
 
-def as_markdown(results: Results, groups: Mapping[str, Sequence[Captioned]] | None = None) -> str:
+def as_markdown(results: Results, groups: Mapping[str, Sequence[Picture]] | None = None) -> str:
     """Verdict, tables, costs, figures and, where the settings are the published ones, the comparison with them.
 
     Args:
@@ -78,7 +78,7 @@ def as_markdown(results: Results, groups: Mapping[str, Sequence[Captioned]] | No
     return "\n\n".join(parts) + "\n"
 
 
-def _linked(results: Results, groups: Mapping[str, Sequence[Captioned]]) -> list[str]:
+def _linked(results: Results, groups: Mapping[str, Sequence[Picture]]) -> list[str]:
     """Links to the figures that a reader of the tables wants: all arms, and of two arms what happened inside."""
     inside = [results.config.baseline, *(a.name for a in results.config.arms if a.scores)][:2]
     sections = {"Learning curves": "curves", "Pictures": "arms"}
@@ -86,15 +86,10 @@ def _linked(results: Results, groups: Mapping[str, Sequence[Captioned]]) -> list
     parts = []
     for title, group in sections.items():
         if groups.get(group):
-            links = [f"![{text}]({file_name(group, i + 1)})" for i, (text, _) in enumerate(groups[group])]
-            texts = [text for text, _ in groups[group]]
-            if group == "curves":
-                parts += [f"## {title}", "\n".join(links)]
-            else:
-                parts += [
-                    f"## {title}",
-                    "\n\n".join(f"{text}\n\n{link}" for text, link in zip(texts, links, strict=True)),
-                ]
+            # Curves say in their titles what they show.
+            links = [f"![{p.caption}]({p.name})" for p in groups[group]]
+            said = ["" if group == "curves" else f"{p.caption}\n\n" for p in groups[group]]
+            parts += [f"## {title}", "\n\n".join(a + b for a, b in zip(said, links, strict=True))]
     return parts
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -17,15 +20,43 @@ from .verdict import metric_name
 
 Captioned = tuple[str, Figure]
 
+_LARGE = 200_000  # bytes beyond which a picture of pictures is not worth being without loss
 
-def pictures(results: Results) -> dict[str, list[Captioned]]:
-    """(caption, figure) by group: "differences", "curves", "costs", "arms" side by side, and "gallery-ARM" of each."""
-    return {
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded figure.
+
+    Attributes:
+        caption: for people.
+        name: of its file, below the bench's folder.
+        kind: "png" or "webp".
+        data: the file's content.
+    """
+
+    caption: str
+    name: str
+    kind: str
+    data: bytes
+
+    @property
+    def uri(self) -> str:
+        """What stands in a page's `src`."""
+        return f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
+
+
+def pictures(results: Results) -> dict[str, list[Picture]]:
+    """All figures by group: "differences", "curves", "costs", "arms" side by side, and `gallery_of(arm)` of each."""
+    groups = {
         "differences": _differences(results),
         "curves": _curves(results),
         "costs": _costs(results),
         "arms": _side_by_side(results),
         **{gallery_of(arm): _gallery(results, arm) for arm in results.arms},
+    }
+    return {
+        group: [_encoded(group, i + 1, caption, figure) for i, (caption, figure) in enumerate(found)]
+        for group, found in groups.items()
     }
 
 
@@ -34,17 +65,20 @@ def gallery_of(arm: str) -> str:
     return f"gallery-{arm}"
 
 
-def file_name(group: str, number: int) -> str:
-    """Of one figure of a group, below the bench's folder."""
+def write_pictures(root: Path, groups: Mapping[str, Sequence[Picture]]) -> None:
+    """Each figure as the file that its name says."""
+    for found in groups.values():
+        for picture in found:
+            write_atomic(root / picture.name, picture.data)
+
+
+def _encoded(group: str, number: int, caption: str, figure: Figure) -> Picture:
+    """PNG, or WebP where that saves a page from megabytes."""
+    data, kind = figures.encoded(figure), "png"
+    if len(data) > _LARGE:
+        data, kind = figures.encoded(figure, "webp"), "webp"
     safe = "".join(c if c.isalnum() else "-" for c in group)
-    return f"figures/{safe}-{number}.png"
-
-
-def write_pictures(root: Path, groups: dict[str, list[Captioned]]) -> None:
-    """Each figure as a PNG, as `file_name` names it."""
-    for group, found in groups.items():
-        for i, (_, figure) in enumerate(found):
-            write_atomic(root / file_name(group, i + 1), figures.png(figure))
+    return Picture(caption, f"figures/{safe}-{number}.{kind}", kind, data)
 
 
 def _differences(results: Results) -> list[Captioned]:
@@ -59,7 +93,7 @@ def _differences(results: Results) -> list[Captioned]:
 
 def _curves(results: Results) -> list[Captioned]:
     columns = [*results.headlines()]
-    columns += [(m, 1.0) for m in results.metrics if m.curve]
+    columns += [c for c in results.columns() if c[0].curve and c not in columns]
     found = []
     for metric, weight in columns:
         for clock in ("samples", "calibrated"):

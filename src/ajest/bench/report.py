@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,11 +12,10 @@ import jinja2
 
 from ..checkpoint import write_atomic, write_json
 from ..metrics import Metric
-from . import figures
 from .cost import selection_costs
 from .evaluation import reached
 from .markdown import as_markdown
-from .pictures import Captioned, gallery_of, pictures, write_pictures
+from .pictures import Picture, gallery_of, pictures, write_pictures
 from .plan import READINGS, run_folder
 from .published import beside_ours
 from .results import Cell, Results, as_csv, as_json, collect
@@ -38,13 +37,12 @@ def write_report(root: Path) -> Results:
     return results
 
 
-def render(results: Results, groups: dict[str, list[Captioned]] | None = None) -> str:
+def render(results: Results, groups: Mapping[str, Sequence[Picture]] | None = None) -> str:
     """The page; `groups` are the figures of `pictures`, if they are made already."""
-    groups = pictures(results) if groups is None else groups
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ajest.bench", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    config, shown = results.config, {group: _images(found) for group, found in groups.items()}
+    config, shown = results.config, pictures(results) if groups is None else groups
     costs = selection_costs(config, results.costs)
     return environment.get_template("report.html").render(
         config=config,
@@ -64,11 +62,6 @@ def render(results: Results, groups: dict[str, list[Captioned]] | None = None) -
         galleries=[(arm, shown[gallery_of(arm)]) for arm in results.arms],
         published=beside_ours(results),
     )
-
-
-def _images(pairs: Iterable[Captioned]) -> list[tuple[str, str]]:
-    """(caption, data URI)."""
-    return [(caption, figures.data_uri(figure)) for caption, figure in pairs]
 
 
 def _table(results: Results, reading: str) -> dict[str, Any]:

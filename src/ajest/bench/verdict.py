@@ -66,7 +66,7 @@ def quality_rows(results: Results) -> list[list[str]]:
 
 def verdict(results: Results) -> list[str]:
     """Sentences in the order of importance; the first says what to do."""
-    seeds = len(results.config.seeds)
+    seeds = behind(results)
     said = [sentence for reading in ("calibrated", "samples") for sentence in _at(results, reading)]
     if len(results.arms) < 2:
         return [f"{results.arms[0]} stands alone: a verdict needs a second arm to compare it with."]
@@ -80,6 +80,16 @@ def verdict(results: Results) -> list[str]:
             "take it as a first look. Five are the least for a claim."
         )
     return said
+
+
+def behind(results: Results) -> int:
+    """Seeds that all arms have finished: those that a comparison rests on."""
+    return sum(all(results.runs[arm, seed].state == "done" for arm in results.arms) for seed in results.config.seeds)
+
+
+def examples(count: float) -> str:
+    """A number of examples for people."""
+    return f"{count / 1e6:.2f} million examples" if count >= 1e6 else f"{count:,.0f} examples"
 
 
 def _in_short(results: Results) -> str:
@@ -98,7 +108,7 @@ def _in_short(results: Results) -> str:
             f"certainly better than {baseline}: {'; '.join(wins)}" if wins else f"nothing certainly beats {baseline}"
         )
         parts.append(f"at {READINGS[reading].title}, {outcome}")
-    seeds = len(results.config.seeds)
+    seeds = behind(results)
     return f"In short, from {seeds} seed{'s' if seeds > 1 else ''}: {'. '.join(p[0].upper() + p[1:] for p in parts)}."
 
 
@@ -106,7 +116,7 @@ def _at(results: Results, reading: str) -> list[str]:
     if reading not in results.budgets:
         return []
     budget = results.budgets[reading]
-    what = f"{budget:.3g} s of training" if reading != "samples" else f"{budget / 1e6:.2f} million examples trained on"
+    what = f"{budget:.3g} s of training" if reading != "samples" else f"{examples(budget)} trained on"
     said = []
     for metric, weight in results.headlines():
         cells = [results.cell(reading, arm, metric.name, weight) for arm in results.arms]

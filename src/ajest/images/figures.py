@@ -116,7 +116,9 @@ def _named(names: tuple[str, ...], labels: Tensor | None) -> list[str]:
 
 def selection(moments: Mapping[int, Mapping[str, Tensor]]) -> Figure:
     """At each moment the kept pictures of highest score and dropped ones, clean above noised."""
-    columns = 2 * _MOMENT_COLUMNS
+    most = max((int(part["kept"][: len(part["x"])].sum()) for part in moments.values()), default=0)
+    width = min(_MOMENT_COLUMNS, max(1, most))
+    columns = 2 * width
     figure = Figure(figsize=(1.0 + columns * 0.72, len(moments) * 2.05 + 0.1), layout="constrained")
     axes = figure.subplots(2 * len(moments), columns, squeeze=False)
     for row, (step, part) in enumerate(sorted(moments.items())):
@@ -126,14 +128,14 @@ def selection(moments: Mapping[int, Mapping[str, Tensor]]) -> Figure:
         kept = part["kept"][: len(part["x"])]
         score = score[: len(part["x"])]
         order = score.argsort(descending=True)
-        top = [i for i in order.tolist() if kept[i]][:_MOMENT_COLUMNS]
+        top = [i for i in order.tolist() if kept[i]][:width]
         rest = [i for i in order.tolist() if not kept[i]]
         # From the whole range of scores of the dropped ones, not from one end of it.
-        rest = [rest[k] for k in np.linspace(0, len(rest) - 1, min(_MOMENT_COLUMNS, len(rest))).round().astype(int)]
+        rest = [rest[k] for k in np.linspace(0, len(rest) - 1, min(width, len(rest))).round().astype(int)]
         for axis in axes[2 * row : 2 * row + 2].ravel():
             _bare(axis)
             axis.spines[:].set_visible(False)
-        for offset, chosen, colour in ((0, top, KEPT), (_MOMENT_COLUMNS, rest, DROPPED)):
+        for offset, chosen, colour in ((0, top, KEPT), (width, rest, DROPPED)):
             for column, i in enumerate(chosen):
                 clean, noised = axes[2 * row, offset + column], axes[2 * row + 1, offset + column]
                 clean.imshow(to_uint8(part["target"][i]).permute(1, 2, 0).numpy(), interpolation="nearest")
@@ -150,13 +152,13 @@ def selection(moments: Mapping[int, Mapping[str, Tensor]]) -> Figure:
 def trajectories(paths: Tensor, sigmas: list[float], sigma_data: float) -> Figure:
     """States of the sampler (n, times, 3, h, w), each scaled to the contrast of a picture."""
     levels = torch.tensor(sigmas)
-    times = torch.linspace(0, len(sigmas) - 1, _TIMES).round().long()
+    times = torch.linspace(0, len(sigmas) - 1, min(_TIMES, len(sigmas))).round().long()
     scale = sigma_data * torch.rsqrt(levels[times] ** 2 + sigma_data**2)
     shown = to_uint8(paths[:, times] * scale[:, None, None, None])
     n = len(shown)
-    figure = Figure(figsize=(1.0 + _TIMES * 0.72, n * 0.75 + 0.35), layout="constrained")
+    figure = Figure(figsize=(1.0 + len(times) * 0.72, n * 0.75 + 0.35), layout="constrained")
     axis = figure.subplots()
-    axis.imshow(mosaic(shown.flatten(0, 1).numpy(), _TIMES), interpolation="nearest")
+    axis.imshow(mosaic(shown.flatten(0, 1).numpy(), len(times)), interpolation="nearest")
     _bare(axis)
     width = paths.shape[-1]
     for column, level in enumerate(levels[times].tolist()):

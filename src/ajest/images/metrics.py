@@ -18,12 +18,12 @@ _PRDC = (
 _CONSISTENCY = (
     Metric("top1", "class, top-1", "higher",
            "Share of samples that a classifier takes for the class they were asked for, among the data set's classes. "
-           "Real pictures show its ceiling."),
+           "Real pictures show its ceiling.", curve=True),
     Metric("top5", "class, top-5", "higher", "The same, if the class is among its five best guesses."),
 )  # fmt: skip
 _KID = Metric("kid", "KID × 1000", "lower",
               "Kernel distance between samples and real pictures: 0 for the same distribution, however few samples.",
-              scale=1000)  # fmt: skip
+              scale=1000, curve=True)  # fmt: skip
 _LOSS = Metric("loss", "loss", "lower",
                "Mean denoising loss on held-out pictures (training pictures where there are none).",
                guided=False, curve=True)  # fmt: skip

@@ -82,7 +82,9 @@ def learning_curve(results: Results, metric: Metric, weight: float, clock: str) 
         axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         axis.tick_params(axis="y", which="minor", labelsize=8)
     axis.xaxis.set_major_formatter(FuncFormatter(_short))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    narrow = axis.get_xlim()[1] < 30 * axis.get_xlim()[0]
+    axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.xaxis.set_minor_formatter(FuncFormatter(_short) if narrow else NullFormatter())
     if clock in results.budgets:
         axis.axvline(results.budgets[clock], color="#888", lw=0.9, ls=":")
     axis.set_xlabel(AXIS_NAMES[clock])

@@ -30,7 +30,7 @@ from .source import ImageSource, to_uint8
 
 SHOWN = 32  # samples kept for figures
 TRAJECTORIES = 6
-LOSS_EXAMPLES = 1024
+LOSS_EXAMPLES = 512
 
 
 @dataclass(frozen=True)

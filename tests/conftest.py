@@ -23,6 +23,8 @@ from ajest.training import LearningRate, Recipe
 
 hypothesis.settings.register_profile("ajest", deadline=None, max_examples=40, derandomize=True)
 hypothesis.settings.load_profile("ajest")
+# One test runs on each core: benches within them get no more threads than that.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 # Decoded pictures and features of a test session, also for the commands that it runs.

@@ -41,7 +41,7 @@ def small_bench(**changes):
         weight=2.0,
         n_final=200,
         n_curve=200,
-        curve=(0.5, 1.0),
+        curve=(1.0,),
         calibration_rounds=3,
     )
     return replace(config, **changes)
@@ -135,7 +135,7 @@ def test_configs_of_both_tasks_come_back_from_json(done):
     assert differences(run, moved) == []
     value = to_json(run)
     value["task"]["name"] = "sculptures"
-    with pytest.raises(UserError, match="tree, images"):
+    with pytest.raises(UserError, match=r"TreeTask \| .*ImageTask @ \$\.task"):
         from_json(RunConfig, value, "x")
     assert {t.name for t in AnyTask.__args__} == {"tree", "images"}
 

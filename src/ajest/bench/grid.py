@@ -63,7 +63,7 @@ def run_bench(root: Path, config: BenchConfig, workers: int | None = None, devic
     with locked(root):
         adopt(root, config, "bench.json")
         # A bench that goes on does so with the threads it was timed with, whatever the number of workers now.
-        threads = calibrated_threads(root) or max(1, _cores() // workers)
+        threads = calibrated_threads(root) or _limited(max(1, _cores() // workers))
         settle(threads)
         say = _sayer()
         say("training the guide")
@@ -96,17 +96,23 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def _limited(threads: int) -> int:
+    """So many threads, or fewer where OMP_NUM_THREADS says so."""
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    return min(threads, int(wish)) if wish.isdigit() and int(wish) else threads
+
+
 def default_workers(device: str) -> int:
     return _cores() if device == "cpu" else 1
 
 
 def settle(threads: int | None = None) -> None:
-    """Compute with this many threads (None: one a core), and keep freed memory.
+    """Compute with this many threads (None: one a core, or as many as OMP_NUM_THREADS says), and keep freed memory.
 
     By default the C library gives every large temporary back to the kernel and faults it in again, page by page:
     half of the time of a step on some machines.
     """
-    torch.set_num_threads(_cores() if threads is None else threads)
+    torch.set_num_threads(_limited(_cores()) if threads is None else threads)
     if sys.platform == "linux":
         mmap_threshold, trim_threshold = -3, -1  # of mallopt(3)
         library = ctypes.CDLL(None)

@@ -21,7 +21,8 @@ from ajest.bench.grid import settle
 from ajest.denoising import objective
 from ajest.images.architecture import SIZES, Architecture
 from ajest.images.extractors import extract, extractor
-from ajest.images.task import ImageTask, image_task
+from ajest.images.setup import image_task
+from ajest.images.task import ImageTask
 from ajest.presets import CPU_MINI
 from ajest.selection.scoring import Scores
 from ajest.training import LearningRate, Recipe, Trainer

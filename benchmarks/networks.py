@@ -17,7 +17,8 @@ from ajest import per_example_loss
 from ajest.arms import ARMS
 from ajest.bench.grid import settle
 from ajest.images.architecture import SIZES, Architecture
-from ajest.images.task import ImageTask, image_task
+from ajest.images.setup import image_task
+from ajest.images.task import ImageTask
 from ajest.training import LearningRate, Recipe, Trainer
 
 CANDIDATES = {

@@ -17,7 +17,8 @@ import torch
 from ajest.arms import arms_named
 from ajest.bench.plan import BenchConfig
 from ajest.images.architecture import Architecture
-from ajest.images.task import ImageTask, image_task
+from ajest.images.setup import image_task
+from ajest.images.task import ImageTask
 from ajest.tasks import TreeTask
 from ajest.training import LearningRate, Recipe
 

@@ -20,8 +20,9 @@ from ajest.cli_runs import numbers
 from ajest.config import differences, from_json, to_json
 from ajest.errors import UserError
 from ajest.images import figures
+from ajest.images.data import balanced
 from ajest.images.metrics import metrics_of
-from ajest.images.task import _balanced, image_task
+from ajest.images.setup import image_task
 from ajest.presets import IMAGES
 from ajest.runs import RunConfig, read_config
 from ajest.tasks import AnyTask
@@ -209,10 +210,10 @@ def test_metrics_name_what_they_are():
 
 def test_real_pictures_are_chosen_from_all_classes_alike():
     labels = np.array([0] * 50 + [1] * 5 + [2] * 20)
-    chosen = labels[_balanced(labels, 75, 30)]
+    chosen = labels[balanced(labels, 75, 30)]
     assert np.bincount(chosen).tolist() == [13, 5, 12]
-    assert _balanced(None, 10, 4).tolist() == [0, 3, 6, 9]
-    assert len(_balanced(labels, 75, 1000)) == 75
+    assert balanced(None, 10, 4).tolist() == [0, 3, 6, 9]
+    assert len(balanced(labels, 75, 1000)) == 75
 
 
 def test_presets_of_images_are_whole_benches():

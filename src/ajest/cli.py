@@ -176,7 +176,7 @@ def _preset(
         if data or validation or extractors or classes or flip:
             raise UserError("the tree makes its own examples: --data and what belongs to it are for images")
         return TREE[preset](), arms_named
-    from .images.task import image_task
+    from .images.setup import image_task
 
     settings: dict[str, Any] = IMAGES[preset].settings() | {"flip": flip}
     settings["classes"] = _classes(classes, IMAGES[preset].classes)

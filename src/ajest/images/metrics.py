@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from ..metrics import Metric
-from .extractors import NAMES
+from . import quality
+from .extractors import NAMES, Features, class_indices
 
 _PRDC = (
     Metric("precision", "precision", "higher",
@@ -46,3 +49,28 @@ def metrics_of(extractors: tuple[str, ...], classified: bool) -> tuple[Metric, .
         headline = "both" if i == 0 else "no"
         distances.append(Metric(name.key, name.distance, "lower", meaning, headline=headline))  # type: ignore[arg-type]
     return (*distances, _KID, *_PRDC, *(_CONSISTENCY if classified else ()), _LOSS)
+
+
+def compared(
+    key: str, real: Features, found: Features, labels: Tensor | None, classes: tuple[str, ...], whole: bool
+) -> dict[str, float]:
+    """The metrics of pictures against real ones, from the features of both.
+
+    Args:
+        key: of the Fréchet distance in these features.
+        real, found: features of the references and of the pictures that are judged.
+        labels: the class that each judged picture should show, shape (n,), or None.
+        classes: keys of the data set's classes.
+        whole: take all metrics; else the Fréchet distance alone.
+    """
+    values = {key: quality.frechet_distance(quality.moments(real.features), quality.moments(found.features))}
+    if not whole:
+        return values
+    kid = quality.kid(real.features, found.features)
+    near = quality.prdc(real.features, found.features)
+    values |= {"kid": kid.value, "kid_low": kid.low, "kid_high": kid.high}
+    values |= {k: getattr(near, k) for k in ("precision", "recall", "density", "coverage")}
+    indices = class_indices(classes)
+    if indices is not None and found.logits is not None and labels is not None:
+        values["top1"], values["top5"] = quality.consistency(found.logits, labels, indices)
+    return values

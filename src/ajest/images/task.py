@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,16 +15,16 @@ from torch import Tensor
 
 from ..config import check
 from ..denoising import Denoiser, LogNormal, per_example_loss
-from ..errors import UserError, unknown
+from ..errors import UserError
 from ..guidance import autoguide
 from ..metrics import Evaluation, Metric, Role
 from ..sampling import sample, sigma_schedule
 from ..seeding import generator
 from . import figures, quality
 from .architecture import SIZES, Architecture, Precision
-from .data import ImageSet, cache_folder, open_images
+from .data import ImageSet, balanced, cache_folder, class_number, open_images
 from .extractors import Extractor, Features, class_indices, extract, extractor
-from .metrics import metrics_of
+from .metrics import compared, metrics_of
 from .network import EDM2Denoiser
 from .source import ImageSource, to_uint8
 
@@ -162,7 +162,7 @@ class ImageTask:
             network = extractor(spec, device)
             real = self._real(network, self.references)
             found = extract(images, network, self.chunk)
-            values |= self._compared(network, real, found, labels, first=i == 0)
+            values |= compared(network.key, real, found, labels, self.classes, whole=i == 0)
         if weight == 1:
             values["loss"] = self._loss(denoiser, seed, device)
         if not pictures:
@@ -187,7 +187,7 @@ class ImageTask:
             other = self._other(n)
             found = quality.reference_features(*other[:2], network, cache_folder())
             real = self._real(network, self.references)
-            values |= self._compared(network, real, found, other[2], first=i == 0)
+            values |= compared(network.key, real, found, other[2], self.classes, whole=i == 0)
         return values
 
     def figures(
@@ -235,7 +235,7 @@ class ImageTask:
             UserError: an unknown class, or a set without classes.
         """
         check(bool(self.classes), f"this data set has no classes, so there is no {name!r}")
-        return _number(name, self.classes, self.names)
+        return class_number(name, self.classes, self.names)
 
     def _label(self, number: int) -> str:
         """The name of a class, with its key where two classes share the name."""
@@ -261,23 +261,6 @@ class ImageTask:
             parts.append(to_uint8(end).cpu())
         return torch.cat(parts)
 
-    def _compared(
-        self, network: Extractor, real: Features, found: Features, labels: Tensor | None, first: bool
-    ) -> dict[str, float]:
-        values = {
-            network.key: quality.frechet_distance(quality.moments(real.features), quality.moments(found.features))
-        }
-        if not first:
-            return values
-        kid = quality.kid(real.features, found.features)
-        near = quality.prdc(real.features, found.features)
-        values |= {"kid": kid.value, "kid_low": kid.low, "kid_high": kid.high}
-        values |= {k: getattr(near, k) for k in ("precision", "recall", "density", "coverage")}
-        indices = class_indices(self.classes)
-        if indices is not None and found.logits is not None and labels is not None:
-            values["top1"], values["top5"] = quality.consistency(found.logits, labels, indices)
-        return values
-
     def _loss(self, denoiser: Denoiser, seed: int, device: torch.device | str) -> float:
         """Mean loss on held-out pictures (training pictures where there are none)."""
         pictures = self._pictures("val" if self.validation else "train")
@@ -293,7 +276,7 @@ class ImageTask:
 
     def _real(self, network: Extractor, count: int) -> Features:
         pictures = self._pictures("train")
-        chosen = _balanced(pictures.labels, len(pictures), count)
+        chosen = balanced(pictures.labels, len(pictures), count)
         digest = f"{pictures.digest}-first{count}"
         return quality.reference_features(pictures.images[chosen], digest, network, cache_folder())
 
@@ -303,11 +286,11 @@ class ImageTask:
         pictures = self._pictures("val" if held_out else "train")
         free = np.arange(len(pictures))
         if not held_out:
-            free = np.setdiff1d(free, _balanced(pictures.labels, len(pictures), self.references))
+            free = np.setdiff1d(free, balanced(pictures.labels, len(pictures), self.references))
         if len(free) < 2:
             raise UserError("the data set is too small to compare real pictures with others: lower `references`")
         labels = None if pictures.labels is None else pictures.labels[free]
-        chosen = free[_balanced(labels, len(free), n)]
+        chosen = free[balanced(labels, len(free), n)]
         found = None if pictures.labels is None else torch.from_numpy(pictures.labels[chosen])
         return pictures.images[chosen], f"{pictures.digest}-other{n}-{self.references * (not held_out)}", found
 
@@ -319,97 +302,9 @@ class ImageTask:
         return found
 
 
-def image_task(
-    data: tuple[str, ...],
-    validation: tuple[str, ...] = (),
-    resolution: int = 64,
-    classes: int | tuple[str, ...] | None = None,
-    skip_bad: bool = False,
-    complain: Callable[[str], None] = print,
-    **settings: object,
-) -> ImageTask:
-    """The task of a data set.
-
-    Args:
-        data: training pictures, as `open_images` reads them.
-        validation: held-out pictures of the same classes.
-        resolution: height and width to bring pictures to.
-        classes: learn these alone, named or keyed; or so many, spread over the list of classes; None learns all.
-        skip_bad: go on without files that cannot be read.
-        complain: told about those.
-        settings: other fields of `ImageTask`.
-
-    Raises:
-        UserError: the data cannot be read; too few pictures.
-    """
-    train = open_images(data, resolution, "train", skip_bad, complain=complain)
-    train = train.only(_chosen(train, classes))
-    references = min(int(str(settings.pop("references", 5000))), len(train) // 2)
-    check(
-        references >= 64,
-        f"{' '.join(data)} holds {len(train)} pictures: too few to judge samples by; 128 are the least",
-    )
-    held_out = open_images(validation, resolution, "val", skip_bad, complain=complain) if validation else None
-    if held_out is not None:
-        held_out = held_out.only(train.classes)
-    return ImageTask(
-        data=tuple(_absolute(s) for s in data),
-        validation=tuple(_absolute(s) for s in validation),
-        digest=train.digest,
-        validation_digest="" if held_out is None else held_out.digest,
-        size=len(train),
-        classes=train.classes,
-        names=train.names,
-        resolution=resolution,
-        references=references,
-        **settings,  # type: ignore[arg-type]
-    )
-
-
-def _chosen(pictures: ImageSet, wanted: int | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The keys of classes asked for by number or name."""
-    known = pictures.classes
-    if wanted is None or not known or (isinstance(wanted, int) and wanted >= len(known)):
-        return known
-    if isinstance(wanted, int):
-        check(wanted >= 1, f"at least one class must be learned, not {wanted}")
-        return tuple(known[i * len(known) // wanted] for i in range(wanted))
-    return tuple(sorted({known[_number(name, known, pictures.names)] for name in wanted}))
-
-
-def _number(name: str, keys: tuple[str, ...], names: tuple[str, ...]) -> int:
-    """The number of a class by its key or its name.
-
-    Raises:
-        UserError: there is no such class.
-    """
-    known = {**{n.lower(): i for i, n in enumerate(names)}, **{k.lower(): i for i, k in enumerate(keys)}}
-    if name.lower() not in known:
-        raise unknown("class", name, known)
-    return known[name.lower()]
-
-
-def _absolute(spec: str) -> str:
-    """A path from anywhere; what is no path stays as it is."""
-    return str(Path(spec).resolve()) if Path(spec).exists() else spec
-
-
 @lru_cache(maxsize=4)
 def _opened(
     spec: tuple[str, ...], resolution: int, split: Literal["train", "val"], classes: tuple[str, ...]
 ) -> ImageSet:
     # A data set with bad files was opened with the user's consent before: the digest tells whether it is the same.
     return open_images(spec, resolution, split, skip_bad=True, complain=lambda _: None).only(classes)
-
-
-def _balanced(labels: np.ndarray | None, size: int, count: int) -> np.ndarray:
-    """Numbers of `count` examples, rising: spread evenly, the classes in equal parts as far as they have them."""
-    count = min(count, size)
-    if labels is None:
-        return np.linspace(0, size - 1, count).round().astype(np.int64)
-    order = np.argsort(labels, kind="stable")
-    # The k-th example of every class comes before the (k + 1)-th of any.
-    rank = np.empty(size, dtype=np.int64)
-    starts = np.searchsorted(labels[order], labels[order], side="left")
-    rank[order] = np.arange(size) - starts
-    return np.sort(np.lexsort((labels, rank))[:count])

@@ -4,5 +4,16 @@ from .cache import cache_folder
 from .description import Description, describe
 from .packing import prepare
 from .sets import ImageSet, open_images
+from .subsets import balanced, class_number, classes_wanted
 
-__all__ = ["Description", "ImageSet", "cache_folder", "describe", "open_images", "prepare"]
+__all__ = [
+    "Description",
+    "ImageSet",
+    "balanced",
+    "cache_folder",
+    "class_number",
+    "classes_wanted",
+    "describe",
+    "open_images",
+    "prepare",
+]

@@ -17,7 +17,7 @@ import torch
 
 from ajest import autoguide, per_example_loss, sample, score, sigma_schedule
 from ajest.arms import arms_named
-from ajest.bench.grid import settle
+from ajest.bench.pool import settle
 from ajest.denoising import objective
 from ajest.images.architecture import SIZES, Architecture
 from ajest.images.extractors import extract, extractor
@@ -74,17 +74,18 @@ def trainers(task: ImageTask, recipe: Recipe, device: str) -> dict[str, Trainer]
 
 def whole_graph(trainer: Trainer) -> Callable[[], None]:
     """A selecting step as it is first written down: one forward with a graph, the chosen losses indexed out of it."""
-    learner, guide = trainer.network, trainer._reference
+    learner, guide, recipe = trainer.network, trainer.curator.reference, trainer.recipe
     assert guide is not None
+    choose, count = trainer.arm.choose(), trainer.arm.kept(recipe.super_batch)
 
     def work() -> None:
-        batch = trainer.source.draw(trainer.recipe.super_batch, torch.Generator().manual_seed(0))
+        batch = trainer.curator.source.draw(recipe.super_batch, torch.Generator().manual_seed(0))
         losses = per_example_loss(learner(batch.x, batch.sigma, batch.label), batch)
         scores = Scores(losses.detach(), score(guide, batch))
-        kept = trainer._choose(scores, trainer._kept, torch.Generator(batch.x.device).manual_seed(0))
+        kept = choose(scores, count, torch.Generator(batch.x.device).manual_seed(0))
         objective(losses[kept], batch[kept], learner).mean().backward()
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
+        trainer.learner.optimizer.step()
+        trainer.learner.optimizer.zero_grad()
         trainer.ema.update(1_000_000)
 
     return work
@@ -123,7 +124,7 @@ def loading(device: str, rounds: int) -> list[Row]:
              f"{whole * 1e3:.0f} ms", f"{draw / whole:.2%} idle (wanted: under 2 %)")]  # fmt: skip
 
 
-def judging(device: str) -> list[Row]:
+def judging(device: str, rounds: int) -> list[Row]:
     """2,000 pictures through the default feature network."""
     images, network = torch.randint(256, (2000, 3, 64, 64), dtype=torch.uint8), extractor("lite0", device)
     extract(images[:64], network)
@@ -176,17 +177,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     settle()
-    rows = gradients(options.device, options.rounds) + steps(options.device, options.rounds)
-    rows += loading(options.device, options.rounds) + judging(options.device)
-    rows += sampling(options.device, options.rounds)
-    if options.device == "cuda":
-        rows += large(options.device, options.rounds)
     card = f", {torch.cuda.get_device_name()}" if options.device == "cuda" else ""
     machine = f"{os.cpu_count()} cores, {platform.machine()}{card}"
     print(f"{machine}; Python {platform.python_version()}, torch {torch.__version__}\n")
-    print("| what; yardstick | ours | yardstick | ratio |\n|---|---|---|---|")
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
+    print("| what; yardstick | ours | yardstick | ratio |\n|---|---|---|---|", flush=True)
+    parts = [gradients, steps, loading, judging, sampling] + ([large] if options.device == "cuda" else [])
+    for part in parts:
+        for row in part(options.device, options.rounds):
+            print("| " + " | ".join(row) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 
 from ajest import per_example_loss
 from ajest.arms import ARMS
-from ajest.bench.grid import settle
+from ajest.bench.pool import settle
 from ajest.images.architecture import SIZES, Architecture
 from ajest.images.setup import image_task
 from ajest.images.task import ImageTask

@@ -15,7 +15,7 @@ import torch
 
 from ajest import Scores, autoguide, sample, select
 from ajest.arms import ARMS
-from ajest.bench.grid import settle
+from ajest.bench.pool import settle
 from ajest.tasks import TreeTask
 from ajest.training import Recipe, Trainer
 from ajest.tree.network import EnergyMLP

@@ -40,10 +40,10 @@ def done(tmp_path_factory):
 def test_every_arm_is_read_at_every_equal_budget(done):
     results, config = collect(done), small_bench()
     assert results.missing() == []
-    assert set(results.budgets) == set(READINGS)
+    assert set(results.budgets) == set(config.readings) == set(READINGS) - {"flops"}
     assert results.budgets["samples"] == 40 * 51
     assert results.budgets["steps"] == 40
-    for reading in READINGS:
+    for reading in config.readings:
         for arm in results.arms:
             for metric, weight in results.columns():
                 cell = results.cell(reading, arm, metric.name, weight)
@@ -140,7 +140,7 @@ def test_a_bench_goes_on_with_the_threads_it_was_timed_with(done, tmp_path, monk
     path = copy / "calibration.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 3}))
     monkeypatch.setattr(grid, "settle", used.append)
-    monkeypatch.setattr(grid, "_work", lambda jobs, workers, threads, *_: used.append(threads))
+    monkeypatch.setattr(grid, "work", lambda do, jobs, workers, threads, *_: used.append(threads))
     run_bench(copy, small_bench(), workers=1)
     assert set(used) == {3}
 
@@ -208,7 +208,7 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path):
 
 def test_a_guide_that_diverges_ends_the_bench_with_a_reason(tmp_path):
     wild = replace(small_bench().recipe, learning_rate=LearningRate(peak=1e30))
-    with pytest.raises(UserError, match="the guide: the loss or its gradient is not finite at step"):
+    with pytest.raises(UserError, match=r"the guide: at step .*: the loss or its gradient is not finite"):
         run_bench(tmp_path / "wild", small_bench(recipe=wild))
 
 

@@ -12,7 +12,8 @@ from ajest.images.network import normalize
 from ajest.images.source import to_float, to_uint8
 from ajest.runs import RunConfig, Schedule, execute, read_status, snapshots
 from ajest.seeding import generator
-from ajest.selection.policies import policy, within
+from ajest.selection.policies import within
+from ajest.selection.registry import policy
 from ajest.selection.scoring import Scores
 from ajest.training import LearningRate, Recipe, Tally, Trainer
 from conftest import small_images, small_recipe
@@ -61,7 +62,7 @@ def test_pictures_survive_the_way_to_floats_and_back():
 def test_the_objective_has_the_uncertainty_head_and_scores_have_not():
     t = trainer()
     t.network.logvar_linear.weight.data.mul_(2)
-    batch = t.source.draw(8, generator(0, "x"))
+    batch = t.curator.source.draw(8, generator(0, "x"))
     losses = per_example_loss(t.network(batch.x, batch.sigma, batch.label), batch)
     u = t.network.uncertainty(batch.sigma)
     by_hand = (losses / u.exp() + u) * 3 * 16 * 16
@@ -146,16 +147,16 @@ def test_a_learning_rate_can_count_steps_or_examples():
 def test_gradients_that_are_not_finite_become_zero_or_stop_the_run():
     for rule in ("zero", "stop"):
         t = trainer(not_finite=rule)
-        batch = t.source.draw(40, generator(0, "x"))
+        batch = t.curator.source.draw(40, generator(0, "x"))
         bad = replace(batch, target=batch.target.clone())
         bad.target[0, 0, 0, 0] = float("nan")
         t.network(batch.x, batch.sigma, batch.label)  # normalises the weights
         weights = [p.detach().clone() for p in t.network.unet.dec.parameters()]
         if rule == "stop":
             with pytest.raises(Diverged):
-                t._update(bad)
+                t.learner.update(bad, 0.01)
             continue
-        t._update(bad)
+        t.learner.update(bad, 0.01)
         assert all(p.isfinite().all() for p in t.network.parameters())
         assert all(
             torch.allclose(a, b, atol=1e-3) for a, b in zip(weights, t.network.unet.dec.parameters(), strict=True)

@@ -3,8 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ajest import score
 from ajest.arms import ARMS, Arm, arms_named
 from ajest.errors import Diverged, UserError
+from ajest.ledger import Counts
+from ajest.seeding import generator
 from ajest.selection.triggers import Trigger
 from ajest.training import LearningRate, Trainer
 from conftest import small_recipe, small_task
@@ -14,36 +17,136 @@ def trainer(arm, seed=0, recipe=None, guided=True):
     task, recipe = small_task(), recipe or small_recipe()
     guide = task.network("guide", 5).eval() if guided else None
     arm = ARMS[arm] if isinstance(arm, str) else arm
-    return Trainer(task.source("cpu"), task.network("learner", seed), recipe, arm, seed, guide)
+    proxy = task.network("guide", seed) if arm.scoring.scorer == "proxy" else None
+    return Trainer(task.source("cpu"), task.network("learner", seed), recipe, arm, seed, guide, proxy)
 
 
-@pytest.mark.parametrize("name", sorted(ARMS))
+ON_THE_TREE = sorted(set(ARMS) - {"half-resolution"})
+
+
+@pytest.mark.parametrize("name", ON_THE_TREE)
 def test_counts_phases_and_flops_of_every_arm(name):
     arm, t = ARMS[name], trainer(name)
     step = t.step()
-    kept = arm.kept(256)
+    kept, draws, needs = arm.kept(256), arm.scoring.draws, arm.registered.needs
     learner, guide = t.network.flops(), small_task().network("guide", 0).flops()
-    assert step.kind in arm.kinds()
+    assert step.kind == arm.kinds()[-1 if arm.trigger.mode == "late" else 0]
     ledger = t.ledger
-    if arm.policy in ("uniform", "random"):
-        drawn = 256 if arm.policy == "uniform" else kept
-        assert (ledger.counts.drawn, ledger.counts.scored, ledger.counts.trained) == (drawn, 0, drawn)
-        assert ledger.flops == 3 * drawn * learner
-        assert set(step.seconds) == {"draw", "target", "update", "ema"}
-        return
-    if arm.trigger.mode == "late":
-        assert (ledger.counts.scored, ledger.counts.trained) == (0, 256)
-        assert ledger.flops == 256 * guide + 3 * 256 * learner
-        return
-    reads_learner = name != "easy-reference"
-    assert ledger.counts.drawn == 256
-    assert ledger.counts.trained == kept == 51
-    assert ledger.counts.scored == (256 if reads_learner else 0)
-    reference = {"guide": guide, "ema": learner, "none": 0}[arm.reference]
-    assert ledger.flops == 256 * (learner * reads_learner + reference) + 3 * kept * learner
+    proxy = guide if arm.scoring.scorer == "proxy" else 0
+    scorer = proxy or learner
+    watched = arm.trigger.mode == "late"
+    reads_learner = arm.measures and "learner" in needs and not watched
+    reads_reference = watched or (arm.measures and "reference" in needs)
+    drawn = 256 if arm.scores or arm.policy == "uniform" else kept
+    trained = 256 if watched else kept
+    assert ledger.counts == Counts(drawn, 256 * draws * reads_learner, trained)
+    reference = {"guide": guide, "strong": guide, "ema": learner, "none": 0}[arm.reference] * reads_reference
+    scoring = 256 * draws * (scorer * reads_learner + reference)
+    assert ledger.flops == scoring + 3 * trained * (learner + proxy)
     assert ("learner scoring" in step.seconds) == reads_learner
-    assert ("reference scoring" in step.seconds) == (reference > 0)
-    assert len(step.kept) == kept
+    assert ("reference scoring" in step.seconds) == reads_reference
+    assert ("select" in step.seconds) == (arm.scores and not watched)
+    assert (step.kept is None) == (not arm.scores or watched)
+    if step.kept is not None:
+        assert len(step.kept) == kept
+
+
+def test_a_second_noise_draw_changes_the_noise_alone():
+    source = small_task().source("cpu")
+    first = source.draw(64, generator(0, "draw", 0))
+    again = source.draw(64, generator(0, "draw", 0), generator(0, "draw", 0, "noise", 1))
+    assert torch.equal(first.id, again.id)
+    assert torch.equal(first.sigma, again.sigma)
+    gap = (first.x - again.x) / first.sigma[:, None]
+    assert gap.abs().min() > 0
+    assert abs(gap.var().item() - 2) < 0.6
+
+
+def test_remembered_scores_choose_before_any_target_is_computed():
+    t = trainer("recall")
+    completed = []
+    source = t.curator.source
+
+    class Counting:
+        draw = staticmethod(source.draw)
+
+        @staticmethod
+        def complete(batch):
+            completed.append(len(batch))
+            return source.complete(batch)
+
+    t.curator.source = Counting()
+    steps = [t.step() for _ in range(5)]
+    assert completed == [51] * 5
+    assert {s.kind for s in steps} == {"recall hard none 0.2 by both"}
+    # what was trained on is what is remembered
+    last = steps[-1]
+    expected = t.curator.memory["learner"].recall(last.batch)
+    assert expected[last.kept].std() > 0
+
+
+def test_stale_scores_are_measured_on_every_eighth_step():
+    t = trainer("stale")
+    kinds = [t.step().kind.split()[0] for _ in range(17)]
+    assert kinds == (["select"] + ["recall"] * 7) * 2 + ["select"]
+    assert t.ledger.counts.scored == 3 * 256
+
+
+def test_importance_weights_keep_the_loss_unbiased():
+    """The weighted loss of what is kept estimates the mean loss of the super-batch; the plain one does not."""
+    weighted, plain, truth = [], [], []
+    for seed in range(40):
+        t = trainer("hard-unbiased", seed=seed % 4)
+        t.steps_taken = seed
+        choice = t.curator.choose(seed, 0.0, t.ledger.phase)
+        losses = choice.scores.learner[choice.kept]
+        weighted.append((losses * choice.weight).mean().item())
+        plain.append(losses.mean().item())
+        truth.append(choice.scores.learner.mean().item())
+    weighted, plain, truth = (torch.tensor(v) for v in (weighted, plain, truth))
+    error = weighted - truth
+    assert abs(error.mean()) < 3 * error.std() / 40**0.5
+    assert (plain - truth).mean() > 10 * error.std() / 40**0.5
+
+
+def test_reliability_of_scores():
+    t = trainer("stale")
+    for _ in range(40):
+        t.step()
+    found = t.curator.reliability(40, 0.5)
+    assert set(found) == {"retest", "retest raw", "sigma share", "effective share", "agreement"}
+    assert all(-1 <= v <= 1 for v in found.values())
+    assert found["retest"] > 0.2
+    assert 0.05 < found["effective share"] < 1
+    assert trainer("random").curator.reliability(0, 0.0) == {}
+    assert "agreement" not in trainer("hard").curator.reliability(0, 0.0)
+    before = t.state()[0]["network/layer0.weight"].clone()
+    t.curator.reliability(40, 0.5)
+    assert torch.equal(before, t.state()[0]["network/layer0.weight"])
+
+
+def test_a_proxy_learns_beside_the_learner_and_scores_in_its_place():
+    t = trainer("proxy")
+    first = t.proxy.network.layer0.weight.detach().clone()
+    step = t.step()
+    assert not torch.equal(first, t.proxy.network.layer0.weight)
+    assert not torch.allclose(step.scores.learner, score(t.network, step.batch))
+
+
+def test_selection_fades_out_where_it_is_told_to_cool():
+    t = trainer("hard-cooling")
+    sharp = t.curator.reliability(0, 0.0)["effective share"]
+    assert t.curator.reliability(0, 1.0)["effective share"] > 0.999 > sharp
+
+
+def test_a_share_of_the_run_ends_selection():
+    t = trainer("hard-early")
+    kinds = []
+    for step in range(8):
+        t.share = step / 8
+        kinds.append(t.step().kind.split()[0])
+    assert kinds == ["select"] * 3 + ["uniform"] * 5
+    assert t.trigger.fired_at == 2
 
 
 def test_arms_of_a_seed_see_the_same_examples_and_weights():
@@ -71,7 +174,7 @@ def test_training_learns():
     assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
 
 
-@pytest.mark.parametrize("name", ["baseline", "ajest", "late-ajest", "jest-ema"])
+@pytest.mark.parametrize("name", ["baseline", "ajest", "late-ajest", "jest-ema", "stale", "proxy", "hard-running"])
 def test_a_restored_trainer_goes_on_bit_for_bit(name):
     unbroken, first = trainer(name), trainer(name)
     for _ in range(12):
@@ -104,10 +207,10 @@ def test_a_step_that_is_not_finite_stops_before_it_harms():
     t = trainer("baseline")
     t.step()
     before = {k: v.clone() for k, v in t.ema.state_dict().items()}
-    complete = t.source.complete
+    complete = t.curator.source.complete
 
     class Broken:
-        draw = staticmethod(t.source.draw)
+        draw = staticmethod(t.curator.source.draw)
 
         @staticmethod
         def complete(batch):
@@ -115,7 +218,7 @@ def test_a_step_that_is_not_finite_stops_before_it_harms():
             whole.target[7, 0] = float("nan")
             return whole
 
-    t.source = Broken()
+    t.curator.source = Broken()
     with pytest.raises(Diverged, match="step 2"):
         t.step()
     assert t.steps_taken == 1
@@ -146,6 +249,6 @@ def test_arms_check_themselves():
         arms_named(("ajes",))
     with pytest.raises(UserError, match="twice: random"):
         arms_named(("random", "ajest", "random"))
-    with pytest.raises(UserError, match="needs a guide"):
+    with pytest.raises(UserError, match="needs a reference"):
         trainer("ajest", guided=False)
     assert [a.keep for a in arms_named(("baseline", "ajest"), keep=0.5)] == [1.0, 0.5]

@@ -14,7 +14,7 @@ from .ema import PowerEMA, posthoc_coefficients, reconstruct
 from .guidance import autoguide
 from .ledger import Counts, Ledger
 from .sampling import sample, sigma_schedule
-from .selection import POLICIES, Policy, Scores, Trigger, TriggerState, policy, score, select
+from .selection import POLICIES, Policy, Scores, Trigger, TriggerState, importance, inclusion_of, policy, score, select
 
 __version__ = "0.1.0"
 
@@ -32,6 +32,8 @@ __all__ = [
     "Trigger",
     "TriggerState",
     "autoguide",
+    "importance",
+    "inclusion_of",
     "per_example_loss",
     "policy",
     "posthoc_coefficients",

@@ -8,10 +8,35 @@ from typing import Any, Literal
 
 from .config import check
 from .errors import UserError, unknown
-from .selection.policies import POLICIES, Normalisation, PolicyFunction, policy, within
+from .selection.features import Features
+from .selection.memory import Memory
+from .selection.normalising import Normalisation
+from .selection.policies import PolicyFunction, within
+from .selection.registry import POLICIES, Policy, inclusion_of, policy
 from .selection.triggers import Trigger
 
-Reference = Literal["none", "guide", "ema"]
+Reference = Literal["none", "guide", "ema", "strong"]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How examples are scored.
+
+    Attributes:
+        draws: noise draws of each example whose scores are averaged; learner and reference see the same ones.
+        scorer: which network's losses stand for the learner's: its own, or those of a "proxy": a network of the
+            guide's size that is trained along on the same examples.
+        half: score pictures at half resolution.
+        features: what a coupling compares.
+    """
+
+    draws: int = 1
+    scorer: Literal["learner", "proxy"] = "learner"
+    half: bool = False
+    features: Features = "residual"
+
+    def __post_init__(self) -> None:
+        check(self.draws >= 1, f"scoring: draws must be at least 1, not {self.draws}")
 
 
 @dataclass(frozen=True)
@@ -23,9 +48,15 @@ class Arm:
         policy: name of a registered policy.
         keep: share of a super-batch that is trained on while selecting.
         reference: whose losses learnability is measured against: "guide" (AJEST; the snapshot of any other run
-            may take its place), "ema" (the learner's own first average) or "none".
+            may take its place), "ema" (the learner's own first average), "strong" (a network of the learner's size
+            that was trained for long) or "none".
         trigger: when to select; on other steps the whole super-batch is trained on.
-        chunks, temperature, normalise: dials of JEST policies.
+        chunks, temperature, normalise, strata, power, redundancy: dials of policies that have them; None leaves a
+            policy's own.
+        cooling: let the temperature rise without end towards the end of the run, so that selection fades out.
+        unbiased: weight the chosen examples by the inverse of their probability of being chosen.
+        scoring: how examples are scored.
+        memory: choose by remembered scores; None scores every super-batch.
         within: choose the kept share of each so many consecutive examples; None chooses from the whole super-batch.
             The published image code chooses within micro-batches of 128.
         summary: one line for people.
@@ -37,36 +68,63 @@ class Arm:
     reference: Reference = "none"
     trigger: Trigger = field(default_factory=Trigger)
     chunks: int = 16
-    temperature: float = 1.0
-    normalise: Normalisation = "none"
+    temperature: float | None = None
+    normalise: Normalisation | None = None
+    strata: int | None = None
+    power: float | None = None
+    redundancy: float | None = None
+    cooling: bool = False
+    unbiased: bool = False
+    scoring: Scoring = Scoring()
+    memory: Memory | None = None
     within: int | None = None
     summary: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise unknown("policy", self.policy, POLICIES)
+        mine = f"arm {self.name!r}:"
+        check(0 < self.keep <= 1, f"{mine} the keep fraction must lie above 0 and at most at 1, not {self.keep}")
+        check(self.temperature is None or self.temperature > 0, f"{mine} the temperature must be positive")
+        compares = "reference" in self.registered.needs or self.trigger.compares
         check(
-            0 < self.keep <= 1,
-            f"arm {self.name!r}: the keep fraction must lie above 0 and at most at 1, not {self.keep}",
+            not compares or self.reference != "none",
+            f'{mine} it compares with a reference: set reference to "guide", "strong" or "ema"',
         )
-        check(self.temperature > 0, f"arm {self.name!r}: the temperature must be positive")
-        needs_reference = "reference" in POLICIES[self.policy].needs or self.trigger.compares
+        for dial in ("temperature", "normalise", "strata", "power", "redundancy"):
+            has = dial in self.registered.dials
+            check(getattr(self, dial) is None or has, f"{mine} policy {self.policy!r} has no dial {dial!r}")
+        check(not self.cooling or "temperature" in self.registered.dials, f"{mine} cooling needs a temperature")
         check(
-            not needs_reference or self.reference != "none",
-            f'arm {self.name!r} compares with a reference: set reference to "guide" or "ema"',
+            not self.unbiased or (self.registered.inclusion is not None and self.within is None),
+            f"{mine} the probability of being chosen is not known for policy {self.policy!r} (within parts: for none), "
+            "so it cannot be unbiased",
+        )
+        check(
+            self.memory is None or "features" not in self.registered.needs,
+            f"{mine} features are not remembered: choose another policy or no memory",
         )
 
     @property
+    def registered(self) -> Policy:
+        return POLICIES[self.policy]
+
+    @property
     def scores(self) -> bool:
-        """Whether its policy reads scores, so that a super-batch has to be drawn to choose from."""
-        return bool(POLICIES[self.policy].needs)
+        """Whether its policy reads anything, so that a super-batch has to be drawn to choose from."""
+        return bool(self.registered.needs)
+
+    @property
+    def measures(self) -> bool:
+        """Whether it ever scores a super-batch by a forward pass."""
+        return bool(self.registered.needs - {"sigma"}) and (self.memory is None or self.memory.every > 0)
 
     def kept(self, super_batch: int) -> int:
         """Examples trained on in a selecting step.
 
         Raises:
             UserError: none would be kept, or fewer than there are chunks, or the super-batch is no multiple of
-                `within`.
+                `within`, or has fewer examples than strata.
         """
         if self.within is not None and self.within != super_batch:
             check(
@@ -79,7 +137,11 @@ class Arm:
             count >= 1,
             f"arm {self.name!r}: a keep fraction of {self.keep} keeps nothing of {super_batch} examples",
         )
-        if "chunks" in POLICIES[self.policy].dials:
+        check(
+            (self.strata or 1) <= super_batch,
+            f"arm {self.name!r}: {super_batch} examples cannot be cut into {self.strata} strata",
+        )
+        if "chunks" in self.registered.dials:
             check(
                 self.chunks <= count,
                 f"arm {self.name!r}: {count} kept examples are fewer than {self.chunks} chunks; "
@@ -87,23 +149,48 @@ class Arm:
             )
         return count
 
-    def choose(self) -> PolicyFunction:
+    def dials(self, progress: float = 0.0) -> dict[str, Any]:
+        """The policy's dials at a share of the run."""
+        found = {d: value for d in self.registered.dials if (value := getattr(self, d)) is not None}
+        if self.cooling:
+            found["temperature"] = found.get("temperature", 1.0) / max(1 - progress, 1e-6)
+        return found
+
+    def choose(self, progress: float = 0.0) -> PolicyFunction:
         """The policy with this arm's dials."""
-        dials: dict[str, Any] = {d: getattr(self, d) for d in POLICIES[self.policy].dials}
-        chosen = policy(self.policy, **dials)
+        chosen = policy(self.policy, **self.dials(progress))
         return chosen if self.within is None else partial(within, chosen, self.within)
 
+    def inclusion(self, progress: float = 0.0) -> Any:
+        """The probability of being chosen as a function of scores and count, or None where it is not known."""
+        return None if self.within is not None else inclusion_of(self.policy, **self.dials(progress))
+
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of step it can take, named so that steps of equal work have equal names."""
+        """The kinds of step it can take, named so that steps of equal work have equal names: those that select first,
+        then what it does otherwise."""
         if not self.scores:
             return ("uniform",) if self.policy == "uniform" else (f"random {self.keep:g}",)
-        selecting = f"select {self.policy} {self.reference} {self.keep:g}"
-        if self.trigger.mode == "always":
-            return (selecting,)
-        return (selecting, "watch") if self.trigger.mode == "late" else (selecting, "uniform")
+        extras = [f"{n} draws" for n in (self.scoring.draws,) if n > 1]
+        extras += [text for text, is_so in self._extras().items() if is_so]
+        words = " ".join([self.policy, self.reference, f"{self.keep:g}", *extras])
+        kinds = [f"select {words}"] if self.memory is None or self.memory.every else []
+        kinds += [f"recall {words}"] if self.memory is not None else []
+        if self.trigger.mode != "always":
+            kinds.append("watch" if self.trigger.mode == "late" else "uniform")
+        return tuple(kinds)
+
+    def _extras(self) -> dict[str, bool]:
+        return {
+            "proxy": self.scoring.scorer == "proxy",
+            "half": self.scoring.half,
+            "gradient": "features" in self.registered.needs and self.scoring.features == "gradient",
+            "unbiased": self.unbiased,
+            f"by {self.memory.by}" if self.memory else "": self.memory is not None,
+        }
 
 
 KEEP = 0.2  # the paper's filter ratio of 0.8
+_kept = partial(Arm, keep=KEEP)
 _guided = partial(Arm, keep=KEEP, reference="guide")
 
 _ALL = (
@@ -111,7 +198,7 @@ _ALL = (
     _guided("early-ajest", "jest", trigger=Trigger("early"),
         summary="AJEST until the learner overtakes the guide, then every example"),
     _guided("ajest", "jest", summary="JEST with the guide of autoguidance as reference, on every step"),
-    Arm("random", "random", keep=KEEP, summary="a random fifth of the examples, nothing scored"),
+    _kept("random", "random", summary="a random fifth of the examples, nothing scored"),
     _guided("late-ajest", "jest", trigger=Trigger("late"),
         summary="every example until the learner overtakes the guide, then AJEST"),
     _guided("inverted-ajest", "inverted-jest", summary="the least learnable examples: a control"),
@@ -119,10 +206,53 @@ _ALL = (
         summary="early AJEST that decides on a single batch, as published"),
     _guided("ajest-zscore", "jest", normalise="zscore",
         summary="AJEST whose scores are normalised, so that the temperature means something"),
-    Arm("jest-ema", "jest", keep=KEEP, reference="ema", summary="JEST with the learner's own average as reference"),
+    _kept("jest-ema", "jest", reference="ema", summary="JEST with the learner's own average as reference"),
     _guided("rho", "learnability", summary="the most learnable fifth, no sampling (RHO-loss)"),
-    Arm("high-loss", "high-loss", keep=KEEP, summary="the fifth of highest learner loss, no reference"),
+    _kept("high-loss", "high-loss", summary="the fifth of highest learner loss, no reference"),
     _guided("easy-reference", "easy-reference", summary="the fifth that the guide finds easiest"),
+    # Within strata of the noise level (METHOD 3.2)
+    _kept("hard", "hard", summary="softmax draws by the learner's loss within each noise level, no reference"),
+    _kept("hard-rank", "hard", normalise="rank", temperature=0.25, summary="the same by ranks"),
+    _kept("hard-running", "hard", normalise="running", strata=1,
+        summary="softmax draws by the loss less what is usual at its noise level: for small super-batches"),
+    _kept("hard-cooling", "hard", cooling=True, summary="hard, fading to random towards the end"),
+    _kept("hard-early", "hard", trigger=Trigger("share", share=0.25), summary="hard for a quarter of the run"),
+    _kept("easy", "easy", summary="hard with the sign turned: a control"),
+    _guided("learnable", "learnable", summary="learnability against the guide within each noise level"),
+    _kept("learnable-ema", "learnable", reference="ema",
+        summary="learnability against the learner's own average within each noise level"),
+    _kept("learnable-strong", "learnable", reference="strong",
+        summary="learnability against a strong reference within each noise level"),
+    # Several noise draws (METHOD 3.3)
+    _kept("hard-draws", "hard", scoring=Scoring(draws=2), summary="hard, scores averaged over two noise draws"),
+    _guided("learnable-draws", "learnable", scoring=Scoring(draws=2),
+        summary="learnable, scores averaged over two noise draws"),
+    # Coupling (METHOD 3.5)
+    _kept("joint-residual", "joint-hard", strata=16, summary="hard, less what points the way that is drawn already"),
+    _kept("joint-gradient", "joint-hard", strata=16, scoring=Scoring(features="gradient"),
+        summary="the same with sketches of last-layer gradients"),
+    # Unbiased (METHOD 3.4)
+    _kept("hard-unbiased", "hard", unbiased=True, summary="hard with importance weights"),
+    _kept("proportional", "proportional", unbiased=True,
+        summary="with replacement, proportional to the root of the loss, with importance weights"),
+    # Nothing to score
+    Arm("infobatch", "infobatch", keep=0.65, unbiased=True, memory=Memory("id"),
+        summary="random pruning of what was below the mean when last seen, rescaled (InfoBatch)"),
+    _kept("speed", "speed", summary="the noisiest levels a fifth as often (SpeeD)"),
+    _kept("sigma-loss", "proportional", memory=Memory("sigma"),
+        summary="noise levels in proportion to the root of their running loss"),
+    _kept("sigma-loss-unbiased", "proportional", memory=Memory("sigma"), unbiased=True,
+        summary="the same with importance weights"),
+    # Cheap scores
+    _kept("recall", "hard", memory=Memory("both"),
+        summary="hard by losses remembered from training, by example and noise level"),
+    _kept("recall-id", "hard", memory=Memory("id"), summary="hard by losses remembered from training, by example"),
+    _kept("stale", "hard", memory=Memory("both", every=8), summary="hard, scored on every 8th step, else remembered"),
+    _kept("stale-id", "hard", memory=Memory("id", every=8), summary="the same, remembered by example alone"),
+    _guided("guide-hard", "guide-hard", summary="the guide's loss alone within each noise level"),
+    _kept("proxy", "hard", scoring=Scoring(scorer="proxy"),
+        summary="hard by the losses of a network of the guide's size that is trained along"),
+    _kept("half-resolution", "hard", scoring=Scoring(half=True), summary="hard, pictures scored at half size"),
 )  # fmt: skip
 
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _ALL}

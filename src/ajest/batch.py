@@ -57,8 +57,14 @@ class Batch:
 class Source(Protocol):
     """Where noised examples come from: the only thing that differs between one task and another."""
 
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
-        """Draw `count` noised examples with a generator on the CPU. A smaller count gives a prefix of a larger one."""
+    def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
+        """Draw `count` noised examples with generators on the CPU. A smaller count gives a prefix of a larger one.
+
+        Args:
+            count: how many.
+            generator: for the examples, their noise levels and their noise.
+            eps: for the noise alone, in place of `generator`: the same examples at the same levels, noised anew.
+        """
         ...
 
     def complete(self, batch: Batch) -> Batch:

@@ -14,6 +14,7 @@ import tyro
 
 from .cli_data import DATA_VERBS
 from .cli_runs import evaluate, sample
+from .cli_study import study
 from .console import Device, complain, console, device_of
 from .errors import Corrupt, UserError, unknown
 
@@ -130,7 +131,7 @@ def train(
         skip_bad: go on without pictures that cannot be read.
         device: where to compute.
     """
-    from .bench.grid import settle
+    from .bench.pool import settle
     from .bench.progress import board
     from .runs import RunConfig, Schedule, execute, read_status
     from .training import Trainer
@@ -210,7 +211,7 @@ def report(folder: tyro.conf.Positional[Path]) -> None:
     Args:
         folder: of the bench; it may be half-finished.
     """
-    from .bench.grid import settle
+    from .bench.pool import settle
     from .bench.report import write_report
 
     settle(1)  # many small operations: threads only get into each other's way
@@ -241,6 +242,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "sample": sample,
     "evaluate": evaluate,
     "report": report,
+    "study": study,
     "arms": arms,
 }
 

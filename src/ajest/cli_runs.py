@@ -45,7 +45,7 @@ def sample(
         step: of the snapshot; without it the latest.
         device: where to compute.
     """
-    from .bench.grid import settle
+    from .bench.pool import settle
     from .denoising import Denoiser
     from .guidance import autoguide
     from .runs import load_network, read_config
@@ -110,7 +110,7 @@ def evaluate(
     from rich.table import Table
 
     from .bench.evaluation import evaluate_snapshot
-    from .bench.grid import settle
+    from .bench.pool import settle
     from .bench.verdict import number
     from .runs import load_snapshot, read_config
 

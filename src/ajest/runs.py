@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from . import checkpoint, jsonl
 from .arms import Arm
+from .batch import Source
 from .checkpoint import Stored, unwritable, write_json
 from .config import check, differences, from_json, to_json
 from .ema import average_of, posthoc_coefficients, reconstruct
@@ -27,7 +28,7 @@ from .errors import Corrupt, Diverged, UserError
 from .tasks import AnyTask, Role
 from .training import Recipe, Step, Trainer
 
-CLOCKS = ("steps", "samples", "seconds", "calibrated", "net")
+CLOCKS = ("steps", "samples", "seconds", "calibrated", "net", "flops")
 _STORED_NUMBERS = 1 << 20  # of the examples of a super-batch that is stored for figures
 
 
@@ -42,7 +43,7 @@ class RunConfig:
         arm: from which examples.
         seed: names the random streams.
         iterations: steps to take.
-        guide: folder of the guide's run relative to this run's folder, None where none is used.
+        guide: folder of the reference's run relative to this run's folder, None where none is used.
     """
 
     task: AnyTask
@@ -85,7 +86,8 @@ class Schedule:
 
 
 def clocks(facts: Mapping[str, Any], step: int, costs: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """All clocks of a ledger: steps, samples trained on, measured, calibrated and net seconds (METHOD 6).
+    """All clocks of a ledger: steps, samples trained on, network operations, measured, calibrated and net seconds
+    (METHOD 6).
 
     Calibrated time is steps times the median cost of their kind, measured interleaved with all other kinds;
     net time is calibrated time without the tree's exact target.
@@ -94,6 +96,7 @@ def clocks(facts: Mapping[str, Any], step: int, costs: Mapping[str, Mapping[str,
         "steps": float(step),
         "samples": float(facts["trained"]),
         "seconds": sum(facts["seconds"].values()),
+        "flops": float(facts["flops"]),
     }
     if all(kind in costs for kind in facts["by_kind"]):
         values["calibrated"] = sum(n * sum(costs[k].values()) for k, n in facts["by_kind"].items())
@@ -115,34 +118,57 @@ def execute(
     Raises:
         UserError: the folder belongs to another config or is in use, or cannot be written to.
     """
+    for trainer in execution(folder, config, schedule, device, complain):
+        if progress is not None and trainer.steps_taken:
+            progress(trainer.steps_taken, trainer)
+    return str(read_status(folder)["state"])
+
+
+def execution(
+    folder: Path,
+    config: RunConfig,
+    schedule: Schedule,
+    device: torch.device | str = "cpu",
+    complain: Callable[[str], None] = print,
+    source: Source | None = None,
+) -> Iterator[Trainer]:
+    """`execute` step by step: yields before the first step and after each, so that runs can be made in turns.
+
+    Args:
+        folder, config, schedule, device, complain: as for `execute`.
+        source: in place of the task's own, for runs that share their draws.
+    """
     with locked(folder):
         adopt(folder, config)
-        status = read_status(folder)
-        if status.get("state") in ("done", "diverged"):
-            return status["state"]
-        trainer = make_trainer(folder, config, device)
+        if read_status(folder).get("state") in ("done", "diverged"):
+            return
+        trainer = make_trainer(folder, config, device, source)
         resume(folder, trainer, complain)
-        recorder = _Recorder(folder, schedule, trainer)
+        recorder = _Recorder(folder, schedule, trainer, config.iterations)
         try:
+            yield trainer
             while trainer.steps_taken < config.iterations and not schedule.over(recorder.clocks()):
-                recorder.record(trainer.step(), config.iterations)
-                if progress is not None:
-                    progress(trainer.steps_taken, trainer)
+                recorder.record(trainer.step())
+                yield trainer
         except Diverged as error:
             write_json(folder / "status.json", {"state": "diverged", "step": trainer.steps_taken, "why": str(error)})
-            return "diverged"
+            return
         write_json(folder / "status.json", {"state": "done", "step": trainer.steps_taken})
-        return "done"
 
 
-def make_trainer(folder: Path, config: RunConfig, device: torch.device | str = "cpu") -> Trainer:
-    """The trainer of a config at step 0, its guide loaded."""
+def make_trainer(
+    folder: Path, config: RunConfig, device: torch.device | str = "cpu", source: Source | None = None
+) -> Trainer:
+    """The trainer of a config at step 0, its reference loaded."""
     network = config.task.network(config.role, config.seed).to(device)
-    guide = None
-    if config.arm.reference == "guide":
-        check(config.guide is not None, f"arm {config.arm.name!r} needs a guide: name its run with --guide")
-        guide, _ = load_network(Path(os.path.normpath(folder / str(config.guide))), device=device)
-    return Trainer(config.task.source(device), network, config.recipe, config.arm, config.seed, guide)
+    reference = proxy = None
+    if config.arm.reference in ("guide", "strong"):
+        check(config.guide is not None, f"arm {config.arm.name!r} needs a reference: name its run with --guide")
+        reference, _ = load_network(Path(os.path.normpath(folder / str(config.guide))), device=device)
+    if config.arm.scoring.scorer == "proxy":
+        proxy = config.task.network("guide", config.seed).to(device)
+    source = config.task.source(device) if source is None else source
+    return Trainer(source, network, config.recipe, config.arm, config.seed, reference, proxy)
 
 
 def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> None:
@@ -164,17 +190,19 @@ def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> N
 class _Recorder:
     """Writes ledger lines, snapshots and checkpoints as steps go by."""
 
-    def __init__(self, folder: Path, schedule: Schedule, trainer: Trainer) -> None:
-        self.folder, self.schedule, self.trainer = folder, schedule, trainer
+    def __init__(self, folder: Path, schedule: Schedule, trainer: Trainer, iterations: int) -> None:
+        self.folder, self.schedule, self.trainer, self.iterations = folder, schedule, trainer, iterations
         self._last = self.clocks()
         self._saved = time.monotonic()
         self._losses: list[float] = []
         self._fired = trainer.trigger.fired_at
 
-    def record(self, step: Step, iterations: int) -> None:
+    def record(self, step: Step) -> None:
         self._losses.append(step.loss)
         now = self.clocks()
-        last = step.number == iterations or self.schedule.over(now)
+        last = step.number == self.iterations or self.schedule.over(now)
+        clock, value = self.schedule.end or ("steps", float(self.iterations))
+        self.trainer.share = min(1.0, now[clock] / value)
         reached = {
             clock: [b for b in self.schedule.budgets.get(clock, ()) if self._last[clock] < b <= now[clock] * (1 + 1e-9)]
             for clock in now
@@ -197,6 +225,7 @@ class _Recorder:
                 "advantage": step.advantage,
                 "fired_at": self._fired,
                 "clocks": now,
+                "scores": self.trainer.curator.reliability(step.number, self.trainer.share),
                 **self.trainer.ledger.facts(),
             }
             jsonl.append(self.folder / "ledger.jsonl", line)

@@ -1,6 +1,7 @@
 """The training loop. It knows no task: a source gives examples, a network denoises, an arm chooses.
 
-    source.draw(B) -> Batch -> score(learner, reference) -> policy -> indices -> Batch[kept] -> update -> EMA
+    curator: source.draw(B) -> Batch -> score(learner, reference) -> policy -> indices -> Batch[kept]
+    trainer: -> update -> EMA
 
 The loop is a generator: it yields after each step, and progress, logging, snapshots and stopping are the body
 of the caller's `for`.
@@ -9,8 +10,9 @@ of the caller's `for`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,22 +20,13 @@ from torch import Tensor, nn
 from .arms import Arm
 from .batch import Batch, Source
 from .config import check
+from .curation import Curator
 from .denoising import objective, per_example_loss
 from .ema import PowerEMA
 from .errors import Diverged
-from .ledger import Counts, Ledger
-from .seeding import generator
-from .selection.policies import POLICIES
-from .selection.scoring import Scores, score
+from .ledger import Ledger
+from .selection.scoring import Scores
 from .selection.triggers import TriggerState
-
-
-class Network(Protocol):
-    """What the ledger asks of a network beside being an `nn.Module` and a `Denoiser`."""
-
-    def flops(self) -> int:
-        """Floating-point operations of denoising one example; backward costs twice as many again."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -44,20 +37,21 @@ class LearningRate:
         peak: the highest rate.
         decay: when it begins to fall; 0 keeps it constant.
         rampup: examples over which it rises from 0; 0 starts at the peak.
-        clock: what `decay` counts: steps, or examples trained on, which arms of different batches share.
+        clock: what `decay` counts: steps; examples trained on, which arms of different batches share; or the share
+            of the run, so that the whole course is stretched to each budget (No Train No Gain, arXiv 2307.06440).
     """
 
     peak: float = 0.01
     decay: float = 512
     rampup: float = 0
-    clock: Literal["steps", "examples"] = "steps"
+    clock: Literal["steps", "examples", "share"] = "steps"
 
-    def __call__(self, step: int, examples: int) -> float:
+    def __call__(self, step: int, examples: int, share: float = 0.0) -> float:
         rate = self.peak
         if self.rampup:
             rate *= min(examples / self.rampup, 1)
         if self.decay:
-            rate /= max((step if self.clock == "steps" else examples) / self.decay, 1) ** 0.5
+            rate /= max({"steps": step, "examples": examples, "share": share}[self.clock] / self.decay, 1) ** 0.5
         return rate
 
 
@@ -138,6 +132,74 @@ def _added(counts: Tensor, ids: Tensor, length: int) -> Tensor:
     return found
 
 
+class Optimised:
+    """A network with its Adam optimiser.
+
+    Args:
+        network: to be trained, on its device.
+        recipe: how.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+        self.network, self.recipe = network.train(), recipe
+        peak = recipe.learning_rate.peak
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=peak, betas=recipe.betas, fused=True)
+
+    def update(self, batch: Batch, rate: float, weight: Tensor | None = None) -> Tensor:
+        """Forward and backward on these examples alone, then an Adam step. Returns their losses before it, shape (n,).
+
+        Args:
+            batch: what to train on, completed.
+            rate: the learning rate.
+            weight: importance weights, shape (n,), or None.
+
+        Raises:
+            Diverged: a loss or gradient is not finite, and the recipe says to stop; the weights are as before.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        found = []
+        size = self.recipe.micro_batch or len(batch)
+        for i, part in enumerate(batch.split(size)):
+            losses = per_example_loss(self.network(part.x, part.sigma, part.label), part)
+            minimised = objective(losses, part, self.network)
+            if weight is not None:
+                minimised = minimised * weight[i * size : i * size + len(part)]
+            (minimised.sum() / len(batch)).backward()
+            found.append(losses.detach())
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        all_losses = torch.cat(found)
+        if self.recipe.not_finite == "zero":
+            for gradient in gradients:
+                torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+        elif not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum() + all_losses.sum())):
+            raise Diverged(f"the loss or its gradient is not finite (learning rate {rate:g}): lower the learning rate")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return all_losses
+
+    def state(self) -> dict[str, Tensor]:
+        tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
+        for i, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam/{i}/{k}": v for k, v in slots.items()}
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        self.network.load_state_dict(under("network/", tensors))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in under("adam/", tensors).items():
+            index, name = key.split("/")
+            slots.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 class Trainer:
     """A network in training, with everything that has to survive a restart.
 
@@ -147,7 +209,11 @@ class Trainer:
         recipe: how it is trained.
         arm: what it is trained on.
         seed: names the random streams. Arms of one seed draw the same examples.
-        reference: the guide, for arms that use it.
+        reference: the model that learnability is measured against, for arms with one of their own.
+        proxy: the smaller network that scores in the learner's place, for arms with a proxy.
+
+    Attributes:
+        share: of the run that is done, 0 to 1, for what depends on it; set by whoever knows when the run ends.
     """
 
     def __init__(
@@ -158,30 +224,25 @@ class Trainer:
         arm: Arm,
         seed: int,
         reference: nn.Module | None = None,
+        proxy: nn.Module | None = None,
     ) -> None:
-        self.source, self.network, self.recipe, self.arm, self.seed = (
-            source,
-            network.train(),
-            recipe,
-            arm,
-            seed,
-        )
+        self.network, self.recipe, self.arm = network, recipe, arm
         self.device = next(network.parameters()).device
         self.ledger = Ledger(self.device)
         self.ema = PowerEMA(network, recipe.ema_widths)
-        self.optimizer = torch.optim.Adam(
-            network.parameters(), lr=recipe.learning_rate.peak, betas=recipe.betas, fused=True
-        )
-        self.trigger: TriggerState = arm.trigger.begin()
+        self.learner = Optimised(network, recipe)
+        self.proxy = None if proxy is None else Optimised(proxy, recipe)
+        if arm.reference == "ema":
+            reference = self.ema[recipe.ema_widths[0]]
+        size, micro = recipe.super_batch, recipe.micro_batch
+        self.curator = Curator(source, network, arm, size, micro, seed, reference, proxy)
         self.tally = Tally()
         self.steps_taken = 0
-        self._kept = arm.kept(recipe.super_batch)
-        self._choose = arm.choose()
-        if arm.reference == "guide":
-            check(reference is not None, f"arm {arm.name!r} needs a guide as reference: train one and name it")
-        references = {"none": None, "guide": reference, "ema": self.ema[recipe.ema_widths[0]]}
-        self._reference = references[arm.reference]
-        self._reads = POLICIES[arm.policy].needs
+        self.share = 0.0
+
+    @property
+    def trigger(self) -> TriggerState:
+        return self.curator.trigger
 
     def steps(self) -> Iterator[Step]:
         """Train on, without end.
@@ -192,114 +253,53 @@ class Trainer:
         while True:
             yield self.step()
 
-    def step(self) -> Step:
-        """One step."""
-        phase = self.ledger.phase
-        kind, selecting = self._plan()
-        drawn = self.recipe.super_batch if self.arm.scores or self.arm.policy == "uniform" else self._kept
-        with phase("draw"):
-            # On the CPU wherever the network is: all devices see the same examples.
-            batch = self.source.draw(drawn, generator(self.seed, "draw", self.steps_taken))
-        with phase("target"):
-            batch = self.source.complete(batch)
-
-        scores, kept, scored, flops, chosen = None, None, 0, 0.0, batch
-        watching = self.arm.trigger.compares and self.trigger.fired_at is None
-        learner_loss = reference_loss = None
-        if watching or (selecting and "reference" in self._reads):
-            with phase("reference scoring"):
-                assert self._reference is not None  # checked where the trainer was made
-                reference_loss = score(self._reference, batch, self.recipe.micro_batch)
-            flops += drawn * self._flops(self._reference)
-        if selecting:
-            if watching or "learner" in self._reads:
-                with phase("learner scoring"):
-                    learner_loss = score(self.network, batch, self.recipe.micro_batch)
-                scored, flops = drawn, flops + drawn * self._flops(self.network)
-            scores = Scores(learner_loss, reference_loss)
-            with phase("select"):
-                stream = generator(self.seed, "select", self.steps_taken, device=self.device)
-                kept = self._choose(scores, self._kept, stream)
-                chosen = batch[kept]
-
+    def step(self, kind: str | None = None) -> Step:
+        """One step; `kind` forces one of `Arm.kinds()`."""
+        phase, at = self.ledger.phase, self.steps_taken
+        choice = self.curator.choose(at, self.share, phase, kind)
         with phase("update"):
-            loss = self._update(chosen)
-        flops += 3 * len(chosen) * self._flops(self.network)
+            examples = self.ledger.counts.trained + len(choice.chosen)
+            rate = self.recipe.learning_rate(at, examples, self.share)
+            try:
+                losses = self.learner.update(choice.chosen, rate, choice.weight)
+            except Diverged as error:
+                raise Diverged(f"at step {at + 1}: {error}") from error
+            loss = (losses if choice.weight is None else losses * choice.weight).mean().item()
+            if self.proxy is not None:
+                self.proxy.update(choice.chosen, rate, choice.weight)
         with phase("ema"):
-            self.ema.update(self.steps_taken + 1)
-
-        losses = None
-        if watching and reference_loss is not None:
-            learner_mean = loss if learner_loss is None else learner_loss.mean().item()
-            losses = (learner_mean, reference_loss.mean().item())
-        self.trigger = self.arm.trigger.observe(self.trigger, self.steps_taken, losses)
-        self.tally.count(batch.id, chosen.id)
+            self.ema.update(at + 1)
+        with phase("select") if self.curator.remembers else nullcontext():
+            self.curator.learn(choice, losses, at, self.share)
+        self.tally.count(choice.batch.id, choice.chosen.id)
         self.steps_taken += 1
-        seconds = self.ledger.close_step(kind, Counts(drawn, scored, len(chosen)), flops)
-        return Step(self.steps_taken, kind, loss, self.trigger.advantage, seconds, batch, kept, scores)
-
-    def _plan(self) -> tuple[str, bool]:
-        """(kind of the next step, whether it selects by scores)."""
-        kinds = self.arm.kinds()
-        if not self.arm.scores:
-            return kinds[0], False
-        if self.trigger.on:
-            return kinds[0], True
-        return kinds[-1], False
-
-    def _update(self, batch: Batch) -> float:
-        """Forward and backward on the chosen examples alone, then an Adam step."""
-        rate = self.recipe.learning_rate(self.steps_taken, self.ledger.counts.trained + len(batch))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        total = torch.zeros((), device=self.device)
-        for part in batch.split(self.recipe.micro_batch or len(batch)):
-            losses = per_example_loss(self.network(part.x, part.sigma, part.label), part)
-            (objective(losses, part, self.network).sum() / len(batch)).backward()
-            total += losses.detach().sum()
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        value = total.item() / len(batch)
-        if self.recipe.not_finite == "zero":
-            for gradient in gradients:
-                torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-        elif not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum() + total)):
-            raise Diverged(
-                f"the loss or its gradient is not finite at step {self.steps_taken + 1} (loss {value:g}, "
-                f"learning rate {rate:g}): lower the learning rate"
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return value
-
-    @staticmethod
-    def _flops(network: Any) -> float:
-        return float(network.flops()) if hasattr(network, "flops") else 0.0
+        seconds = self.ledger.close_step(choice.kind, choice.counts, choice.flops)
+        advantage = self.trigger.advantage
+        return Step(self.steps_taken, choice.kind, loss, advantage, seconds, choice.batch, choice.kept, choice.scores)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, facts) from which `restore` goes on bit for bit."""
-        tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
+        tensors = self.learner.state()
         tensors |= {f"ema/{k}": v for k, v in self.ema.state_dict().items()}
         tensors |= {"tally/drawn": self.tally.drawn, "tally/trained": self.tally.trained}
-        for i, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam/{i}/{k}": v for k, v in slots.items()}
-        trigger = {k: getattr(self.trigger, k) for k in ("on", "fired_at", "advantage", "observations")}
-        return tensors, {"step": self.steps_taken, "ledger": self.ledger.facts(), "trigger": trigger}
+        tensors |= {f"curator/{k}": v for k, v in self.curator.state().items()}
+        if self.proxy is not None:
+            tensors |= {f"proxy/{k}": v for k, v in self.proxy.state().items()}
+        return tensors, {
+            "step": self.steps_taken,
+            "share": self.share,
+            "ledger": self.ledger.facts(),
+            "trigger": asdict(self.trigger),
+        }
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.network.load_state_dict(part("network/"))
-        self.ema.load_state_dict(part("ema/"))
+        self.learner.restore(tensors)
+        self.ema.load_state_dict(under("ema/", tensors))
         self.tally = Tally(tensors["tally/drawn"], tensors["tally/trained"])
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in part("adam/").items():
-            index, name = key.split("/")
-            slots.setdefault(int(index), {})[name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
-        self.trigger = TriggerState(**facts["trigger"])
+        self.curator.restore(under("curator/", tensors))
+        if self.proxy is not None:
+            self.proxy.restore(under("proxy/", tensors))
+        self.curator.trigger = TriggerState(**facts["trigger"])
         self.ledger.restore(facts["ledger"])
-        self.steps_taken = int(facts["step"])
+        self.steps_taken, self.share = int(facts["step"]), float(facts["share"])

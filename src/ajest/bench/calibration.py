@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,8 @@ WARMUP_ROUNDS = 4
 
 
 def calibrate(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
-    """Median seconds of each phase of each kind of step; kept in calibration.json and not measured again."""
+    """Median seconds of each phase of each kind of step, and of the "guide"'s; kept in calibration.json and not
+    measured again."""
     path = root / "calibration.json"
     if path.exists():
         return read_json(path)["costs"]
@@ -36,27 +36,21 @@ def calibrated_threads(root: Path) -> int | None:
 
 
 def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
-    trainers: dict[str, tuple[Trainer, bool]] = {}
+    trainers: dict[str, Trainer] = {}
     for arm in config.arms:
-        for position, kind in enumerate(arm.kinds()):
+        for kind in arm.kinds():
             if kind not in trainers:
                 folder = run_folder(root, arm.name, config.seeds[0])
-                trainers[kind] = make_trainer(folder, config.run(arm, config.seeds[0]), device), position == 0
+                trainers[kind] = make_trainer(folder, config.run(arm, config.seeds[0]), device)
+                if arm.scores and kind == "uniform":  # what it does when it has stopped to compare
+                    curator = trainers[kind].curator
+                    curator.trigger = replace(curator.trigger, on=False, fired_at=0)
+    trainers["guide"] = make_trainer(root / "guide", config.guide(), device)
     times: dict[str, dict[str, list[float]]] = {kind: defaultdict(list) for kind in trainers}
     for turn in range(WARMUP_ROUNDS + config.calibration_rounds):
-        for kind, (trainer, selecting) in trainers.items():
-            _hold(trainer, selecting)
-            step = trainer.step()
-            assert step.kind == kind, f"calibrated {step.kind!r} in place of {kind!r}"
+        for kind, trainer in trainers.items():
+            step = trainer.step(None if kind == "guide" else kind)
             if turn >= WARMUP_ROUNDS:
                 for phase, seconds in step.seconds.items():
                     times[kind][phase].append(seconds)
     return {kind: {p: float(np.median(v)) for p, v in phases.items()} for kind, phases in times.items()}
-
-
-def _hold(trainer: Trainer, selecting: bool) -> None:
-    """Keep a trigger that has two kinds of step on the wanted one."""
-    trigger = trainer.arm.trigger
-    if trainer.arm.scores and trigger.mode != "always":
-        fired: Any = None if (trigger.mode == "early") == selecting else 0
-        trainer.trigger = replace(trainer.trigger, on=selecting, fired_at=fired)

@@ -90,7 +90,7 @@ def learning_curve(results: Results, metric: Metric, weight: float, clock: str) 
     axis.set_xlabel(AXIS_NAMES[clock])
     axis.set_title(_title(metric, weight), fontsize=11, loc="left")
     axis.legend(fontsize=8, frameon=False)
-    _clean(axis)
+    clean(axis)
     return figure
 
 
@@ -148,7 +148,7 @@ def _bars(bars: dict[str, dict[str, float]], unit: str) -> Figure:
     axis.set_xlim(0, left.max() * 1.12)
     axis.set_xlabel(unit)
     figure.legend(loc="outside upper left", ncols=4, fontsize=8, frameon=False)
-    _clean(axis)
+    clean(axis)
     return figure
 
 
@@ -184,7 +184,7 @@ def differences(results: Results, reading: str, columns: Sequence[tuple[Metric, 
         axis.set_ylim(len(arms) - 0.5, -0.5)
         axis.set_title(f"{_title(metric, weight)}\n({metric.better} is better)", fontsize=10, loc="left")
         axis.locator_params(axis="x", nbins=5)
-        _clean(axis)
+        clean(axis)
     return figure if drawn else None
 
 
@@ -199,6 +199,6 @@ def _short(value: float, _: object) -> str:
     return f"{value:g}"
 
 
-def _clean(axis: Axes) -> None:
+def clean(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=9)

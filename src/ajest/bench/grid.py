@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import multiprocessing
-import os
-import queue
-import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ..errors import Corrupt, UserError
 from ..runs import Schedule, adopt, clocks, execute, locked, read_status, snapshots
@@ -25,9 +14,8 @@ from ..training import Trainer
 from .calibration import calibrate, calibrated_threads
 from .evaluation import common_budgets, curve_points, evaluate_snapshot, reached
 from .plan import BenchConfig, Costs, run_folder
-from .progress import Board, Message, board
-
-Report = Callable[[str, float, float, str], None]
+from .pool import Report, cores, default_workers, limited, sayer, settle, work
+from .progress import board
 
 
 @dataclass(frozen=True)
@@ -63,12 +51,10 @@ def run_bench(root: Path, config: BenchConfig, workers: int | None = None, devic
     with locked(root):
         adopt(root, config, "bench.json")
         # A bench that goes on does so with the threads it was timed with, whatever the number of workers now.
-        threads = calibrated_threads(root) or _limited(max(1, _cores() // workers))
+        threads = calibrated_threads(root) or limited(max(1, cores() // workers))
         settle(threads)
-        say = _sayer()
-        say("training the guide")
-        if execute(root / "guide", config.guide(), Schedule(), device, complain=say) != "done":
-            raise UserError(f"the guide: {read_status(root / 'guide')['why']}")
+        say = sayer()
+        train_references(root, config, device, say)
         evaluate_snapshot(
             root / "guide", config.guide_iterations, (1.0,), config.n_curve, root / "truth", device=device
         )
@@ -85,40 +71,22 @@ def run_bench(root: Path, config: BenchConfig, workers: int | None = None, devic
         ]
         prices = {j.name: 0.02 * sum(sizes) / 1000 for j in truth} | {j.name: _price(j) for j in runs}
         with board(f"{len(config.arms)} arms x {len(config.seeds)} seeds in {root}", prices) as lines:
-            _work(truth, workers, threads, lines, say)
-            _work(runs, workers, threads, lines, say)
+            work(_do, truth, workers, threads, lines, say)
+            work(_do, runs, workers, threads, lines, say)
         late = list(_late_jobs(common, config, root))
         with board("evaluating at equal budgets", {j.name: float(len(j.evaluations)) for j in late}) as lines:
-            _work(late, workers, threads, lines, say)
+            work(_do, late, workers, threads, lines, say)
 
 
-def _cores() -> int:
-    return os.cpu_count() or 1
-
-
-def _limited(threads: int) -> int:
-    """So many threads, or fewer where OMP_NUM_THREADS says so."""
-    wish = os.environ.get("OMP_NUM_THREADS", "")
-    return min(threads, int(wish)) if wish.isdigit() and int(wish) else threads
-
-
-def default_workers(device: str) -> int:
-    return _cores() if device == "cpu" else 1
-
-
-def settle(threads: int | None = None) -> None:
-    """Compute with this many threads (None: one a core, or as many as OMP_NUM_THREADS says), and keep freed memory.
-
-    By default the C library gives every large temporary back to the kernel and faults it in again, page by page:
-    half of the time of a step on some machines.
-    """
-    torch.set_num_threads(_limited(_cores()) if threads is None else threads)
-    if sys.platform == "linux":
-        mmap_threshold, trim_threshold = -3, -1  # of mallopt(3)
-        library = ctypes.CDLL(None)
-        if hasattr(library, "mallopt"):
-            library.mallopt(mmap_threshold, 1 << 28)
-            library.mallopt(trim_threshold, 1 << 30)
+def train_references(root: Path, config: BenchConfig, device: str, say: Callable[[str], None]) -> None:
+    """Train the guide, and the strong reference if an arm asks for one, unless they are there."""
+    wanted = {"guide": config.guide}
+    if any(arm.reference == "strong" for arm in config.arms):
+        wanted["strong"] = config.strong
+    for name, run in wanted.items():
+        say(f"training the {name}" if name == "guide" else "training the strong reference")
+        if execute(root / name, run(), Schedule(), device, complain=say) != "done":
+            raise UserError(f"the {name}: {read_status(root / name)['why']}")
 
 
 def _price(job: Job) -> float:
@@ -147,86 +115,9 @@ def _late_jobs(common: dict[str, Any], config: BenchConfig, root: Path) -> list[
     return jobs
 
 
-def _work(jobs: Sequence[Job], workers: int, threads: int, lines: Board, say: Callable[[str], None]) -> None:
-    """Do the jobs, `workers` at a time with `threads` each, and show how they go."""
-    if not jobs:
-        return
-    context = multiprocessing.get_context("spawn")
-    messages: Any = context.Queue()
-    executor = ProcessPoolExecutor(
-        min(workers, len(jobs)), mp_context=context, initializer=_begin, initargs=(messages, threads)
-    )
-    pending: dict[Future[list[str]], Job] = {}
-    try:
-        pending = {executor.submit(_do, job): job for job in jobs}
-        while pending:
-            done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            _drain(messages, lines)
-            for future in done:
-                job = pending.pop(future)
-                for complaint in future.result():
-                    say(f"{job.name}: {complaint}")
-                lines.finish(job.name)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker was killed from outside (perhaps for want of memory: try fewer --workers); what is done is "
-            "kept, start the same command again to go on"
-        ) from error
-    finally:
-        for future in pending:
-            future.cancel()
-        _end(executor)
-
-
-def _end(executor: ProcessPoolExecutor) -> None:
-    """Stop the workers at once: whatever they do is resumable."""
-    processes = list((getattr(executor, "_processes", None) or {}).values())
-    executor.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join()
-
-
-def _drain(messages: Any, lines: Board) -> None:
-    while True:
-        try:
-            lines.update(messages.get_nowait())
-        except queue.Empty:
-            return
-
-
-_messages: Any = None
-
-
-def _begin(messages: Any, threads: int) -> None:
-    global _messages
-    _messages = messages
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    settle(threads)
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed lets go of its folders, so that the bench can be started again."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _do(job: Job) -> list[str]:
+def _do(job: Job, report: Report) -> list[str]:
     """A job, in a worker. Returns complaints worth showing."""
     complaints: list[str] = []
-    last = 0.0
-
-    def report(what: str, done: float, total: float, note: str = "") -> None:
-        nonlocal last
-        if time.monotonic() - last > 0.25:
-            last = time.monotonic()
-            message: Message = (job.name, what, done, total, note)
-            _messages.put(message)
-
     config, root = job.config, job.root
     cache = root / "truth"
     if job.kind == "truth":
@@ -287,10 +178,3 @@ def _early_evaluations(config: BenchConfig, folder: Path, costs: Costs) -> tuple
     if at is not None:
         wanted.add((at, config.n_final))
     return tuple(sorted(wanted))
-
-
-def _sayer() -> Callable[[str], None]:
-    """Prints to stderr if that is a terminal."""
-    if sys.stderr.isatty():
-        return lambda text: print(text, file=sys.stderr, flush=True)
-    return lambda text: None

@@ -49,7 +49,7 @@ def as_markdown(results: Results, groups: Mapping[str, Sequence[Picture]] | None
             "## Time and samples to quality",
             f"What each arm needs to be as good as {config.baseline} is at the end of its run: median over "
             f"the seeds that got there, from learning curves at {config.n_curve:,} samples. Dash: fewer than half.",
-            _grid(QUALITY_HEADS, quality),
+            grid(QUALITY_HEADS, quality),
         ]
     costs = selection_costs(config, results.costs)
     if costs:
@@ -60,7 +60,7 @@ def as_markdown(results: Results, groups: Mapping[str, Sequence[Picture]] | None
              f"{c.break_even:.2f}" if c.break_even > 0 else "none"]
             for c in costs
         ]  # fmt: skip
-        parts += ["## What selection costs", _grid(heads, rows)]
+        parts += ["## What selection costs", grid(heads, rows)]
     if groups:
         parts += _linked(results, groups)
     published = beside_ours(results)
@@ -73,7 +73,7 @@ def as_markdown(results: Results, groups: Mapping[str, Sequence[Picture]] | None
             "arXiv 2509.15267 and its public notebooks, 5 seeds, mean +- standard deviation. *Agree*: the 95 % Welch "
             "interval of the difference of the two means holds 0; where no standard deviation was published, ours "
             "stands in for it.",
-            _grid(heads, rows),
+            grid(heads, rows),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -106,7 +106,7 @@ def _reading(results: Results, reading: str) -> list[str]:
         + [_shown(results, results.cell(reading, arm, m.name, w), m) for arm in results.arms]
         for m, w in columns
     ]
-    return [f"## At {READINGS[reading].title}: {amount} {unit}, {n:,} samples", _grid(heads, rows)]
+    return [f"## At {READINGS[reading].title}: {amount} {unit}, {n:,} samples", grid(heads, rows)]
 
 
 def _shown(results: Results, cell: Cell | None, metric: Metric) -> str:
@@ -121,7 +121,7 @@ def _shown(results: Results, cell: Cell | None, metric: Metric) -> str:
     return f"{value} ({interval(found, metric)})"
 
 
-def _grid(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def grid(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     heads = list(heads)
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

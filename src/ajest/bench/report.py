@@ -144,9 +144,9 @@ def _guide(results: Results) -> str:
         f"The guide took {seconds:.1f} s ({results.guide.step:,} steps), once for all runs; no arm is charged for it."
     )
     uses = [a.name for a in results.config.arms if a.reference == "guide"]
-    step = results.costs.get("uniform")
-    if uses and step:
-        share = seconds / results.config.time(results.costs)
+    if uses and "guide" in results.costs and "uniform" in results.costs:
+        spent = results.config.guide_iterations * sum(results.costs["guide"].values())
+        share = spent / results.config.time(results.costs)
         text += (
             f" Charged, it would add {share:.0%} of a whole {results.config.baseline} run to every run that uses it: "
             f"{', '.join(uses)} while training, and every arm when sampled with autoguidance."

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
 
 from ..config import check
-from .network import EDM2Denoiser, UNet
+from .network import EDM2Denoiser, Embedding, UNet
 from .transformer import PatchTransformer
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -42,7 +41,7 @@ class Architecture:
         check(len(self.multipliers) >= 1 and min(self.multipliers) >= 1, "multipliers must be at least 1")
         check(0 <= self.dropout < 1, f"dropout must lie in [0, 1), not {self.dropout}")
 
-    def build(self, resolution: int, classes: int, generator: torch.Generator | None = None) -> nn.Module:
+    def build(self, resolution: int, classes: int, generator: torch.Generator | None = None) -> Embedding:
         """The raw network for pictures of this resolution; `classes` 0 is unconditional.
 
         Raises:

@@ -167,13 +167,25 @@ def mp_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
 
 
 class Embedding(nn.Module):
-    """Noise level and class to one vector an example (EDM2 figure 21, embedding network)."""
+    """A raw network's part that all of them share: noise level and class to one vector an example (EDM2 figure 21,
+    embedding network).
 
-    def __init__(self, fourier: int, channels: int, classes: int, generator: torch.Generator | None = None) -> None:
+    Attributes:
+        patch: side of the squares of pixels that become one position.
+    """
+
+    def __init__(
+        self, fourier: int, channels: int, classes: int, patch: int, generator: torch.Generator | None = None
+    ) -> None:
         super().__init__()
+        self.patch = patch
         self.emb_fourier = MPFourier(fourier, generator)
         self.emb_noise = MPConv(fourier, channels, 0, generator)
         self.emb_label = MPConv(classes, channels, 0, generator) if classes else None
+
+    @property
+    def last_layer(self) -> nn.Module:
+        raise NotImplementedError
 
     def embed(self, c_noise: Tensor, label: Tensor | None) -> Tensor:
         """(n, channels) in float32 from c_noise (n,) and labels: int64 (n,) or one-hot (n, classes)."""
@@ -220,8 +232,8 @@ class UNet(Embedding):
         pixels = image_channels * patch**2
         widths = [channels * m for m in multipliers]
         embedding = max(widths)
-        super().__init__(widths[0], embedding, classes, generator)
-        self.patch, resolution = patch, resolution // patch
+        super().__init__(widths[0], embedding, classes, patch, generator)
+        resolution //= patch
         options: dict[str, Any] = {"dropout": dropout, "generator": generator}
         self.enc = nn.ModuleDict()
         skips, now = [], pixels + 1
@@ -253,6 +265,10 @@ class UNet(Embedding):
         self.out_conv = MPConv(now, pixels, 3, generator)
         self.out_gain = nn.Parameter(torch.zeros([]))
 
+    @property
+    def last_layer(self) -> nn.Module:
+        return self.out_conv
+
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
         """x (n, channels, resolution, resolution) in the type to compute in; the answer has the same."""
         embedding = self.embed(c_noise, label)
@@ -273,7 +289,7 @@ class EDM2Denoiser(nn.Module):
     """Preconditioning around a raw network, and the uncertainty head of training (EDM2 section 2 and equation 21).
 
     Args:
-        unet: a raw network `F(c_in x, c_noise, label)`.
+        unet: a raw network `F(c_in x, c_noise, label)` with `patch`, the side of its pixels, and `last_layer`.
         shape: (channels, height, width) of its pictures.
         sigma_data: standard deviation of the data.
         precision: in which `unet` computes; weights and preconditioning stay in float32.
@@ -282,7 +298,7 @@ class EDM2Denoiser(nn.Module):
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: Embedding,
         shape: tuple[int, int, int],
         sigma_data: float = 0.5,
         precision: torch.dtype = torch.float32,
@@ -304,6 +320,32 @@ class EDM2Denoiser(nn.Module):
         scale = torch.rsqrt(level.square() + self.sigma_data**2)
         raw = self.unet((x * scale).to(self.precision), sigma.float().log() / 4, label).float()
         return x * (self.sigma_data * scale).square() + raw * (level * self.sigma_data * scale)
+
+    def sketched(
+        self, x: Tensor, sigma: Tensor, label: Tensor | None, target: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(denoised x, sketch of shape (n, d) of the gradient of each example's loss for the last layer's weights).
+
+        The sketch has the weights that act at a pixel itself, summed over pixels: (output channels) x (input
+        channels) numbers, without the weights of neighbouring pixels.
+        """
+        seen: list[Tensor] = []
+
+        def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen.append(inputs[0])
+
+        hook = self.unet.last_layer.register_forward_pre_hook(see)
+        try:
+            denoised = self(x, sigma, label)
+        finally:
+            hook.remove()
+        level = sigma[:, None, None, None]
+        scale = torch.rsqrt(level.square() + self.sigma_data**2)
+        error = (denoised - target) * (weight[:, None, None, None] * level * self.sigma_data * scale)
+        hidden = seen[0].float()
+        hidden = hidden.flatten(2) if hidden.ndim == 4 else hidden.transpose(1, 2)
+        error = functional.pixel_unshuffle(error, self.unet.patch).flatten(2)
+        return denoised, torch.einsum("ncp,nkp->nck", error, hidden).flatten(1)
 
     def uncertainty(self, sigma: Tensor) -> Tensor:
         """u(sigma), the learned log-variance of the loss at a noise level, shape (n,)."""

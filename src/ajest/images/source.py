@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from ..batch import Batch
 from ..denoising import LogNormal, edm_weight
@@ -55,7 +58,7 @@ class ImageSource:
         resident = self.device.type != "cpu" and images.nbytes <= _RESIDENT
         self._images = torch.from_numpy(np.array(images)).to(self.device) if resident else None
 
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
+    def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
         seeds = torch.randint(1 << 62, (4,), generator=generator).tolist()
         picture, level, mirror = (torch.Generator().manual_seed(s) for s in seeds[:3])
         index = torch.randint(len(self._host), (count,), generator=picture)
@@ -64,8 +67,9 @@ class ImageSource:
         if self.flip:
             mirrored = torch.rand(count, generator=mirror).to(self.device) < 0.5
             x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
-        eps = torch.Generator(self.device).manual_seed(seeds[3])
-        x = torch.randn(x0.shape, generator=eps, device=self.device)
+        seed = seeds[3] if eps is None else int(torch.randint(1 << 62, (), generator=eps))
+        noise = torch.Generator(self.device).manual_seed(seed)
+        x = torch.randn(x0.shape, generator=noise, device=self.device)
         x = x.mul_(sigma[:, None, None, None]).add_(x0)
         label = None if self._labels is None else self._labels[index].to(self.device)
         weight = edm_weight(sigma, self.sigma_data)
@@ -74,6 +78,13 @@ class ImageSource:
     def complete(self, batch: Batch) -> Batch:
         """The batch as it is: the target is the clean picture itself."""
         return batch
+
+    def halved(self, batch: Batch) -> Batch:
+        """The batch at half the resolution: means of 2 x 2 pixels, which halves the noise level."""
+        if batch.target is None:
+            raise ValueError("the batch has no target yet")
+        x, target, sigma = avg_pool2d(batch.x, 2), avg_pool2d(batch.target, 2), batch.sigma / 2
+        return replace(batch, x=x, target=target, sigma=sigma, weight=edm_weight(sigma, self.sigma_data))
 
     def _gather(self, index: Tensor) -> Tensor:
         if self._images is not None:

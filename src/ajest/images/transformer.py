@@ -62,14 +62,17 @@ class PatchTransformer(Embedding):
         image_channels: int = 3,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(FOURIER_CHANNELS, channels, classes, generator)
-        self.patch = patch
+        super().__init__(FOURIER_CHANNELS, channels, classes, patch, generator)
         side = resolution // patch
         self.patch_in = MPConv(image_channels * patch**2 + 1, channels, 0, generator)
         self.position = nn.Parameter(torch.randn(side * side, channels, generator=generator))
         self.blocks = nn.ModuleList(TransformerBlock(channels, channels, generator) for _ in range(depth))
         self.out = MPConv(channels, image_channels * patch**2, 0, generator)
         self.out_gain = nn.Parameter(torch.zeros([]))
+
+    @property
+    def last_layer(self) -> nn.Module:
+        return self.out
 
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
         """x (n, channels, resolution, resolution) in the type to compute in; the answer has the same."""

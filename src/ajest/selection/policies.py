@@ -1,37 +1,45 @@
 """Policies: which examples of a super-batch to train on.
 
-A policy is a pure function `policy(scores, count, generator) -> indices` of device tensors, `count` distinct
-int64 indices into the super-batch. `POLICIES` registers them by name; `policy(name, **dials)` makes one.
+A policy is a pure function `policy(scores, count, generator) -> indices` of device tensors: `count` int64 indices
+into the super-batch, distinct unless it draws with replacement. `POLICIES` registers them by name;
+`policy(name, **dials)` makes one. Where the probability of being chosen is known, `inclusion` gives it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..errors import UserError, unknown
+from ..errors import UserError
+from .normalising import Normalisation, normalised, places, strata_of
+from .races import inclusion, race
 from .scoring import Scores
 
 PolicyFunction = Callable[[Scores, int, torch.Generator | None], Tensor]
-Normalisation = Literal["none", "zscore", "rank"]
+
+#: Which score: learner's loss minus the reference's, or one of the two.
+Of = Literal["learnability", "learner", "reference"]
 
 
 def uniform(scores: Scores, count: int, generator: torch.Generator | None = None) -> Tensor:
     """The first `count`: examples of a super-batch are exchangeable, so this is training on what is drawn."""
-    _check(scores, count)
+    check_count(scores, count)
     return torch.arange(count, device=scores.taken.device)
 
 
 def random(scores: Scores, count: int, generator: torch.Generator | None = None) -> Tensor:
     """`count` at random, without replacement."""
-    _check(scores, count)
+    check_count(scores, count)
     device = scores.taken.device
     return torch.randperm(len(scores), generator=generator, device=device)[:count]
+
+
+def evenly(scores: Scores, count: int) -> Tensor:
+    """Inclusion probabilities of `uniform` and `random`, shape (B,), float64."""
+    return torch.full((len(scores),), count / len(scores), dtype=torch.float64, device=scores.taken.device)
 
 
 def jest(
@@ -42,6 +50,7 @@ def jest(
     chunks: int = 16,
     temperature: float = 1.0,
     normalise: Normalisation = "none",
+    strata: int = 1,
     sign: float = 1.0,
 ) -> Tensor:
     """Joint example selection for a loss without cross terms, in closed form (METHOD 3).
@@ -57,37 +66,186 @@ def jest(
         generator: random numbers, on the scores' device.
         chunks: N; where it does not divide `count`, the first chunks take one more.
         temperature: divides the logits.
-        normalise: "none"; "zscore" (mean 0, standard deviation 1); or "rank" (uniform on [0, 1]).
+        normalise: see `Normalisation`.
+        strata: normalise within so many strata of the noise level.
         sign: -1 prefers the least learnable instead.
 
     Raises:
         UserError: fewer examples to choose than chunks, or a temperature that is not positive.
     """
-    _check(scores, count)
+    check_count(scores, count)
+    logits, _ = logits_of(scores, "learnability", normalise, strata, temperature, sign)
+    taken = torch.zeros(len(scores), dtype=torch.bool, device=logits.device)
+    chosen: list[Tensor] = []
+    for factor, size in chunk_factors(count, chunks):
+        times = race(logits * factor, generator).masked_fill_(taken, torch.inf)
+        indices = torch.topk(times, size, largest=False, sorted=False).indices
+        taken[indices] = True
+        chosen.append(indices)
+    return torch.cat(chosen)
+
+
+def jest_inclusion(
+    scores: Scores,
+    count: int,
+    *,
+    chunks: int = 16,
+    temperature: float = 1.0,
+    normalise: Normalisation = "none",
+    strata: int = 1,
+    sign: float = 1.0,
+) -> Tensor:
+    """Inclusion probabilities of `jest`, shape (B,), float64, by the approximation of `races.inclusion`."""
+    logits, _ = logits_of(scores, "learnability", normalise, strata, temperature, sign)
+    return inclusion([(logits * factor, size) for factor, size in chunk_factors(count, chunks)])
+
+
+def chunk_factors(count: int, chunks: int) -> list[tuple[float, int]]:
+    """(what JEST's logits are multiplied by, how many are drawn) of each chunk: the first is uniform."""
     if not 1 <= chunks <= count:
         raise UserError(
             f"{count} examples cannot be chosen in {chunks} chunks: take at most {count} chunks, "
             "a larger super-batch or a larger keep fraction"
         )
-    if not temperature > 0:
-        raise UserError(f"the temperature must be positive, not {temperature}")
-    logits = _normalised(scores.learnability, normalise) * (sign / temperature)
-    # A Gumbel top-k in the form of an exponential race: the k smallest of E_i / exp(logit_i), in logarithms.
-    race = torch.empty_like(logits)
-    taken = torch.zeros(len(scores), dtype=torch.bool, device=logits.device)
-    chosen: list[Tensor] = []
-    drawn = 0
+    factors, drawn = [], 0
     for chunk in range(chunks):
         size = count // chunks + (chunk < count % chunks)
-        factor = (drawn + 1) / (2 * drawn + 1) if chunk else 0.0
-        # -log(1 - U) is exponential; its 24 random bits are ample, and several times as fast as exponential_ on a CPU.
-        race.uniform_(generator=generator).neg_().add_(1).log_().neg_().log_().sub_(logits, alpha=factor)
-        race.masked_fill_(taken, torch.inf)
-        indices = torch.topk(race, size, largest=False, sorted=False).indices
-        taken[indices] = True
-        chosen.append(indices)
+        factors.append(((drawn + 1) / (2 * drawn + 1) if chunk else 0.0, size))
         drawn += size
-    return torch.cat(chosen)
+    return factors
+
+
+def softmax(
+    scores: Scores,
+    count: int,
+    generator: torch.Generator | None = None,
+    *,
+    of: Of = "learner",
+    sign: float = 1.0,
+    temperature: float = 1.0,
+    normalise: Normalisation = "zscore",
+    strata: int = 16,
+) -> Tensor:
+    """Gumbel top-k within strata of the noise level: each stratum keeps its share, by a softmax of its own scores.
+
+    So sigma is kept as drawn, and what is chosen is chosen among examples of one noise level.
+
+    Args:
+        scores: what `of` reads, and `sigma`.
+        count: how many to choose.
+        generator: random numbers, on the scores' device.
+        of: which score; with sign -1 low ones are preferred.
+        sign: 1 or -1.
+        temperature: divides the logits.
+        normalise: see `Normalisation`; within each stratum.
+        strata: number of strata; 1 draws from all alike.
+    """
+    check_count(scores, count)
+    logits, stratum = logits_of(scores, of, normalise, strata, temperature, sign)
+    times = race(logits, generator)
+    if stratum is None:
+        return torch.topk(times, count, largest=False, sorted=False).indices
+    # Winners of each stratum in proportion to its size; who gets the remainder is left to chance.
+    place, size = places(times, stratum)
+    offset = torch.rand(strata, generator=generator, device=times.device)
+    return torch.topk((place + offset[stratum]) / size, count, largest=False, sorted=False).indices
+
+
+def softmax_inclusion(
+    scores: Scores,
+    count: int,
+    *,
+    of: Of = "learner",
+    sign: float = 1.0,
+    temperature: float = 1.0,
+    normalise: Normalisation = "zscore",
+    strata: int = 16,
+) -> Tensor:
+    """Inclusion probabilities of `softmax`, shape (B,), float64, by the approximation of `races.inclusion`."""
+    logits, stratum = logits_of(scores, of, normalise, strata, temperature, sign)
+    return inclusion([(logits, count)], stratum)
+
+
+def proportional(scores: Scores, count: int, generator: torch.Generator | None = None, *, power: float = 0.5) -> Tensor:
+    """`count` draws *with* replacement, with probability proportional to loss^power.
+
+    Power 0.5 of the expected squared loss is the variance-optimal choice of Katharopoulos and Fleuret
+    (arXiv 1803.00942) with the loss in place of the gradient norm.
+    """
+    check_count(scores, count)
+    share = proportional_inclusion(scores, 1, power=power)
+    return torch.multinomial(share, count, replacement=True, generator=generator)
+
+
+def proportional_inclusion(scores: Scores, count: int, *, power: float = 0.5) -> Tensor:
+    """Expected times that `proportional` draws each example, shape (B,), float64, exact."""
+    rate = scores.needed("learner").double().clamp_min(0).pow(power)
+    rate = rate + rate.mean() * 1e-6 + torch.finfo(torch.float64).tiny  # nothing is impossible, so weights are finite
+    return rate * (count / rate.sum())
+
+
+def top(
+    scores: Scores, count: int, generator: torch.Generator | None = None, *, of: Of = "learnability", sign: float = 1.0
+) -> Tensor:
+    """The `count` of highest score (sign -1: lowest), nothing left to chance."""
+    check_count(scores, count)
+    return torch.topk(value_of(scores, of), count, largest=sign > 0, sorted=False).indices
+
+
+def infobatch(scores: Scores, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """All examples of at least mean score first, and of the others as many at random as there is room for.
+
+    InfoBatch (arXiv 2303.04947) prunes a random part of the examples below the mean and rescales the gradients of
+    the others of them. Here a fixed number is kept: the pruned part follows from it; weights by `infobatch_inclusion`
+    rescale.
+    """
+    check_count(scores, count)
+    logits = _infobatch_logits(scores)
+    return torch.topk(race(logits, generator), count, largest=False, sorted=False).indices
+
+
+def infobatch_inclusion(scores: Scores, count: int) -> Tensor:
+    """Inclusion probabilities of `infobatch`, shape (B,), float64, exact."""
+    above = _infobatch_logits(scores) > 0
+    first = int(above.sum())
+    high = min(1.0, count / max(first, 1))
+    low = max(0, count - first) / max(len(scores) - first, 1)
+    return torch.where(above, high, low).double()
+
+
+def _infobatch_logits(scores: Scores) -> Tensor:
+    values = scores.needed("learner")
+    return torch.where(values >= values.mean(), 1e4, 0.0).to(values)
+
+
+def speed(
+    scores: Scores,
+    count: int,
+    generator: torch.Generator | None = None,
+    *,
+    threshold: float = 1.0,
+    suppression: float = 5.0,
+) -> Tensor:
+    """Noise levels above a threshold are kept `suppression` times as rarely; nothing is scored.
+
+    After SpeeD (arXiv 2405.17403, section 3.2), which calls the noisiest steps, where the process has converged
+    to noise, the convergence area and samples it 1 / k as often (k = 5). There the area begins at a step of a DDPM
+    schedule; here at a noise level, by default twice sigma_data = 0.5. Its change-aware weighting of the loss is left
+    out: EDM's loss weight has that part.
+    """
+    check_count(scores, count)
+    logits = _speed_logits(scores, threshold, suppression)
+    return torch.topk(race(logits, generator), count, largest=False, sorted=False).indices
+
+
+def speed_inclusion(scores: Scores, count: int, *, threshold: float = 1.0, suppression: float = 5.0) -> Tensor:
+    """Inclusion probabilities of `speed`, shape (B,), float64, by the approximation of `races.inclusion`."""
+    return inclusion([(_speed_logits(scores, threshold, suppression), count)])
+
+
+def _speed_logits(scores: Scores, threshold: float, suppression: float) -> Tensor:
+    sigma = scores.needed("sigma")
+    return -torch.log(torch.where(sigma > threshold, suppression, 1.0).to(sigma))
 
 
 def within(
@@ -98,7 +256,7 @@ def within(
     Raises:
         UserError: the examples cannot be cut into equal parts, or the count cannot be shared among them.
     """
-    _check(scores, count)
+    check_count(scores, count)
     parts = -(-len(scores) // size)
     if len(scores) % size or count % parts:
         raise UserError(f"{count} of {len(scores)} examples cannot be chosen within equal parts of {size}")
@@ -107,99 +265,27 @@ def within(
     )
 
 
-def learnability(scores: Scores, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """The `count` most learnable (RHO-loss, arXiv 2206.07137, equation 3)."""
-    _check(scores, count)
-    return torch.topk(scores.learnability, count, sorted=False).indices
+def value_of(scores: Scores, of: Of) -> Tensor:
+    """One of the scores, shape (B,)."""
+    return scores.learnability if of == "learnability" else scores.needed(of)
 
 
-def high_loss(scores: Scores, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """The `count` of highest learner loss (online hard example mining)."""
-    _check(scores, count)
-    return torch.topk(scores.needed_learner, count, sorted=False).indices
-
-
-def easy_reference(scores: Scores, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """The `count` of lowest reference loss (JEST's "easy reference" rule, arXiv 2406.17711, section 3.1)."""
-    _check(scores, count)
-    return torch.topk(scores.needed_reference, count, largest=False, sorted=False).indices
-
-
-@dataclass(frozen=True)
-class Policy:
-    """A registered policy.
-
-    Attributes:
-        function: the pure function.
-        needs: which scores it reads: none, the learner's, the reference's. A policy that reads none is never
-            given a super-batch: only what it trains on is drawn.
-        dials: names of its extra keyword arguments.
-        summary: one line for people.
-    """
-
-    function: Callable[..., Tensor]
-    needs: frozenset[str]
-    dials: frozenset[str]
-    summary: str
-
-
-_BOTH = frozenset({"learner", "reference"})
-_JEST_DIALS = frozenset({"chunks", "temperature", "normalise"})
-
-POLICIES: dict[str, Policy] = {
-    "uniform": Policy(uniform, frozenset(), frozenset(), "train on everything drawn"),
-    "random": Policy(random, frozenset(), frozenset(), "a random part; only that part is drawn, none is scored"),
-    "jest": Policy(jest, _BOTH, _JEST_DIALS, "JEST in closed form: chunked softmax draws by learnability"),
-    "inverted-jest": Policy(
-        partial(jest, sign=-1.0), _BOTH, _JEST_DIALS, "JEST with the sign turned: the least learnable"
-    ),
-    "learnability": Policy(learnability, _BOTH, frozenset(), "the most learnable, no sampling (RHO-loss)"),
-    "high-loss": Policy(high_loss, frozenset({"learner"}), frozenset(), "the highest learner loss"),
-    "easy-reference": Policy(easy_reference, frozenset({"reference"}), frozenset(), "the lowest reference loss"),
-}
-
-
-def policy(name: str, **dials: object) -> PolicyFunction:
-    """The policy of that name with its dials set, e.g. `policy("jest", chunks=8, temperature=0.5)`.
+def logits_of(
+    scores: Scores, of: Of, normalise: Normalisation, strata: int, temperature: float, sign: float
+) -> tuple[Tensor, Tensor | None]:
+    """(logits of shape (B,), stratum of each example or None with one stratum).
 
     Raises:
-        UserError: no such policy, or a dial it does not have.
+        UserError: a temperature that is not positive, or more strata than examples.
     """
-    if name not in POLICIES:
-        raise unknown("policy", name, POLICIES)
-    entry = POLICIES[name]
-    for dial in dials:
-        if dial not in entry.dials:
-            has = ", ".join(sorted(entry.dials)) or "none"
-            raise UserError(f"policy {name!r} has no dial {dial!r}; it has: {has}")
-    return partial(entry.function, **dials)
+    if not temperature > 0:
+        raise UserError(f"the temperature must be positive, not {temperature}")
+    stratum = strata_of(scores.needed("sigma"), strata) if strata > 1 else None
+    values = normalised(value_of(scores, of), normalise, stratum, scores.usual)
+    return values * (sign / temperature), stratum
 
 
-def select(
-    scores: Scores,
-    count: int,
-    name: str = "jest",
-    generator: torch.Generator | None = None,
-    **dials: object,
-) -> Tensor:
-    """Choose `count` examples by the policy of that name; see `POLICIES` and `policy`."""
-    return policy(name, **dials)(scores, count, generator)
-
-
-def _normalised(values: Tensor, how: Normalisation) -> Tensor:
-    if how == "none":
-        return values
-    if how == "zscore":
-        return (values - values.mean()) / values.std().clamp_min(torch.finfo(values.dtype).tiny)
-    if how == "rank":
-        ranks = torch.empty_like(values)
-        order = values.argsort()
-        ranks[order] = torch.arange(len(values), dtype=values.dtype, device=values.device)
-        return ranks / max(len(values) - 1, 1)
-    raise unknown("normalisation", how, ["none", "zscore", "rank"])
-
-
-def _check(scores: Scores, count: int) -> None:
+def check_count(scores: Scores, count: int) -> None:
     if not 1 <= count <= len(scores):
         raise UserError(
             f"cannot choose {count} of {len(scores)} examples: the keep fraction must keep at least one and at most all"

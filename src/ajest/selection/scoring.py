@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,49 +14,64 @@ from ..denoising import Denoiser, per_example_loss
 
 @dataclass(frozen=True)
 class Scores:
-    """Per-example losses on the same noised examples, shape (B,) each.
+    """What is known of the examples of a super-batch, shape (B,) each; None where a policy does not read it.
 
     Attributes:
-        learner: loss of the network in training, or None where the policy does not read it.
-        reference: loss of the reference model, or None where the policy does not read it.
+        learner: loss of the network in training.
+        reference: loss of the reference model, on the same noised examples.
+        sigma: noise level.
+        usual: mean and standard deviation of the score at that noise level so far, shape (B, 2): what makes scores
+            of a small super-batch comparable across noise levels.
+        features: a direction for each example, shape (B, d): two examples of similar directions teach the same.
     """
 
     learner: Tensor | None = None
     reference: Tensor | None = None
+    sigma: Tensor | None = None
+    usual: Tensor | None = None
+    features: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.learner is None and self.reference is None:
-            raise ValueError("scores need the learner's losses, the reference's, or both")
+        if self.learner is None and self.reference is None and self.sigma is None:
+            raise ValueError("scores need the learner's losses, the reference's, or the noise levels")
 
     def __len__(self) -> int:
         return len(self.taken)
 
     def __getitem__(self, index: slice) -> Scores:
         """The scores of some of the examples."""
-        parts = (self.learner, self.reference)
-        return Scores(*(None if part is None else part[index] for part in parts))
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: None if part is None else part[index] for name, part in parts.items()})
 
     @property
     def taken(self) -> Tensor:
-        """Whichever losses there are: for the number of examples and the device."""
-        return self.needed_reference if self.learner is None else self.learner
+        """Whatever is known: for the number of examples and the device."""
+        return next(part for part in (self.learner, self.reference, self.sigma) if part is not None)
 
     @property
     def learnability(self) -> Tensor:
         """Learner's loss minus the reference's (JEST, arXiv 2406.17711, equation 3)."""
-        return self.needed_learner - self.needed_reference
+        return self.needed("learner") - self.needed("reference")
 
-    @property
-    def needed_learner(self) -> Tensor:
-        if self.learner is None:
-            raise ValueError("this policy reads the learner's losses, and there are none")
-        return self.learner
+    def needed(self, name: str) -> Tensor:
+        """One of the attributes.
 
-    @property
-    def needed_reference(self) -> Tensor:
-        if self.reference is None:
-            raise ValueError("this policy reads the reference's losses, and there are none")
-        return self.reference
+        Raises:
+            ValueError: it is not there.
+        """
+        part: Tensor | None = getattr(self, name)
+        if part is None:
+            raise ValueError(f"this policy reads the {WHAT[name]}, and there are none")
+        return part
+
+
+WHAT = {
+    "learner": "learner's losses",
+    "reference": "reference's losses",
+    "sigma": "noise levels",
+    "usual": "usual scores at each noise level",
+    "features": "features of the examples",
+}
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Mode = Literal["always", "early", "late", "window"]
+Mode = Literal["always", "early", "late", "window", "share"]
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,25 @@ class Trigger:
 
     Attributes:
         mode: "always"; "early": until the learner's mean super-batch loss is below the reference's, then never
-            again; "late": from that moment on; "window": on steps `start <= step < stop`.
+            again; "late": from that moment on; "window": on steps `start <= step < stop`; "share": on the first
+            `share` of the run.
         half_life: comparisons after which an old one counts half. The trigger waits for as many before it may
             fire. 0 compares single batches, as the paper does.
         start, stop: the window, in steps from 0.
+        share: of the run.
     """
 
     mode: Mode = "always"
     half_life: float = 16.0
     start: int = 0
     stop: int = 0
+    share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.half_life < 0:
             raise ValueError(f"half_life must not be negative, not {self.half_life}")
+        if self.mode == "share" and not 0 < self.share < 1:
+            raise ValueError(f"a share of the run needs 0 < share < 1, not {self.share}")
         if self.mode == "window" and not 0 <= self.start < self.stop:
             raise ValueError(f"a window needs 0 <= start < stop, not start={self.start}, stop={self.stop}")
 
@@ -54,14 +59,26 @@ class Trigger:
         return self.mode in ("early", "late")
 
     def begin(self) -> TriggerState:
-        return TriggerState(on=self.mode in ("always", "early") or (self.mode == "window" and self.start == 0))
+        return TriggerState(on=self.mode in ("always", "early", "share") or (self.mode == "window" and self.start == 0))
 
-    def observe(self, state: TriggerState, step: int, losses: tuple[float, float] | None = None) -> TriggerState:
-        """The state after step `step` (from 0), given the mean (learner, reference) losses if both were taken."""
+    def observe(
+        self, state: TriggerState, step: int, losses: tuple[float, float] | None = None, progress: float = 0.0
+    ) -> TriggerState:
+        """The state after step `step` (from 0).
+
+        Args:
+            state: before it.
+            step: its number.
+            losses: mean (learner, reference) losses, if both were taken.
+            progress: share of the run before it.
+        """
         if self.mode == "always":
             return state
         if self.mode == "window":
             return replace(state, on=self.start <= step + 1 < self.stop)
+        if self.mode == "share":
+            over = state.on and progress >= self.share
+            return replace(state, on=False, fired_at=step) if over else state
         if losses is None or state.fired_at is not None:
             return state
         decay = 0.5 ** (1 / self.half_life) if self.half_life else 0.0

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+SKETCH = 64  # numbers in a sketch of a gradient
 SILU_GAIN = 0.596  # RMS of silu(z) for standard normal z; MP-SiLU divides by it
 
 
@@ -126,3 +127,27 @@ class EnergyMLP(nn.Module):
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         """The denoised x, shape (n, 2)."""
         return x + sigma[:, None].square() * self.score(x, sigma)
+
+    def sketched(
+        self, x: Tensor, sigma: Tensor, label: Tensor | None, target: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(denoised x, sketch of shape (n, 64) of the gradient of each example's loss for the last layer's weights).
+
+        With v = weight sigma^2 (D - target) that gradient is the derivative of the energy along v, differentiated by
+        the weights: `2 gain / (sigma H) (y' a^T + y a'^T)`, a the last hidden layer, y its output, ' along v. Inner
+        products of sketches estimate those of gradients (random signs on both sides of the outer products).
+        """
+        denoised = self(x, sigma, label)
+        scale, inputs = self._inputs(x, sigma)
+        along = (denoised - target) * (weight * sigma.square())[:, None] * scale
+        first, *rest = self._weights()
+        y, slope_y = inputs @ first.T, along @ first[:, :2].T
+        for used in rest:
+            a, slope = _SiluWithSlope.apply(y)
+            slope_a = slope * slope_y
+            y, slope_y = a @ used.T, slope_a @ used.T
+        signs = torch.Generator().manual_seed(0)
+        left, right = ((torch.randint(2, (y.shape[1], SKETCH), generator=signs) * 2.0 - 1).to(y) for _ in range(2))
+        sketch = (slope_y @ left) * (a @ right) + (y @ left) * (slope_a @ right)
+        factor = self.gain * (2 / (y.shape[1] * SKETCH**0.5)) / sigma
+        return denoised, sketch * factor[:, None]

@@ -24,11 +24,13 @@ class TreeSource:
     def __init__(self, distribution: TreeDistribution, noise: LogNormal) -> None:
         self.distribution, self.noise = distribution, noise
 
-    def draw(self, count: int, generator: torch.Generator) -> Batch:
+    def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
         # One row of numbers an example, so that a smaller draw is a prefix of a larger one (16 numbers are the
         # unit in which torch's CPU generator makes normals).
         rows = -(-count * _ROW // 16) * 16 // _ROW
         numbers = torch.randn(rows, _ROW, generator=generator)[:count]
+        if eps is not None:
+            numbers[:, 2:4] = torch.randn(rows, _ROW, generator=eps)[:count, 2:4]
         numbers = numbers.to(self.distribution.device)
         sigma = self.noise(numbers[:, 4])
         uniform = torch.special.ndtr(numbers[:, 5])

@@ -1,0 +1,302 @@
+"""What to train on at each step: draw, score or remember, choose (METHOD 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from .arms import Arm
+from .batch import Batch, Source
+from .config import check
+from .ledger import Counts
+from .seeding import generator
+from .selection.features import score_with_features
+from .selection.memory import Memory, Remembered
+from .selection.normalising import explained, strata_of
+from .selection.policies import Of, value_of
+from .selection.registry import importance
+from .selection.reliability import correlation, effective_share, rank_correlation
+from .selection.scoring import Scores, score
+from .selection.triggers import TriggerState
+
+RETEST_EXAMPLES = 512  # of a super-batch, on which scores are measured twice
+_SIGMA_STRATA = 16  # within which correlations are taken
+
+
+class Phases(Protocol):
+    """`Ledger.phase`."""
+
+    def __call__(self, name: str) -> AbstractContextManager[None]: ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a step trains on.
+
+    Attributes:
+        kind: of the step, one of `Arm.kinds()`.
+        batch: all that was drawn.
+        chosen: what is trained on, completed.
+        kept: indices of those in `batch`; None means all.
+        scores: what the choice rests on, None where it rests on nothing.
+        weight: importance weights of the chosen, or None.
+        losses: mean (learner, reference) losses of the super-batch as far as they were taken.
+        counts, flops: what it cost, updating included.
+    """
+
+    kind: str
+    batch: Batch
+    chosen: Batch
+    kept: Tensor | None
+    scores: Scores | None
+    weight: Tensor | None
+    losses: tuple[float | None, float | None]
+    counts: Counts
+    flops: float
+
+
+class Curator:
+    """Chooses, and keeps what choosing has to remember.
+
+    Args:
+        source: where examples come from.
+        network: the learner.
+        arm: how to choose.
+        super_batch: examples drawn for a step.
+        micro_batch: examples scored at a time.
+        seed: names the random streams. Arms of one seed draw the same examples.
+        reference: the model that learnability is measured against.
+        proxy: the network whose losses stand for the learner's, for arms with a proxy.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        network: nn.Module,
+        arm: Arm,
+        super_batch: int,
+        micro_batch: int | None,
+        seed: int,
+        reference: nn.Module | None = None,
+        proxy: nn.Module | None = None,
+    ) -> None:
+        self.source, self.network, self.arm, self.seed = source, network, arm, seed
+        self.super_batch, self.micro_batch = super_batch, micro_batch
+        self.device = next(network.parameters()).device
+        self.reference, self.proxy = reference, proxy
+        check(arm.reference == "none" or reference is not None, f"arm {arm.name!r} needs a reference: name one")
+        check(arm.scoring.scorer == "learner" or proxy is not None, f"arm {arm.name!r} needs a proxy")
+        check(
+            not arm.scoring.half or hasattr(source, "halved"),
+            f"arm {arm.name!r}: only pictures can be scored at half resolution",
+        )
+        self.trigger: TriggerState = arm.trigger.begin()
+        self._count = arm.kept(super_batch)
+        self._reads = arm.registered.needs
+        running = arm.dials().get("normalise") == "running"
+        self.memory: dict[str, Remembered] = {}
+        if arm.memory is not None:
+            names = [n for n in ("learner", "reference") if n in self._reads]
+            self.memory = {n: Remembered(arm.memory, self.device) for n in names}
+        self._usual = Remembered(Memory("sigma"), self.device) if running else None
+
+    @property
+    def of(self) -> Of | None:
+        """The score that the policy reads, None where it reads none."""
+        both = {"learner", "reference"} <= self._reads
+        names: tuple[Of, ...] = ("learner", "reference")
+        return "learnability" if both else next((n for n in names if n in self._reads), None)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it keeps scores from step to step, which takes time."""
+        return bool(self.memory) or self._usual is not None
+
+    def choose(self, step: int, progress: float, phase: Phases, kind: str | None = None) -> Choice:
+        """Draw and choose for step `step` (from 0), at a share of the run; `kind` forces a kind of step."""
+        kind = self._kind(step) if kind is None else kind
+        selecting = kind.startswith(("select", "recall"))
+        watching = self.arm.trigger.compares and self.trigger.fired_at is None
+        measured = kind.startswith("select") and self.arm.measures
+        drawn = self.super_batch if self.arm.scores or self.arm.policy == "uniform" else self._count
+        draws = self.arm.scoring.draws if measured else 1
+        with phase("draw"):
+            # On the CPU wherever the network is: all devices see the same examples.
+            batches = [self._draw(drawn, step, again) for again in range(draws)]
+        batch = batches[0]
+        if measured or watching or not selecting:
+            with phase("target"):
+                batches = [self.source.complete(b) for b in batches]
+            batch = batches[0]
+
+        learner = reference = features = None
+        flops, scored = 0.0, 0
+        if watching or (measured and "reference" in self._reads):
+            with phase("reference scoring"):
+                reference = self._averaged(self.reference, batches)
+            flops += draws * drawn * self._price(self.reference)
+        if measured and (watching or "learner" in self._reads):
+            scorer = self.proxy if self.arm.scoring.scorer == "proxy" else self.network
+            with phase("learner scoring"):
+                if "features" in self._reads:
+                    learner, features = score_with_features(scorer, batch, self.arm.scoring.features, self.micro_batch)
+                else:
+                    learner = self._averaged(scorer, batches)
+            flops += draws * drawn * self._price(scorer)
+            scored = draws * drawn
+
+        scores, kept, weight, chosen = None, None, None, batch
+        if selecting:
+            with phase("select"):
+                scores = self._scores(batch, learner, reference, features, measured)
+                kept = self.arm.choose(progress)(scores, self._count, self._stream(step))
+                weight = self._weight(scores, kept, progress)
+                chosen = batch[kept]
+            if batch.target is None:
+                with phase("target"):
+                    chosen = self.source.complete(chosen)
+        losses = tuple(None if part is None else part.mean().item() for part in (learner, reference))
+        counts = Counts(drawn, scored, len(chosen))
+        flops += 3 * len(chosen) * (self._network_flops(self.network) + self._network_flops(self.proxy))
+        return Choice(kind, batch, chosen, kept, scores, weight, losses, counts, flops)  # type: ignore[arg-type]
+
+    def learn(self, choice: Choice, losses: Tensor, step: int, progress: float) -> None:
+        """Take in how the step went.
+
+        Args:
+            choice: what was trained on.
+            losses: of the chosen examples before the update, shape (n,).
+            step: its number, from 0.
+            progress: share of the run before it.
+        """
+        means = None
+        learner, reference = choice.losses
+        if self.arm.trigger.compares and self.trigger.fired_at is None and reference is not None:
+            means = (losses.mean().item() if learner is None else learner, reference)
+        self.trigger = self.arm.trigger.observe(self.trigger, step, means, progress)
+        measured = choice.kind.startswith("select") and self.arm.measures
+        if measured and choice.scores is not None:
+            for name, memory in self.memory.items():
+                memory.learn(choice.batch, choice.scores.needed(name))
+        elif "learner" in self.memory and self.arm.memory is not None and not self.arm.memory.every:
+            self.memory["learner"].learn(choice.chosen, losses)
+        if self._usual is not None and measured and choice.scores is not None and self.of is not None:
+            self._usual.learn(choice.batch, value_of(choice.scores, self.of))
+
+    def reliability(self, step: int, progress: float) -> dict[str, float]:
+        """How far scores can be trusted, measured on examples of their own beside the training, at no cost to it.
+
+        Returns:
+            By name: "retest", correlation of scores of the same examples and noise levels under two noise draws,
+            within strata of sigma; "sigma share", share of the scores' variance that the noise level alone explains;
+            "effective share", effective sample size of the choice over the super-batch, where its probabilities are
+            known; "agreement", rank correlation within strata of the scores that the arm goes by with full scoring,
+            where these are not the same. Empty for arms that score nothing.
+        """
+        if self.of is None:
+            return {}
+        count = min(RETEST_EXAMPLES, self.super_batch)
+        batches = [self.source.complete(self._draw(count, step, again, "retest")) for again in range(2)]
+        measured = []
+        for batch in batches:
+            learner = score(self.network, batch, self.micro_batch) if "learner" in self._reads else None
+            reference = score(self.reference, batch, self.micro_batch) if "reference" in self._reads else None  # type: ignore[arg-type]
+            measured.append(Scores(learner, reference, batch.sigma))
+        full, again = (value_of(s, self.of) for s in measured)
+        stratum = strata_of(batches[0].sigma, min(_SIGMA_STRATA, max(1, count // 8)))
+        found = {
+            "retest": rank_correlation(full, again, stratum),
+            "retest raw": correlation(full, again),
+            "sigma share": explained(full, stratum),
+        }
+        own = self._own(batches[0], measured[0])
+        if own is not measured[0]:
+            found["agreement"] = rank_correlation(value_of(own, self.of), full, stratum)
+        inclusion = self.arm.inclusion(progress)
+        if inclusion is not None:
+            kept = max(1, round(self.arm.keep * count))
+            found["effective share"] = effective_share(inclusion(self._with_usual(own), kept))
+        return found
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that have to survive a restart, beside the trigger and the proxy."""
+        parts = {f"{name}/{k}": v for name, memory in self.memory.items() for k, v in memory.state().items()}
+        if self._usual is not None:
+            parts |= {f"usual/{k}": v for k, v in self._usual.state().items()}
+        return parts
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        everything = self.memory | ({} if self._usual is None else {"usual": self._usual})
+        for name, memory in everything.items():
+            memory.restore({k.removeprefix(f"{name}/"): v for k, v in state.items() if k.startswith(f"{name}/")})
+
+    def _kind(self, step: int) -> str:
+        kinds = self.arm.kinds()
+        if not self.arm.scores:
+            return kinds[0]
+        if not self.trigger.on:
+            return kinds[-1]
+        every = self.arm.memory.every if self.arm.memory is not None else 0
+        return kinds[1] if every and step % every else kinds[0]
+
+    def _draw(self, count: int, step: int, again: int, name: str = "draw") -> Batch:
+        eps = generator(self.seed, name, step, "noise", again) if again else None
+        return self.source.draw(count, generator(self.seed, name, step), eps)
+
+    def _stream(self, step: int) -> torch.Generator:
+        return generator(self.seed, "select", step, device=self.device)
+
+    def _averaged(self, network: Any, batches: list[Batch]) -> Tensor:
+        """Mean loss over noise draws, shape (B,), at half resolution if the arm says so."""
+        if self.arm.scoring.half:
+            batches = [self.source.halved(b) for b in batches]  # type: ignore[attr-defined]
+        parts = [score(network, b, self.micro_batch) for b in batches]
+        return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
+
+    def _scores(
+        self, batch: Batch, learner: Tensor | None, reference: Tensor | None, features: Tensor | None, measured: bool
+    ) -> Scores:
+        """What the policy sees: measured, or remembered."""
+        if not measured and self.memory:
+            remembered = {name: memory.recall(batch) for name, memory in self.memory.items()}
+            learner, reference = remembered.get("learner"), remembered.get("reference", reference)
+        return self._with_usual(Scores(learner, reference, batch.sigma, features=features))
+
+    def _with_usual(self, scores: Scores) -> Scores:
+        if self._usual is None:
+            return scores
+        return replace(scores, usual=self._usual.usual(scores.needed("sigma")))
+
+    def _own(self, batch: Batch, full: Scores) -> Scores:
+        """The scores that the arm would go by: the full ones themselves where it measures just those."""
+        if self.memory:
+            return self._scores(batch, None, full.reference, None, measured=False)
+        how = self.arm.scoring
+        if how.scorer == "proxy":
+            return replace(full, learner=score(self.proxy, batch, self.micro_batch))  # type: ignore[arg-type]
+        if how.half:
+            learner, reference = (
+                None if part is None else self._averaged(network, [batch])
+                for part, network in ((full.learner, self.network), (full.reference, self.reference))
+            )
+            return replace(full, learner=learner, reference=reference)
+        return full
+
+    def _weight(self, scores: Scores, kept: Tensor, progress: float) -> Tensor | None:
+        if not self.arm.unbiased:
+            return None
+        return importance(self.arm.inclusion(progress)(scores, self._count), self._count)[kept]
+
+    def _price(self, network: Any) -> float:
+        """FLOPs of scoring one example."""
+        return self._network_flops(network) / (4 if self.arm.scoring.half else 1)
+
+    @staticmethod
+    def _network_flops(network: Any) -> float:
+        return float(network.flops()) if hasattr(network, "flops") else 0.0

@@ -1,0 +1,55 @@
+"""Joint selection with a coupling: what resembles the examples drawn before is drawn less (METHOD 3.5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from .normalising import Normalisation
+from .policies import Of, check_count, chunk_factors, logits_of
+from .races import race
+from .scoring import Scores
+
+
+def joint(
+    scores: Scores,
+    count: int,
+    generator: torch.Generator | None = None,
+    *,
+    of: Of = "learnability",
+    chunks: int = 16,
+    temperature: float = 1.0,
+    normalise: Normalisation = "zscore",
+    strata: int = 1,
+    redundancy: float = 1.0,
+) -> Tensor:
+    """Chunks drawn from a softmax over `s_i / temperature - redundancy * f_i . mean of the f drawn so far`.
+
+    A denoising loss has no cross terms, so JEST's own rule couples nothing. Here the coupling is the alignment of
+    feature directions: examples whose gradients point the way that is drawn already add less. O(B d) a chunk.
+
+    Args:
+        scores: what `of` reads, and `features`, shape (B, d), which are taken as directions (scaled to length 1).
+        count: how many to choose.
+        generator: random numbers, on the scores' device.
+        of: which score.
+        chunks: N; the first is drawn by the scores alone.
+        temperature, normalise, strata: of the scores, see `policies.softmax`; draws are from all strata.
+        redundancy: lambda, the weight of the coupling, in units of logits.
+    """
+    check_count(scores, count)
+    logits, _ = logits_of(scores, of, normalise, strata, temperature, 1.0)
+    features = normalize(scores.needed("features"))
+    total = features.new_zeros(features.shape[1])
+    taken = torch.zeros(len(scores), dtype=torch.bool, device=logits.device)
+    chosen: list[Tensor] = []
+    drawn = 0
+    for _, size in chunk_factors(count, chunks):
+        coupled = torch.addmv(logits, features, total, alpha=-redundancy / max(drawn, 1))
+        indices = torch.topk(race(coupled, generator).masked_fill_(taken, torch.inf), size, largest=False).indices
+        taken[indices] = True
+        total += features[indices].sum(0)
+        drawn += size
+        chosen.append(indices)
+    return torch.cat(chosen)

@@ -1,0 +1,43 @@
+"""Directions of examples, for a coupling between them: what the gradient of each example's loss looks like, roughly."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from ..batch import Batch
+from ..denoising import per_example_loss
+
+#: The denoiser's error, pooled; or a sketch of the gradient with respect to the last layer, from the network itself.
+Features = Literal["residual", "gradient"]
+_POOLED = 4  # x 4 cells of a picture
+
+
+@torch.no_grad()
+def score_with_features(
+    network: Any, batch: Batch, kind: Features, micro_batch: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """(losses of shape (B,), features of shape (B, d)) without a graph.
+
+    Args:
+        network: a denoiser; for "gradient" with a method `sketched(x, sigma, label, target, weight)` that gives
+            (denoised x, for each example a sketch, shape (n, d), of the gradient of its loss with respect to the
+            last layer's weights, up to a common factor).
+        batch: a completed super-batch.
+        kind: see `Features`.
+        micro_batch: score this many examples at a time; None scores all at once.
+    """
+    losses, features = [], []
+    for part in batch.split(micro_batch or max(len(batch), 1)):
+        if kind == "gradient":
+            denoised, direction = network.sketched(part.x, part.sigma, part.label, part.target, part.weight)
+        else:
+            denoised = network(part.x, part.sigma, part.label)
+            error = (denoised - part.target) * part.weight.sqrt().view(-1, *[1] * (part.x.ndim - 1))
+            direction = (adaptive_avg_pool2d(error, _POOLED) if error.ndim == 4 else error).flatten(1)
+        losses.append(per_example_loss(denoised, part))
+        features.append(direction)
+    return torch.cat(losses), torch.cat(features)

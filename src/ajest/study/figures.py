@@ -1,0 +1,112 @@
+"""Figures of a study."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..bench.figures import clean
+from ..bench.plan import READINGS
+from ..bench.results import Results
+from ..bench.verdict import metric_name
+from ..metrics import Metric
+from .plan import Grid, variant_name
+from .results import Duel
+
+BETTER, WORSE, OPEN = "#009E73", "#D55E00", "#7F7F7F"
+
+
+def forest(duels: Sequence[Duel], other: str) -> Figure:
+    """Difference of each arm to `other` with its 95 % interval, a panel for each metric and reading."""
+    mine = [d for d in duels if d.other == other]
+    arms = list(dict.fromkeys(d.arm for d in mine))
+    metrics = list(dict.fromkeys((d.metric, d.weight) for d in mine))
+    readings = list(dict.fromkeys(d.reading for d in mine))
+    size = (3.1 * len(readings) + 1.6, len(metrics) * (0.27 * len(arms) + 0.9) + 0.3)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(metrics), len(readings), squeeze=False, sharey=True)
+    for row, (metric, weight) in enumerate(metrics):
+        for column, reading in enumerate(readings):
+            axis = panels[row][column]
+            for d in mine:
+                if (d.metric, d.weight, d.reading) == (metric, weight, reading):
+                    _whisker(axis, arms.index(d.arm), d)
+            axis.axvline(0, color="#555", lw=0.9)
+            axis.set_yticks(range(len(arms)), arms)
+            axis.set_ylim(len(arms) - 0.5, -0.5)
+            axis.locator_params(axis="x", nbins=5)
+            if row == 0:
+                axis.set_title(READINGS[reading].title, fontsize=10, loc="left")
+            axis.set_xlabel(f"{metric_name(metric, weight)}, minus {other}\n({metric.better} is better)", fontsize=8)
+            clean(axis)
+    return figure
+
+
+def _whisker(axis: object, place: int, duel: Duel) -> None:
+    found, scale = duel.found, duel.metric.scale
+    low, high = sorted((found.low * duel.metric.sign, found.high * duel.metric.sign))
+    colour = OPEN if math.isnan(low) or low <= 0 <= high else BETTER if low > 0 else WORSE
+    axis.plot([found.low * scale, found.high * scale], [place, place], color=colour, lw=2.2)  # type: ignore[attr-defined]
+    axis.plot(found.difference * scale, place, "o", color=colour, ms=5)  # type: ignore[attr-defined]
+
+
+def heatmap(results: Results, grid: Grid, metric: Metric, weight: float) -> Figure | None:
+    """One metric over two dials, mean over seeds; the best cell framed."""
+    (across, columns), (down, rows) = grid.across, grid.down
+    table = np.full((len(rows), len(columns)), np.nan)
+    for i, y in enumerate(rows):
+        for j, x in enumerate(columns):
+            name = variant_name(grid.arm, {down: y, across: x})
+            cell = results.cell(results.config.whole, name, metric.name, weight)
+            if cell is not None:
+                table[i, j] = cell.mean * metric.scale
+    if np.isnan(table).all():
+        return None
+    figure = Figure(figsize=(1.5 + 0.8 * len(columns), 1.2 + 0.42 * len(rows)), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(table, cmap="viridis_r" if metric.better == "lower" else "viridis", aspect="auto")
+    middle = (np.nanmin(table) + np.nanmax(table)) / 2
+    for (i, j), value in np.ndenumerate(table):
+        dark = (value > middle) == (metric.better == "lower")
+        text = "-" if math.isnan(value) else f"{value:.3g}"
+        axis.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+    best = np.nanargmax(table * metric.sign)
+    i, j = divmod(int(best), len(columns))
+    axis.plot(j, i, "s", ms=26, mfc="none", mec="#D55E00", mew=2.2)
+    axis.set_xticks(range(len(columns)), [f"{v:g}" for v in columns])
+    axis.set_yticks(range(len(rows)), [f"{v:g}" for v in rows])
+    axis.set_xlabel(across)
+    axis.set_ylabel(down)
+    axis.set_title(f"{grid.arm}: {metric_name(metric, weight)}", fontsize=9, loc="left")
+    return figure
+
+
+QUANTITIES = {
+    "retest": "repeats under new noise\n(rank correlation within sigma)",
+    "sigma share": "share of the score's variance\nthat is the noise level",
+    "effective share": "effective sample size\nover super-batch",
+    "agreement": "cheap scores against full ones\n(rank correlation within sigma)",
+}
+
+
+def scores(found: Mapping[str, Mapping[str, float]]) -> Figure | None:
+    """How far scores can be trusted: a panel for each quantity, a bar for each arm."""
+    if not found:
+        return None
+    arms = list(found)
+    figure = Figure(figsize=(12.4, 0.26 * len(arms) + 1.4), layout="constrained")
+    panels = figure.subplots(1, len(QUANTITIES), sharey=True)
+    for axis, (name, title) in zip(panels, QUANTITIES.items(), strict=True):
+        for i, arm in enumerate(arms):
+            if name in found[arm]:
+                axis.barh(i, found[arm][name], color="#0072B2", height=0.66)
+                axis.text(max(found[arm][name], 0), i, f" {found[arm][name]:.2f}", va="center", fontsize=8)
+        axis.set_yticks(range(len(arms)), arms)
+        axis.set_ylim(len(arms) - 0.5, -0.5)
+        axis.set_xlim(min(0.0, *(f.get(name, 0.0) for f in found.values())), 1.12)
+        axis.set_title(title, fontsize=9, loc="left")
+        clean(axis)
+    return figure

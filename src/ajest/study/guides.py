@@ -1,0 +1,172 @@
+"""Autoguidance without a second network, and with its guide's training time charged (METHOD 4, 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import jsonl
+from ..bench.evaluation import reached
+from ..bench.plan import BenchConfig, run_folder
+from ..bench.pool import Report
+from ..bench.statistics import Comparison, compare
+from ..metrics import Metric
+from ..runs import load_network, read_status
+
+WEIGHTS = (1.5, 2.0, 3.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Where a guide comes from.
+
+    Attributes:
+        name: for people.
+        share: of the run that is guided, whose snapshot guides it; None takes the trained guide.
+        width: EMA width of the guide; None is the first that is kept.
+        charged: whether the guided run was shorter by the guide's training time.
+    """
+
+    name: str
+    share: float | None = None
+    width: float | None = None
+    charged: bool = False
+
+
+GUIDES = (
+    Guide("trained"),
+    Guide("trained, its time charged", charged=True),
+    Guide("own snapshot at 1/16", 1 / 16),
+    Guide("own snapshot at 1/8", 1 / 8),
+    Guide("own snapshot at 1/4", 1 / 4),
+    Guide("own longer EMA, width 0.10", 1.0, 0.1),
+    Guide("own longer EMA, width 0.25, post hoc", 1.0, 0.25),
+    Guide("own snapshot at 1/4, width 0.25, post hoc", 1 / 4, 0.25),
+)
+
+
+@dataclass(frozen=True)
+class GuideGain:
+    """What one guide gives on one metric, with the weight that was best on other seeds.
+
+    Attributes:
+        guide: its name.
+        charged: what its training time was: "yes", "no" or "free".
+        metric, weight: what is compared, and how strongly it was guided.
+        value: mean over seeds, guided.
+        gain: guided minus the full-length run unguided.
+        trained: minus the trained guide uncharged, None for that itself.
+    """
+
+    guide: str
+    charged: str
+    metric: Metric
+    weight: float
+    value: float
+    gain: Comparison
+    trained: Comparison | None
+
+
+@dataclass(frozen=True)
+class Guided:
+    """The evaluations of one seed's run under all guides.
+
+    Attributes:
+        name: for people.
+        bench, config: of the run.
+        seed: of the run.
+        weights: guidance weights by guide.
+        charged: whether this bench is the one whose runs are shorter.
+        truth: folder for what evaluations share.
+    """
+
+    name: str
+    bench: Path
+    config: BenchConfig
+    seed: int
+    weights: dict[str, tuple[float, ...]]
+    charged: bool
+    truth: Path
+    device: str
+
+
+def evaluate_guided(job: Guided, report: Report) -> list[str]:
+    """Evaluate one run's end under each guide and weight; what is in guides.jsonl already is not repeated."""
+    config = job.config
+    folder = run_folder(job.bench, config.baseline, job.seed)
+    path = folder / "guides.jsonl"
+    known = {(line["guide"], line["weight"]) for line in jsonl.read(path)}
+    end = read_status(folder)["step"]
+    main, _ = load_network(folder, end, device=job.device)
+    wanted = [(g, w) for g in GUIDES if g.charged == job.charged for w in job.weights.get(g.name, ())]
+    for i, (guide, weight) in enumerate(wanted):
+        if (guide.name, weight) in known:
+            continue
+        report("evaluating", i, len(wanted), guide.name)
+        if guide.share is None:
+            guiding, _ = load_network(job.bench / "guide", device=job.device)
+        else:
+            at = reached(folder)["steps"][float(max(1, round(guide.share * config.iterations)))]
+            guiding, _ = load_network(folder, at, guide.width, job.device)
+        found = config.task.evaluate(main, guiding, weight, config.n_final, job.seed, job.truth, job.device)
+        jsonl.append(path, {"guide": guide.name, "weight": weight, "metrics": found.metrics})
+    return []
+
+
+def values(bench: Path, config: BenchConfig, guide: str, weight: float, metric: str) -> dict[int, float]:
+    """A metric by seed; unguided for weight 1."""
+    found = {}
+    for seed in config.seeds:
+        folder = run_folder(bench, config.baseline, seed)
+        name, lines = ("metrics", "metrics.jsonl") if weight == 1 else ("guides", "guides.jsonl")
+        for line in jsonl.read(folder / lines):
+            mine = line["step"] == read_status(folder).get("step") if name == "metrics" else line["guide"] == guide
+            if mine and line["weight"] == weight and metric in line["metrics"]:
+                found[seed] = line["metrics"][metric]
+    return found
+
+
+def best_weights(bench: Path, config: BenchConfig) -> dict[str, tuple[float, ...]]:
+    """For each guide the weight that is best on average on the guided headline metric."""
+    metric = next(m for m in config.task.metrics if m.headline in ("guided", "both"))
+    best: dict[str, tuple[float, ...]] = {}
+    for guide in GUIDES:
+        source = "trained" if guide.charged else guide.name
+        means = {}
+        for weight in WEIGHTS:
+            found = values(bench, config, source, weight, metric.name)
+            if found:
+                means[weight] = metric.sign * sum(found.values()) / len(found)
+        if means:
+            best[guide.name] = (max(means, key=lambda w: means[w]),)
+    return best
+
+
+def gains(
+    full: tuple[Path, BenchConfig], charged: tuple[Path, BenchConfig], weights: dict[str, tuple[float, ...]]
+) -> list[GuideGain]:
+    """What each guide gives on the seeds that count; guides without evaluations are left out."""
+    return list(_gains(full, charged, weights))
+
+
+def _gains(
+    full: tuple[Path, BenchConfig], charged: tuple[Path, BenchConfig], weights: dict[str, tuple[float, ...]]
+) -> Iterator[GuideGain]:
+    shown: Sequence[Metric] = [m for m in full[1].task.metrics if m.guided and (m.headline != "no" or m.curve)]
+    for metric in shown:
+        plain = values(*full, "", 1.0, metric.name)
+        trained: dict[int, float] = {}
+        for guide in GUIDES:
+            if guide.name not in weights:
+                continue
+            (weight,) = weights[guide.name]
+            mine = values(*(charged if guide.charged else full), guide.name, weight, metric.name)
+            gain = compare(mine, plain, metric.sign)
+            if gain is None:
+                continue
+            trained = trained or mine
+            versus = None if guide is GUIDES[0] else compare(mine, trained, metric.sign)
+            price = "yes" if guide.charged else "no" if guide.share is None else "free"
+            mean = sum(mine.values()) / len(mine)
+            yield GuideGain(guide.name, price, metric, weight, mean, gain, versus)

@@ -1,0 +1,215 @@
+"""A study's page: what was asked, what came out, with every number's command."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from matplotlib.figure import Figure
+
+from ..arms import Arm
+from ..bench.cost import selection_costs
+from ..bench.figures import encoded
+from ..bench.markdown import grid as markdown_table
+from ..bench.plan import READINGS
+from ..bench.results import Results
+from ..bench.verdict import interval, metric_name, number, p_value
+from ..checkpoint import write_atomic, write_json
+from . import figures
+from .guides import GuideGain
+from .plan import Study
+from .results import ALPHA, Duel, duels, mean_ranks, reliability, results_of, table_of, victors
+
+
+def write_page(root: Path, study: Study, guides: Sequence[GuideGain], arms: Sequence[Arm]) -> list[str]:
+    """Write study.md, figures/ and one .json of all values a stage into a study's folder; returns the verdict.
+
+    Args:
+        root: the study's folder, finished or not.
+        study: what is studied.
+        guides: what guides gave, if that was measured.
+        arms: the finalists.
+    """
+    screened = results_of(root, "screening", study.stage("screening"))
+    dialled = results_of(root, "dials", study.stage("dials"))
+    final = results_of(root, "final", study.stage("final", arms))
+    said = verdict(final)
+    parts = [
+        f"# Study: {study.task.name}",
+        f"{study.task.subject[0].upper()}{study.task.subject[1:]}. Budgets are what the baseline needs for "
+        f"{study.iterations:,} steps of {study.recipe.super_batch:,} examples; the learning rate is annealed for each "
+        f"budget. Rules are screened on seeds {_seeds(study.screening_seeds)} and judged on seeds "
+        f"{_seeds(study.final_seeds)}; {study.n:,} samples a measurement, autoguidance weight {study.weight:g}. Made "
+        f"with Python {platform.python_version()}, torch {torch.__version__}.",
+        *(["## Verdict", "\n".join(f"- {s}" for s in said)] if said else []),
+    ]
+    if final:
+        parts += ["## Final", *_final(root, final)]
+    if guides:
+        parts += ["## Autoguidance and what its guide costs", *_guides(guides)]
+    if screened:
+        parts += ["## Screening", *_screening(root, screened)]
+    if dialled:
+        parts += ["## Dials", *_dials(root, study, dialled)]
+    write_atomic(root / "study.md", "\n\n".join(parts) + "\n")
+    for stage, results in {"screening": screened, "dials": dialled, "final": final}.items():
+        if results:
+            write_json(root / f"{stage}.json", {name: table_of(found) for name, found in results.items()})
+    return said
+
+
+def verdict(final: Mapping[str, Results]) -> list[str]:
+    """Whether a rule beats both the baseline and random on every headline, and if none does, who came closest."""
+    said = []
+    for results in final.values():
+        where, seeds = READINGS[results.config.whole].title, len(results.config.seeds)
+        won = victors(results)
+        if won:
+            said.append(
+                f"At {where}, certainly better than baseline and random on every headline metric ({seeds} seeds, "
+                f"Holm-corrected p < {ALPHA:g}): {', '.join(won)}."
+            )
+            continue
+        mine = [d for d in duels(results) if d.arm not in ("baseline", "random")]
+        if not mine:
+            continue
+        # The closest: whose worst duel is the least bad.
+        worst = {arm: max((_badness(d), d) for d in mine if d.arm == arm) for arm in {d.arm for d in mine}}
+        arm, (_, duel) = min(worst.items(), key=lambda item: item[1][0])
+        said.append(
+            f"At {where}, no rule certainly beats both baseline and random on every headline metric ({seeds} seeds). "
+            f"{arm} came closest; what fails it is {metric_name(duel.metric, duel.weight)} against {duel.other}: "
+            f"{number(duel.value, duel.metric)} against {number(duel.against, duel.metric)}, a difference of "
+            f"{number(duel.found.difference, duel.metric)} (95 % interval {interval(duel.found, duel.metric)}, "
+            f"corrected {p_value(duel.corrected)})."
+        )
+    return said
+
+
+def _badness(duel: Duel) -> tuple[float, str]:
+    """How far a duel is from being won: its corrected p, above 1 when the wrong side leads."""
+    p = duel.corrected if duel.improvement > 0 else 2 - duel.corrected
+    return p, f"{duel.metric.name} {duel.weight} {duel.other}"
+
+
+def _final(root: Path, final: Mapping[str, Results]) -> list[str]:
+    parts, everything = [], []
+    for results in final.values():
+        found = duels(results)
+        everything += found
+        heads = ["arm", "steps"]
+        columns = results.headlines()
+        for metric, weight in columns:
+            name = metric_name(metric, weight)
+            heads += [f"{name} {'↓' if metric.better == 'lower' else '↑'}", "minus baseline", "minus random"]
+        rows = []
+        for arm in results.arms:
+            row = [arm, f"{fmean(r.step for (a, _), r in results.runs.items() if a == arm):,.0f}"]
+            for metric, weight in columns:
+                cell = results.cell(results.config.whole, arm, metric.name, weight)
+                row.append(number(cell.mean, metric) if cell else "-")
+                row += [_gap(found, arm, other, metric.name, weight) for other in ("baseline", "random")]
+            rows.append(row)
+        parts += [f"### At {READINGS[results.config.whole].title}", markdown_table(heads, rows)]
+        parts += ["Elsewhere (is what is gained lost there?):", _elsewhere(results)]
+    for other in ("baseline", "random"):
+        parts.append(_linked(root, f"final-{other}", f"differences to {other}", figures.forest(everything, other)))
+    parts += [
+        "In brackets 95 % paired bootstrap intervals; **bold**: certain, Holm-corrected over all comparisons of the "
+        f"reading at {ALPHA:g}."
+    ]
+    return parts
+
+
+def _gap(found: Sequence[Duel], arm: str, other: str, metric: str, weight: float) -> str:
+    for d in found:
+        if (d.arm, d.other, d.metric.name, d.weight) == (arm, other, metric, weight):
+            text = f"{number(d.found.difference, d.metric)} ({interval(d.found, d.metric)})"
+            return f"**{text}**" if d.corrected < ALPHA else text
+    return ""
+
+
+def _elsewhere(results: Results) -> str:
+    headlines = results.headlines()
+    columns = [c for c in results.columns() if c not in headlines and c[0].name != "mandala_16k"]
+    heads = ["arm", *(f"{m.label}{' +G' if w != 1 else ''} {'↓' if m.better == 'lower' else '↑'}" for m, w in columns)]
+    rows = []
+    for arm in results.arms:
+        cells = [results.cell(results.config.whole, arm, m.name, w) for m, w in columns]
+        rows.append(
+            [arm, *(number(c.mean, c_metric[0]) if c else "-" for c, c_metric in zip(cells, columns, strict=True))]
+        )
+    return markdown_table(heads, rows)
+
+
+def _guides(guides: Sequence[GuideGain]) -> list[str]:
+    heads = ["guide", "charged", "weight, chosen on other seeds", "metric", "guided", "minus unguided",
+             "minus the trained guide"]  # fmt: skip
+    rows = []
+    for g in guides:
+        versus = (
+            "" if g.trained is None else f"{number(g.trained.difference, g.metric)} ({interval(g.trained, g.metric)})"
+        )
+        gain = f"{number(g.gain.difference, g.metric)} ({interval(g.gain, g.metric)})"
+        rows.append([g.guide, g.charged, f"{g.weight:g}", g.metric.label, number(g.value, g.metric), gain, versus])
+    return [markdown_table(heads, rows)]
+
+
+def _screening(root: Path, screened: Mapping[str, Results]) -> list[str]:
+    ranks = mean_ranks(screened)
+    first = next(iter(screened.values()))
+    summaries = {a.name: a.summary for a in first.config.arms}
+    heads = ["mean rank", "rule", "what it does"]
+    for results in screened.values():
+        short = READINGS[results.config.whole].title.removeprefix("equal ")
+        heads += [f"{metric_name(m, w)}, {short} {'↓' if m.better == 'lower' else '↑'}" for m, w in results.headlines()]
+    rows = []
+    for arm, rank in ranks.items():
+        row = [f"{rank:.1f}", arm, summaries.get(arm, "")]
+        for results in screened.values():
+            for metric, weight in results.headlines():
+                cell = results.cell(results.config.whole, arm, metric.name, weight)
+                row.append(number(cell.mean, metric) if cell else "-")
+        rows.append(row)
+    parts = [markdown_table(heads, rows)]
+    trusted = figures.scores(reliability(first))
+    if trusted is not None:
+        parts += ["### Overhead and reliability of scores", _linked(root, "scores", "reliability of scores", trusted)]
+    costs = selection_costs(first.config, first.costs)
+    if costs:
+        heads = ["rule", "step, uniform = 1", "scoring and choosing", "cost of an example trained on",
+                 "by the cost model", "break-even keep fraction"]  # fmt: skip
+        table = [
+            [c.arm, f"{c.step_ratio:.2f}", f"{c.overhead_share:.0%}", f"{c.example_ratio:.2f}", f"{c.model_ratio:.2f}",
+             f"{c.break_even:.2f}" if c.break_even > 0 else "none"]
+            for c in costs
+        ]  # fmt: skip
+        parts.append(markdown_table(heads, table))
+    return parts
+
+
+def _dials(root: Path, study: Study, dialled: Mapping[str, Results]) -> list[str]:
+    parts = []
+    for name, results in dialled.items():
+        parts.append(f"At {READINGS[results.config.whole].title}, mean over {len(results.config.seeds)} seeds:")
+        for i, grid in enumerate(study.grids):
+            for metric, weight in results.headlines():
+                figure = figures.heatmap(results, grid, metric, weight)
+                if figure is not None:
+                    caption = f"{grid.arm}: {metric_name(metric, weight)} over {grid.down[0]} and {grid.across[0]}"
+                    parts.append(_linked(root, f"dials-{name}-{i + 1}-{metric.name}", caption, figure))
+    return parts
+
+
+def _linked(root: Path, name: str, caption: str, figure: Figure) -> str:
+    path = Path("figures") / f"{name}.png"
+    write_atomic(root / path, encoded(figure))
+    return f"![{caption}]({path.as_posix()})"
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    whole = tuple(range(seeds[0], seeds[0] + len(seeds)))
+    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 2 and seeds == whole else " ".join(map(str, seeds))

@@ -1,0 +1,198 @@
+"""What a study compares: stages, each a few benches that end at different budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..arms import ARMS, Arm, arms_named
+from ..bench.plan import BenchConfig, Costs, End
+from ..config import check
+from ..tasks import AnyTask, TreeTask
+from ..training import LearningRate, Recipe
+
+Stage = Literal["screening", "dials", "final", "guides"]
+STAGES: tuple[Stage, ...] = ("screening", "dials", "final", "guides")
+
+#: Arms that every final has, beside the finalists.
+ALWAYS = ("baseline", "random", "early-ajest")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Variants of one arm over two of its dials.
+
+    Attributes:
+        arm: whose variants.
+        across, down: (dial, values) each.
+    """
+
+    arm: str
+    across: tuple[str, tuple[float, ...]]
+    down: tuple[str, tuple[float, ...]]
+
+    def variants(self) -> tuple[Arm, ...]:
+        """Row by row; named after the arm and its dials."""
+        base = ARMS[self.arm]
+        return tuple(
+            replace(
+                base,
+                name=variant_name(self.arm, {self.down[0]: down, self.across[0]: across}),
+                **{self.across[0]: across, self.down[0]: down},  # type: ignore[arg-type]
+            )
+            for down in self.down[1]
+            for across in self.across[1]
+        )
+
+
+def variant_name(arm: str, dials: Mapping[str, float]) -> str:
+    return "-".join([arm, *(f"{dial}-{value:g}" for dial, value in dials.items())])
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that decides a study's numbers, apart from the machine's speed.
+
+    Attributes:
+        task, recipe: what is learned, and how; the learning rate follows the share of the run, so that it is
+            annealed for each budget.
+        rules: arms that are screened.
+        grids: dials that are looked into.
+        iterations: steps of the baseline; budgets are what it needs for them.
+        guide_iterations, strong_iterations: steps of the guide and of the strong reference.
+        screening_seeds, final_seeds: no seed is in both.
+        screening_ends, grid_ends, final_ends: budgets.
+        finalists: rules that go from the screening into the final.
+        n: samples of an evaluation.
+        weight: of autoguidance.
+    """
+
+    task: AnyTask
+    recipe: Recipe
+    rules: tuple[Arm, ...]
+    grids: tuple[Grid, ...]
+    iterations: int
+    guide_iterations: int
+    strong_iterations: int
+    screening_seeds: tuple[int, ...]
+    final_seeds: tuple[int, ...]
+    screening_ends: tuple[End, ...] = ("time", "net", "samples")
+    grid_ends: tuple[End, ...] = ("net",)
+    final_ends: tuple[End, ...] = ("time", "net", "samples", "flops")
+    finalists: int = 4
+    n: int = 16384
+    weight: float = 3.0
+
+    def __post_init__(self) -> None:
+        shared = sorted(set(self.screening_seeds) & set(self.final_seeds))
+        check(not shared, f"seeds that rules are chosen on must not be those they are judged on: {shared}")
+        check(self.finalists >= 1, "a final needs at least one finalist")
+
+    def bench(self, arms: Sequence[Arm], seeds: Sequence[int], end: End, iterations: int | None = None) -> BenchConfig:
+        """Arms on seeds, compared at the end of their runs alone."""
+        return BenchConfig(
+            task=self.task,
+            recipe=self.recipe,
+            arms=tuple(arms),
+            seeds=tuple(seeds),
+            iterations=self.iterations if iterations is None else iterations,
+            guide_iterations=self.guide_iterations,
+            strong_iterations=self.strong_iterations,
+            end=end,
+            only=True,
+            weight=self.weight,
+            n_final=self.n,
+            n_curve=self.n,
+            curve=(1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0),
+            calibration_rounds=16,
+        )
+
+    def known(self, names: Sequence[str]) -> tuple[Arm, ...]:
+        """Arms by name, variants of the grids too.
+
+        Raises:
+            UserError: an unknown name.
+        """
+        variants = {arm.name: arm for grid in self.grids for arm in grid.variants()}
+        return tuple(variants[name] if name in variants else arms_named((name,))[0] for name in names)
+
+    def stage(self, name: Stage, finalists: Sequence[Arm] = ()) -> dict[str, BenchConfig]:
+        """The benches of a stage by the name of their folder."""
+        always = arms_named(ALWAYS)
+        if name == "screening":
+            return {end: self.bench(self.rules, self.screening_seeds, end) for end in self.screening_ends}
+        if name == "dials":
+            variants = [arm for grid in self.grids for arm in grid.variants()]
+            arms = (*always[:2], *variants)
+            return {end: self.bench(arms, self.screening_seeds[:3], end) for end in self.grid_ends}
+        arms = (*always, *(a for a in finalists if a.name not in ALWAYS))
+        if name == "final":
+            return {end: self.bench(arms, self.final_seeds, end) for end in self.final_ends}
+        baseline = always[:1]
+        return {
+            "chosen": self.bench(baseline, self.screening_seeds, "steps"),
+            "full": self.bench(baseline, self.final_seeds, "steps"),
+        }
+
+    def charged(self, costs: Costs) -> BenchConfig:
+        """The baseline on the final's seeds, shorter by the time that the guide's training takes."""
+        spent = self.guide_iterations * sum(costs["guide"].values()) / sum(costs["uniform"].values())
+        steps = max(32, round(self.iterations - spent))
+        return self.bench(arms_named(ALWAYS[:1]), self.final_seeds, "steps", steps)
+
+
+_HALVES = (0.25, 0.5, 1.0, 2.0, 4.0)
+TREE_RULES = (
+    *ALWAYS, "ajest", "ajest-zscore", "inverted-ajest", "jest-ema", "rho", "high-loss", "easy-reference",
+    "hard", "hard-rank", "hard-running", "hard-cooling", "hard-early", "easy",
+    "learnable", "learnable-ema", "learnable-strong", "hard-draws", "learnable-draws",
+    "joint-residual", "joint-gradient", "hard-unbiased", "proportional",
+    "infobatch", "speed", "sigma-loss", "sigma-loss-unbiased",
+    "recall", "recall-id", "stale", "stale-id", "guide-hard", "proxy",
+)  # fmt: skip
+
+
+def tree_full() -> Study:
+    """The published super-batch and network, a quarter of the published steps; about 3 hours a stage on 2 cores."""
+    return Study(
+        task=TreeTask(),
+        recipe=Recipe(learning_rate=LearningRate(peak=0.01, decay=1 / 8, clock="share")),
+        rules=arms_named(TREE_RULES),
+        grids=(
+            Grid("hard", ("keep", (0.05, 0.1, 0.2, 0.4)), ("temperature", _HALVES)),
+            Grid("recall", ("keep", (0.05, 0.1, 0.2, 0.4)), ("temperature", _HALVES)),
+            Grid("ajest-zscore", ("chunks", (1, 4, 16, 64)), ("temperature", _HALVES)),
+            Grid("hard", ("strata", (1, 4, 16, 64)), ("temperature", _HALVES)),
+        ),
+        iterations=1024,
+        guide_iterations=512,
+        strong_iterations=4096,
+        screening_seeds=(1000, 1001, 1002, 1003, 1004),
+        final_seeds=tuple(range(20)),
+    )
+
+
+def tree_quick() -> Study:
+    """A few rules in minutes: to see what a study is."""
+    full = tree_full()
+    return replace(
+        full,
+        rules=arms_named((*ALWAYS, "ajest", "hard", "recall", "stale", "sigma-loss")),
+        grids=(Grid("hard", ("keep", (0.1, 0.2)), ("temperature", (0.5, 2.0))),),
+        iterations=96,
+        guide_iterations=64,
+        strong_iterations=128,
+        screening_seeds=(1000, 1001),
+        final_seeds=(0, 1, 2),
+        screening_ends=("time", "samples"),
+        final_ends=("time", "samples"),
+        finalists=2,
+        n=4096,
+    )
+
+
+STUDIES: dict[str, dict[str, Callable[[], Study]]] = {
+    "tree": {"quick": tree_quick, "full": tree_full},
+    "images": {},
+}

@@ -1,0 +1,123 @@
+"""What a study found: ranks of the screening, who goes into the final, and the final's comparisons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ..arms import Arm
+from ..bench.plan import BenchConfig
+from ..bench.results import Results, collect
+from ..bench.statistics import Comparison, compare, holm
+from ..metrics import Metric
+from .plan import ALWAYS, Stage
+
+ALPHA = 0.01
+
+
+def results_of(root: Path, stage: Stage, benches: Mapping[str, BenchConfig]) -> dict[str, Results]:
+    """The results of a stage's benches that have any, by the name of their folder."""
+    found = {name: collect(root / stage / name) for name in benches if (root / stage / name / "bench.json").exists()}
+    return {name: results for name, results in found.items() if results.cells}
+
+
+def mean_ranks(results: Mapping[str, Results]) -> dict[str, float]:
+    """Mean rank of each arm over the headline metrics of all benches, 1 for the best; arms without a value are last."""
+    ranks: dict[str, list[float]] = {}
+    for found in results.values():
+        for metric, weight in found.headlines():
+            cells = {a: found.cell(found.config.whole, a, metric.name, weight) for a in found.arms}
+            worth = {a: c.mean * metric.sign if c is not None else -math.inf for a, c in cells.items()}
+            for arm in found.arms:
+                ranks.setdefault(arm, []).append(1.0 + sum(other > worth[arm] for other in worth.values()))
+    return {arm: fmean(r) for arm, r in sorted(ranks.items(), key=lambda item: fmean(item[1]))}
+
+
+def finalists(screened: Mapping[str, Results], dialled: Mapping[str, Results], count: int) -> tuple[Arm, ...]:
+    """Who goes into the final, by a rule that was fixed before anything was run: the `count` rules of best mean rank
+    over the screening's readings, and the variant of best mean rank in the grids of dials."""
+    found: list[Arm] = []
+    for results, most in ((screened, count), (dialled, 1)):
+        known = {a.name: a for r in results.values() for a in r.config.arms}
+        best = [name for name in mean_ranks(results) if name not in ALWAYS]
+        found += [known[name] for name in best[:most]]
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Duel:
+    """One arm against another on one headline metric at one budget.
+
+    Attributes:
+        reading: the budget.
+        arm, other: names.
+        metric, weight: what is compared.
+        value, against: mean of each.
+        found: the paired comparison.
+        corrected: p, Holm-corrected over all duels of the reading.
+    """
+
+    reading: str
+    arm: str
+    other: str
+    metric: Metric
+    weight: float
+    value: float
+    against: float
+    found: Comparison
+    corrected: float
+
+    @property
+    def improvement(self) -> float:
+        """The difference, positive for better."""
+        return self.found.difference * self.metric.sign
+
+    @property
+    def certain(self) -> bool:
+        return self.corrected < ALPHA and self.improvement > 0
+
+
+def duels(results: Results, others: Sequence[str] = ("baseline", "random")) -> list[Duel]:
+    """Every arm against each of the others on every headline metric, corrected together."""
+    reading, found = results.config.whole, []
+    for metric, weight in results.headlines():
+        for arm in results.arms:
+            for other in others:
+                a, b = (results.cell(reading, name, metric.name, weight) for name in (arm, other))
+                if arm == other or a is None or b is None:
+                    continue
+                comparison = compare(a.values, b.values, metric.sign)
+                if comparison is not None:
+                    found.append((arm, other, metric, weight, a.mean, b.mean, comparison))
+    corrected = holm([comparison.p for *_, comparison in found])
+    return [Duel(reading, *duel, p) for duel, p in zip(found, corrected, strict=True)]
+
+
+def victors(results: Results) -> list[str]:
+    """Arms that certainly beat both the baseline and random on every headline metric."""
+    all_duels = duels(results)
+    mine = {arm: [d for d in all_duels if d.arm == arm] for arm in results.arms if arm not in ("baseline", "random")}
+    return [arm for arm, found in mine.items() if found and all(d.certain for d in found)]
+
+
+def reliability(results: Results) -> dict[str, dict[str, float]]:
+    """How far each arm's scores can be trusted, by quantity: mean over all ledger lines of its finished runs."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for (arm, _), run in results.runs.items():
+        for line in run.ledger if run.state == "done" else ():
+            for name, value in line.get("scores", {}).items():
+                found.setdefault(arm, {}).setdefault(name, []).append(value)
+    return {arm: {name: fmean(values) for name, values in parts.items()} for arm, parts in found.items()}
+
+
+def table_of(results: Results) -> list[dict[str, Any]]:
+    """Every value by seed, as plain data."""
+    return [
+        {"arm": c.arm, "metric": c.metric, "weight": c.weight, "n": c.n, "by_seed": c.values}
+        for c in results.cells.values()
+        if c.reading == results.config.whole
+    ]

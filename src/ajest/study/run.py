@@ -1,0 +1,169 @@
+"""Running a stage of a study: runs of one seed in turns, so that what they all draw is drawn once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..bench.calibration import calibrate
+from ..bench.evaluation import evaluate_snapshot
+from ..bench.grid import train_references
+from ..bench.plan import BenchConfig, Costs, run_folder
+from ..bench.pool import Report, cores, limited, sayer, settle, work
+from ..bench.progress import board
+from ..bench.sharing import SharedDraws, in_turns
+from ..errors import UserError
+from ..runs import adopt, execution, locked, read_status
+from .guides import GUIDES, WEIGHTS, Guided, GuideGain, best_weights, evaluate_guided, gains
+from .plan import Stage, Study
+
+#: Runs that share their draws in one process; more would leave processes idle at the end of a stage.
+TOGETHER = 16
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one seed, made in turns by one process.
+
+    Attributes:
+        name: for people.
+        runs: (folder of the bench, its config, position of the arm) of each; what is shared needs the first alone.
+        seed: of all.
+        costs: of the stage.
+        truth: folder for what evaluations share.
+    """
+
+    name: str
+    runs: tuple[tuple[Path, BenchConfig, int], ...]
+    seed: int
+    costs: Costs
+    truth: Path
+    device: str
+
+
+def run_stage(
+    root: Path, study: Study, stage: Stage, benches: Mapping[str, BenchConfig], workers: int | None, device: str
+) -> None:
+    """Train and evaluate everything of a stage that is not there yet.
+
+    Args:
+        root: the study's folder.
+        study: what is studied.
+        stage: which stage.
+        benches: the stage's benches by the name of their folder.
+        workers: processes; None is one a core on a CPU and one on a GPU.
+        device: "cpu" or "cuda".
+
+    Raises:
+        UserError: the folder holds another study, is in use or cannot be written to, or a worker was killed.
+    """
+    workers = (cores() if device == "cpu" else 1) if workers is None else workers
+    if workers < 1:
+        raise UserError(f"workers must be at least 1, not {workers}")
+    with locked(root):
+        adopt(root, study, "study.json")
+        threads = limited(max(1, cores() // workers))
+        settle(threads)
+        say = sayer()
+        folder = root / stage
+        everything = next(iter(benches.values()))
+        train_references(root, everything, device, say)
+        for name, config in benches.items():
+            adopt(folder / name, config, "bench.json")
+            for reference in ("guide", "strong"):
+                if (root / reference).exists():
+                    shutil.copytree(root / reference, folder / name / reference, dirs_exist_ok=True)
+        say("timing every kind of step")
+        first, *others = benches
+        costs = calibrate(folder / first, everything, device)
+        for name in others:
+            shutil.copy(folder / first / "calibration.json", folder / name / "calibration.json")
+        groups = list(_groups(root, folder, benches, costs, device))
+        truths = {g.seed: replace(g, name=f"what evaluations share, seed {g.seed}", runs=g.runs[:1]) for g in groups}
+        with board(f"{stage} in {root}", {g.name: float(len(g.runs)) for g in [*truths.values(), *groups]}) as lines:
+            work(_truth, list(truths.values()), workers, threads, lines, say)
+            work(_group, groups, workers, threads, lines, say)
+
+
+def run_guides(root: Path, study: Study, workers: int | None, device: str) -> list[GuideGain]:
+    """The stage "guides": choose each guide's weight on the screening's seeds, judge it on the final's.
+
+    Raises:
+        UserError: as `run_stage`.
+    """
+    folder = root / "guides"
+    benches = study.stage("guides")
+    run_stage(root, study, "guides", benches, workers, device)
+    costs = calibrate(folder / "chosen", benches["chosen"], device)
+    charged = study.charged(costs)
+    run_stage(root, study, "guides", benches | {"charged": charged}, workers, device)
+    workers = (cores() if device == "cpu" else 1) if workers is None else workers
+
+    def evaluate(name: str, config: BenchConfig, weights: dict[str, tuple[float, ...]]) -> None:
+        jobs = [
+            Guided(f"{name}, seed {s}", folder / name, config, s, weights, name == "charged", root / "truth", device)
+            for s in config.seeds
+        ]
+        with board(f"guides, {name}", {j.name: 1.0 for j in jobs}) as lines:
+            work(evaluate_guided, jobs, workers, limited(max(1, cores() // workers)), lines, sayer())
+
+    evaluate("chosen", benches["chosen"], {g.name: WEIGHTS for g in GUIDES})
+    weights = best_weights(folder / "chosen", benches["chosen"])
+    for name, config in (("full", benches["full"]), ("charged", charged)):
+        evaluate(name, config, weights)
+    return gains((folder / "full", benches["full"]), (folder / "charged", charged), weights)
+
+
+def _groups(root: Path, folder: Path, benches: Mapping[str, BenchConfig], costs: Costs, device: str) -> Iterator[Group]:
+    seeds = sorted({seed for config in benches.values() for seed in config.seeds})
+    for seed in seeds:
+        # Arms that take many steps stand together: they share draws when the others have ended.
+        runs = sorted(
+            (sum(costs[arm.kinds()[0]].values()), name, i)
+            for name, config in benches.items()
+            if seed in config.seeds
+            for i, arm in enumerate(config.arms)
+        )
+        for k in range(0, len(runs), TOGETHER):
+            part = tuple((folder / name, benches[name], i) for _, name, i in runs[k : k + TOGETHER])
+            yield Group(f"seed {seed}, runs {k + 1} to {k + len(part)}", part, seed, costs, root / "truth", device)
+
+
+def _truth(group: Group, report: Report) -> list[str]:
+    _, config, _ = group.runs[0]
+    config.task.prepare(config.n_final, group.seed, group.truth, group.device)
+    return []
+
+
+def _group(group: Group, report: Report) -> list[str]:
+    """Train the runs of a group in turns, then evaluate the end of each."""
+    complaints: list[str] = []
+    source = SharedDraws(group.runs[0][1].task.source(group.device))
+    total = len(group.runs)
+    executions = []
+    for root, config, i in group.runs:
+        arm = config.arms[i]
+        folder = run_folder(root, arm.name, group.seed)
+        schedule = config.schedule(group.costs)
+        run = config.run(arm, group.seed)
+        executions.append(execution(folder, run, schedule, group.device, complaints.append, source))
+
+    def progress(behind: int, ahead: int, left: int) -> None:
+        report("training", total - left, 2.0 * total, f"{left} runs at step {behind:,}")
+
+    in_turns(executions, progress)
+    for k, (root, config, i) in enumerate(group.runs):
+        arm = config.arms[i]
+        folder = run_folder(root, arm.name, group.seed)
+        status = read_status(folder)
+        if status.get("state") == "diverged":
+            complaints.append(f"{arm.name}: diverged: {status['why']}")
+            continue
+        report("evaluating", total + k, 2.0 * total, arm.name)
+        weights = (1.0, config.weight)
+        evaluate_snapshot(
+            folder, status["step"], weights, config.n_final, group.truth, root / "guide", device=group.device
+        )
+    return complaints

@@ -1,0 +1,197 @@
+"""Studies: shared draws, stages, finalists, duels, guides."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ajest import Batch, per_example_loss
+from ajest.arms import arms_named
+from ajest.bench.sharing import SharedDraws, in_turns
+from ajest.errors import UserError
+from ajest.images.architecture import SIZES
+from ajest.runs import RunConfig, Schedule, execute, execution, load_network
+from ajest.seeding import generator
+from ajest.selection.features import score_with_features
+from ajest.study.plan import STUDIES, Grid, variant_name
+from conftest import small_recipe, small_task
+
+
+def config(arm, iterations):
+    return RunConfig(small_task(), "learner", small_recipe(), arms_named((arm,))[0], 3, iterations)
+
+
+def test_runs_in_turns_end_as_runs_one_by_one(tmp_path):
+    """Bit for bit, whatever their lengths: a shared draw is the same draw."""
+    plans = {"baseline": 40, "hard": 64, "random": 70, "stale": 33, "hard-draws": 20, "recall": 50}
+    for name, steps in plans.items():
+        execute(tmp_path / "alone" / name, config(name, steps), Schedule(checkpoint_every=16))
+    source = SharedDraws(small_task().source("cpu"))
+    seen = []
+    runs = [
+        execution(tmp_path / "together" / name, config(name, steps), Schedule(checkpoint_every=16), source=source)
+        for name, steps in plans.items()
+    ]
+    in_turns(runs, lambda *state: seen.append(state))
+    assert seen[0][2] == len(plans)
+    for name in plans:
+        alone, together = (load_network(tmp_path / how / name)[0].state_dict() for how in ("alone", "together"))
+        for key, value in alone.items():
+            assert torch.equal(value, together[key]), (name, key)
+
+
+def test_shared_draws_draw_once():
+    source = small_task().source("cpu")
+    calls = []
+
+    class Counting:
+        def draw(self, *args):
+            calls.append("draw")
+            return source.draw(*args)
+
+        def complete(self, batch):
+            calls.append("complete")
+            return source.complete(batch)
+
+    shared = SharedDraws(Counting())
+    for _ in range(3):
+        batch = shared.draw(32, generator(0, "draw", 0))
+        whole = shared.complete(batch)
+    assert calls == ["draw", "complete"]
+    shared.complete(batch[:8])  # a part is no draw: it is completed by itself
+    shared.draw(32, generator(0, "draw", 0), generator(0, "noise"))
+    assert calls == ["draw", "complete", "complete", "draw"]
+    assert torch.equal(whole.target, source.complete(source.draw(32, generator(0, "draw", 0))).target)
+
+
+def test_the_sketch_of_the_tree_is_made_of_the_last_layers_gradient():
+    """f_m = sum_kj left_km G_kj right_jm with G the autograd gradient for the weights that act."""
+    task = small_task()
+    network = task.network("learner", 0).eval()
+    with torch.no_grad():
+        network.gain.fill_(0.7)
+    source = task.source("cpu")
+    batch = source.complete(source.draw(6, generator(0, "draw", 0)))
+    _, sketch = network.sketched(batch.x, batch.sigma, None, batch.target, batch.weight)
+    last = getattr(network, f"layer{network.depth - 1}")
+    acting = last.used().detach().requires_grad_(True)
+    last.used = lambda: acting
+    signs = torch.Generator().manual_seed(0)
+    h = acting.shape[0]
+    left, right = (torch.randint(2, (h, 64), generator=signs) * 2.0 - 1 for _ in range(2))
+    for i in range(6):
+        one = batch[i : i + 1]
+        loss = per_example_loss(network(one.x, one.sigma), one).sum()
+        (gradient,) = torch.autograd.grad(loss, acting)
+        expected = torch.einsum("km,kj,jm->m", left, gradient, right) / 8
+        ratio = sketch[i] @ expected / (expected @ expected)
+        torch.testing.assert_close(sketch[i] / ratio, expected, rtol=2e-3, atol=2e-4 * expected.abs().max().item())
+        assert ratio.item() == pytest.approx(0.596, rel=1e-3)  # the common factor: SILU_GAIN
+
+
+def test_the_sketch_of_pictures_is_the_gradient_of_the_last_convolutions_centre():
+    network = replace(SIZES["nano"], patch=1).denoiser(16, 0, generator=torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        network.unet.out_gain.fill_(0.5)
+    g = torch.Generator().manual_seed(1)
+    x0 = torch.randn(3, 3, 16, 16, generator=g)
+    sigma = torch.tensor([0.2, 1.0, 3.0])
+    x = x0 + sigma[:, None, None, None] * torch.randn(x0.shape, generator=g)
+    batch = Batch(x=x, sigma=sigma, weight=torch.tensor([1.0, 2.0, 3.0]), id=torch.arange(3), target=x0)
+    losses, sketch = score_with_features(network, batch, "gradient", micro_batch=2)
+    torch.testing.assert_close(losses, per_example_loss(network(x, sigma), batch).detach())
+    extra = torch.zeros(3, sketch.shape[1] // 3, requires_grad=True)
+
+    def add(module, inputs, output):
+        return output + torch.einsum("ck,nkhw->nchw", extra, inputs[0])
+
+    hook = network.unet.last_layer.register_forward_hook(add)
+    for i in range(3):
+        one = batch[i : i + 1]
+        loss = per_example_loss(network(one.x, one.sigma), one).sum()
+        (gradient,) = torch.autograd.grad(loss, extra)
+        # the mean over 3 x 16 x 16 elements, and the square's 2
+        torch.testing.assert_close(sketch[i] * 2 / 768, gradient.flatten(), rtol=1e-3, atol=1e-6)
+    hook.remove()
+
+
+def test_grids_name_their_variants():
+    grid = Grid("hard", ("keep", (0.1, 0.2)), ("temperature", (0.5, 1.0)))
+    names = [a.name for a in grid.variants()]
+    assert names[1] == variant_name("hard", {"temperature": 0.5, "keep": 0.2}) == "hard-temperature-0.5-keep-0.2"
+    assert (grid.variants()[1].keep, grid.variants()[1].temperature) == (0.2, 0.5)
+    full = STUDIES["tree"]["full"]()
+    assert full.known(("recall", "hard-temperature-0.5-keep-0.1"))[1].keep == 0.1
+    with pytest.raises(UserError, match="must not be those"):
+        replace(full, final_seeds=(1000,))
+    assert len(full.rules) >= 30
+    assert len(full.final_seeds) >= 20
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A whole study in small, by the command."""
+    out = tmp_path_factory.mktemp("study")
+    code = """
+import sys
+from dataclasses import replace
+from ajest.study import plan
+quick = plan.tree_quick()
+small = replace(quick, iterations=40, guide_iterations=16, strong_iterations=16, n=400,
+                recipe=replace(quick.recipe, super_batch=256), final_seeds=(0, 1))
+plan.STUDIES["tree"]["quick"] = lambda: small
+from ajest.cli import main
+if __name__ == "__main__":
+    sys.argv[1:] = ["study", "tree", "--out", sys.argv[1], "--workers", "2"]
+    main()
+"""
+    script = out / "small.py"
+    script.write_text(code)
+    run = subprocess.run([sys.executable, str(script), str(out / "s")], capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    return out / "s", run.stdout
+
+
+def test_a_study_from_screening_to_page(study):
+    folder, said = study
+    page = (folder / "study.md").read_text()
+    for heading in ("## Verdict", "## Final", "## Autoguidance", "## Screening", "## Dials", "reliability of scores"):
+        assert heading in page
+    assert "came closest" in said or "certainly better" in said
+    for link in page.split("](")[1:]:
+        target = link.split(")")[0]
+        if target.startswith("figures/"):
+            assert (folder / target).stat().st_size > 2000
+    final = json.loads((folder / "final.json").read_text())
+    assert set(final) == {"time", "samples"}
+    arms = {row["arm"] for row in final["time"]}
+    assert {"baseline", "random", "early-ajest"} < arms
+    assert len(arms) == 6  # two finalists and the best variant
+    assert all(set(row["by_seed"]) == {"0", "1"} for row in final["time"])
+
+
+def test_budgets_of_a_study_are_equal(study):
+    folder, _ = study
+    for end, clock in (("time", "calibrated"), ("samples", "samples")):
+        used = {}
+        for ledger in (folder / "final" / end / "arms").glob("*/seed-0/ledger.jsonl"):
+            last = json.loads(ledger.read_text().splitlines()[-1])
+            used[ledger.parts[-3]] = last["clocks"][clock] / last["step"], last["clocks"][clock]
+        whole = max(total for _, total in used.values())
+        for arm, (step, total) in used.items():
+            assert total > whole - 2 * max(step, *(s for s, _ in used.values())), (end, arm)
+
+
+def test_a_finished_study_is_not_run_again(study):
+    folder, _ = study
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
+    script = folder.parent / "small.py"
+    run = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    after = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
+    assert {p: t for p, t in after.items() if "arms" in p.parts} == {
+        p: t for p, t in before.items() if "arms" in p.parts
+    }

@@ -15,7 +15,9 @@ import torch
 
 from ajest import Scores, autoguide, sample, select
 from ajest.arms import ARMS
+from ajest.batch import Source
 from ajest.bench.pool import settle
+from ajest.bench.sharing import SharedDraws
 from ajest.tasks import TreeTask
 from ajest.training import Recipe, Trainer
 from ajest.tree.network import EnergyMLP
@@ -32,7 +34,7 @@ def steps(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
     nets = [task.network("learner", 0).to(device) for _ in range(2)]
     adams = [torch.optim.Adam(net.parameters(), betas=(0.9, 0.99)) for net in nets]
     trees = [PlainTree(per_pair, device) for per_pair in (True, False)]
-    batch = uniform.source.draw(SUPER_BATCH, torch.Generator().manual_seed(0)).to(device)
+    batch = uniform.curator.source.draw(SUPER_BATCH, torch.Generator().manual_seed(0)).to(device)
     x, sigma = batch.x, batch.sigma
     kept = torch.arange(KEPT, device=device)
     exact = task.source(device).distribution
@@ -114,6 +116,50 @@ def selections(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def joint_selection(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
+    """Choosing with a coupling over features against the same draws without one."""
+    generator = torch.Generator(device).manual_seed(0)
+    learner, sigma = torch.rand(2, 4096, generator=generator, device=device).unbind()
+    features = torch.randn(4096, 64, generator=generator, device=device)
+    scores = Scores(learner, sigma=sigma, features=features)
+    found = timed(
+        {name: lambda n=name: select(scores, 819, n, generator) for name in ("joint-hard", "hard")},  # type: ignore[misc]
+        rounds,
+        device,
+    )
+    return [
+        ("choosing 819 of 4,096 with a coupling, 64 features, N = 16; `hard`, without one",
+         f"{1e3 * found['joint-hard']:.1f} ms", f"{1e3 * found['hard']:.1f} ms", "wanted: at most 30 ms")
+    ]  # fmt: skip
+
+
+def shared_draws(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
+    """A step of each of 16 runs of one seed in turns, as a study makes them, against each by itself."""
+    task, names = TreeTask(), ("random", "hard", "ajest", "recall")
+    guide = task.network("guide", 1).to(device).eval()
+
+    def made(source: Source) -> list[Trainer]:
+        return [
+            Trainer(source, task.network("learner", 0).to(device), Recipe(), ARMS[names[i % 4]], 0, guide)
+            for i in range(16)
+        ]
+
+    def steps_of(trainers: list[Trainer]) -> Callable[[], None]:
+        def work() -> None:
+            for trainer in trainers:
+                trainer.step()
+
+        return work
+
+    shared, alone = made(SharedDraws(task.source(device))), made(task.source(device))
+    found = timed({"shared": steps_of(shared), "alone": steps_of(alone)}, max(3, rounds // 3), device)
+    return [
+        ("a step of 16 runs of one seed that share their draws, on one core; each by itself",
+         f"{1e3 * found['shared']:.0f} ms", f"{1e3 * found['alone']:.0f} ms",
+         f"{found['alone'] / found['shared']:.2f} times as fast")
+    ]  # fmt: skip
+
+
 def sampler(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
     task = TreeTask()
     main, guide = (task.network(role, 0).to(device).eval() for role in ("learner", "guide"))
@@ -147,6 +193,7 @@ def main() -> None:
     rows = steps(device, rounds) + sampler(device, rounds)
     torch.set_num_threads(1)
     rows += one_thread_steps(device, rounds) + selections(device, rounds)
+    rows += joint_selection(device, rounds) + shared_draws(device, rounds)
     where = torch.cuda.get_device_name() if device == "cuda" else f"{cores} cores, {platform.machine()}"
     print(f"{where}; Python {platform.python_version()}, torch {torch.__version__}\n")
     print("| what; yardstick | ours | yardstick | ratio |\n|---|---|---|---|")

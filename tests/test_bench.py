@@ -11,7 +11,7 @@ import pytest
 from ajest import checkpoint, jsonl
 from ajest.arms import ARMS, arms_named
 from ajest.bench import grid
-from ajest.bench.cost import selection_costs
+from ajest.bench.cost import forward_passes, selection_costs
 from ajest.bench.evaluation import common_budgets, reached
 from ajest.bench.grid import run_bench
 from ajest.bench.plan import READINGS, run_folder
@@ -79,6 +79,22 @@ def test_calibrated_time_is_steps_times_the_cost_of_their_kind(done):
         # METHOD's cost model: ((1 + r) / k + 3) / 3 with the guide's share r of the learner's operations.
         r = (4 * 8 + 2 * 64) / (4 * 16 + 2 * 256)
         assert cost.model_ratio == pytest.approx(((1 + r) / 0.2 + 3) / 3)
+
+
+def test_the_cost_model_counts_what_a_selecting_step_scores():
+    passes = {name: forward_passes(arms_named((name,))[0], 0.25) for name in ("ajest", "hard", "learnable-strong",
+        "learnable-draws", "proxy", "half-resolution", "stale", "recall", "guide-hard", "speed")}  # fmt: skip
+    assert passes == {"ajest": 1.25, "hard": 1, "learnable-strong": 2, "learnable-draws": 2.5, "proxy": 0.25,
+        "half-resolution": 0.25, "stale": 1 / 8, "recall": 0, "guide-hard": 0.25, "speed": 0}  # fmt: skip
+
+
+def test_a_stale_arm_costs_the_mean_of_its_steps():
+    config = small_bench(arms=arms_named(("baseline", "stale")))
+    select, recall = config.arms[1].kinds()
+    costs = {"uniform": {"update": 1.0}, select: {"update": 0.2, "learner scoring": 0.8}, recall: {"update": 0.2}}
+    (found,) = selection_costs(config, costs)
+    assert found.step_ratio == pytest.approx(0.2 + 0.8 / 8)
+    assert found.overhead_share == pytest.approx(0.1 / 0.3)
 
 
 def test_the_report_is_one_page_and_says_who_won(done):

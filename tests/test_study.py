@@ -16,8 +16,9 @@ from ajest.images.architecture import SIZES
 from ajest.runs import RunConfig, Schedule, execute, execution, load_network
 from ajest.seeding import generator
 from ajest.selection.features import score_with_features
-from ajest.study.plan import STUDIES, Grid, variant_name
-from conftest import small_recipe, small_task
+from ajest.study.plan import Grid, variant_name
+from ajest.study.presets import IMAGES, TREE
+from conftest import small_images, small_recipe, small_task
 
 
 def config(arm, iterations):
@@ -123,12 +124,22 @@ def test_grids_name_their_variants():
     names = [a.name for a in grid.variants()]
     assert names[1] == variant_name("hard", {"temperature": 0.5, "keep": 0.2}) == "hard-temperature-0.5-keep-0.2"
     assert (grid.variants()[1].keep, grid.variants()[1].temperature) == (0.2, 0.5)
-    full = STUDIES["tree"]["full"]()
+    full = TREE["full"]()
     assert full.known(("recall", "hard-temperature-0.5-keep-0.1"))[1].keep == 0.1
     with pytest.raises(UserError, match="must not be those"):
         replace(full, final_seeds=(1000,))
     assert len(full.rules) >= 30
     assert len(full.final_seeds) >= 20
+
+
+def test_rules_of_an_image_study_fit_its_super_batch():
+    for preset in IMAGES.values():
+        plan = preset(small_images())
+        for stage in ("screening", "dials", "final", "guides"):
+            for bench in plan.stage(stage).values():
+                for arm in bench.arms:
+                    assert 1 <= arm.kept(bench.recipe.super_batch) <= bench.recipe.super_batch
+                    assert arm.dials().get("strata", 1) == 1
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +149,13 @@ def study(tmp_path_factory):
     code = """
 import sys
 from dataclasses import replace
-from ajest.study import plan
-quick = plan.tree_quick()
-small = replace(quick, iterations=40, guide_iterations=16, strong_iterations=16, n=400,
+from ajest.arms import arms_named
+from ajest.study import presets
+quick = presets.tree_quick()
+more = arms_named(("learnable-strong", "proxy"))
+small = replace(quick, iterations=40, rules=quick.rules + more, guide_iterations=16, strong_iterations=16, n=400,
                 recipe=replace(quick.recipe, super_batch=256), final_seeds=(0, 1))
-plan.STUDIES["tree"]["quick"] = lambda: small
+presets.TREE["quick"] = lambda: small
 from ajest.cli import main
 if __name__ == "__main__":
     sys.argv[1:] = ["study", "tree", "--out", sys.argv[1], "--workers", "2"]

@@ -8,21 +8,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import tyro
 
 from .cli_data import DATA_VERBS
 from .cli_runs import evaluate, sample
 from .cli_study import study
+from .cli_tasks import TaskName, preset_of
 from .console import Device, complain, console, device_of
-from .errors import Corrupt, UserError, unknown
-
-if TYPE_CHECKING:
-    from .arms import Arm
-    from .bench.plan import BenchConfig
-
-TaskName = Literal["tree", "images"]
+from .errors import Corrupt, UserError
 
 
 def bench(
@@ -75,7 +70,7 @@ def bench(
     from .bench.report import write_report
 
     preset = preset or ("quick" if task == "tree" else "cpu-mini")
-    config, named = _preset(task, preset, data, validation, extractors, classes, flip, skip_bad)
+    config, named = preset_of(task, preset, data, validation, extractors, classes, flip, skip_bad)
     names = tuple(a.name for a in config.arms) if arms is None else arms
     config = replace(
         config,
@@ -137,7 +132,7 @@ def train(
     from .training import Trainer
 
     preset = preset or ("paper" if task == "tree" else "cpu-mini")
-    plan, named = _preset(task, preset, data, validation, (), classes, flip, skip_bad)
+    plan, named = preset_of(task, preset, data, validation, (), classes, flip, skip_bad)
     (chosen,) = named((arm,), keep)
     relative = None if guide is None else os.path.relpath(guide, out)
     model = plan.guide() if network == "guide" else plan.run(chosen, seed)
@@ -155,52 +150,6 @@ def train(
     if state == "diverged":
         raise UserError(read_status(out)["why"])
     print(f"{out}: {steps:,} steps done. Next: ajest evaluate {out}")
-
-
-def _preset(
-    task: TaskName,
-    preset: str,
-    data: tuple[str, ...],
-    validation: tuple[str, ...],
-    extractors: tuple[str, ...],
-    classes: str,
-    flip: bool,
-    skip_bad: bool,
-) -> tuple[BenchConfig, Callable[[tuple[str, ...], float | None], tuple[Arm, ...]]]:
-    """(the bench of a preset, what makes arms with the preset's dials)."""
-    from .arms import arms_named
-    from .presets import IMAGES, PRESETS, TREE
-
-    if preset not in PRESETS[task]:
-        raise unknown(f"preset of {task}", preset, PRESETS[task])
-    if task == "tree":
-        if data or validation or extractors or classes or flip:
-            raise UserError("the tree makes its own examples: --data and what belongs to it are for images")
-        return TREE[preset](), arms_named
-    from .images.setup import image_task
-
-    settings: dict[str, Any] = IMAGES[preset].settings() | {"flip": flip}
-    settings["classes"] = _classes(classes, IMAGES[preset].classes)
-    if extractors:
-        settings["extractors"] = extractors
-    made = image_task(
-        data or ("shapes",), _held_out(data, validation), skip_bad=skip_bad, complain=complain, **settings
-    )
-    return IMAGES[preset].bench(made), IMAGES[preset].arms
-
-
-def _classes(text: str, usual: int | None) -> int | tuple[str, ...] | None:
-    """Which classes to learn: a number of them, some, or None for all."""
-    if not text:
-        return usual
-    if text == "all" or text.isdigit():
-        return int(text) if text.isdigit() else None
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _held_out(data: tuple[str, ...], validation: tuple[str, ...]) -> tuple[str, ...]:
-    """The procedural data set brings its own validation pictures."""
-    return ("shapes",) if not data and not validation else validation
 
 
 def report(folder: tyro.conf.Positional[Path]) -> None:

@@ -7,13 +7,17 @@ from typing import Literal
 
 import tyro
 
+from .cli_tasks import TaskName, images_of
 from .console import Device, console, device_of
 from .errors import UserError, unknown
 
 
 def study(
-    task: tyro.conf.Positional[Literal["tree", "images"]],
+    task: tyro.conf.Positional[TaskName],
     preset: str = "quick",
+    data: tuple[str, ...] = (),
+    validation: tuple[str, ...] = (),
+    classes: str = "",
     stages: tuple[Literal["screening", "dials", "final", "guides"], ...] = ("screening", "dials", "final", "guides"),
     finalists: tuple[str, ...] = (),
     out: Path | None = None,
@@ -27,10 +31,14 @@ def study(
 
     Example: ajest study tree --preset full --out runs/study-tree
              ajest study tree --preset full --stages final guides --finalists hard recall
+             ajest study images --data train.zip --validation val.zip --preset full
 
     Args:
         task: what to learn.
         preset: "quick" (minutes) or "full" (hours).
+        data: pictures to learn, see `ajest bench --help`; likewise validation and classes.
+        validation: held-out pictures of the same classes.
+        classes: learn these alone.
         stages: which stages to run: "screening" tries all rules, "dials" looks into their dials, "final" judges the
             best on other seeds at equal time, samples and operations, "guides" compares guides of autoguidance.
         finalists: rules of the final, in place of those that the screening and the dials chose.
@@ -39,27 +47,34 @@ def study(
         device: where to compute.
     """
     from .study.page import write_page
-    from .study.plan import STUDIES
+    from .study.presets import IMAGES, PRESETS, TREE
     from .study.results import finalists as chosen_by
     from .study.results import results_of
     from .study.run import run_guides, run_stage
 
-    if preset not in STUDIES[task]:
-        raise unknown(f"preset of a study of {task}", preset, STUDIES[task])
-    plan, place = STUDIES[task][preset](), device_of(device)
+    if preset not in PRESETS[task]:
+        raise unknown(f"preset of a study of {task}", preset, PRESETS[task])
+    if task == "tree":
+        if data or validation or classes:
+            raise UserError("the tree makes its own examples: --data and what belongs to it are for images")
+        plan = TREE[preset]()
+    else:
+        plan = IMAGES[preset](images_of("cpu-mini", data, validation, classes=classes))
+    place = device_of(device)
     root = Path("runs") / f"study-{task}-{preset}" if out is None else out
-    named, guides = plan.known(finalists), []
+    named = plan.known(finalists)
     for stage in stages:
-        screened = results_of(root, "screening", plan.stage("screening"))
-        dialled = results_of(root, "dials", plan.stage("dials"))
-        arms = named or chosen_by(screened, dialled, plan.finalists)
+        arms = named
+        if stage == "final" and not named:
+            screened, dialled = (results_of(root, plan, before) for before in ("screening", "dials"))
+            arms = chosen_by(screened, dialled, plan.finalists)
         if stage == "final" and not arms:
             raise UserError(f"{root} has no screening to choose finalists from: run it first, or name them")
         if stage == "guides":
-            guides = run_guides(root, plan, workers, place)
+            run_guides(root, plan, workers, place)
         else:
             run_stage(root, plan, stage, plan.stage(stage, arms), workers, place)
-        said = write_page(root, plan, guides, arms)
+        said = write_page(root, plan)
     for sentence in said:
         console().print(f"- {sentence}", markup=False, highlight=False)
     print(f"\nStudy: {root / 'study.md'}")

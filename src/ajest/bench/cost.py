@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..arms import Arm
 from .plan import BenchConfig, Costs
 
 OVERHEAD = ("learner scoring", "reference scoring", "select")
@@ -33,21 +35,44 @@ class SelectionCost:
     model_ratio: float
 
 
+COST_HEADS = (
+    "arm",
+    "selecting step, uniform = 1",
+    "scoring and choosing",
+    "cost of an example trained on, uniform = 1",
+    "the same by the cost model",
+    "break-even keep fraction",
+)
+
+
+def cost_rows(costs: Sequence[SelectionCost]) -> list[list[str]]:
+    """Costs for people, under `COST_HEADS`."""
+    return [
+        [
+            c.arm,
+            f"{c.step_ratio:.2f}",
+            f"{c.overhead_share:.0%}",
+            f"{c.example_ratio:.2f}",
+            f"{c.model_ratio:.2f}",
+            f"{c.break_even:.2f}" if c.break_even > 0 else "none",
+        ]
+        for c in costs
+    ]
+
+
 def selection_costs(config: BenchConfig, costs: Costs) -> list[SelectionCost]:
     """For every arm that scores, provided the uniform step was calibrated too."""
     uniform = costs.get("uniform")
     if uniform is None:
         return []
-    learner = config.task.network("learner", 0).flops()
-    guide = config.task.network("guide", 0).flops()
+    guide = config.task.network("guide", 0).flops() / config.task.network("learner", 0).flops()
     found = []
     for arm in config.arms:
-        step = costs.get(arm.kinds()[0])
-        if not arm.scores or step is None:
+        step = _mean_step(arm, costs)
+        if not arm.scores or not step:
             continue
         overhead = sum(step.get(p, 0.0) for p in OVERHEAD)
         ratio = sum(step.values()) / sum(uniform.values())
-        forward = ("learner scoring" in step) + {"guide": guide / learner, "ema": 1.0, "none": 0.0}[arm.reference]
         found.append(
             SelectionCost(
                 arm=arm.name,
@@ -56,7 +81,34 @@ def selection_costs(config: BenchConfig, costs: Costs) -> list[SelectionCost]:
                 overhead_share=overhead / sum(step.values()),
                 example_ratio=ratio / arm.keep,
                 break_even=1 - overhead / uniform["update"],
-                model_ratio=(forward / arm.keep + 3) / 3,
+                model_ratio=forward_passes(arm, guide) / arm.keep / 3 + 1 + guide * (arm.scoring.scorer == "proxy"),
             )
         )
     return found
+
+
+def forward_passes(arm: Arm, guide: float) -> float:
+    """Forward passes of the learner that scoring one drawn example costs, mean over selecting steps (METHOD 3, cost).
+
+    Args:
+        arm: how to choose.
+        guide: cost of the guide's forward pass, the learner's being 1.
+    """
+    if not arm.measures:
+        return 0.0
+    needs, how = arm.registered.needs, arm.scoring
+    reference = {"none": 0.0, "guide": guide, "ema": 1.0, "strong": 1.0}[arm.reference]
+    learner = guide if how.scorer == "proxy" else 1.0
+    passes = learner * ("learner" in needs) + reference * ("reference" in needs)
+    return passes * how.draws / (4 if how.half else 1) / (arm.memory.every if arm.memory else 1)
+
+
+def _mean_step(arm: Arm, costs: Costs) -> dict[str, float]:
+    """Calibrated seconds of a selecting step by phase: where most steps choose by remembered scores, the mean."""
+    kinds = arm.kinds()
+    every = arm.memory.every if arm.memory else 0
+    shares = {kinds[0]: 1 / every, kinds[1]: 1 - 1 / every} if every else {kinds[0]: 1.0}
+    if not shares.keys() <= costs.keys():
+        return {}
+    phases = {phase for kind in shares for phase in costs[kind]}
+    return {p: sum(share * costs[kind].get(p, 0.0) for kind, share in shares.items()) for p in phases}

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from ..metrics import Metric
-from .cost import selection_costs
+from .cost import COST_HEADS, cost_rows, selection_costs
 from .pictures import Picture, gallery_of
 from .plan import READINGS
 from .published import beside_ours
+from .reliability import RELIABILITY_HEADS, reliability, reliability_rows
 from .results import Cell, Results
-from .verdict import QUALITY_HEADS, interval, number, quality_rows, verdict
+from .verdict import QUALITY_HEADS, caution, interval, number, quality_rows, verdict
 
 
 def as_markdown(results: Results, groups: Mapping[str, Sequence[Picture]] | None = None) -> str:
@@ -35,9 +36,9 @@ def as_markdown(results: Results, groups: Mapping[str, Sequence[Picture]] | None
         f"{platform.python_version()}, torch {torch.__version__}. Arms: {arms}.",
         "Cells: mean over seeds; in brackets the 95 % paired bootstrap interval of the difference to "
         f"{config.baseline} (for {config.baseline} the standard deviation). **Bold**: the interval excludes 0. "
-        "+G: with autoguidance. Arrows point to the better side.",
-        "A caution: the learning rate follows the number of steps. At equal time or equal samples, arms that took more "
-        "steps have also annealed further, which is a part of their lead.",
+        "+G: with autoguidance. Arrows point to the better side. The last column is what as many other real examples "
+        "reach: no model should look better.",
+        caution(config),
         "## Verdict",
         "\n".join(f"- {s}" for s in [*verdict(results), *results.missing()]),
     ]
@@ -53,14 +54,10 @@ def as_markdown(results: Results, groups: Mapping[str, Sequence[Picture]] | None
         ]
     costs = selection_costs(config, results.costs)
     if costs:
-        heads = ["arm", "selecting step, uniform = 1", "scoring and choosing", "cost of an example trained on",
-                 "by the cost model", "break-even keep fraction"]  # fmt: skip
-        rows = [
-            [c.arm, f"{c.step_ratio:.2f}", f"{c.overhead_share:.0%}", f"{c.example_ratio:.2f}", f"{c.model_ratio:.2f}",
-             f"{c.break_even:.2f}" if c.break_even > 0 else "none"]
-            for c in costs
-        ]  # fmt: skip
-        parts += ["## What selection costs", grid(heads, rows)]
+        parts += ["## What selection costs", grid(COST_HEADS, cost_rows(costs))]
+    trusted = reliability(results)
+    if trusted:
+        parts += ["## Reliability of scores", grid(RELIABILITY_HEADS, reliability_rows(trusted))]
     if groups:
         parts += _linked(results, groups)
     published = beside_ours(results)
@@ -100,10 +97,12 @@ def _reading(results: Results, reading: str) -> list[str]:
     budget = results.budgets[reading]
     unit = {"samples": "examples trained on", "steps": "steps"}.get(reading, "s of training")
     amount = f"{budget:,.0f}" if reading in ("samples", "steps") else f"{budget:.1f}"
-    heads = ["metric", *results.arms]
+    heads = ["metric", *results.arms, "real examples"]
+    floor = results.floors.get(n, {})
     rows = [
         [f"{m.label}{' +G' if w != 1 else ''} {'↓' if m.better == 'lower' else '↑'}"]
         + [_shown(results, results.cell(reading, arm, m.name, w), m) for arm in results.arms]
+        + [number(floor[m.name], m) if m.name in floor and w == 1 else ""]
         for m, w in columns
     ]
     return [f"## At {READINGS[reading].title}: {amount} {unit}, {n:,} samples", grid(heads, rows)]

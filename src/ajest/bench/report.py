@@ -12,14 +12,15 @@ import jinja2
 
 from ..checkpoint import write_atomic, write_json
 from ..metrics import Metric
-from .cost import selection_costs
+from .cost import COST_HEADS, cost_rows, selection_costs
 from .evaluation import reached
 from .markdown import as_markdown
 from .pictures import Picture, gallery_of, pictures, write_pictures
 from .plan import READINGS, run_folder
 from .published import beside_ours
+from .reliability import RELIABILITY_HEADS, reliability, reliability_rows
 from .results import Cell, Results, as_csv, as_json, collect
-from .verdict import interval, number, p_value, quality_rows, verdict
+from .verdict import caution, interval, number, p_value, quality_rows, verdict
 
 
 def write_report(root: Path) -> Results:
@@ -53,7 +54,11 @@ def render(results: Results, groups: Mapping[str, Sequence[Picture]] | None = No
         metrics=config.task.metrics,
         differences=shown["differences"],
         curves=shown["curves"],
-        costs=costs,
+        caution=caution(config),
+        cost_heads=COST_HEADS,
+        costs=cost_rows(costs),
+        trusted_heads=RELIABILITY_HEADS,
+        trusted=reliability_rows(reliability(results)),
         quality=quality_rows(results),
         cost_figures=shown["costs"],
         used=_used(results),

@@ -6,7 +6,7 @@ import math
 
 from ..metrics import Metric
 from .cost import selection_costs
-from .plan import READINGS
+from .plan import READINGS, BenchConfig
 from .quality import to_quality
 from .results import Cell, Results
 from .statistics import Comparison
@@ -36,6 +36,20 @@ def p_value(p: float) -> str:
 
 def metric_name(metric: Metric, weight: float) -> str:
     return f"{metric.label} with autoguidance" if weight != 1 else metric.label
+
+
+def caution(config: BenchConfig) -> str:
+    """What a reader should know of learning rates at equal budgets (No Train No Gain, arXiv 2307.06440)."""
+    if config.recipe.learning_rate.clock == "share":
+        return (
+            "The learning rate is annealed over the whole of each run, so arms compare fairly at "
+            f"{READINGS[config.whole].title}. A caution for what is read before: there, arms that are further on in "
+            "their runs have annealed further."
+        )
+    return (
+        f"A caution: the learning rate follows the number of {config.recipe.learning_rate.clock}. At equal budgets of "
+        "another kind, arms that took more have also annealed further, which is a part of their lead."
+    )
 
 
 QUALITY_HEADS = (

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from ..bench.figures import clean
 from ..bench.plan import READINGS
+from ..bench.reliability import QUANTITIES
 from ..bench.results import Results
 from ..bench.verdict import metric_name
 from ..metrics import Metric
@@ -82,14 +83,6 @@ def heatmap(results: Results, grid: Grid, metric: Metric, weight: float) -> Figu
     axis.set_ylabel(down)
     axis.set_title(f"{grid.arm}: {metric_name(metric, weight)}", fontsize=9, loc="left")
     return figure
-
-
-QUANTITIES = {
-    "retest": "repeats under new noise\n(rank correlation within sigma)",
-    "sigma share": "share of the score's variance\nthat is the noise level",
-    "effective share": "effective sample size\nover super-batch",
-    "agreement": "cheap scores against full ones\n(rank correlation within sigma)",
-}
 
 
 def scores(found: Mapping[str, Mapping[str, float]]) -> Figure | None:

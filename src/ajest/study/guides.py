@@ -10,9 +10,11 @@ from .. import jsonl
 from ..bench.evaluation import reached
 from ..bench.plan import BenchConfig, run_folder
 from ..bench.pool import Report
+from ..bench.results import read_bench
 from ..bench.statistics import Comparison, compare
 from ..metrics import Metric
 from ..runs import load_network, read_status
+from .plan import GUIDE_BENCHES
 
 WEIGHTS = (1.5, 2.0, 3.0, 4.0)
 
@@ -143,11 +145,13 @@ def best_weights(bench: Path, config: BenchConfig) -> dict[str, tuple[float, ...
     return best
 
 
-def gains(
-    full: tuple[Path, BenchConfig], charged: tuple[Path, BenchConfig], weights: dict[str, tuple[float, ...]]
-) -> list[GuideGain]:
-    """What each guide gives on the seeds that count; guides without evaluations are left out."""
-    return list(_gains(full, charged, weights))
+def read_gains(folder: Path) -> list[GuideGain]:
+    """What each guide gives on the seeds that count, from the stage's folder; guides without evaluations are left out,
+    and nothing is said before all benches are there."""
+    if not all((folder / name / "bench.json").exists() for name in GUIDE_BENCHES):
+        return []
+    chosen, full, charged = ((folder / name, read_bench(folder / name)) for name in GUIDE_BENCHES)
+    return list(_gains(full, charged, best_weights(*chosen)))
 
 
 def _gains(

@@ -10,32 +10,29 @@ from statistics import fmean
 import torch
 from matplotlib.figure import Figure
 
-from ..arms import Arm
-from ..bench.cost import selection_costs
+from ..bench.cost import COST_HEADS, cost_rows, selection_costs
 from ..bench.figures import encoded
 from ..bench.markdown import grid as markdown_table
 from ..bench.plan import READINGS
+from ..bench.reliability import reliability
 from ..bench.results import Results
 from ..bench.verdict import interval, metric_name, number, p_value
 from ..checkpoint import write_atomic, write_json
 from . import figures
-from .guides import GuideGain
+from .guides import GuideGain, read_gains
 from .plan import Study
-from .results import ALPHA, Duel, duels, mean_ranks, reliability, results_of, table_of, victors
+from .results import ALPHA, Duel, duels, mean_ranks, results_of, table_of, victors
 
 
-def write_page(root: Path, study: Study, guides: Sequence[GuideGain], arms: Sequence[Arm]) -> list[str]:
+def write_page(root: Path, study: Study) -> list[str]:
     """Write study.md, figures/ and one .json of all values a stage into a study's folder; returns the verdict.
 
     Args:
         root: the study's folder, finished or not.
         study: what is studied.
-        guides: what guides gave, if that was measured.
-        arms: the finalists.
     """
-    screened = results_of(root, "screening", study.stage("screening"))
-    dialled = results_of(root, "dials", study.stage("dials"))
-    final = results_of(root, "final", study.stage("final", arms))
+    screened, dialled, final = (results_of(root, study, stage) for stage in ("screening", "dials", "final"))
+    guides = read_gains(root / "guides")
     said = verdict(final)
     parts = [
         f"# Study: {study.task.name}",
@@ -180,14 +177,7 @@ def _screening(root: Path, screened: Mapping[str, Results]) -> list[str]:
         parts += ["### Overhead and reliability of scores", _linked(root, "scores", "reliability of scores", trusted)]
     costs = selection_costs(first.config, first.costs)
     if costs:
-        heads = ["rule", "step, uniform = 1", "scoring and choosing", "cost of an example trained on",
-                 "by the cost model", "break-even keep fraction"]  # fmt: skip
-        table = [
-            [c.arm, f"{c.step_ratio:.2f}", f"{c.overhead_share:.0%}", f"{c.example_ratio:.2f}", f"{c.model_ratio:.2f}",
-             f"{c.break_even:.2f}" if c.break_even > 0 else "none"]
-            for c in costs
-        ]  # fmt: skip
-        parts.append(markdown_table(heads, table))
+        parts.append(markdown_table(COST_HEADS, cost_rows(costs)))
     return parts
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..arms import ARMS, Arm, arms_named
 from ..bench.plan import BenchConfig, Costs, End
 from ..config import check
-from ..tasks import AnyTask, TreeTask
-from ..training import LearningRate, Recipe
+from ..tasks import AnyTask
+from ..training import Recipe
 
 Stage = Literal["screening", "dials", "final", "guides"]
 STAGES: tuple[Stage, ...] = ("screening", "dials", "final", "guides")
+
+#: Benches of the stage "guides": weights are chosen on the first, the others judge them, the last with the guide's
+#: training time taken off its runs.
+GUIDE_BENCHES = ("chosen", "full", "charged")
 
 #: Arms that every final has, beside the finalists.
 ALWAYS = ("baseline", "random", "early-ajest")
@@ -114,12 +118,17 @@ class Study:
         Raises:
             UserError: an unknown name.
         """
-        variants = {arm.name: arm for grid in self.grids for arm in grid.variants()}
-        return tuple(variants[name] if name in variants else arms_named((name,))[0] for name in names)
+        mine = {arm.name: arm for arm in (*self.rules, *(v for grid in self.grids for v in grid.variants()))}
+        return tuple(mine[name] if name in mine else arms_named((name,))[0] for name in names)
+
+    def folders(self, stage: Stage) -> tuple[str, ...]:
+        """The folders of a stage's benches."""
+        ends = {"screening": self.screening_ends, "dials": self.grid_ends, "final": self.final_ends}
+        return ends.get(stage, GUIDE_BENCHES)
 
     def stage(self, name: Stage, finalists: Sequence[Arm] = ()) -> dict[str, BenchConfig]:
         """The benches of a stage by the name of their folder."""
-        always = arms_named(ALWAYS)
+        always = self.known(ALWAYS)
         if name == "screening":
             return {end: self.bench(self.rules, self.screening_seeds, end) for end in self.screening_ends}
         if name == "dials":
@@ -139,60 +148,4 @@ class Study:
         """The baseline on the final's seeds, shorter by the time that the guide's training takes."""
         spent = self.guide_iterations * sum(costs["guide"].values()) / sum(costs["uniform"].values())
         steps = max(32, round(self.iterations - spent))
-        return self.bench(arms_named(ALWAYS[:1]), self.final_seeds, "steps", steps)
-
-
-_HALVES = (0.25, 0.5, 1.0, 2.0, 4.0)
-TREE_RULES = (
-    *ALWAYS, "ajest", "ajest-zscore", "inverted-ajest", "jest-ema", "rho", "high-loss", "easy-reference",
-    "hard", "hard-rank", "hard-running", "hard-cooling", "hard-early", "easy",
-    "learnable", "learnable-ema", "learnable-strong", "hard-draws", "learnable-draws",
-    "joint-residual", "joint-gradient", "hard-unbiased", "proportional",
-    "infobatch", "speed", "sigma-loss", "sigma-loss-unbiased",
-    "recall", "recall-id", "stale", "stale-id", "guide-hard", "proxy",
-)  # fmt: skip
-
-
-def tree_full() -> Study:
-    """The published super-batch and network, a quarter of the published steps; about 3 hours a stage on 2 cores."""
-    return Study(
-        task=TreeTask(),
-        recipe=Recipe(learning_rate=LearningRate(peak=0.01, decay=1 / 8, clock="share")),
-        rules=arms_named(TREE_RULES),
-        grids=(
-            Grid("hard", ("keep", (0.05, 0.1, 0.2, 0.4)), ("temperature", _HALVES)),
-            Grid("recall", ("keep", (0.05, 0.1, 0.2, 0.4)), ("temperature", _HALVES)),
-            Grid("ajest-zscore", ("chunks", (1, 4, 16, 64)), ("temperature", _HALVES)),
-            Grid("hard", ("strata", (1, 4, 16, 64)), ("temperature", _HALVES)),
-        ),
-        iterations=1024,
-        guide_iterations=512,
-        strong_iterations=4096,
-        screening_seeds=(1000, 1001, 1002, 1003, 1004),
-        final_seeds=tuple(range(20)),
-    )
-
-
-def tree_quick() -> Study:
-    """A few rules in minutes: to see what a study is."""
-    full = tree_full()
-    return replace(
-        full,
-        rules=arms_named((*ALWAYS, "ajest", "hard", "recall", "stale", "sigma-loss")),
-        grids=(Grid("hard", ("keep", (0.1, 0.2)), ("temperature", (0.5, 2.0))),),
-        iterations=96,
-        guide_iterations=64,
-        strong_iterations=128,
-        screening_seeds=(1000, 1001),
-        final_seeds=(0, 1, 2),
-        screening_ends=("time", "samples"),
-        final_ends=("time", "samples"),
-        finalists=2,
-        n=4096,
-    )
-
-
-STUDIES: dict[str, dict[str, Callable[[], Study]]] = {
-    "tree": {"quick": tree_quick, "full": tree_full},
-    "images": {},
-}
+        return self.bench(self.known(ALWAYS[:1]), self.final_seeds, "steps", steps)

@@ -10,18 +10,18 @@ from statistics import fmean
 from typing import Any
 
 from ..arms import Arm
-from ..bench.plan import BenchConfig
 from ..bench.results import Results, collect
 from ..bench.statistics import Comparison, compare, holm
 from ..metrics import Metric
-from .plan import ALWAYS, Stage
+from .plan import ALWAYS, Stage, Study
 
 ALPHA = 0.01
 
 
-def results_of(root: Path, stage: Stage, benches: Mapping[str, BenchConfig]) -> dict[str, Results]:
+def results_of(root: Path, study: Study, stage: Stage) -> dict[str, Results]:
     """The results of a stage's benches that have any, by the name of their folder."""
-    found = {name: collect(root / stage / name) for name in benches if (root / stage / name / "bench.json").exists()}
+    names = study.folders(stage)
+    found = {name: collect(root / stage / name) for name in names if (root / stage / name / "bench.json").exists()}
     return {name: results for name, results in found.items() if results.cells}
 
 
@@ -102,16 +102,6 @@ def victors(results: Results) -> list[str]:
     all_duels = duels(results)
     mine = {arm: [d for d in all_duels if d.arm == arm] for arm in results.arms if arm not in ("baseline", "random")}
     return [arm for arm, found in mine.items() if found and all(d.certain for d in found)]
-
-
-def reliability(results: Results) -> dict[str, dict[str, float]]:
-    """How far each arm's scores can be trusted, by quantity: mean over all ledger lines of its finished runs."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for (arm, _), run in results.runs.items():
-        for line in run.ledger if run.state == "done" else ():
-            for name, value in line.get("scores", {}).items():
-                found.setdefault(arm, {}).setdefault(name, []).append(value)
-    return {arm: {name: fmean(values) for name, values in parts.items()} for arm, parts in found.items()}
 
 
 def table_of(results: Results) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from ..bench.progress import board
 from ..bench.sharing import SharedDraws, in_turns
 from ..errors import UserError
 from ..runs import adopt, execution, locked, read_status
-from .guides import GUIDES, WEIGHTS, Guided, GuideGain, best_weights, evaluate_guided, gains
+from .guides import GUIDES, WEIGHTS, Guided, best_weights, evaluate_guided
 from .plan import Stage, Study
 
 #: Runs that share their draws in one process; more would leave processes idle at the end of a stage.
@@ -87,7 +87,7 @@ def run_stage(
             work(_group, groups, workers, threads, lines, say)
 
 
-def run_guides(root: Path, study: Study, workers: int | None, device: str) -> list[GuideGain]:
+def run_guides(root: Path, study: Study, workers: int | None, device: str) -> None:
     """The stage "guides": choose each guide's weight on the screening's seeds, judge it on the final's.
 
     Raises:
@@ -113,7 +113,6 @@ def run_guides(root: Path, study: Study, workers: int | None, device: str) -> li
     weights = best_weights(folder / "chosen", benches["chosen"])
     for name, config in (("full", benches["full"]), ("charged", charged)):
         evaluate(name, config, weights)
-    return gains((folder / "full", benches["full"]), (folder / "charged", charged), weights)
 
 
 def _groups(root: Path, folder: Path, benches: Mapping[str, BenchConfig], costs: Costs, device: str) -> Iterator[Group]:

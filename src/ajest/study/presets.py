@@ -1,0 +1,118 @@
+"""Presets of studies: functions that return a complete study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..arms import ARMS, Arm, arms_named
+from ..images.task import ImageTask
+from ..presets import CPU_MINI
+from ..tasks import TreeTask
+from ..training import LearningRate, Recipe
+from .plan import ALWAYS, Grid, Study
+
+_HALVES = (0.25, 0.5, 1.0, 2.0, 4.0)
+TREE_RULES = (
+    *ALWAYS, "ajest", "ajest-zscore", "inverted-ajest", "jest-ema", "rho", "high-loss", "easy-reference",
+    "hard", "hard-rank", "hard-running", "hard-cooling", "hard-early", "easy",
+    "learnable", "learnable-ema", "learnable-strong", "hard-draws", "learnable-draws",
+    "joint-residual", "joint-gradient", "hard-unbiased", "proportional",
+    "infobatch", "speed", "sigma-loss", "sigma-loss-unbiased",
+    "recall", "recall-id", "stale", "stale-id", "guide-hard", "proxy",
+)  # fmt: skip
+
+
+def tree_full() -> Study:
+    """The published super-batch and network, a quarter of the published steps; about 3 hours a stage on 2 cores."""
+    return Study(
+        task=TreeTask(),
+        recipe=Recipe(learning_rate=LearningRate(peak=0.01, decay=1 / 8, clock="share")),
+        rules=arms_named(TREE_RULES),
+        grids=(
+            Grid("hard", ("keep", (0.05, 0.1, 0.2, 0.4)), ("temperature", _HALVES)),
+            Grid("recall", ("keep", (0.05, 0.1, 0.2, 0.4)), ("temperature", _HALVES)),
+            Grid("ajest-zscore", ("chunks", (1, 4, 16, 64)), ("temperature", _HALVES)),
+            Grid("hard", ("strata", (1, 4, 16, 64)), ("temperature", _HALVES)),
+        ),
+        iterations=1024,
+        guide_iterations=512,
+        strong_iterations=4096,
+        screening_seeds=(1000, 1001, 1002, 1003, 1004),
+        final_seeds=tuple(range(20)),
+    )
+
+
+def tree_quick() -> Study:
+    """A few rules in minutes: to see what a study is."""
+    full = tree_full()
+    return replace(
+        full,
+        rules=arms_named((*ALWAYS, "ajest", "hard", "recall", "stale", "sigma-loss")),
+        grids=(Grid("hard", ("keep", (0.1, 0.2)), ("temperature", (0.5, 2.0))),),
+        iterations=96,
+        guide_iterations=64,
+        strong_iterations=128,
+        screening_seeds=(1000, 1001),
+        final_seeds=(0, 1, 2),
+        screening_ends=("time", "samples"),
+        final_ends=("time", "samples"),
+        finalists=2,
+        n=4096,
+    )
+
+
+def _small_batch(name: str) -> Arm:
+    """A rule for super-batches that are too small for strata of their own: against what is usual at a noise level."""
+    arm = ARMS[name]
+    return replace(arm, normalise="running", strata=1) if "normalise" in arm.registered.dials else arm
+
+
+IMAGE_RULES = (
+    "hard", "easy", "learnable", "learnable-ema", "hard-unbiased", "half-resolution",
+    "infobatch", "speed", "sigma-loss",
+)  # fmt: skip
+
+
+def images_full(task: ImageTask) -> Study:
+    """The networks and super-batch of `cpu-mini`, a quarter of its steps; about 2 hours a stage on 2 cores."""
+    bench = CPU_MINI.bench(task)
+    named = {arm.name: arm for arm in (*CPU_MINI.arms((*ALWAYS, "ajest")), *map(_small_batch, IMAGE_RULES))}
+    grid = Grid("hard-running", ("keep", (0.2, 0.4)), ("temperature", (0.5, 1.0, 2.0)))
+    return Study(
+        task=task,
+        recipe=replace(bench.recipe, learning_rate=replace(bench.recipe.learning_rate, decay=1 / 4, clock="share")),
+        rules=tuple(named.values()),
+        grids=(grid,),
+        iterations=bench.iterations // 4,
+        guide_iterations=bench.guide_iterations // 4,
+        strong_iterations=bench.iterations,
+        screening_seeds=(1000, 1001, 1002),
+        final_seeds=(0, 1, 2, 3, 4),
+        screening_ends=("time", "samples"),
+        grid_ends=("time",),
+        final_ends=("time", "samples"),
+        finalists=2,
+        n=bench.n_final,
+        weight=bench.weight,
+    )
+
+
+def images_quick(task: ImageTask) -> Study:
+    """Two rules and few steps: to see what a study of pictures is."""
+    full = images_full(task)
+    return replace(
+        full,
+        rules=tuple(a for a in full.rules if a.name in (*ALWAYS, "hard", "sigma-loss")),
+        grids=(),
+        iterations=32,
+        guide_iterations=16,
+        screening_seeds=(1000, 1001),
+        final_seeds=(0, 1),
+        finalists=1,
+    )
+
+
+TREE: dict[str, Callable[[], Study]] = {"quick": tree_quick, "full": tree_full}
+IMAGES: dict[str, Callable[[ImageTask], Study]] = {"quick": images_quick, "full": images_full}
+PRESETS: dict[str, tuple[str, ...]] = {"tree": tuple(TREE), "images": tuple(IMAGES)}

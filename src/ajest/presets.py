@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from .arms import Arm, arms_named
 from .bench.plan import BenchConfig
@@ -57,7 +58,8 @@ class ImageDials:
         super_batch: examples drawn for a step.
         micro_batch: examples in the network at a time.
         iterations, guide_iterations: steps of the baseline and of the guide.
-        decay: step from which learning rates fall.
+        decay: from where on learning rates fall, by `clock`.
+        clock: see `LearningRate`.
         rampup: examples over which they rise.
         chunks, within: of JEST arms.
         seeds: of the runs.
@@ -86,6 +88,7 @@ class ImageDials:
     seeds: tuple[int, ...]
     n_final: int
     n_curve: int
+    clock: Literal["steps", "examples", "share"] = "steps"
     within: int | None = None
     sampler: tuple[int, float, float] = (32, 80.0, 0.002)
     weight: float = 2.2
@@ -118,7 +121,7 @@ class ImageDials:
         """The bench of these dials on a data set; its runs end at equal time."""
         recipe = Recipe(
             super_batch=self.super_batch,
-            learning_rate=LearningRate(self.rate, self.decay, self.rampup),
+            learning_rate=LearningRate(self.rate, self.decay, self.rampup, self.clock),
             ema_widths=self.ema_widths,
             micro_batch=self.micro_batch,
             not_finite="zero",
@@ -145,19 +148,20 @@ class ImageDials:
 CPU_MINI = ImageDials(
     learner=SIZES["mini"],
     guide=SIZES["nano"],
-    rate=0.06,
-    guide_rate=0.06,
-    super_batch=32,
-    micro_batch=32,
-    iterations=780,
-    guide_iterations=195,
-    decay=200,
-    rampup=320,
-    chunks=3,
+    rate=0.04,
+    guide_rate=0.04,
+    super_batch=20,
+    micro_batch=None,
+    iterations=1200,
+    guide_iterations=300,
+    decay=1 / 4,
+    clock="share",
+    rampup=200,
+    chunks=4,
     seeds=(0, 73),
     n_final=250,
     n_curve=250,
-    sampler=(6, 20.0, 0.01),
+    sampler=(10, 80.0, 0.01),
     classes=10,
 )
 

@@ -78,8 +78,8 @@ class Architecture:
 
 #: The published sizes at 64x64 (METHOD 5), and two that a CPU trains in minutes.
 SIZES: dict[str, Architecture] = {
-    "nano": Architecture(channels=8, multipliers=(1, 2, 2, 2), blocks=1, attention=(8,)),
-    "mini": Architecture(channels=16, multipliers=(1, 2, 2, 2), blocks=1, attention=(8,)),
+    "nano": Architecture(channels=16, multipliers=(1, 2, 2), blocks=1, attention=(8,), patch=2),
+    "mini": Architecture(channels=32, multipliers=(1, 2, 2), blocks=1, attention=(8,), patch=2),
     "xxs": Architecture(channels=64),
     "xs": Architecture(channels=128),
     "s": Architecture(channels=192),

@@ -81,7 +81,7 @@ def images_full(task: ImageTask) -> Study:
     grid = Grid("hard-running", ("keep", (0.2, 0.4)), ("temperature", (0.5, 1.0, 2.0)))
     return Study(
         task=task,
-        recipe=replace(bench.recipe, learning_rate=replace(bench.recipe.learning_rate, decay=1 / 4, clock="share")),
+        recipe=bench.recipe,
         rules=tuple(named.values()),
         grids=(grid,),
         iterations=bench.iterations // 4,

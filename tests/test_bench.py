@@ -22,8 +22,8 @@ from ajest.bench.results import collect
 from ajest.bench.verdict import number, verdict
 from ajest.config import to_json
 from ajest.errors import UserError
+from ajest.folders import snapshots
 from ajest.presets import tree_paper, tree_quick
-from ajest.runs import snapshots
 from ajest.training import LearningRate
 from conftest import small_bench
 

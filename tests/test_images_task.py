@@ -19,12 +19,12 @@ from ajest.bench.verdict import verdict
 from ajest.cli_runs import numbers
 from ajest.config import differences, from_json, to_json
 from ajest.errors import UserError
+from ajest.folders import RunConfig, read_config
 from ajest.images import figures
 from ajest.images.data import balanced
 from ajest.images.metrics import metrics_of
 from ajest.images.setup import image_task
 from ajest.presets import IMAGES
-from ajest.runs import RunConfig, read_config
 from ajest.tasks import AnyTask
 from ajest.training import LearningRate, Recipe
 from conftest import small_images

@@ -8,9 +8,10 @@ from ajest import checkpoint
 from ajest.arms import ARMS, arms_named
 from ajest.denoising import objective, per_example_loss
 from ajest.errors import Diverged, UserError
+from ajest.folders import RunConfig, read_status, snapshots
 from ajest.images.network import normalize
 from ajest.images.source import to_float, to_uint8
-from ajest.runs import RunConfig, Schedule, execute, read_status, snapshots
+from ajest.runs import Schedule, execute
 from ajest.seeding import generator
 from ajest.selection.policies import within
 from ajest.selection.registry import policy

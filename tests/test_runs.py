@@ -13,18 +13,8 @@ from ajest import checkpoint, jsonl
 from ajest.arms import ARMS
 from ajest.config import differences, from_json, to_json
 from ajest.errors import UserError
-from ajest.runs import (
-    RunConfig,
-    Schedule,
-    clocks,
-    execute,
-    load_network,
-    load_snapshot,
-    locked,
-    read_config,
-    read_status,
-    snapshots,
-)
+from ajest.folders import RunConfig, load_network, load_snapshot, locked, read_config, read_status, snapshots
+from ajest.runs import Schedule, clocks, execute
 from ajest.training import LearningRate
 from conftest import small_recipe, small_task
 

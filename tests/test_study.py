@@ -12,8 +12,9 @@ from ajest import Batch, per_example_loss
 from ajest.arms import arms_named
 from ajest.bench.sharing import SharedDraws, in_turns
 from ajest.errors import UserError
+from ajest.folders import RunConfig, load_network
 from ajest.images.architecture import SIZES
-from ajest.runs import RunConfig, Schedule, execute, execution, load_network
+from ajest.runs import Schedule, execute, execution
 from ajest.seeding import generator
 from ajest.selection.features import score_with_features
 from ajest.study.plan import Grid, variant_name

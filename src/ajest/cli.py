@@ -15,7 +15,7 @@ import tyro
 from .cli_data import DATA_VERBS
 from .cli_runs import evaluate, sample
 from .cli_study import study
-from .cli_tasks import TaskName, preset_of
+from .cli_tasks import Precision, TaskName, preset_of
 from .console import Device, complain, console, device_of
 from .errors import Corrupt, UserError
 
@@ -33,6 +33,8 @@ def bench(
     classes: str = "",
     flip: bool = False,
     skip_bad: bool = False,
+    precision: Precision | None = None,
+    compiled: bool | None = None,
     workers: int | None = None,
     out: Path | None = None,
     device: Device = "auto",
@@ -62,6 +64,9 @@ def bench(
             cpu-mini learns ten, the others all.
         flip: mirror every second picture.
         skip_bad: go on without pictures that cannot be read.
+        precision: in which networks of images compute, in place of the preset's (which is float32 on processors that
+            are slow with bfloat16); weights stay in float32.
+        compiled: whether torch.compile makes networks of images faster, in place of the preset's choice.
         workers: runs at the same time; without it one for each core.
         out: folder of the bench; without it runs/TASK-PRESET.
         device: where to compute.
@@ -70,7 +75,9 @@ def bench(
     from .bench.report import write_report
 
     preset = preset or ("quick" if task == "tree" else "cpu-mini")
-    config, named = preset_of(task, preset, data, validation, extractors, classes, flip, skip_bad)
+    config, named = preset_of(
+        task, preset, data, validation, extractors, classes, flip, skip_bad, precision, compiled, device_of(device)
+    )
     names = tuple(a.name for a in config.arms) if arms is None else arms
     config = replace(
         config,
@@ -100,6 +107,8 @@ def train(
     classes: str = "",
     flip: bool = False,
     skip_bad: bool = False,
+    precision: Precision | None = None,
+    compiled: bool | None = None,
     device: Device = "auto",
 ) -> None:
     """Train one network; the same command goes on where it was stopped.
@@ -124,15 +133,21 @@ def train(
         classes: learn these alone, see `ajest bench --help`.
         flip: mirror every second picture.
         skip_bad: go on without pictures that cannot be read.
+        precision: in which networks of images compute, in place of the preset's (which is float32 on processors that
+            are slow with bfloat16); weights stay in float32.
+        compiled: whether torch.compile makes networks of images faster, in place of the preset's choice.
         device: where to compute.
     """
     from .bench.pool import settle
     from .bench.progress import board
-    from .runs import RunConfig, Schedule, execute, read_status
+    from .folders import RunConfig, read_status
+    from .runs import Schedule, execute
     from .training import Trainer
 
     preset = preset or ("paper" if task == "tree" else "cpu-mini")
-    plan, named = preset_of(task, preset, data, validation, (), classes, flip, skip_bad)
+    plan, named = preset_of(
+        task, preset, data, validation, (), classes, flip, skip_bad, precision, compiled, device_of(device)
+    )
     (chosen,) = named((arm,), keep)
     relative = None if guide is None else os.path.relpath(guide, out)
     model = plan.guide() if network == "guide" else plan.run(chosen, seed)

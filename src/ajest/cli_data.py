@@ -105,7 +105,7 @@ def kept(run: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -> No
     import io
 
     from . import checkpoint
-    from .runs import read_config
+    from .folders import read_config
 
     task = read_config(run).task
     stored = checkpoint.latest(run, "checkpoint", complain)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from .console import Device, complain, console, device_of
 from .errors import UserError
+
+if TYPE_CHECKING:
+    from .tasks import AnyTask
+
+LEAST_SAMPLES = 8  # neighbour metrics need a few
 
 
 def sample(
@@ -47,8 +53,8 @@ def sample(
     """
     from .bench.pool import settle
     from .denoising import Denoiser
+    from .folders import load_network, read_config
     from .guidance import autoguide
-    from .runs import load_network, read_config
 
     settle()
     where = device_of(device)
@@ -58,7 +64,7 @@ def sample(
     if weight != 1:
         if guide is None:
             raise UserError(f"a weight of {weight:g} needs a guide: name its run with --guide")
-        denoiser = autoguide(denoiser, load_network(guide, None, guide_width, where)[0], weight, interval)
+        denoiser = autoguide(denoiser, load_network(guide, None, guide_width, where, task)[0], weight, interval)
     names = tuple(c.strip() for c in classes.split(",") if c.strip())
     paths = task.write_samples(denoiser, out, n, numbers(seeds), names, where)
     if len(paths) > 3:
@@ -79,6 +85,8 @@ def numbers(text: str) -> tuple[int, ...]:
         low, dash, high = part.partition("-")
         if not low.isdigit() or (dash and not high.isdigit()):
             raise UserError(f"{text!r}: seeds are whole numbers and ranges, such as 0-31,40")
+        if dash and int(high) < int(low):
+            raise UserError(f"{text!r}: the range {part} is empty: write the smaller number first")
         found += range(int(low), int(high or low) + 1)
     return tuple(dict.fromkeys(found))
 
@@ -90,6 +98,9 @@ def evaluate(
     weights: tuple[float, ...] | None = None,
     widths: tuple[float, ...] | None = None,
     steps: tuple[int, ...] | None = None,
+    extractors: tuple[str, ...] = (),
+    data: tuple[str, ...] = (),
+    validation: tuple[str, ...] = (),
     device: Device = "auto",
 ) -> None:
     """Measure snapshots of runs over guidance weights and EMA widths; what was measured before is not repeated.
@@ -105,6 +116,9 @@ def evaluate(
         weights: of autoguidance; without it 1, and the task's usual one if a guide is given.
         widths: EMA widths; without it the first that was kept. Others are reconstructed from the snapshots.
         steps: of the snapshots; without it the latest.
+        extractors: feature networks in place of the run's, see `ajest bench --help`.
+        data: where the training pictures lie now, if not where they were; likewise validation.
+        validation: where the validation pictures lie now.
         device: where to compute.
     """
     from rich.table import Table
@@ -112,12 +126,15 @@ def evaluate(
     from .bench.evaluation import evaluate_snapshot
     from .bench.pool import settle
     from .bench.verdict import number
-    from .runs import load_snapshot, read_config
+    from .folders import load_snapshot, read_config
 
     if not runs:
         raise UserError("name at least one run's folder")
-    task = read_config(runs[0]).task
+    tasks = [_task_of(read_config(run).task, extractors, data, validation) for run in runs]
+    task = tasks[0]
     n = task.samples if n is None else n
+    if n < LEAST_SAMPLES:
+        raise UserError(f"an evaluation needs at least {LEAST_SAMPLES} samples, not {n}")
     weights = ((1.0,) if guide is None else (1.0, task.guidance)) if weights is None else weights
     if guide is None and any(w != 1 for w in weights):
         raise UserError("weights other than 1 need a guide: name its run with --guide")
@@ -130,25 +147,37 @@ def evaluate(
     for metric in metrics:
         table.add_column(metric.label, justify="right")
     drawn: list[Path] = []
-    for run in runs:
+    for run, judged in zip(runs, tasks, strict=True):
         config = read_config(run)
         for step in steps or (int(load_snapshot(run, complain=complain).facts["step"]),):
             measured: list[dict[str, Any]] = []
             for width in widths or config.recipe.ema_widths[:1]:
-                for line in evaluate_snapshot(run, step, weights, n, run / "truth", guide, width, where):
+                for line in evaluate_snapshot(run, step, weights, n, run / "truth", guide, width, where, task=judged):
                     values = [
                         _with_interval(number(line["metrics"].get(m.name, math.nan), m), line, m) for m in metrics
                     ]
                     table.add_row(str(run), str(step), f"{width:g}", f"{line['weight']:g}", *values)
                     measured.append(line)
             drawn += _heatmaps(run, step, n, measured, [m for m in metrics if m.headline != "no"])
-    floor = read_config(runs[0]).task.floor(n, read_config(runs[0]).seed, runs[0] / "truth")
+    floor = task.floor(n, read_config(runs[0]).seed, runs[0] / "truth", where)
     table.add_section()
     real = [number(floor[m.name], m) if m.name in floor else "" for m in metrics]
     table.add_row("real examples", "", "", "", *real)
     console(220).print(table)
     for path in drawn:
         print(path)
+
+
+def _task_of(task: AnyTask, extractors: tuple[str, ...], data: tuple[str, ...], validation: tuple[str, ...]) -> AnyTask:
+    """A run's task with other feature networks or other places of its data."""
+    from .images.task import ImageTask
+
+    changes = {k: v for k, v in {"extractors": extractors, "data": data, "validation": validation}.items() if v}
+    if not changes:
+        return task
+    if not isinstance(task, ImageTask):
+        raise UserError("the tree makes its own examples and is judged exactly: --data, --extractors are for images")
+    return replace(task, **changes)  # type: ignore[arg-type]
 
 
 def _with_interval(text: str, line: dict[str, Any], metric: Any) -> str:

@@ -59,7 +59,7 @@ def study(
             raise UserError("the tree makes its own examples: --data and what belongs to it are for images")
         plan = TREE[preset]()
     else:
-        plan = IMAGES[preset](images_of("cpu-mini", data, validation, classes=classes))
+        plan = IMAGES[preset](images_of("cpu-mini", data, validation, classes=classes, device=device_of(device)))
     place = device_of(device)
     root = Path("runs") / f"study-{task}-{preset}" if out is None else out
     named = plan.known(finalists)

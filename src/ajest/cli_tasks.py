@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .images.task import ImageTask
 
 TaskName = Literal["tree", "images"]
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def preset_of(
@@ -25,6 +26,9 @@ def preset_of(
     classes: str,
     flip: bool,
     skip_bad: bool,
+    precision: Precision | None = None,
+    compiled: bool | None = None,
+    device: str = "cpu",
 ) -> tuple[BenchConfig, Callable[[tuple[str, ...], float | None], tuple[Arm, ...]]]:
     """(the bench of a preset, what makes arms with the preset's dials)."""
     from .arms import arms_named
@@ -33,10 +37,10 @@ def preset_of(
     if preset not in PRESETS[task]:
         raise unknown(f"preset of {task}", preset, PRESETS[task])
     if task == "tree":
-        if data or validation or extractors or classes or flip:
+        if data or validation or extractors or classes or flip or precision or compiled:
             raise UserError("the tree makes its own examples: --data and what belongs to it are for images")
         return TREE[preset](), arms_named
-    made = images_of(preset, data, validation, extractors, classes, flip, skip_bad)
+    made = images_of(preset, data, validation, extractors, classes, flip, skip_bad, precision, compiled, device)
     return IMAGES[preset].bench(made), IMAGES[preset].arms
 
 
@@ -48,6 +52,9 @@ def images_of(
     classes: str = "",
     flip: bool = False,
     skip_bad: bool = False,
+    precision: Precision | None = None,
+    compiled: bool | None = None,
+    device: str = "cpu",
 ) -> ImageTask:
     """The task of a data set with the networks and settings of a preset of images."""
     from .images.setup import image_task
@@ -57,9 +64,23 @@ def images_of(
     settings["classes"] = _classes(classes, IMAGES[preset].classes)
     if extractors:
         settings["extractors"] = extractors
+    if precision is not None:
+        settings["precision"] = precision
+    elif settings["precision"] == "bfloat16" and not _fast_bfloat16(device):
+        settings["precision"] = "float32"
+    if compiled is not None:
+        settings["compile"] = compiled
     return image_task(
         data or ("shapes",), _held_out(data, validation), skip_bad=skip_bad, complain=complain, **settings
     )
+
+
+def _fast_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is worth it: on processors without instructions for it, it is several times slower."""
+    import torch
+
+    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return device != "cpu" or any(ask is not None and ask() for ask in asked)
 
 
 def _classes(text: str, usual: int | None) -> int | tuple[str, ...] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -102,12 +102,17 @@ def posthoc_coefficients(times: Sequence[float], widths: Sequence[float], time: 
 
 
 def reconstruct(
-    stored: Sequence[Mapping[str, Tensor]], coefficients: Sequence[float] | np.ndarray
+    stored: Iterable[Mapping[str, Tensor]], coefficients: Sequence[float] | np.ndarray
 ) -> dict[str, Tensor]:
-    """The weighted sum of stored weights, summed in float64 and returned in their own type."""
-    first = stored[0]
-    total = {k: torch.zeros_like(v, dtype=torch.float64) for k, v in first.items()}
+    """The weighted sum of stored weights, summed in float64 and returned in their own type.
+
+    `stored` may be a generator, so that only one set of weights is in memory at a time.
+    """
+    total: dict[str, Tensor] = {}
+    types: dict[str, torch.dtype] = {}
     for weights, c in zip(stored, coefficients, strict=True):
-        for k in total:
-            total[k].add_(weights[k].double(), alpha=float(c))
-    return {k: v.to(first[k].dtype) for k, v in total.items()}
+        for name, weight in weights.items():
+            if name not in total:
+                total[name], types[name] = torch.zeros_like(weight, dtype=torch.float64), weight.dtype
+            total[name].add_(weight.double(), alpha=float(c))
+    return {k: v.to(types[k]) for k, v in total.items()}

@@ -29,6 +29,11 @@ class Task(Protocol):
         ...
 
     @property
+    def domain(self) -> tuple[object, ...]:
+        """What two networks must have in common for one to guide or to judge the other."""
+        ...
+
+    @property
     def metrics(self) -> tuple[Metric, ...]: ...
 
     @property
@@ -72,7 +77,7 @@ class Task(Protocol):
         """Judge a denoiser on n samples, guided unless the weight is 1; with `pictures` keep some for figures."""
         ...
 
-    def floor(self, n: int, seed: int, cache: Path) -> dict[str, float]:
+    def floor(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
         """The metrics of real data against other real data at this n: as good as any model can look."""
         ...
 

@@ -11,7 +11,8 @@ import torch
 
 from .. import checkpoint, jsonl
 from ..errors import Corrupt
-from ..runs import load_network, read_config, read_status, snapshots
+from ..folders import load_network, read_config, read_status, snapshots
+from ..tasks import AnyTask
 from .plan import READINGS, BenchConfig, Costs, run_folder
 
 
@@ -25,6 +26,7 @@ def evaluate_snapshot(
     width: float | None = None,
     device: torch.device | str = "cpu",
     keep_tensors: bool = False,
+    task: AnyTask | None = None,
 ) -> list[dict[str, Any]]:
     """Evaluate one snapshot of a run with each guidance weight; what is in metrics.jsonl already is read there.
 
@@ -38,26 +40,33 @@ def evaluate_snapshot(
         width: EMA width; None is the first one kept.
         device: where to compute.
         keep_tensors: store samples and trajectories for figures.
+        task: in place of the run's, with other places of its data or other feature networks.
 
     Returns:
         The lines of metrics.jsonl, one a weight.
     """
     config = read_config(folder)
+    task = config.task if task is None else task
+    judges = getattr(task, "extractors", ())
+    others = {} if judges == getattr(config.task, "extractors", ()) else {"extractors": list(judges)}
+    guided = None if guide is None else identity_of(guide)
     width = config.recipe.ema_widths[0] if width is None else width
     path = folder / "metrics.jsonl"
     known = {key(line): line for line in jsonl.read(path)}
     lines = []
     main = None
     for weight in weights:
-        wanted = {"step": step, "width": width, "weight": weight, "n": n}
+        wanted = {"step": step, "width": width, "weight": weight, "n": n, **others}
+        if weight != 1:
+            wanted["guide"] = guided
         stem = folder / "samples" / f"step-{step:07d}-weight-{weight:g}-n-{n}"
         if key(wanted) in known and (not keep_tensors or checkpoint.exists(stem)):
             lines.append(known[key(wanted)])
             continue
         if main is None:
             main, _ = load_network(folder, step, width, device)
-        guiding = load_network(guide, device=device)[0] if guide is not None and weight != 1 else None
-        result = config.task.evaluate(main, guiding, weight, n, config.seed, cache, device, pictures=keep_tensors)
+        guiding = load_network(guide, device=device, beside=task)[0] if guide is not None and weight != 1 else None
+        result = task.evaluate(main, guiding, weight, n, config.seed, cache, device, pictures=keep_tensors)
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
         if keep_tensors:
             checkpoint.save(stem, result.tensors, wanted)
@@ -68,7 +77,31 @@ def evaluate_snapshot(
 
 def key(line: dict[str, Any]) -> str:
     """What makes two evaluations the same one."""
-    return json.dumps([line["step"], line["width"], line["weight"], line["n"]])
+    return json.dumps([line.get(k) for k in ("step", "width", "weight", "n", "guide", "extractors")])
+
+
+def identity_of(run: Path) -> str | None:
+    """Of the latest snapshot of a run, which is the one that guides; None if it has none that can be read."""
+    stems = list(snapshots(run).values())
+    try:
+        return str(checkpoint.facts(stems[-1])["sha256"])[:16] if stems else None
+    except (Corrupt, KeyError):
+        return None
+
+
+def floor_of(root: Path, config: BenchConfig, n: int, device: torch.device | str = "cpu") -> dict[str, float]:
+    """Metrics of real data, kept in the bench's folder.
+
+    Raises:
+        UserError: they are not kept yet, and the data are not where they were.
+    """
+    path = root / "truth" / f"floor-n{n}.json"
+    try:
+        return checkpoint.read_json(path)
+    except Corrupt:
+        values = config.task.floor(n, config.seeds[0], root / "truth", device)
+        checkpoint.write_json(path, values)
+        return values
 
 
 def reached(folder: Path) -> dict[str, dict[float, int]]:

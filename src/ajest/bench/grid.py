@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Corrupt, UserError
-from ..runs import Schedule, adopt, clocks, execute, locked, read_status, snapshots
+from ..folders import adopt, locked, read_status, snapshots
+from ..runs import Schedule, clocks, execute
 from ..training import Trainer
 from .calibration import calibrate, calibrated_threads
-from .evaluation import common_budgets, curve_points, evaluate_snapshot, reached
+from .evaluation import common_budgets, curve_points, evaluate_snapshot, floor_of, reached
 from .plan import BenchConfig, Costs, run_folder
 from .pool import Report, cores, default_workers, limited, sayer, settle, work
 from .progress import board
@@ -123,6 +124,8 @@ def _do(job: Job, report: Report) -> list[str]:
     if job.kind == "truth":
         for n in sorted({config.n_curve, config.n_final}):
             config.task.prepare(n, job.seed, cache, job.device)
+            if job.seed == config.seeds[0]:
+                floor_of(root, config, n, job.device)
         return complaints
 
     arm = config.arms[job.arm]

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from ..arms import ARMS, Arm
 from ..config import check
 from ..errors import UserError
-from ..runs import RunConfig, Schedule
+from ..folders import RunConfig
+from ..runs import Schedule
 from ..tasks import AnyTask
 from ..training import Recipe
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
@@ -13,9 +14,9 @@ from typing import Any
 from .. import checkpoint, jsonl
 from ..config import from_json
 from ..errors import Corrupt, UserError
+from ..folders import read_status
 from ..metrics import Metric
-from ..runs import read_status
-from .evaluation import common_budgets, curve_points, reached
+from .evaluation import common_budgets, curve_points, floor_of, identity_of, reached
 from .plan import READINGS, BenchConfig, Costs, run_folder
 from .statistics import Comparison, compare, holm
 
@@ -166,9 +167,8 @@ def collect(root: Path) -> Results:
     runs = {(arm.name, seed): _run(root, config, costs, arm.name, seed) for arm in config.arms for seed in config.seeds}
     budgets = common_budgets(root, config)
     cells = _cells(root, config, runs, budgets)
-    floors = {n: _floor(root, config, n) for n in sorted({config.n_curve, config.n_final})}
     guide = _run(root, config, costs, "guide", config.guide_seed)
-    return Results(root, config, costs, runs, guide, budgets, cells, floors)
+    return Results(root, config, costs, runs, guide, budgets, cells, _floors(root, config))
 
 
 def _run(root: Path, config: BenchConfig, costs: Costs, arm: str, seed: int) -> Run:
@@ -176,9 +176,15 @@ def _run(root: Path, config: BenchConfig, costs: Costs, arm: str, seed: int) -> 
     status = read_status(folder)
     ledger = jsonl.read(folder / "ledger.jsonl")
     step = status.get("step", ledger[-1]["step"] if ledger else 0)
-    lines = jsonl.read(folder / "metrics.jsonl")
+    lines = _own(root, jsonl.read(folder / "metrics.jsonl"))
     curve = curve_points(folder, config, costs)
     return Run(arm, seed, status.get("state", "unfinished"), step, status.get("why", ""), ledger, lines, curve)
+
+
+def _own(root: Path, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluations that belong to the bench: with its own guide and feature networks."""
+    guide = identity_of(root / "guide")
+    return [line for line in lines if line.get("guide") in (None, guide) and "extractors" not in line]
 
 
 def _cells(
@@ -233,15 +239,13 @@ def _compared(
     return done
 
 
-def _floor(root: Path, config: BenchConfig, n: int) -> dict[str, float]:
-    """Metrics of exact data, kept in the bench's folder."""
-    path = root / "truth" / f"floor-n{n}.json"
-    try:
-        return checkpoint.read_json(path)
-    except Corrupt:
-        values = config.task.floor(n, config.seeds[0], root / "truth")
-        checkpoint.write_json(path, values)
-        return values
+def _floors(root: Path, config: BenchConfig) -> dict[int, dict[str, float]]:
+    """Metrics of real data by n; none where they were not taken and the data are not there any more."""
+    found = {}
+    for n in sorted({config.n_curve, config.n_final}):
+        with suppress(UserError):
+            found[n] = floor_of(root, config, n)
+    return found
 
 
 def _finite(value: float) -> float | None:

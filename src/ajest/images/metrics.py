@@ -31,6 +31,9 @@ _LOSS = Metric("loss", "loss", "lower",
                "Mean denoising loss on held-out pictures (training pictures where there are none).",
                guided=False, curve=True)  # fmt: skip
 
+#: Metrics whose expectation does not depend on the number of samples.
+FREE_OF_N = ("kid", "kid_low", "kid_high", "top1", "top5")
+
 
 def metrics_of(extractors: tuple[str, ...], classified: bool) -> tuple[Metric, ...]:
     """Metrics with these feature extractors; the first bears the verdict, KID and the neighbour metrics.
@@ -61,16 +64,15 @@ def compared(
         real, found: features of the references and of the pictures that are judged.
         labels: the class that each judged picture should show, shape (n,), or None.
         classes: keys of the data set's classes.
-        whole: take all metrics; else the Fréchet distance alone.
+        whole: take all metrics; else the Fréchet distance alone, and the classes if the network knows them.
     """
     values = {key: quality.frechet_distance(quality.moments(real.features), quality.moments(found.features))}
+    indices = class_indices(classes)
+    if indices is not None and found.logits is not None and labels is not None:
+        values["top1"], values["top5"] = quality.consistency(found.logits, labels, indices)
     if not whole:
         return values
     kid = quality.kid(real.features, found.features)
     near = quality.prdc(real.features, found.features)
     values |= {"kid": kid.value, "kid_low": kid.low, "kid_high": kid.high}
-    values |= {k: getattr(near, k) for k in ("precision", "recall", "density", "coverage")}
-    indices = class_indices(classes)
-    if indices is not None and found.logits is not None and labels is not None:
-        values["top1"], values["top5"] = quality.consistency(found.logits, labels, indices)
-    return values
+    return values | {k: getattr(near, k) for k in ("precision", "recall", "density", "coverage")}

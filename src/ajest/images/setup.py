@@ -9,6 +9,8 @@ from ..config import check
 from .data import classes_wanted, open_images
 from .task import ImageTask
 
+LEAST_HELD_OUT = 16
+
 
 def image_task(
     data: tuple[str, ...],
@@ -43,6 +45,14 @@ def image_task(
     held_out = open_images(validation, resolution, "val", skip_bad, complain=complain) if validation else None
     if held_out is not None:
         held_out = held_out.only(train.classes)
+        check(
+            held_out.digest != train.digest,
+            f"{' '.join(validation)} holds the training pictures themselves: name others for --validation, or none",
+        )
+        check(
+            len(held_out) >= LEAST_HELD_OUT,
+            f"{' '.join(validation)} holds {len(held_out)} pictures of these classes: {LEAST_HELD_OUT} are the least",
+        )
     return ImageTask(
         data=tuple(_absolute(s) for s in data),
         validation=tuple(_absolute(s) for s in validation),
@@ -59,4 +69,5 @@ def image_task(
 
 def _absolute(spec: str) -> str:
     """A path from anywhere; what is no path stays as it is."""
-    return str(Path(spec).resolve()) if Path(spec).exists() else spec
+    procedural = spec.partition(":")[0] in ("shapes", "hf")
+    return spec if procedural or not Path(spec).exists() else str(Path(spec).resolve())

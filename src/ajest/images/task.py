@@ -24,7 +24,7 @@ from . import figures, quality
 from .architecture import SIZES, Architecture, Precision
 from .data import ImageSet, balanced, cache_folder, class_number, open_images
 from .extractors import Extractor, Features, class_indices, extract, extractor
-from .metrics import compared, metrics_of
+from .metrics import FREE_OF_N, compared, metrics_of
 from .network import EDM2Denoiser
 from .source import ImageSource, to_uint8
 
@@ -83,6 +83,10 @@ class ImageTask:
     def __post_init__(self) -> None:
         check(len(self.extractors) >= 1, "at least one feature extractor must be named")
         check(self.references >= 2, f"references must be at least 2, not {self.references}")
+
+    @property
+    def domain(self) -> tuple[object, ...]:
+        return self.name, self.resolution, self.classes
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -162,7 +166,7 @@ class ImageTask:
             network = extractor(spec, device)
             real = self._real(network, self.references)
             found = extract(images, network, self.chunk)
-            values |= compared(network.key, real, found, labels, self.classes, whole=i == 0)
+            values = compared(network.key, real, found, labels, self.classes, whole=i == 0) | values
         if weight == 1:
             values["loss"] = self._loss(denoiser, seed, device)
         if not pictures:
@@ -179,15 +183,18 @@ class ImageTask:
             tensors["labels"] = labels[:SHOWN]
         return Evaluation(values, tensors)
 
-    def floor(self, n: int, seed: int, cache: Path) -> dict[str, float]:
-        """Metrics of n other real pictures: validation pictures, or training pictures that are no references."""
+    def floor(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
+        """Metrics of n other real pictures: validation pictures, or training pictures that are no references. Where
+        there are fewer, only the metrics that do not depend on n."""
         values: dict[str, float] = {}
         for i, spec in enumerate(self.extractors):
-            network = extractor(spec)
+            network = extractor(spec, device)
             other = self._other(n)
             found = quality.reference_features(*other[:2], network, cache_folder())
             real = self._real(network, self.references)
-            values |= compared(network.key, real, found, other[2], self.classes, whole=i == 0)
+            values = compared(network.key, real, found, other[2], self.classes, whole=i == 0) | values
+        if len(other[0]) < n:  # the others depend on the number of pictures, and of these there are not as many
+            return {name: value for name, value in values.items() if name in FREE_OF_N}
         return values
 
     def figures(

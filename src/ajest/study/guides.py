@@ -12,8 +12,8 @@ from ..bench.plan import BenchConfig, run_folder
 from ..bench.pool import Report
 from ..bench.results import read_bench
 from ..bench.statistics import Comparison, compare
+from ..folders import load_network, read_status
 from ..metrics import Metric
-from ..runs import load_network, read_status
 from .plan import GUIDE_BENCHES
 
 WEIGHTS = (1.5, 2.0, 3.0, 4.0)

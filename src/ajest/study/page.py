@@ -16,12 +16,14 @@ from ..bench.markdown import grid as markdown_table
 from ..bench.plan import READINGS
 from ..bench.reliability import reliability
 from ..bench.results import Results
+from ..bench.statistics import Comparison
 from ..bench.verdict import interval, metric_name, number, p_value
 from ..checkpoint import write_atomic, write_json
+from ..metrics import Metric
 from . import figures
 from .guides import GuideGain, read_gains
-from .plan import Study
-from .results import ALPHA, Duel, duels, mean_ranks, results_of, table_of, victors
+from .plan import Grid, Study
+from .results import ALPHA, Duel, by_keep, duels, mean_ranks, results_of, table_of, victors
 
 
 def write_page(root: Path, study: Study) -> list[str]:
@@ -124,7 +126,7 @@ def _final(root: Path, final: Mapping[str, Results]) -> list[str]:
 def _gap(found: Sequence[Duel], arm: str, other: str, metric: str, weight: float) -> str:
     for d in found:
         if (d.arm, d.other, d.metric.name, d.weight) == (arm, other, metric, weight):
-            text = f"{number(d.found.difference, d.metric)} ({interval(d.found, d.metric)})"
+            text = _difference(d.found, d.metric)
             return f"**{text}**" if d.corrected < ALPHA else text
     return ""
 
@@ -147,11 +149,8 @@ def _guides(guides: Sequence[GuideGain]) -> list[str]:
              "minus the trained guide"]  # fmt: skip
     rows = []
     for g in guides:
-        versus = (
-            "" if g.trained is None else f"{number(g.trained.difference, g.metric)} ({interval(g.trained, g.metric)})"
-        )
-        gain = f"{number(g.gain.difference, g.metric)} ({interval(g.gain, g.metric)})"
-        rows.append([g.guide, g.charged, f"{g.weight:g}", g.metric.label, number(g.value, g.metric), gain, versus])
+        gains = [_difference(other, g.metric) for other in (g.gain, g.trained)]
+        rows.append([g.guide, g.charged, f"{g.weight:g}", g.metric.label, number(g.value, g.metric), *gains])
     return [markdown_table(heads, rows)]
 
 
@@ -186,12 +185,32 @@ def _dials(root: Path, study: Study, dialled: Mapping[str, Results]) -> list[str
     for name, results in dialled.items():
         parts.append(f"At {READINGS[results.config.whole].title}, mean over {len(results.config.seeds)} seeds:")
         for i, grid in enumerate(study.grids):
+            parts += _keeps(results, grid)
             for metric, weight in results.headlines():
                 figure = figures.heatmap(results, grid, metric, weight)
                 if figure is not None:
                     caption = f"{grid.arm}: {metric_name(metric, weight)} over {grid.down[0]} and {grid.across[0]}"
                     parts.append(_linked(root, f"dials-{name}-{i + 1}-{metric.name}", caption, figure))
     return parts
+
+
+def _keeps(results: Results, grid: Grid) -> list[str]:
+    """From which keep fraction on a rule pays for its scores."""
+    found = by_keep(results, grid)
+    if not found:
+        return []
+    heads = ["keep", "cost of an example, by the model", "as measured", "metric", grid.arm,
+             "minus random at the same keep", "minus baseline"]  # fmt: skip
+    rows = []
+    for f in found:
+        costs = ["-", "-"] if f.cost is None else [f"{f.cost.model_ratio:.2f}", f"{f.cost.example_ratio:.2f}"]
+        gaps = [_difference(other, f.metric) for other in (f.random, f.baseline)]
+        rows.append([f"{f.keep:g}", *costs, metric_name(f.metric, f.weight), number(f.value, f.metric), *gaps])
+    return [f"From which keep fraction on does `{grid.arm}` pay?", markdown_table(heads, rows)]
+
+
+def _difference(found: Comparison | None, metric: Metric) -> str:
+    return "-" if found is None else f"{number(found.difference, metric)} ({interval(found, metric)})"
 
 
 def _linked(root: Path, name: str, caption: str, figure: Figure) -> str:

@@ -63,6 +63,7 @@ class Study:
             annealed for each budget.
         rules: arms that are screened.
         grids: dials that are looked into.
+        controls: arms that the grids are held against: random choice at their keep fractions.
         iterations: steps of the baseline; budgets are what it needs for them.
         guide_iterations, strong_iterations: steps of the guide and of the strong reference.
         screening_seeds, final_seeds: no seed is in both.
@@ -84,6 +85,7 @@ class Study:
     screening_ends: tuple[End, ...] = ("time", "net", "samples")
     grid_ends: tuple[End, ...] = ("net",)
     final_ends: tuple[End, ...] = ("time", "net", "samples", "flops")
+    controls: tuple[Arm, ...] = ()
     finalists: int = 4
     n: int = 16384
     weight: float = 3.0
@@ -133,8 +135,8 @@ class Study:
             return {end: self.bench(self.rules, self.screening_seeds, end) for end in self.screening_ends}
         if name == "dials":
             variants = [arm for grid in self.grids for arm in grid.variants()]
-            arms = (*always[:2], *variants)
-            return {end: self.bench(arms, self.screening_seeds[:3], end) for end in self.grid_ends}
+            arms = (*always[:2], *self.controls, *variants)
+            return {end: self.bench(arms, self.screening_seeds, end) for end in self.grid_ends}
         arms = (*always, *(a for a in finalists if a.name not in ALWAYS))
         if name == "final":
             return {end: self.bench(arms, self.final_seeds, end) for end in self.final_ends}

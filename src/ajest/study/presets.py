@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ..arms import ARMS, Arm, arms_named
@@ -10,9 +10,10 @@ from ..images.task import ImageTask
 from ..presets import CPU_MINI
 from ..tasks import TreeTask
 from ..training import LearningRate, Recipe
-from .plan import ALWAYS, Grid, Study
+from .plan import ALWAYS, Grid, Study, variant_name
 
-_HALVES = (0.25, 0.5, 1.0, 2.0, 4.0)
+_KEEPS = (0.05, 0.1, 0.2, 0.4)
+_TEMPERATURES = (0.5, 1.0, 2.0)
 TREE_RULES = (
     *ALWAYS, "ajest", "ajest-zscore", "inverted-ajest", "jest-ema", "rho", "high-loss", "easy-reference",
     "hard", "hard-rank", "hard-running", "hard-cooling", "hard-early", "easy",
@@ -23,6 +24,12 @@ TREE_RULES = (
 )  # fmt: skip
 
 
+def _randoms(keeps: Sequence[float]) -> tuple[Arm, ...]:
+    """Random choice at other keep fractions than its own."""
+    arm = ARMS["random"]
+    return tuple(replace(arm, name=variant_name("random", {"keep": k}), keep=k) for k in keeps if k != arm.keep)
+
+
 def tree_full() -> Study:
     """The published super-batch and network, a quarter of the published steps; about 3 hours a stage on 2 cores."""
     return Study(
@@ -30,16 +37,17 @@ def tree_full() -> Study:
         recipe=Recipe(learning_rate=LearningRate(peak=0.01, decay=1 / 8, clock="share")),
         rules=arms_named(TREE_RULES),
         grids=(
-            Grid("hard", ("keep", (0.05, 0.1, 0.2, 0.4)), ("temperature", _HALVES)),
-            Grid("recall", ("keep", (0.05, 0.1, 0.2, 0.4)), ("temperature", _HALVES)),
-            Grid("ajest-zscore", ("chunks", (1, 4, 16, 64)), ("temperature", _HALVES)),
-            Grid("hard", ("strata", (1, 4, 16, 64)), ("temperature", _HALVES)),
+            Grid("hard", ("keep", _KEEPS), ("temperature", _TEMPERATURES)),
+            Grid("hard", ("strata", (1, 4, 16, 64)), ("temperature", _TEMPERATURES)),
+            Grid("ajest-zscore", ("chunks", (2, 4, 16, 64)), ("temperature", _TEMPERATURES)),
         ),
+        controls=_randoms(_KEEPS),
         iterations=1024,
         guide_iterations=512,
         strong_iterations=4096,
         screening_seeds=(1000, 1001, 1002, 1003, 1004),
         final_seeds=tuple(range(20)),
+        screening_ends=("net", "samples"),
     )
 
 
@@ -49,7 +57,8 @@ def tree_quick() -> Study:
     return replace(
         full,
         rules=arms_named((*ALWAYS, "ajest", "hard", "recall", "stale", "sigma-loss")),
-        grids=(Grid("hard", ("keep", (0.1, 0.2)), ("temperature", (0.5, 2.0))),),
+        grids=(Grid("hard", ("keep", (0.1, 0.2)), ("temperature", (1.0, 2.0))),),
+        controls=_randoms((0.1,)),
         iterations=96,
         guide_iterations=64,
         strong_iterations=128,
@@ -84,6 +93,7 @@ def images_full(task: ImageTask) -> Study:
         recipe=bench.recipe,
         rules=tuple(named.values()),
         grids=(grid,),
+        controls=_randoms((0.4,)),
         iterations=bench.iterations // 4,
         guide_iterations=bench.guide_iterations // 4,
         strong_iterations=bench.iterations,
@@ -105,6 +115,7 @@ def images_quick(task: ImageTask) -> Study:
         full,
         rules=tuple(a for a in full.rules if a.name in (*ALWAYS, "hard", "sigma-loss")),
         grids=(),
+        controls=(),
         iterations=32,
         guide_iterations=16,
         screening_seeds=(1000, 1001),

@@ -10,10 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from ..arms import Arm
+from ..bench.cost import SelectionCost, selection_costs
 from ..bench.results import Results, collect
 from ..bench.statistics import Comparison, compare, holm
 from ..metrics import Metric
-from .plan import ALWAYS, Stage, Study
+from .plan import ALWAYS, Grid, Stage, Study, variant_name
 
 ALPHA = 0.01
 
@@ -102,6 +103,50 @@ def victors(results: Results) -> list[str]:
     all_duels = duels(results)
     mine = {arm: [d for d in all_duels if d.arm == arm] for arm in results.arms if arm not in ("baseline", "random")}
     return [arm for arm, found in mine.items() if found and all(d.certain for d in found)]
+
+
+@dataclass(frozen=True)
+class AtKeep:
+    """A rule at one keep fraction, against random choice at the same and against the baseline.
+
+    Attributes:
+        keep: the fraction.
+        cost: of its selecting step.
+        metric, weight: what is compared.
+        value: its mean.
+        random, baseline: the comparisons; None where the other is not there.
+    """
+
+    keep: float
+    cost: SelectionCost | None
+    metric: Metric
+    weight: float
+    value: float
+    random: Comparison | None
+    baseline: Comparison | None
+
+
+def by_keep(results: Results, grid: Grid) -> list[AtKeep]:
+    """From which keep fraction on a rule pays: its variants along `keep`, its other dial nearest to its usual 1."""
+    (across, keeps), (down, others) = grid.across, grid.down
+    if across != "keep":
+        return []
+    usual, reading = min(others, key=lambda v: abs(v - 1)), results.config.whole
+    costs = {c.arm: c for c in selection_costs(results.config, results.costs)}
+    randoms = {a.keep: a.name for a in results.config.arms if a.policy == "random"}
+    found = []
+    for keep in keeps:
+        name = variant_name(grid.arm, {down: usual, "keep": keep})
+        for metric, weight in results.headlines():
+            mine, random, baseline = (
+                results.cell(reading, arm, metric.name, weight)
+                for arm in (name, randoms.get(keep, ""), results.config.baseline)
+            )
+            if mine is None:
+                continue
+            versus = [None if o is None else compare(mine.values, o.values, metric.sign) for o in (random, baseline)]
+            found.append(AtKeep(keep, costs.get(name), metric, weight, mine.mean, *versus))
+    return found
 
 
 def table_of(results: Results) -> list[dict[str, Any]]:

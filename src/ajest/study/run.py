@@ -15,7 +15,8 @@ from ..bench.pool import Report, cores, limited, sayer, settle, work
 from ..bench.progress import board
 from ..bench.sharing import SharedDraws, in_turns
 from ..errors import UserError
-from ..runs import adopt, execution, locked, read_status
+from ..folders import adopt, locked, read_status
+from ..runs import execution
 from .guides import GUIDES, WEIGHTS, Guided, best_weights, evaluate_guided
 from .plan import Stage, Study
 

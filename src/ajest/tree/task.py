@@ -73,6 +73,10 @@ class TreeTask:
     sigma_min: float = 0.002
 
     @property
+    def domain(self) -> tuple[object, ...]:
+        return self.name, self.label
+
+    @property
     def metrics(self) -> tuple[Metric, ...]:
         return METRICS
 
@@ -170,7 +174,7 @@ class TreeTask:
         sample(denoiser, start[:TRAJECTORIES], self.sigmas(), watch=lambda _, state: path.append(state.clone()))
         return Evaluation(values, {"samples": end[:SMALL_N], "trajectories": torch.stack(path, 1)})
 
-    def floor(self, n: int, seed: int, cache: Path) -> dict[str, float]:
+    def floor(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
         """The metrics of exact samples against other exact samples: as good as any model can look at this n."""
         distribution = _distribution(self.label, "cpu")
         samples = self.exact(n, seed, "cpu", "floor")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -95,12 +95,10 @@ def decoded(
             raise UserError(f"{parts[0].spec} holds no picture that can be read")
         if bad:
             whole = np.array([i not in bad for i in ids])
-            kept = images[whole]
             labels = None if labels is None else labels[whole]
+            images = _moved_up(images, whole)
             if temporary is not None:
-                (temporary / "images.npy").unlink()
-                np.save(temporary / "images.npy", kept)
-            images = kept
+                images = _shortened(temporary / "images.npy", images)
         digest = content_digest(images, labels, classes)
         if temporary is None:
             return images, digest, bad
@@ -136,6 +134,31 @@ def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         else:
             file.truncate(file.tell() + math.prod(shape))
     return np.lib.format.open_memmap(path, "r+")
+
+
+def _moved_up(images: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """The pictures that are whole, in place: a copy of a large set would not fit into memory."""
+    rows = np.flatnonzero(whole)
+    for start in range(0, len(rows), 1024):
+        images[start : start + 1024] = images[rows[start : start + 1024]]
+    return images[: len(rows)]
+
+
+def _shortened(path: Path, images: np.ndarray) -> np.ndarray:
+    """The file with the array's first rows alone."""
+    final = path.with_suffix(".short")
+    with final.open("wb") as file:
+        write_rows(file, images, images.shape)
+    final.replace(path)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def write_rows(file: IO[bytes], rows: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> None:
+    """An array of pictures as .npy, some at a time; with `axes`, each transposed by these (0 stays the rows)."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    for start in range(0, len(rows), 1024):
+        part = rows[start : start + 1024]
+        file.write(np.ascontiguousarray(part if axes is None else part.transpose(axes)).data)
 
 
 def _fill(images: np.ndarray, parts: list[Part], order: list[tuple[int, int]], ids: np.ndarray) -> dict[str, str]:

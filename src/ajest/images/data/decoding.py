@@ -12,6 +12,8 @@ from .files import Unreadable
 
 MAX_PIXELS = 50_000_000
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
+#: Pillow's decoders for these, whatever a file is called: others are little audited, and EPS would start Ghostscript.
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _opening = threading.Lock()
 
 
@@ -30,7 +32,7 @@ def read_header(data: bytes) -> Image.Image:
         with _opening:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                image = Image.open(io.BytesIO(data))
+                image = Image.open(io.BytesIO(data), formats=_FORMATS)
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
     except Exception as error:  # decoders of broken files raise anything

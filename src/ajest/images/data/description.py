@@ -13,7 +13,7 @@ import numpy as np
 from ..sheets import mosaic
 from .cache import progress
 from .files import Unreadable
-from .joining import joined, several
+from .joining import distinct, joined, several
 from .layouts import Split
 from .parts import part_of
 
@@ -51,7 +51,7 @@ def describe(spec: Sequence[str], resolution: int = 64, split: Split = "train", 
     Raises:
         UserError: nothing to read.
     """
-    parts = [part_of(s, resolution, split) for s in several(spec)]
+    parts = distinct([part_of(s, resolution, split) for s in several(spec)])
     order, labels, classes, names = joined(parts)
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()

@@ -9,10 +9,13 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from ...errors import UserError
 
 MAX_BYTES = 64 << 20  # of one file
+MAX_LIST_BYTES = 384 << 20  # of a list of files: over a million pictures
+_LISTS = (".json", ".txt")
 MAX_FILES = 5_000_000
 
 
@@ -98,16 +101,22 @@ def _folder(root: Path) -> Files:
     def read(name: str) -> bytes:
         try:
             with (root / name).open("rb") as file:
-                return _bounded(file.read(MAX_BYTES + 1))
+                return _bounded(file, name)
         except OSError as error:
             raise Unreadable(error.strerror or str(error)) from error
 
     return Files(root, marks, refused, read)
 
 
-def _bounded(data: bytes) -> bytes:
-    if len(data) > MAX_BYTES:
-        raise Unreadable(f"more than {MAX_BYTES >> 20} MiB")
+def _most(name: str) -> int:
+    """Bytes that a file of this name may have."""
+    return MAX_LIST_BYTES if name.endswith(_LISTS) else MAX_BYTES
+
+
+def _bounded(file: IO[bytes], name: str) -> bytes:
+    data = file.read(_most(name) + 1)
+    if len(data) > _most(name):
+        raise Unreadable(f"more than {_most(name) >> 20} MiB")
     return data
 
 
@@ -132,8 +141,8 @@ def _archive(path: Path) -> Files:
             refused[name] = "a link is not followed"
         elif info.flag_bits & 1:
             refused[name] = "it is encrypted"
-        elif info.file_size > MAX_BYTES:
-            refused[name] = f"more than {MAX_BYTES >> 20} MiB"
+        elif info.file_size > _most(name):
+            refused[name] = f"more than {_most(name) >> 20} MiB"
         elif name in infos:
             refused[name] = "the archive holds it twice"
         else:
@@ -143,7 +152,7 @@ def _archive(path: Path) -> Files:
     def read(name: str) -> bytes:
         try:
             with archive.open(infos[name]) as file:
-                return _bounded(file.read(MAX_BYTES + 1))
+                return _bounded(file, name)
         except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
             raise Unreadable(f"damaged in the archive ({error})") from error
         except Exception as error:  # zlib.error, lzma.LZMAError: what decompressors raise has no common base

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from ...errors import UserError
 from .parts import Part
-
-_NAMED = 20  # bad files named in a message
 
 
 def several(spec: Sequence[str]) -> list[str]:
@@ -20,6 +20,36 @@ def several(spec: Sequence[str]) -> list[str]:
     return spec
 
 
+def distinct(parts: list[Part]) -> list[Part]:
+    """The parts with ids that no two share: where some would, each part's begin with its file's name.
+
+    Raises:
+        UserError: one part is there twice, or two with equal ids have equal names.
+    """
+    same = [name for name, n in Counter(part.identity for part in parts).items() if n > 1]
+    if same:
+        twice = [part.spec for part in parts if part.identity == same[0]]
+        raise UserError(f"the data set holds pictures twice: {some(twice)} are the same; name each archive once")
+    if not _shared(parts):
+        return parts
+    named = [
+        replace(part, ids=[f"{part.spec if ':' in part.spec else Path(part.spec).stem}/{i}" for i in part.ids])
+        for part in parts
+    ]
+    if _shared(named):
+        raise UserError(f"the data set holds pictures twice: {some(_shared(named))}; give each archive its own name")
+    return named
+
+
+def _shared(parts: list[Part]) -> list[str]:
+    return [name for name, n in Counter(i for part in parts for i in part.ids).items() if n > 1]
+
+
+def _in_order(key: str) -> tuple[int, str]:
+    """Sorts numbers as numbers, before names."""
+    return (int(key), key) if key.isdecimal() and len(key) < 19 else (1 << 62, key)
+
+
 def joined(
     parts: list[Part],
 ) -> tuple[list[tuple[int, int]], np.ndarray | None, tuple[str, ...], tuple[str, ...]]:
@@ -27,17 +57,13 @@ def joined(
     order = sorted(
         ((p, i) for p, part in enumerate(parts) for i in range(len(part.ids))), key=lambda w: parts[w[0]].ids[w[1]]
     )
-    count = Counter(parts[p].ids[i] for p, i in order)
-    twice = [name for name, n in count.items() if n > 1]
-    if twice:
-        raise UserError(f"the data set holds pictures twice: {some(twice)}; name each archive once")
     conditional = [part.keys is not None for part in parts]
     if any(conditional) != all(conditional):
         raise UserError(f"{parts[conditional.index(False)].spec} has no classes, the other parts of the data set have")
     if not all(conditional):
         return order, None, (), ()
     keys = [part.keys[i] for part, i in ((parts[p], i) for p, i in order) if part.keys is not None]
-    classes = tuple(sorted(set(keys)))
+    classes = tuple(sorted(set(keys), key=_in_order))
     number = {c: k for k, c in enumerate(classes)}
     words: dict[str, str] = {}
     for part in parts:
@@ -65,9 +91,8 @@ def report_bad(files: dict[str, str], skip: bool, complain: Callable[[str], None
     """
     if not files:
         return
-    named = "; ".join(f"{name}: {why}" for name, why in list(files.items())[:_NAMED])
-    more = f"; and {len(files) - _NAMED:,} more" if len(files) > _NAMED else ""
-    text = f"{len(files):,} file{'s' if len(files) > 1 else ''} cannot be read ({named}{more})"
+    named = "; ".join(f"{name}: {why}" for name, why in files.items())
+    text = f"{len(files):,} file{'s' if len(files) > 1 else ''} cannot be read ({named})"
     if not skip:
         raise UserError(f"{text}; mend or remove them, or go on without them by --skip-bad")
     complain(f"{text}: left out")

@@ -12,7 +12,8 @@ from .decoding import is_image
 from .files import Files, Unreadable
 
 Split = Literal["train", "val"]
-_SPLITS = {"train", "val", "test"}
+#: What the folders of a data set's parts are called.
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LISTS = {"dataset.json", "wnids.txt", "words.txt"}
 
 
@@ -51,8 +52,12 @@ def listing(files: Files, split: Split) -> Listing:
     words = _words(files, inner)
     if "dataset.json" in inner:
         return _edm(files, inner, pictures, words, refused)
-    tops = {p.partition("/")[0] for p in pictures if "/" in p}
-    if tops & {"train", "val"} and tops <= _SPLITS:
+    unread = {n: why for n, why in files.refused.items() if n.rpartition("/")[2] in _LISTS}
+    if unread:  # without it, the pictures would be taken for others
+        name, why = next(iter(unread.items()))
+        raise UserError(f"{files.path}: {name} tells what its pictures are and may not be read: {why}")
+    tops = {_split_of(p) for p in pictures if "/" in p}
+    if tops & {"train", "val"} and "" not in tops:
         return _splits(files, inner, pictures, words, refused, split)
     if not pictures:
         raise UserError(f"{files.path} holds no picture{_why(refused)}")
@@ -75,13 +80,18 @@ def _root(names: Iterable[str]) -> str:
         inner = [n[len(root) :] for n in names]
         first = inner[0].partition("/")[0]
         prefix = first + "/"
-        if first in _SPLITS or not all(n.startswith(prefix) for n in inner):
+        if _split_of(prefix) or not all(n.startswith(prefix) for n in inner):
             break
         below = [n[len(prefix) :] for n in inner]
         if "dataset.json" not in below and not any("/" in n for n in below):
             break
         root += prefix
     return root
+
+
+def _split_of(name: str) -> str:
+    """The part of a data set whose folder a name begins with: train, val, test, or none."""
+    return _SPLITS.get(name.partition("/")[0].lower(), "")
 
 
 def _splits(
@@ -93,9 +103,10 @@ def _splits(
     split: Split,
 ) -> Listing:
     """Tiny ImageNet's own layout, and any other with folders `train` and `val`."""
-    there = {p.partition("/")[0] for p in pictures if "/" in p}
-    part = split if split in there else ({"train": "val", "val": "train"}[split])
-    chosen = [p for p in pictures if p.startswith(f"{part}/")]
+    there = {_split_of(p) for p in pictures if "/" in p}
+    wanted = split if split in there else {"train": "val", "val": "train"}[split]
+    chosen = [p for p in pictures if "/" in p and _split_of(p) == wanted]
+    part = chosen[0].partition("/")[0]
     annotations = f"{part}/{part}_annotations.txt"
     if annotations in inner:
         table = _table(files, inner[annotations])
@@ -137,11 +148,10 @@ def _edm(
     missing = [p for p in pictures if p not in table] if table else []
     if missing:
         raise UserError(f"{files.path}: dataset.json has no label for {missing[0]} ({len(missing)} such pictures)")
-    digits = len(str(max(table.values(), default=0)))
 
     def key(picture: str) -> str:
         number = table[picture]
-        return classes[number] if number < len(classes) else f"{number:0{digits}}"
+        return classes[number] if number < len(classes) else str(number)
 
     names = {ids.get(p, p): inner[p] for p in pictures}
     if len(names) < len(pictures):

@@ -15,6 +15,7 @@ import numpy as np
 from ...checkpoint import unwritable
 from ...errors import UserError
 from ..sheets import png
+from .cache import write_rows
 from .layouts import Split
 from .sets import ImageSet, open_images
 
@@ -58,10 +59,16 @@ def prepare(
 
 
 def _write_npz(file: Any, found: ImageSet) -> None:
-    arrays = {"images": np.ascontiguousarray(found.images.transpose(0, 2, 3, 1)), "ids": np.array(found.ids)}
+    arrays = {"ids": np.array(found.ids)}
     if found.labels is not None:
         arrays |= {"labels": found.labels, "classes": np.array(found.classes), "names": np.array(found.names)}
-    np.savez(file, **arrays)  # type: ignore[arg-type]
+    n, channels, height, width = found.images.shape
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("images.npy", "w", force_zip64=True) as member:
+            write_rows(member, found.images, (n, height, width, channels), (0, 2, 3, 1))
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _write_zip(file: Any, found: ImageSet) -> None:

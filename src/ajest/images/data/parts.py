@@ -19,6 +19,7 @@ from .decoding import decode, read_header, whole
 from .files import Unreadable, open_files
 from .layouts import Split, listing
 
+MAX_INFLATED = 4 << 30  # bytes of a compressed array
 SHAPES = {"train": 4096, "val": 1024}
 _PNG_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "I", "I;16")
 
@@ -115,7 +116,14 @@ def _npz(path: Path, resolution: int) -> Part:
         raise UserError(f"{path} does not exist")
     try:
         with zipfile.ZipFile(path) as archive:
-            marks = sorted(f"{i.filename} {i.file_size} {i.CRC}" for i in archive.infolist())
+            members = archive.infolist()
+            marks = sorted(f"{i.filename} {i.file_size} {i.CRC}" for i in members)
+        large = [i for i in members if i.compress_type != zipfile.ZIP_STORED and i.file_size > MAX_INFLATED]
+        if large:
+            raise UserError(
+                f"{path}: {large[0].filename} would be inflated to {large[0].file_size / 2**30:.1f} GiB of memory: "
+                "store it uncompressed (np.savez), so that it can be used in place"
+            )
         with np.load(path, allow_pickle=False) as content:
             missing = {"images"} - set(content.files)
             if missing:
@@ -133,10 +141,9 @@ def _npz(path: Path, resolution: int) -> Part:
     if labels is not None and (labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0):
         raise UserError(f"{path}: labels must be {n} whole numbers from 0 on, not {labels.dtype} {labels.shape}")
     classes = [str(c) for c in extra.get("classes", [])]
-    digits = len(str(int(labels.max()))) if labels is not None else 1
     keys = None
     if labels is not None:
-        keys = [classes[k] if k < len(classes) else f"{k:0{digits}}" for k in labels.tolist()]
+        keys = [classes[k] if k < len(classes) else str(k) for k in labels.tolist()]
     given = extra.get("ids")
     ids = [str(i) for i in given] if given is not None and len(given) == n else [f"{i:07d}" for i in range(n)]
     words = dict(zip(classes, map(str, extra.get("names", [])), strict=False))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import UserError
 from .cache import cache_folder, decoded, remembered, stored
-from .joining import joined, report_bad, several, some
+from .joining import distinct, joined, report_bad, several, some
 from .layouts import Split
 from .parts import part_of
 
@@ -100,9 +100,9 @@ def open_images(
         complain: told about bad files that were skipped.
 
     Raises:
-        UserError: nothing to read; bad files, all named; an id that two of the SPECs share.
+        UserError: nothing to read; bad files, all named; a SPEC that is there twice.
     """
-    parts = [part_of(s, resolution, split) for s in several(spec)]
+    parts = distinct([part_of(s, resolution, split) for s in several(spec)])
     refused = {name: why for part in parts for name, why in part.refused.items()}
     order, labels, classes, names = joined(parts)
     ids = np.array([parts[p].ids[i] for p, i in order])

@@ -1,0 +1,181 @@
+"""A run's folder: whose it is, where it stands, and the networks that lie in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import checkpoint
+from .arms import Arm
+from .checkpoint import Stored, unwritable, write_json
+from .config import check, differences, from_json, to_json
+from .ema import average_of, posthoc_coefficients, reconstruct
+from .errors import Corrupt, UserError
+from .tasks import AnyTask, Role
+from .training import Recipe
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's weights.
+
+    Attributes:
+        task: what is learned.
+        role: "learner" or "guide": which of the task's networks.
+        recipe: how.
+        arm: from which examples.
+        seed: names the random streams.
+        iterations: steps to take.
+        guide: folder of the reference's run relative to this run's folder, None where none is used.
+    """
+
+    task: AnyTask
+    role: Role
+    recipe: Recipe
+    arm: Arm
+    seed: int
+    iterations: int
+    guide: str | None = None
+
+    def __post_init__(self) -> None:
+        check(self.iterations >= 1, f"iterations must be at least 1, not {self.iterations}")
+        self.arm.kept(self.recipe.super_batch)
+
+
+def adopt(folder: Path, config: Any, name: str = "config.json") -> None:
+    """Write the config into a new folder, or make sure that the folder has this very config.
+
+    Raises:
+        UserError: the folder has another config; the message names the fields that differ.
+    """
+    path = folder / name
+    if not path.exists():
+        write_json(path, to_json(config))
+        return
+    stored = checkpoint.read_json(path)
+    changed = differences(from_json(type(config), stored, str(path)), config)
+    if changed:
+        raise UserError(
+            f"{folder} holds a run of another config ({'; '.join(changed)}): name a new folder with --out, "
+            "or go on with the old settings"
+        )
+    if stored != json.loads(json.dumps(to_json(config))):  # what may change: where the data lies, summaries
+        write_json(path, to_json(config))
+
+
+def read_config(folder: Path) -> RunConfig:
+    path = folder / "config.json"
+    check(path.exists(), f"{folder} is not a run: it has no config.json")
+    try:
+        return from_json(RunConfig, checkpoint.read_json(path), str(path))
+    except Corrupt as error:
+        raise UserError(str(error)) from error
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """The status a run ended with, or {}."""
+    try:
+        return checkpoint.read_json(folder / "status.json")
+    except Corrupt:
+        return {}
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of the folder.
+
+    Raises:
+        UserError: another process is at work in it, or it cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another process is at work in {folder}: wait for it or name another folder") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def snapshots(folder: Path) -> dict[int, Path]:
+    """The snapshots of a run by step."""
+    return checkpoint.stems(folder / "snapshots", "snapshot")
+
+
+def load_snapshot(folder: Path, step: int | None = None, complain: Callable[[str], None] = print) -> Stored:
+    """A snapshot, the latest whole one unless a step is named.
+
+    Raises:
+        UserError: the run has none, or not that one.
+        Corrupt: the named one is damaged.
+    """
+    known = snapshots(folder)
+    if step is None:
+        stored = checkpoint.latest(folder / "snapshots", "snapshot", complain)
+        if stored is None:
+            raise UserError(f"{folder} has no whole snapshot: train it first, or let its training go on")
+        return stored
+    if step not in known:
+        raise UserError(f"{folder} has no snapshot of step {step}; it has {', '.join(map(str, known)) or 'none'}")
+    return checkpoint.load(known[step])
+
+
+def load_network(
+    folder: Path,
+    step: int | None = None,
+    width: float | None = None,
+    device: torch.device | str = "cpu",
+    beside: AnyTask | None = None,
+) -> tuple[nn.Module, int]:
+    """(an averaged network of a run in evaluation mode, the step it was taken at).
+
+    Args:
+        folder: of the run.
+        step: of the snapshot; None takes the latest whole one.
+        width: of the EMA; None takes the first; a width that was not kept is reconstructed post hoc from all
+            snapshots up to that step.
+        device: where the network goes.
+        beside: the task of a network that it is to guide or to be compared with.
+
+    Raises:
+        UserError: no such snapshot; a width that no average has; or the run learned something else than `beside`.
+    """
+    config = read_config(folder)
+    if beside is not None and beside.domain != config.task.domain:
+        raise UserError(
+            f"{folder} learned {config.task.subject}, and what it is to guide learned {beside.subject}: both must have "
+            "learned the same, of the same classes"
+        )
+    stored = load_snapshot(folder, step)
+    kept = config.recipe.ema_widths
+    width = kept[0] if width is None else width
+    weights = average_of(stored.tensors, width) if width in kept else _posthoc(folder, stored, kept, width)
+    network = config.task.network(config.role, config.seed).to(device)
+    network.load_state_dict(weights)
+    return network.eval().requires_grad_(False), int(stored.facts["step"])
+
+
+def _posthoc(folder: Path, last: Stored, widths: tuple[float, ...], width: float) -> dict[str, Tensor]:
+    end = int(last.facts["step"])
+    known = {step: stem for step, stem in snapshots(folder).items() if step <= end}
+    times = [float(step) for step in known for _ in widths]
+    try:
+        coefficients = posthoc_coefficients(times, list(widths) * len(known), float(end), width)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    each = (checkpoint.load(stem).tensors for stem in known.values())
+    return reconstruct((average_of(tensors, w) for tensors in each for w in widths), coefficients)

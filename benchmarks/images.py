@@ -120,7 +120,7 @@ def steps(device: str, rounds: int) -> list[Row]:
 
 
 def loading(device: str, rounds: int) -> list[Row]:
-    """What the steps of the smallest preset wait for their pictures, from a packed file that is mapped from the disk."""
+    """What the steps of the smallest preset wait for their pictures, from a packed file mapped from the disk."""
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "packed.npz"
         prepare(("shapes:4096",), packed)
@@ -129,7 +129,8 @@ def loading(device: str, rounds: int) -> list[Row]:
         taken = [trainer.step().seconds for _ in range(4 * rounds + 2)][2:]
     draw, whole = (sum(s["draw"] for s in taken), sum(sum(s.values()) for s in taken))
     return [(f"drawing and noising in {len(taken)} uniform steps of `cpu-mini` from a packed file; the steps",
-             f"{draw * 1e3:.0f} ms", f"{whole * 1e3:.0f} ms", f"{draw / whole:.2%} idle (wanted: under 2 %)")]  # fmt: skip
+             f"{draw * 1e3:.0f} ms", f"{whole * 1e3:.0f} ms", f"{draw / whole:.2%} idle (wanted: under 2 %)",
+    )]  # fmt: skip
 
 
 def judging(device: str, rounds: int) -> list[Row]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from inspect import signature
 from typing import Any, Literal
 
 from .config import check
@@ -14,6 +15,9 @@ from .selection.normalising import Normalisation
 from .selection.policies import PolicyFunction, within
 from .selection.registry import POLICIES, Policy, inclusion_of, policy
 from .selection.triggers import Trigger
+
+CHUNKS = 16  # N of JEST unless an arm says otherwise
+LEAST_IN_STRATUM = 8  # examples: with fewer, a z-score says nothing
 
 Reference = Literal["none", "guide", "ema", "strong"]
 
@@ -67,7 +71,7 @@ class Arm:
     keep: float = 1.0
     reference: Reference = "none"
     trigger: Trigger = field(default_factory=Trigger)
-    chunks: int = 16
+    chunks: int = CHUNKS
     temperature: float | None = None
     normalise: Normalisation | None = None
     strata: int | None = None
@@ -137,9 +141,11 @@ class Arm:
             count >= 1,
             f"arm {self.name!r}: a keep fraction of {self.keep} keeps nothing of {super_batch} examples",
         )
+        strata = self.effective("strata") or 1
         check(
-            (self.strata or 1) <= super_batch,
-            f"arm {self.name!r}: {super_batch} examples cannot be cut into {self.strata} strata",
+            strata == 1 or super_batch >= LEAST_IN_STRATUM * strata,
+            f"arm {self.name!r}: {super_batch} examples are too few for {strata} strata of the noise level; take a "
+            f"super-batch of at least {LEAST_IN_STRATUM * strata}, or an arm for small ones, such as hard-running",
         )
         if "chunks" in self.registered.dials:
             check(
@@ -148,6 +154,13 @@ class Arm:
                 "use fewer chunks, a larger super-batch or a larger keep fraction",
             )
         return count
+
+    def effective(self, dial: str) -> Any:
+        """The value of one of the policy's dials, its own where the arm leaves it; None if it has no such dial."""
+        if dial not in self.registered.dials:
+            return None
+        mine = getattr(self, dial)
+        return signature(self.registered.function).parameters[dial].default if mine is None else mine
 
     def dials(self, progress: float = 0.0) -> dict[str, Any]:
         """The policy's dials at a share of the run."""
@@ -170,8 +183,7 @@ class Arm:
         then what it does otherwise."""
         if not self.scores:
             return ("uniform",) if self.policy == "uniform" else (f"random {self.keep:g}",)
-        extras = [f"{n} draws" for n in (self.scoring.draws,) if n > 1]
-        extras += [text for text, is_so in self._extras().items() if is_so]
+        extras = [text for text, is_so in self._extras().items() if is_so]
         words = " ".join([self.policy, self.reference, f"{self.keep:g}", *extras])
         kinds = [f"select {words}"] if self.memory is None or self.memory.every else []
         kinds += [f"recall {words}"] if self.memory is not None else []
@@ -180,12 +192,18 @@ class Arm:
         return tuple(kinds)
 
     def _extras(self) -> dict[str, bool]:
+        chunks, strata = self.effective("chunks"), self.effective("strata") or 1
         return {
+            f"{self.scoring.draws} draws": self.scoring.draws > 1,
+            f"N {chunks}": chunks is not None and chunks != CHUNKS,
+            f"{strata} strata": strata > 1,
+            "running": self.effective("normalise") == "running",
             "proxy": self.scoring.scorer == "proxy",
             "half": self.scoring.half,
             "gradient": "features" in self.registered.needs and self.scoring.features == "gradient",
             "unbiased": self.unbiased,
             f"by {self.memory.by}" if self.memory else "": self.memory is not None,
+            f"every {self.memory.every}" if self.memory else "": self.memory is not None and self.memory.every > 0,
         }
 
 
@@ -236,7 +254,7 @@ _ALL = (
     _kept("proportional", "proportional", unbiased=True,
         summary="with replacement, proportional to the root of the loss, with importance weights"),
     # Nothing to score
-    Arm("infobatch", "infobatch", keep=0.65, unbiased=True, memory=Memory("id"),
+    Arm("infobatch", "infobatch", keep=0.65, unbiased=True, memory=Memory("id"), normalise="running",
         summary="random pruning of what was below the mean when last seen, rescaled (InfoBatch)"),
     _kept("speed", "speed", summary="the noisiest levels a fifth as often (SpeeD)"),
     _kept("sigma-loss", "proportional", memory=Memory("sigma"),

@@ -74,7 +74,7 @@ def study(
             run_guides(root, plan, workers, place)
         else:
             run_stage(root, plan, stage, plan.stage(stage, arms), workers, place)
-        said = write_page(root, plan)
+        said = write_page(root, plan, f"ajest study {task} --preset {preset}")
     for sentence in said:
         console().print(f"- {sentence}", markup=False, highlight=False)
     print(f"\nStudy: {root / 'study.md'}")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .arms import Arm
+from .arms import LEAST_IN_STRATUM, Arm, Scoring
 from .batch import Batch, Source
 from .config import check
 from .ledger import Counts
@@ -20,7 +20,7 @@ from .selection.memory import Memory, Remembered
 from .selection.normalising import explained, strata_of
 from .selection.policies import Of, value_of
 from .selection.registry import importance
-from .selection.reliability import correlation, effective_share, rank_correlation
+from .selection.reliability import effective_share, rank_correlation
 from .selection.scoring import Scores, score
 from .selection.triggers import TriggerState
 
@@ -98,12 +98,12 @@ class Curator:
         self.trigger: TriggerState = arm.trigger.begin()
         self._count = arm.kept(super_batch)
         self._reads = arm.registered.needs
-        running = arm.dials().get("normalise") == "running"
+        self._running = arm.effective("normalise") == "running"
         self.memory: dict[str, Remembered] = {}
         if arm.memory is not None:
             names = [n for n in ("learner", "reference") if n in self._reads]
             self.memory = {n: Remembered(arm.memory, self.device) for n in names}
-        self._usual = Remembered(Memory("sigma"), self.device) if running else None
+        self._usual = Remembered(Memory("sigma"), self.device) if self._running and not self.memory else None
 
     @property
     def of(self) -> Of | None:
@@ -145,6 +145,8 @@ class Curator:
             with phase("learner scoring"):
                 if "features" in self._reads:
                     learner, features = score_with_features(scorer, batch, self.arm.scoring.features, self.micro_batch)
+                    if self.arm.scoring.features == "gradient":
+                        flops += drawn * (scorer.sketch_flops() - self._network_flops(scorer))  # type: ignore[union-attr, operator]
                 else:
                     learner = self._averaged(scorer, batches)
             flops += draws * drawn * self._price(scorer)
@@ -189,37 +191,34 @@ class Curator:
             self._usual.learn(choice.batch, value_of(choice.scores, self.of))
 
     def reliability(self, step: int, progress: float) -> dict[str, float]:
-        """How far scores can be trusted, measured on examples of their own beside the training, at no cost to it.
+        """How far the arm's own scores can be trusted, measured on examples beside the training, at no cost to it.
 
         Returns:
-            By name: "retest", correlation of scores of the same examples and noise levels under two noise draws,
-            within strata of sigma; "sigma share", share of the scores' variance that the noise level alone explains;
-            "effective share", effective sample size of the choice over the super-batch, where its probabilities are
-            known; "agreement", rank correlation within strata of the scores that the arm goes by with full scoring,
-            where these are not the same. Empty for arms that score nothing.
+            By name: "retest", correlation of scores of the same examples and noise levels under new noise, within
+            strata of sigma, of what is measured (a remembered score repeats by itself); "sigma share", share of the
+            scores' variance that the noise level alone explains; "effective share", effective sample size of the
+            choice over the super-batch, where its probabilities are known; "agreement", rank correlation within
+            strata with full scoring (the learner's loss where no other is read), where the arm does not score fully.
+            Empty for arms that score nothing, and on steps that do not select.
         """
-        if self.of is None:
+        if self.of is None or not self.trigger.on:
             return {}
-        count = min(RETEST_EXAMPLES, self.super_batch)
-        batches = [self.source.complete(self._draw(count, step, again, "retest")) for again in range(2)]
-        measured = []
-        for batch in batches:
-            learner = score(self.network, batch, self.micro_batch) if "learner" in self._reads else None
-            reference = score(self.reference, batch, self.micro_batch) if "reference" in self._reads else None  # type: ignore[arg-type]
-            measured.append(Scores(learner, reference, batch.sigma))
-        full, again = (value_of(s, self.of) for s in measured)
-        stratum = strata_of(batches[0].sigma, min(_SIGMA_STRATA, max(1, count // 8)))
+        count, draws = min(RETEST_EXAMPLES, self.super_batch), self.arm.scoring.draws
+        batches = [self.source.complete(self._draw(count, step, k, "retest")) for k in range(2 * draws)]
+        sigma = batches[0].sigma
+        stratum = strata_of(sigma, min(_SIGMA_STRATA, max(1, count // LEAST_IN_STRATUM)))
+        once, again = (self._measured(batches[k * draws : (k + 1) * draws]) for k in range(2))
+        own = self._recalled(batches[0], once) if self.memory else once
         found = {
-            "retest": rank_correlation(full, again, stratum),
-            "retest raw": correlation(full, again),
-            "sigma share": explained(full, stratum),
+            "retest": rank_correlation(value_of(once, self.of), value_of(again, self.of), stratum),
+            "sigma share": explained(value_of(own, self.of), stratum),
         }
-        own = self._own(batches[0], measured[0])
-        if own is not measured[0]:
+        if self.memory or self.arm.scoring != Scoring() or self.of == "reference":
+            full = self._fully(batches[0])
             found["agreement"] = rank_correlation(value_of(own, self.of), full, stratum)
-        inclusion = self.arm.inclusion(progress)
+        kept = max(1, round(self.arm.keep * count))
+        inclusion = replace(self.arm, chunks=min(self.arm.chunks, kept)).inclusion(progress)
         if inclusion is not None:
-            kept = max(1, round(self.arm.keep * count))
             found["effective share"] = effective_share(inclusion(self._with_usual(own), kept))
         return found
 
@@ -263,30 +262,33 @@ class Curator:
         self, batch: Batch, learner: Tensor | None, reference: Tensor | None, features: Tensor | None, measured: bool
     ) -> Scores:
         """What the policy sees: measured, or remembered."""
-        if not measured and self.memory:
-            remembered = {name: memory.recall(batch) for name, memory in self.memory.items()}
-            learner, reference = remembered.get("learner"), remembered.get("reference", reference)
-        return self._with_usual(Scores(learner, reference, batch.sigma, features=features))
+        scores = Scores(learner, reference, batch.sigma, features=features)
+        return self._with_usual(scores if measured or not self.memory else self._recalled(batch, scores))
+
+    def _recalled(self, batch: Batch, scores: Scores) -> Scores:
+        """The scores with what is remembered in the place of what was measured."""
+        return replace(scores, **{name: memory.recall(batch) for name, memory in self.memory.items()})
 
     def _with_usual(self, scores: Scores) -> Scores:
-        if self._usual is None:
+        """The scores with what is usual at each noise level, if the policy measures against that."""
+        if not self._running:
             return scores
-        return replace(scores, usual=self._usual.usual(scores.needed("sigma")))
+        source = self._usual if self._usual is not None else self.memory["learner"]
+        return replace(scores, usual=source.usual(scores.needed("sigma")))
 
-    def _own(self, batch: Batch, full: Scores) -> Scores:
-        """The scores that the arm would go by: the full ones themselves where it measures just those."""
-        if self.memory:
-            return self._scores(batch, None, full.reference, None, measured=False)
-        how = self.arm.scoring
-        if how.scorer == "proxy":
-            return replace(full, learner=score(self.proxy, batch, self.micro_batch))  # type: ignore[arg-type]
-        if how.half:
-            learner, reference = (
-                None if part is None else self._averaged(network, [batch])
-                for part, network in ((full.learner, self.network), (full.reference, self.reference))
-            )
-            return replace(full, learner=learner, reference=reference)
-        return full
+    def _measured(self, batches: list[Batch]) -> Scores:
+        """Losses as the arm takes them where it scores, over these noise draws."""
+        scorer = self.proxy if self.arm.scoring.scorer == "proxy" else self.network
+        learner = self._averaged(scorer, batches) if "learner" in self._reads else None
+        reference = self._averaged(self.reference, batches) if "reference" in self._reads else None
+        return Scores(learner, reference, batches[0].sigma)
+
+    def _fully(self, batch: Batch) -> Tensor:
+        """The score that a cheap one stands for: the learner's own loss, less the reference's if that is read too."""
+        learner = score(self.network, batch, self.micro_batch)
+        if self.of != "learnability":
+            return learner
+        return learner - score(self.reference, batch, self.micro_batch)  # type: ignore[arg-type]
 
     def _weight(self, scores: Scores, kept: Tensor, progress: float) -> Tensor | None:
         if not self.arm.unbiased:

@@ -26,6 +26,7 @@ def tree_paper() -> BenchConfig:
         seeds=(0, 73, 172, 231, 357),
         iterations=4096,
         guide_iterations=512,
+        strong_iterations=4096,
         n_final=163_840,
     )
 
@@ -39,6 +40,7 @@ def tree_quick() -> BenchConfig:
         seeds=full.seeds[:3],
         iterations=384,
         guide_iterations=96,
+        strong_iterations=384,
         n_final=8_192,
         n_curve=4_096,
         curve=(1 / 8, 1 / 4, 1 / 2, 1.0),
@@ -134,6 +136,7 @@ class ImageDials:
             seeds=self.seeds,
             iterations=self.iterations,
             guide_iterations=self.guide_iterations,
+            strong_iterations=self.iterations,
             end="time",
             guide_recipe=guide,
             weight=self.weight,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..arms import Arm
@@ -65,7 +65,8 @@ def selection_costs(config: BenchConfig, costs: Costs) -> list[SelectionCost]:
     uniform = costs.get("uniform")
     if uniform is None:
         return []
-    guide = config.task.network("guide", 0).flops() / config.task.network("learner", 0).flops()
+    learner = config.task.network("learner", 0)
+    guide, sketch = (f / learner.flops() for f in (config.task.network("guide", 0).flops(), learner.sketch_flops()))
     found = []
     for arm in config.arms:
         step = _mean_step(arm, costs)
@@ -80,25 +81,41 @@ def selection_costs(config: BenchConfig, costs: Costs) -> list[SelectionCost]:
                 step_ratio=ratio,
                 overhead_share=overhead / sum(step.values()),
                 example_ratio=ratio / arm.keep,
-                break_even=1 - overhead / uniform["update"],
-                model_ratio=forward_passes(arm, guide) / arm.keep / 3 + 1 + guide * (arm.scoring.scorer == "proxy"),
+                break_even=_break_even(arm, step, uniform, guide),
+                model_ratio=forward_passes(arm, guide, sketch) / arm.keep / 3 + 1 + guide * _has_proxy(arm),
             )
         )
     return found
 
 
-def forward_passes(arm: Arm, guide: float) -> float:
+def _has_proxy(arm: Arm) -> bool:
+    return arm.scoring.scorer == "proxy"
+
+
+def _break_even(arm: Arm, step: Mapping[str, float], uniform: Mapping[str, float], guide: float) -> float:
+    """The keep fraction at which a selecting step costs as much as a uniform one: what scales with it lies on a line
+    between what it costs now and what it would cost for the whole super-batch."""
+    scaling = ("update", "target") if arm.memory is not None else ("update",)
+    now = sum(step.get(p, 0.0) for p in scaling)
+    whole = sum(uniform.get(p, 0.0) for p in scaling) * (1 + guide * _has_proxy(arm))
+    room = sum(uniform.values()) - sum(step.values())
+    return arm.keep + room * (1 - arm.keep) / (whole - now) if whole > now else 0.0
+
+
+def forward_passes(arm: Arm, guide: float, sketch: float = 1.0) -> float:
     """Forward passes of the learner that scoring one drawn example costs, mean over selecting steps (METHOD 3, cost).
 
     Args:
         arm: how to choose.
         guide: cost of the guide's forward pass, the learner's being 1.
+        sketch: cost of a forward pass that sketches gradients too.
     """
     if not arm.measures:
         return 0.0
     needs, how = arm.registered.needs, arm.scoring
     reference = {"none": 0.0, "guide": guide, "ema": 1.0, "strong": 1.0}[arm.reference]
-    learner = guide if how.scorer == "proxy" else 1.0
+    sketched = "features" in needs and how.features == "gradient"
+    learner = guide if _has_proxy(arm) else sketch if sketched else 1.0
     passes = learner * ("learner" in needs) + reference * ("reference" in needs)
     return passes * how.draws / (4 if how.half else 1) / (arm.memory.every if arm.memory else 1)
 

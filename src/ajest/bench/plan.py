@@ -76,6 +76,8 @@ class BenchConfig:
         guide_iterations: steps of the one guide that all runs share.
         guide_seed: its seed.
         guide_recipe: how it is trained, None for the recipe of the others.
+        samples: examples that runs are trained on if they end by these; None: as many as the most frugal arm is trained
+            on in the baseline's steps.
         strong_iterations: steps of the strong reference, for arms that use one: a network like the learners, trained
             by the baseline on examples of its own.
         weight: of autoguidance.
@@ -96,6 +98,7 @@ class BenchConfig:
     guide_seed: int = 0
     guide_recipe: Recipe | None = None
     strong_iterations: int = 0
+    samples: int | None = None
     weight: float = 3.0
     n_final: int = 16384
     n_curve: int = 16384
@@ -175,7 +178,9 @@ class BenchConfig:
         return float(self.iterations) if self.end == "steps" else self._samples()
 
     def _samples(self) -> float:
-        """The examples that the most frugal arm is trained on in the baseline's steps."""
+        """The examples at which arms are compared by samples."""
+        if self.samples is not None:
+            return float(self.samples)
         return float(self.iterations * min(self.trained_per_step(a) for a in self.arms))
 
     def curve_budgets(self, costs: Costs) -> tuple[str, tuple[float, ...]]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+
 from .results import Results
+from .statistics import bootstrap_interval
 
 #: What a ledger line says of scores, each with what it means.
 QUANTITIES = {
@@ -15,19 +21,37 @@ QUANTITIES = {
 }
 
 
-def reliability(results: Results) -> dict[str, dict[str, float]]:
-    """Mean over all ledger lines of finished runs, by arm and quantity; arms that score nothing are not there."""
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with its 95 % interval; NaN with one seed."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" if math.isnan(self.low) else f"{self.mean:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def reliability(results: Results) -> dict[str, dict[str, Estimate]]:
+    """Mean over the ledger lines of each finished run, then over seeds, by arm and quantity; arms that score nothing
+    are not there."""
     found: dict[str, dict[str, list[float]]] = {}
     for (arm, _), run in results.runs.items():
-        for line in run.ledger if run.state == "done" else ():
-            for name, value in line.get("scores", {}).items():
-                found.setdefault(arm, {}).setdefault(name, []).append(value)
-    return {arm: {name: fmean(values) for name, values in parts.items()} for arm, parts in found.items()}
+        lines = [line["scores"] for line in run.ledger if line.get("scores")] if run.state == "done" else []
+        for name in QUANTITIES:
+            values = [scores[name] for scores in lines if name in scores]
+            if values:
+                found.setdefault(arm, {}).setdefault(name, []).append(fmean(values))
+    return {
+        arm: {name: Estimate(fmean(v), *bootstrap_interval(np.array(v))) for name, v in parts.items()}
+        for arm, parts in found.items()
+    }
 
 
 RELIABILITY_HEADS = ("arm", *(text.replace("\n", " ") for text in QUANTITIES.values()))
 
 
-def reliability_rows(found: dict[str, dict[str, float]]) -> list[list[str]]:
+def reliability_rows(found: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
     """`reliability` for people, under `RELIABILITY_HEADS`; a dash where a quantity does not apply."""
-    return [[arm, *(f"{parts[q]:.2f}" if q in parts else "-" for q in QUANTITIES)] for arm, parts in found.items()]
+    return [[arm, *(str(parts[q]) if q in parts else "-" for q in QUANTITIES)] for arm, parts in found.items()]

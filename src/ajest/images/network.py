@@ -355,6 +355,10 @@ class EDM2Denoiser(nn.Module):
         """Floating-point operations of denoising one example; backward costs twice as many again."""
         return self._flops
 
+    def sketch_flops(self) -> int:
+        """Operations of `sketched` for one example: what it adds to a forward pass is as little as one convolution."""
+        return self.flops()
+
     @cached_property
     def _flops(self) -> int:
         """Counted on a copy that has shapes and no numbers."""

@@ -19,6 +19,7 @@ from ..errors import UserError
 
 _LOWEST, _WIDTH, BINS = math.log(1e-3), 0.5, 28  # bins of ln sigma, from 0.001 to 1200; beyond, the first and last
 _PRIOR = 1.0  # observations that the usual score of a noise level counts for in a cell
+_LEVEL_HALF_LIFE = 64.0  # steps in which a noise level is seen
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Memory:
             or for each example at each noise level ("both"), for sources that repeat examples very often.
         every: score the whole super-batch on every so many steps and choose by what is remembered on the others;
             0: never score, learn from the losses of the examples trained on.
-        half_life: steps after which an observation counts half.
+        half_life: sightings of an example after which an earlier one counts half.
     """
 
     by: Literal["sigma", "id", "both"] = "both"
     every: int = 0
-    half_life: float = 64.0
+    half_life: float = 4.0
 
     def __post_init__(self) -> None:
         if self.every < 0:
@@ -53,7 +54,7 @@ class Table:
     """Running mean and standard deviation in numbered cells, older observations fading; grows as cells are named.
 
     Args:
-        half_life: steps after which an observation counts half.
+        half_life: updates of a cell after which an earlier observation in it counts half.
         device: where it lives.
         sums: decayed count, sum and sum of squares of each cell, shape (3, cells), to go on from.
     """
@@ -66,24 +67,33 @@ class Table:
         """Take one step's observations in: `values` seen in `cell`, shape (n,) each."""
         self._grow(cell)
         seen = torch.stack([torch.ones_like(values), values, values.square()])
-        self.sums.mul_(self._fade).index_add_(1, cell, seen)
+        fade = torch.ones_like(self.sums[0])
+        fade[cell] = self._fade
+        self.sums.mul_(fade).index_add_(1, cell, seen)
 
     def mean_and_std(self, cell: Tensor) -> Tensor:
-        """Mean and standard deviation of each named cell, shape (n, 2); (0, 1) where nothing was seen."""
-        count, total, squares = self._of(cell)
-        mean = total / count.clamp_min(1e-6)
-        std = (squares / count.clamp_min(1e-6) - mean.square()).clamp_min_(0).sqrt_()
-        unknown = count < 1e-3
-        return torch.stack([mean.masked_fill_(unknown, 0), std.masked_fill_(unknown | (std == 0), 1)], 1)
+        """Mean and standard deviation of each named cell, shape (n, 2); of the nearest cell by number where nothing
+        was seen, (0, 1) where nothing was seen anywhere.
+
+        The spread of few observations says little, so it is drawn towards the root mean square.
+        """
+        self._grow(cell)
+        known = torch.nonzero(self.sums[0]).flatten()
+        if not len(known):
+            return torch.stack([torch.zeros_like(cell), torch.ones_like(cell)], 1).to(self.sums.dtype)
+        above = torch.searchsorted(known, cell).clamp_(max=len(known) - 1)
+        below = (above - 1).clamp_(min=0)
+        nearer = (cell - known[below]).abs() < (cell - known[above]).abs()
+        count, total, squares = self.sums[:, known[torch.where(nearer, below, above)]]
+        mean, power = total / count, squares / count
+        std = ((count * (power - mean.square()).clamp_min_(0) + _PRIOR * power) / (count + _PRIOR)).sqrt_()
+        return torch.stack([mean, std.masked_fill_(std == 0, 1)], 1)
 
     def shrunk(self, cell: Tensor, prior: Tensor) -> Tensor:
         """Mean of each named cell, drawn towards `prior` as if that had been seen once."""
-        count, total, _ = self._of(cell)
-        return (total + _PRIOR * prior) / (count + _PRIOR)
-
-    def _of(self, cell: Tensor) -> Tensor:
         self._grow(cell)
-        return self.sums[:, cell]
+        count, total, _ = self.sums[:, cell]
+        return (total + _PRIOR * prior) / (count + _PRIOR)
 
     def _grow(self, cell: Tensor) -> None:
         missing = int(cell.max()) + 1 - self.sums.shape[1] if len(cell) else 0
@@ -101,7 +111,7 @@ class Remembered:
 
     def __init__(self, memory: Memory, device: torch.device | str = "cpu") -> None:
         self.by = memory.by
-        self.tables = {"levels": Table(memory.half_life, device), "examples": Table(memory.half_life, device)}
+        self.tables = {"levels": Table(_LEVEL_HALF_LIFE, device), "examples": Table(memory.half_life, device)}
 
     def learn(self, batch: Batch, losses: Tensor) -> None:
         """Take the losses of one step's examples in, shape (n,)."""

@@ -192,30 +192,42 @@ def top(
     return torch.topk(value_of(scores, of), count, largest=sign > 0, sorted=False).indices
 
 
-def infobatch(scores: Scores, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """All examples of at least mean score first, and of the others as many at random as there is room for.
+def infobatch(
+    scores: Scores, count: int, generator: torch.Generator | None = None, *, normalise: Normalisation = "none"
+) -> Tensor:
+    """Examples of at least mean score first, and a random part of the others.
 
     InfoBatch (arXiv 2303.04947) prunes a random part of the examples below the mean and rescales the gradients of
-    the others of them. Here a fixed number is kept: the pruned part follows from it; weights by `infobatch_inclusion`
-    rescale.
+    the others of them. Here a fixed number is kept, so the pruned part follows from it; a part of them is always
+    kept, so that weights by `infobatch_inclusion` make the choice unbiased. With "running" the mean is that of each
+    noise level.
     """
     check_count(scores, count)
-    logits = _infobatch_logits(scores)
-    return torch.topk(race(logits, generator), count, largest=False, sorted=False).indices
+    above, first = _infobatch_parts(scores, count, normalise)
+    logits = torch.zeros_like(scores.taken)
+    times = race(logits, generator)
+    place, _ = places(times, above.long())  # at random within each part
+    kept = torch.where(above, place < first, place < count - first)
+    return torch.nonzero(kept).flatten()
 
 
-def infobatch_inclusion(scores: Scores, count: int) -> Tensor:
+def infobatch_inclusion(scores: Scores, count: int, *, normalise: Normalisation = "none") -> Tensor:
     """Inclusion probabilities of `infobatch`, shape (B,), float64, exact."""
-    above = _infobatch_logits(scores) > 0
-    first = int(above.sum())
-    high = min(1.0, count / max(first, 1))
-    low = max(0, count - first) / max(len(scores) - first, 1)
-    return torch.where(above, high, low).double()
+    above, first = _infobatch_parts(scores, count, normalise)
+    high = int(above.sum())
+    return torch.where(above, first / max(high, 1), (count - first) / max(len(scores) - high, 1)).double()
 
 
-def _infobatch_logits(scores: Scores) -> Tensor:
-    values = scores.needed("learner")
-    return torch.where(values >= values.mean(), 1e4, 0.0).to(values)
+_INFOBATCH_LEAST = 0.1  # of what is kept comes from below the mean
+
+
+def _infobatch_parts(scores: Scores, count: int, normalise: Normalisation) -> tuple[Tensor, int]:
+    """(which are at least the mean, how many of these are kept)."""
+    values = normalised(scores.needed("learner"), normalise, None, scores.usual)
+    above = values >= values.mean()
+    high = int(above.sum())
+    least = min(len(scores) - high, max(1, round(_INFOBATCH_LEAST * count)))
+    return above, max(min(high, count - least), 0)
 
 
 def speed(

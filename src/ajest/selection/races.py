@@ -34,13 +34,13 @@ def inclusion(races: Sequence[tuple[Tensor, float]], stratum: Tensor | None = No
     first = races[0][0]
     stratum = torch.zeros_like(first, dtype=torch.int64) if stratum is None else stratum
     sizes = torch.bincount(stratum).double()
-    left = torch.ones_like(first, dtype=torch.float64)  # probability of not having won yet
+    hazard = torch.zeros_like(first, dtype=torch.float64)  # exp(-hazard): probability of not having won yet
     for logits, winners in races:
         wanted = sizes * (winners / len(first))
         top = torch.full_like(sizes, -torch.inf).scatter_reduce_(0, stratum, logits.double(), "amax")
         rate = (logits.double() - top[stratum]).exp_()
-        left = left * (-_deadline(rate, left, wanted, stratum)[stratum] * rate).exp()
-    return 1 - left
+        hazard = hazard + _deadline(rate, (-hazard).exp(), wanted, stratum)[stratum] * rate
+    return -torch.expm1(-hazard)
 
 
 def _deadline(rate: Tensor, left: Tensor, wanted: Tensor, stratum: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def _deadline(rate: Tensor, left: Tensor, wanted: Tensor, stratum: Tensor) -> Te
         remaining = left * (-t[stratum] * rate).exp()
         reached = zero.index_add(0, stratum, left - remaining)
         slope = zero.index_add(0, stratum, remaining * rate)
-        step = ((wanted - reached) / slope.clamp_min(1e-300)).clamp_(0, 1e12)
+        step = ((wanted - reached) / slope.clamp_min(1e-300)).clamp_(0, 1e250)
         t = t + step
         if bool((step <= 1e-10 * t).all()):
             break

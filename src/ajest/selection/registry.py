@@ -82,7 +82,11 @@ POLICIES: dict[str, Policy] = {
         p.proportional_inclusion,
     ),
     "infobatch": Policy(
-        p.infobatch, _LEARNER, _NONE, "examples below the mean are pruned at random (InfoBatch)", p.infobatch_inclusion
+        p.infobatch,
+        _LEARNER | _SIGMA,
+        frozenset({"normalise"}),
+        "examples below the mean are pruned at random (InfoBatch)",
+        p.infobatch_inclusion,
     ),
     "speed": Policy(p.speed, _SIGMA, _NONE, "the noisiest levels are kept a fifth as often (SpeeD)", p.speed_inclusion),
     "learnability": Policy(p.top, _BOTH, _NONE, "the most learnable, no sampling (RHO-loss)"),

@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 
 from ..bench.figures import clean
 from ..bench.plan import READINGS
-from ..bench.reliability import QUANTITIES
+from ..bench.reliability import QUANTITIES, Estimate
 from ..bench.results import Results
 from ..bench.verdict import metric_name
 from ..metrics import Metric
-from .plan import Grid, variant_name
+from .plan import Grid
 from .results import Duel
 
 BETTER, WORSE, OPEN = "#009E73", "#D55E00", "#7F7F7F"
@@ -60,7 +60,7 @@ def heatmap(results: Results, grid: Grid, metric: Metric, weight: float) -> Figu
     table = np.full((len(rows), len(columns)), np.nan)
     for i, y in enumerate(rows):
         for j, x in enumerate(columns):
-            name = variant_name(grid.arm, {down: y, across: x})
+            name = grid.name_of(y, x)
             cell = results.cell(results.config.whole, name, metric.name, weight)
             if cell is not None:
                 table[i, j] = cell.mean * metric.scale
@@ -85,7 +85,7 @@ def heatmap(results: Results, grid: Grid, metric: Metric, weight: float) -> Figu
     return figure
 
 
-def scores(found: Mapping[str, Mapping[str, float]]) -> Figure | None:
+def scores(found: Mapping[str, Mapping[str, Estimate]]) -> Figure | None:
     """How far scores can be trusted: a panel for each quantity, a bar for each arm."""
     if not found:
         return None
@@ -95,11 +95,12 @@ def scores(found: Mapping[str, Mapping[str, float]]) -> Figure | None:
     for axis, (name, title) in zip(panels, QUANTITIES.items(), strict=True):
         for i, arm in enumerate(arms):
             if name in found[arm]:
-                axis.barh(i, found[arm][name], color="#0072B2", height=0.66)
-                axis.text(max(found[arm][name], 0), i, f" {found[arm][name]:.2f}", va="center", fontsize=8)
+                mean = found[arm][name].mean
+                axis.barh(i, mean, color="#0072B2", height=0.66)
+                axis.text(max(mean, 0), i, f" {mean:.2f}", va="center", fontsize=8)
         axis.set_yticks(range(len(arms)), arms)
         axis.set_ylim(len(arms) - 0.5, -0.5)
-        axis.set_xlim(min(0.0, *(f.get(name, 0.0) for f in found.values())), 1.12)
+        axis.set_xlim(min(0.0, *(f[name].mean for f in found.values() if name in f)), 1.12)
         axis.set_title(title, fontsize=9, loc="left")
         clean(axis)
     return figure

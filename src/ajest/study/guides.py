@@ -101,7 +101,13 @@ def evaluate_guided(job: Guided, report: Report) -> list[str]:
     known = {(line["guide"], line["weight"]) for line in jsonl.read(path)}
     end = read_status(folder)["step"]
     main, _ = load_network(folder, end, device=job.device)
-    wanted = [(g, w) for g in GUIDES if g.charged == job.charged for w in job.weights.get(g.name, ())]
+    own = config.recipe.ema_widths[0]
+    wanted = [
+        (g, w)
+        for g in GUIDES
+        if g.charged == job.charged and not (g.share == 1 and g.width == own)  # itself is no guide
+        for w in job.weights.get(g.name, ())
+    ]
     for i, (guide, weight) in enumerate(wanted):
         if (guide.name, weight) in known:
             continue

@@ -26,12 +26,13 @@ from .plan import Grid, Study
 from .results import ALPHA, Duel, by_keep, duels, mean_ranks, results_of, table_of, victors
 
 
-def write_page(root: Path, study: Study) -> list[str]:
+def write_page(root: Path, study: Study, command: str) -> list[str]:
     """Write study.md, figures/ and one .json of all values a stage into a study's folder; returns the verdict.
 
     Args:
         root: the study's folder, finished or not.
         study: what is studied.
+        command: that makes it.
     """
     screened, dialled, final = (results_of(root, study, stage) for stage in ("screening", "dials", "final"))
     guides = read_gains(root / "guides")
@@ -41,10 +42,14 @@ def write_page(root: Path, study: Study) -> list[str]:
         f"{study.task.subject[0].upper()}{study.task.subject[1:]}. Budgets are what the baseline needs for "
         f"{study.iterations:,} steps of {study.recipe.super_batch:,} examples; the learning rate is annealed for each "
         f"budget. Rules are screened on seeds {_seeds(study.screening_seeds)} and judged on seeds "
-        f"{_seeds(study.final_seeds)}; {study.n:,} samples a measurement, autoguidance weight {study.weight:g}. Made "
+        f"{_seeds(study.final_seeds)}; equal samples are {study.samples:,} examples trained on; {study.n:,} samples a "
+        f"measurement, autoguidance weight {study.weight:g}. Made by `{command}` "
         f"with Python {platform.python_version()}, torch {torch.__version__}.",
         *(["## Verdict", "\n".join(f"- {s}" for s in said)] if said else []),
     ]
+    missing = [s for stage in (screened, dialled, final) for results in stage.values() for s in results.missing()]
+    if missing:
+        parts += ["## What is missing", "\n".join(f"- {s}" for s in dict.fromkeys(missing))]
     if final:
         parts += ["## Final", *_final(root, final)]
     if guides:
@@ -64,12 +69,12 @@ def verdict(final: Mapping[str, Results]) -> list[str]:
     """Whether a rule beats both the baseline and random on every headline, and if none does, who came closest."""
     said = []
     for results in final.values():
-        where, seeds = READINGS[results.config.whole].title, len(results.config.seeds)
-        won = victors(results)
+        where, won = READINGS[results.config.whole].title, victors(results)
+        seeds = len(results.config.seeds)
         if won:
             said.append(
                 f"At {where}, certainly better than baseline and random on every headline metric ({seeds} seeds, "
-                f"Holm-corrected p < {ALPHA:g}): {', '.join(won)}."
+                f"Holm-corrected p < {ALPHA:g}): {', '.join(won)}.{_uncharged(results, won)}"
             )
             continue
         mine = [d for d in duels(results) if d.arm not in ("baseline", "random")]
@@ -79,13 +84,35 @@ def verdict(final: Mapping[str, Results]) -> list[str]:
         worst = {arm: max((_badness(d), d) for d in mine if d.arm == arm) for arm in {d.arm for d in mine}}
         arm, (_, duel) = min(worst.items(), key=lambda item: item[1][0])
         said.append(
-            f"At {where}, no rule certainly beats both baseline and random on every headline metric ({seeds} seeds). "
+            f"At {where}, no rule certainly beats both baseline and random on every headline metric "
+            f"({duel.found.seeds} seeds). "
             f"{arm} came closest; what fails it is {metric_name(duel.metric, duel.weight)} against {duel.other}: "
             f"{number(duel.value, duel.metric)} against {number(duel.against, duel.metric)}, a difference of "
             f"{number(duel.found.difference, duel.metric)} (95 % interval {interval(duel.found, duel.metric)}, "
             f"corrected {p_value(duel.corrected)})."
         )
     return said
+
+
+def reference_costs(results: Results) -> dict[str, float]:
+    """Time that training each reference took, as a share of the budget of a run."""
+    config, costs = results.config, results.costs
+    if "guide" not in costs or "uniform" not in costs:
+        return {}
+    step = {"guide": sum(costs["guide"].values()), "strong": sum(costs["uniform"].values())}
+    steps = {"guide": config.guide_iterations, "strong": config.strong_iterations}
+    return {name: steps[name] * step[name] / config.time(costs) for name in steps}
+
+
+def _uncharged(results: Results, arms: Sequence[str]) -> str:
+    """What winners have not paid for."""
+    shares = reference_costs(results)
+    owed = [
+        f"{arm.name} uses a reference whose training, not charged here, took {shares[arm.reference]:.0%} of a budget"
+        for arm in results.config.arms
+        if arm.name in arms and arm.reference in shares
+    ]
+    return f" But {'; '.join(owed)}." if owed else ""
 
 
 def _badness(duel: Duel) -> tuple[float, str]:
@@ -117,16 +144,30 @@ def _final(root: Path, final: Mapping[str, Results]) -> list[str]:
     for other in ("baseline", "random"):
         parts.append(_linked(root, f"final-{other}", f"differences to {other}", figures.forest(everything, other)))
     parts += [
-        "In brackets 95 % paired bootstrap intervals; **bold**: certain, Holm-corrected over all comparisons of the "
-        f"reading at {ALPHA:g}."
+        "In brackets 95 % paired bootstrap intervals; p of a paired t-test, Holm-corrected over all comparisons of the "
+        f"reading; **bold**: below {ALPHA:g}. {_references(next(iter(final.values())))}"
     ]
     return parts
+
+
+def _references(results: Results) -> str:
+    """What references cost, which no arm is charged for here."""
+    shares, arms = reference_costs(results), results.config.arms
+    used = {r: [a.name for a in arms if a.reference == r] for r in shares}
+    names = {"guide": "guide", "strong": "strong reference"}
+    said = [
+        f"Training the {names[r]} took {shares[r]:.0%} of a run's budget, once for all runs; it is not charged to "
+        f"{', '.join(users)}."
+        for r, users in used.items()
+        if users
+    ]
+    return " ".join(said)
 
 
 def _gap(found: Sequence[Duel], arm: str, other: str, metric: str, weight: float) -> str:
     for d in found:
         if (d.arm, d.other, d.metric.name, d.weight) == (arm, other, metric, weight):
-            text = _difference(d.found, d.metric)
+            text = f"{_difference(d.found, d.metric)}, {p_value(d.corrected)}"
             return f"**{text}**" if d.corrected < ALPHA else text
     return ""
 
@@ -151,7 +192,8 @@ def _guides(guides: Sequence[GuideGain]) -> list[str]:
     for g in guides:
         gains = [_difference(other, g.metric) for other in (g.gain, g.trained)]
         rows.append([g.guide, g.charged, f"{g.weight:g}", g.metric.label, number(g.value, g.metric), *gains])
-    return [markdown_table(heads, rows)]
+    limit = "One guide of one seed serves all runs; the intervals do not hold what another guide would do."
+    return [markdown_table(heads, rows), limit]
 
 
 def _screening(root: Path, screened: Mapping[str, Results]) -> list[str]:
@@ -170,7 +212,7 @@ def _screening(root: Path, screened: Mapping[str, Results]) -> list[str]:
                 cell = results.cell(results.config.whole, arm, metric.name, weight)
                 row.append(number(cell.mean, metric) if cell else "-")
         rows.append(row)
-    parts = [markdown_table(heads, rows)]
+    parts = [markdown_table(heads, rows), _references(first)]
     trusted = figures.scores(reliability(first))
     if trusted is not None:
         parts += ["### Overhead and reliability of scores", _linked(root, "scores", "reliability of scores", trusted)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..arms import ARMS, Arm, arms_named
+from ..arms import ARMS, KEEP, Arm, arms_named
 from ..bench.plan import BenchConfig, Costs, End
 from ..config import check
 from ..tasks import AnyTask
@@ -18,6 +18,9 @@ STAGES: tuple[Stage, ...] = ("screening", "dials", "final", "guides")
 #: Benches of the stage "guides": weights are chosen on the first, the others judge them, the last with the guide's
 #: training time taken off its runs.
 GUIDE_BENCHES = ("chosen", "full", "charged")
+
+#: Snapshots, as shares of a run: sixteen, from which averages of other widths can be reconstructed.
+CURVE = tuple(k / 16 for k in range(1, 17))
 
 #: Arms that every final has, beside the finalists.
 ALWAYS = ("baseline", "random", "early-ajest")
@@ -40,14 +43,17 @@ class Grid:
         """Row by row; named after the arm and its dials."""
         base = ARMS[self.arm]
         return tuple(
-            replace(
-                base,
-                name=variant_name(self.arm, {self.down[0]: down, self.across[0]: across}),
-                **{self.across[0]: across, self.down[0]: down},  # type: ignore[arg-type]
-            )
+            replace(base, name=self.name_of(down, across), **{self.across[0]: across, self.down[0]: down})  # type: ignore[arg-type]
             for down in self.down[1]
             for across in self.across[1]
         )
+
+    def name_of(self, down: float, across: float) -> str:
+        """The name of a variant; that of the arm itself where its dials stand there anyway."""
+        dials = {self.down[0]: down, self.across[0]: across}
+        base = ARMS[self.arm]
+        usual = {dial: getattr(base, dial) if dial == "keep" else base.effective(dial) for dial in dials}
+        return self.arm if dials == usual else variant_name(self.arm, dials)
 
 
 def variant_name(arm: str, dials: Mapping[str, float]) -> str:
@@ -95,7 +101,14 @@ class Study:
         check(not shared, f"seeds that rules are chosen on must not be those they are judged on: {shared}")
         check(self.finalists >= 1, "a final needs at least one finalist")
 
-    def bench(self, arms: Sequence[Arm], seeds: Sequence[int], end: End, iterations: int | None = None) -> BenchConfig:
+    def bench(
+        self,
+        arms: Sequence[Arm],
+        seeds: Sequence[int],
+        end: End,
+        iterations: int | None = None,
+        curve: tuple[float, ...] = (1.0,),
+    ) -> BenchConfig:
         """Arms on seeds, compared at the end of their runs alone."""
         return BenchConfig(
             task=self.task,
@@ -110,9 +123,15 @@ class Study:
             weight=self.weight,
             n_final=self.n,
             n_curve=self.n,
-            curve=(1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0),
+            curve=curve,
+            samples=self.samples,
             calibration_rounds=16,
         )
+
+    @property
+    def samples(self) -> int:
+        """Examples that all are trained on where these are equal: those that a kept fifth of the steps amounts to."""
+        return round(KEEP * self.recipe.super_batch) * self.iterations
 
     def known(self, names: Sequence[str]) -> tuple[Arm, ...]:
         """Arms by name, variants of the grids too.
@@ -134,20 +153,24 @@ class Study:
         if name == "screening":
             return {end: self.bench(self.rules, self.screening_seeds, end) for end in self.screening_ends}
         if name == "dials":
-            variants = [arm for grid in self.grids for arm in grid.variants()]
-            arms = (*always[:2], *self.controls, *variants)
+            variants = {arm.name: arm for grid in self.grids for arm in grid.variants()}  # grids may share their middle
+            arms = (*always[:2], *self.controls, *variants.values())
             return {end: self.bench(arms, self.screening_seeds, end) for end in self.grid_ends}
         arms = (*always, *(a for a in finalists if a.name not in ALWAYS))
         if name == "final":
             return {end: self.bench(arms, self.final_seeds, end) for end in self.final_ends}
         baseline = always[:1]
         return {
-            "chosen": self.bench(baseline, self.screening_seeds, "steps"),
-            "full": self.bench(baseline, self.final_seeds, "steps"),
+            "chosen": self.bench(baseline, self.screening_seeds, "steps", curve=CURVE),
+            "full": self.bench(baseline, self.final_seeds, "steps", curve=CURVE),
         }
 
     def charged(self, costs: Costs) -> BenchConfig:
         """The baseline on the final's seeds, shorter by the time that the guide's training takes."""
         spent = self.guide_iterations * sum(costs["guide"].values()) / sum(costs["uniform"].values())
-        steps = max(32, round(self.iterations - spent))
+        steps = round(self.iterations - spent)
+        check(
+            steps >= 32,
+            f"the guide's training takes as long as {spent:.0f} steps: nothing is left to charge it to",
+        )
         return self.bench(self.known(ALWAYS[:1]), self.final_seeds, "steps", steps)

@@ -13,8 +13,9 @@ from ..arms import Arm
 from ..bench.cost import SelectionCost, selection_costs
 from ..bench.results import Results, collect
 from ..bench.statistics import Comparison, compare, holm
+from ..errors import UserError
 from ..metrics import Metric
-from .plan import ALWAYS, Grid, Stage, Study, variant_name
+from .plan import ALWAYS, Grid, Stage, Study
 
 ALPHA = 0.01
 
@@ -27,12 +28,17 @@ def results_of(root: Path, study: Study, stage: Stage) -> dict[str, Results]:
 
 
 def mean_ranks(results: Mapping[str, Results]) -> dict[str, float]:
-    """Mean rank of each arm over the headline metrics of all benches, 1 for the best; arms without a value are last."""
+    """Mean rank of each arm over the headline metrics of all benches, 1 for the best. Arms that
+    have not finished every seed, because they diverged for instance, are last."""
     ranks: dict[str, list[float]] = {}
     for found in results.values():
         for metric, weight in found.headlines():
             cells = {a: found.cell(found.config.whole, a, metric.name, weight) for a in found.arms}
-            worth = {a: c.mean * metric.sign if c is not None else -math.inf for a, c in cells.items()}
+            seeds = len(found.config.seeds)
+            worth = {
+                a: c.mean * metric.sign if c is not None and len(c.values) == seeds else -math.inf
+                for a, c in cells.items()
+            }
             for arm in found.arms:
                 ranks.setdefault(arm, []).append(1.0 + sum(other > worth[arm] for other in worth.values()))
     return {arm: fmean(r) for arm, r in sorted(ranks.items(), key=lambda item: fmean(item[1]))}
@@ -40,11 +46,20 @@ def mean_ranks(results: Mapping[str, Results]) -> dict[str, float]:
 
 def finalists(screened: Mapping[str, Results], dialled: Mapping[str, Results], count: int) -> tuple[Arm, ...]:
     """Who goes into the final, by a rule that was fixed before anything was run: the `count` rules of best mean rank
-    over the screening's readings, and the variant of best mean rank in the grids of dials."""
+    over the screening's readings, and the variant of best mean rank in the grids of dials.
+
+    Raises:
+        UserError: a stage has begun and not ended: its ranks would not be those of all seeds.
+    """
+    for stage in (*screened.values(), *dialled.values()):
+        left = sum(run.state == "unfinished" for run in stage.runs.values())
+        if left:
+            raise UserError(f"{stage.root} has {left} unfinished runs: finish that stage first, or name --finalists")
     found: list[Arm] = []
     for results, most in ((screened, count), (dialled, 1)):
         known = {a.name: a for r in results.values() for a in r.config.arms}
-        best = [name for name in mean_ranks(results) if name not in ALWAYS]
+        taken = {*ALWAYS, *(arm.name for arm in found)}
+        best = [name for name in mean_ranks(results) if name not in taken and known[name].policy != "random"]
         found += [known[name] for name in best[:most]]
     return tuple(found)
 
@@ -83,13 +98,14 @@ class Duel:
 
 
 def duels(results: Results, others: Sequence[str] = ("baseline", "random")) -> list[Duel]:
-    """Every arm against each of the others on every headline metric, corrected together."""
+    """Every arm against each of the others on every headline metric, corrected together; the first of these is
+    never the arm, so that no comparison is there twice."""
     reading, found = results.config.whole, []
     for metric, weight in results.headlines():
         for arm in results.arms:
             for other in others:
                 a, b = (results.cell(reading, name, metric.name, weight) for name in (arm, other))
-                if arm == other or a is None or b is None:
+                if arm in (other, others[0]) or a is None or b is None:
                     continue
                 comparison = compare(a.values, b.values, metric.sign)
                 if comparison is not None:
@@ -102,7 +118,8 @@ def victors(results: Results) -> list[str]:
     """Arms that certainly beat both the baseline and random on every headline metric."""
     all_duels = duels(results)
     mine = {arm: [d for d in all_duels if d.arm == arm] for arm in results.arms if arm not in ("baseline", "random")}
-    return [arm for arm, found in mine.items() if found and all(d.certain for d in found)]
+    whole = len(results.config.seeds)
+    return [arm for arm, found in mine.items() if found and all(d.certain and d.found.seeds == whole for d in found)]
 
 
 @dataclass(frozen=True)
@@ -128,7 +145,7 @@ class AtKeep:
 
 def by_keep(results: Results, grid: Grid) -> list[AtKeep]:
     """From which keep fraction on a rule pays: its variants along `keep`, its other dial nearest to its usual 1."""
-    (across, keeps), (down, others) = grid.across, grid.down
+    (across, keeps), (_, others) = grid.across, grid.down
     if across != "keep":
         return []
     usual, reading = min(others, key=lambda v: abs(v - 1)), results.config.whole
@@ -136,7 +153,7 @@ def by_keep(results: Results, grid: Grid) -> list[AtKeep]:
     randoms = {a.keep: a.name for a in results.config.arms if a.policy == "random"}
     found = []
     for keep in keeps:
-        name = variant_name(grid.arm, {down: usual, "keep": keep})
+        name = grid.name_of(usual, keep)
         for metric, weight in results.headlines():
             mine, random, baseline = (
                 results.cell(reading, arm, metric.name, weight)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..bench.calibration import calibrate
+from ..bench.calibration import calibrate, calibrated_threads
 from ..bench.evaluation import evaluate_snapshot
 from ..bench.grid import train_references
 from ..bench.plan import BenchConfig, Costs, run_folder
@@ -65,11 +65,13 @@ def run_stage(
         raise UserError(f"workers must be at least 1, not {workers}")
     with locked(root):
         adopt(root, study, "study.json")
-        threads = limited(max(1, cores() // workers))
+        folder = root / stage
+        first, *others = benches
+        everything = benches[first]
+        # A stage that goes on does so with the threads it was timed with, whatever the number of workers now.
+        threads = calibrated_threads(folder / first) or limited(max(1, cores() // workers))
         settle(threads)
         say = sayer()
-        folder = root / stage
-        everything = next(iter(benches.values()))
         train_references(root, everything, device, say)
         for name, config in benches.items():
             adopt(folder / name, config, "bench.json")
@@ -77,7 +79,6 @@ def run_stage(
                 if (root / reference).exists():
                     shutil.copytree(root / reference, folder / name / reference, dirs_exist_ok=True)
         say("timing every kind of step")
-        first, *others = benches
         costs = calibrate(folder / first, everything, device)
         for name in others:
             shutil.copy(folder / first / "calibration.json", folder / name / "calibration.json")

@@ -90,6 +90,11 @@ class EnergyMLP(nn.Module):
         weights = [p.numel() for n, p in self.named_parameters() if n != "gain"]
         return 4 * sum(weights)
 
+    def sketch_flops(self) -> int:
+        """Operations of `sketched` for one example: a score, and a second pass with a derivative along a direction."""
+        hidden = self.get_parameter("layer0.weight").shape[0]
+        return 2 * self.flops() + 8 * hidden * SKETCH
+
     def _weights(self) -> list[Tensor]:
         first, *rest = (getattr(self, f"layer{i}").used() for i in range(self.depth))
         return [first, *(w / SILU_GAIN for w in rest)]

@@ -67,6 +67,9 @@ def test_train_sample_and_evaluate(tmp_path):
     assert (tmp_path / "s" / "samples.png").read_bytes().startswith(b"\x89PNG")
     fails("sample", "r", "--weight", "2", "--out", "s", says="needs a guide", cwd=tmp_path)
     fails("evaluate", "r", "--weights", "2", says="need a guide", cwd=tmp_path)
+    fails("evaluate", "r", "--widths", "0.4", says="EMA width must lie", cwd=tmp_path)
+    fails("evaluate", "r", "--n", "0", says="at least 8 samples", cwd=tmp_path)
+    fails("evaluate", "r", "--extractors", "lite0", says="for images", cwd=tmp_path)
     fails("evaluate", "r", "--steps", "23", says="no snapshot of step 23", cwd=tmp_path)
     fails("train", "tree", "--arm", "random", "--out", "r", *small, says="arm.*name a new folder", cwd=tmp_path)
 

@@ -20,6 +20,8 @@ from ajest.errors import UserError
 from ajest.images.data import cache as cached
 from ajest.images.data import describe, open_images, prepare
 from ajest.images.data.decoding import decode
+from ajest.images.data.files import Unreadable
+from ajest.images.setup import image_task
 
 RED, BLUE = (200, 30, 40), (30, 40, 200)
 
@@ -245,3 +247,64 @@ def test_an_archive_is_not_packed_over(tmp_path):
     with pytest.raises(UserError, match=r"2\.zip is read"):
         prepare([two], Path(two), 8)
     assert zlib.crc32(Path(two).read_bytes()) == before
+
+
+def test_postscript_under_the_name_of_a_picture_is_no_picture(tmp_path):
+    """Pillow would hand it to Ghostscript."""
+    with pytest.raises(Unreadable):
+        decode(encoded(RED, "EPS"), 8)
+    with pytest.raises(UserError, match=r"cat/2.png: not a picture"):
+        read(archive(tmp_path / "x.zip", PETS | {"cat/2.png": encoded(RED, "EPS")}))
+
+
+@pytest.mark.parametrize("folders", [("train", "valid"), ("Train", "Validation"), ("train", "val")])
+def test_parts_of_a_data_set_by_any_usual_name(tmp_path, folders):
+    members = {f"{folder}/{name}": content for folder in folders for name, content in PETS.items()}
+    spec = archive(tmp_path / "x.zip", members | {"test/cat/1.png": encoded(RED)})
+    for split, folder in zip(("train", "val"), folders, strict=True):
+        found = read(spec, split=split)
+        assert found.classes == ("cat", "dog")
+        assert all(i.startswith(folder) for i in found.ids)
+
+
+def test_a_list_that_may_not_be_read_is_no_reason_to_guess(tmp_path, monkeypatch):
+    monkeypatch.setattr("ajest.images.data.files.MAX_LIST_BYTES", 40)
+    facts = json.dumps({"labels": [["00000/a.png", 0], ["00000/b.png", 1]]})
+    members = {"00000/a.png": encoded(RED), "00000/b.png": encoded(BLUE), "dataset.json": facts}
+    with pytest.raises(UserError, match=r"dataset.json tells what its pictures are"):
+        read(archive(tmp_path / "x.zip", members))
+
+
+def test_archives_with_equal_names_inside_are_one_data_set(tmp_path):
+    for name, colour, label in (("a", RED, 9), ("b", BLUE, 150)):
+        picture = np.array(Image.open(io.BytesIO(encoded(colour))))
+        np.savez(tmp_path / f"{name}.npz", images=np.stack([picture] * 2), labels=np.array([label, 3]))
+    found = read(str(tmp_path / "b.npz"), str(tmp_path / "a.npz"))
+    assert list(found.ids) == ["a/0000000", "a/0000001", "b/0000000", "b/0000001"]
+    assert found.classes == ("3", "9", "150")
+    assert found.labels.tolist() == [1, 0, 2, 0]
+    assert np.array_equal(found.images[0, :, 0, 0], RED)
+
+
+def test_compressed_arrays_have_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("ajest.images.data.parts.MAX_INFLATED", 100)
+    np.savez_compressed(tmp_path / "x.npz", images=np.zeros((4, 8, 8, 3), dtype=np.uint8))
+    with pytest.raises(UserError, match="store it uncompressed"):
+        read(str(tmp_path / "x.npz"))
+
+
+def test_bad_files_leave_the_others_in_their_order(tmp_path):
+    members = {f"cat/{i}.png": encoded((i, 0, 0)) for i in range(9)} | {"cat/4.png": b"no", "cat/7.png": b"no"}
+    for _ in range(2):  # made, then from the cache
+        found = read(archive(tmp_path / "x.zip", members), skip_bad=True, complain=lambda _: None)
+        assert found.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 5, 6, 8]
+        assert len(found.ids) == 7
+
+
+def test_held_out_pictures_are_others_than_those_of_training(tmp_path):
+    spec = archive(tmp_path / "x.zip", {f"cat/{i}.png": encoded((i, 9, 9)) for i in range(140)})
+    with pytest.raises(UserError, match="the training pictures themselves"):
+        image_task((spec,), (spec,), resolution=8)
+    few = archive(tmp_path / "y.zip", {f"cat/{i}.png": encoded((i, 9, 9)) for i in range(3)})
+    with pytest.raises(UserError, match="3 pictures of these classes"):
+        image_task((spec,), (few,), resolution=8)

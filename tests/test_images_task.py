@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,16 +16,18 @@ from ajest.bench.figures import heatmap
 from ajest.bench.grid import run_bench
 from ajest.bench.plan import BenchConfig, run_folder
 from ajest.bench.report import write_report
+from ajest.bench.results import collect
 from ajest.bench.verdict import verdict
 from ajest.cli_runs import numbers
 from ajest.config import differences, from_json, to_json
 from ajest.errors import UserError
-from ajest.folders import RunConfig, read_config
+from ajest.folders import RunConfig, adopt, read_config
 from ajest.images import figures
-from ajest.images.data import balanced
+from ajest.images.data import balanced, prepare
 from ajest.images.metrics import metrics_of
 from ajest.images.setup import image_task
 from ajest.presets import IMAGES
+from ajest.runs import Schedule, execute
 from ajest.tasks import AnyTask
 from ajest.training import LearningRate, Recipe
 from conftest import small_images
@@ -113,6 +116,62 @@ def test_evaluations_judge_every_metric_and_are_not_repeated(done):
     assert (run / "metrics.jsonl").read_text() == before
     reconstructed = evaluate_snapshot(run, 32, (1.0,), 64, root, None, 0.08)
     assert reconstructed[0]["metrics"]["loss"] == pytest.approx(lines[0]["metrics"]["loss"], rel=0.3)
+
+
+def test_another_guide_is_another_evaluation_and_never_enters_the_report(done, tmp_path):
+    root, results = done
+    run, other = run_folder(root, "baseline", 0), tmp_path / "guide"
+    execute(other, replace(small_bench().guide(), seed=5), Schedule())
+    (own,) = evaluate_snapshot(run, 32, (2.0,), 200, root, root / "guide")
+    (foreign,) = evaluate_snapshot(run, 32, (2.0,), 200, root, other)
+    assert own["guide"] != foreign["guide"]
+    assert own["metrics"]["fd_lite0"] != foreign["metrics"]["fd_lite0"]
+    cell = collect(root).cell("calibrated", "baseline", "fd_lite0", 2.0)
+    assert cell.values == results.cell("calibrated", "baseline", "fd_lite0", 2.0).values
+    assert cell.values[0] == own["metrics"]["fd_lite0"]
+
+
+def test_a_guide_of_other_classes_is_refused(done, tmp_path):
+    root, _ = done
+    stars = small_images(classes=("star", "heart"))
+    config = replace(small_bench().guide(), task=stars)
+    execute(tmp_path / "guide", config, Schedule())
+    with pytest.raises(UserError, match="must have learned the same"):
+        evaluate_snapshot(run_folder(root, "baseline", 0), 32, (2.0,), 64, root, tmp_path / "guide")
+
+
+def test_a_floor_of_fewer_pictures_says_only_what_does_not_depend_on_their_number():
+    task = small_images()  # 128 validation pictures
+    assert math.isfinite(task.floor(100, 0, None)["fd_lite0"])
+    assert set(task.floor(500, 0, None)) == {"kid", "kid_low", "kid_high"}
+
+
+def test_a_report_without_its_data_has_no_floor_and_all_the_rest(done, tmp_path):
+    root, results = done
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    for path in (copy / "truth").glob("floor-*.json"):
+        path.unlink()
+    settings = json.loads((copy / "bench.json").read_text())
+    settings["task"]["data"] = settings["task"]["validation"] = [str(tmp_path / "gone.zip")]
+    (copy / "bench.json").write_text(json.dumps(settings))
+    again = write_report(copy)
+    assert again.floors == {}
+    assert again.cells.keys() == results.cells.keys()
+
+
+def test_data_may_move_between_one_start_and_the_next(tmp_path):
+    prepare(("shapes:200",), tmp_path / "a.npz", 16)
+    shutil.copy(tmp_path / "a.npz", tmp_path / "b.npz")
+    first, second = (
+        small_bench(
+            task=replace(image_task((str(tmp_path / f"{n}.npz"),), resolution=16), learner=small_images().learner)
+        )
+        for n in "ab"
+    )
+    for bench in (first, second):
+        adopt(tmp_path / "run", bench.guide())
+    assert read_config(tmp_path / "run").task.data == (str(tmp_path / "b.npz"),)
 
 
 def test_seeds_share_noise_and_classes_and_moments_hold_pictures(done):

@@ -110,6 +110,42 @@ def test_inclusion_probabilities_against_the_frequency_of_being_chosen(name):
     assert (error < 5 * noise + 0.015).all(), error.max()
 
 
+@pytest.mark.parametrize("lead", [1.0, 20.0, 35.0, 50.0, 300.0])
+def test_chances_stay_exact_where_one_score_leads_by_far(lead):
+    """The leader is certain, the others share what is left: weights must not explode."""
+    learner = torch.zeros(20)
+    learner[3] = lead
+    chance = inclusion_of("hard", strata=1, normalise="none")(Scores(learner, sigma=torch.ones(20)), 4)
+    assert chance.sum().item() == pytest.approx(4)
+    if lead > 10:
+        assert chance[3].item() == pytest.approx(1)
+        assert chance[0].item() == pytest.approx(3 / 19)
+        assert importance(chance, 4).max() < 1.3
+
+
+def test_every_noise_level_that_is_drawn_is_trained_on():
+    """What was never seen is not taken for solved."""
+    memory, generator = Remembered(Memory("sigma")), torch.Generator().manual_seed(0)
+    drawn, trained = set(), set()
+    for _ in range(300):
+        sigma = (1.2 * torch.randn(20, generator=generator) - 0.4).exp()
+        batch = Batch(x=sigma[:, None], sigma=sigma, weight=sigma, id=torch.arange(20))
+        kept = select(Scores(memory.recall(batch), sigma=sigma), 4, "proportional", generator)
+        memory.learn(batch[kept], sigma[kept])
+        drawn |= set(bin_of(sigma).tolist())
+        trained |= set(bin_of(sigma[kept]).tolist())
+    assert len(trained) >= len(drawn) - 2
+
+
+def test_infobatch_keeps_some_of_the_low_ones_whatever_the_count():
+    scores = Scores(torch.cat([torch.full((90,), 2.0), torch.zeros(10)]), sigma=torch.ones(100))
+    chance = inclusion_of("infobatch")(scores, 50)
+    assert chance[-1] > 0
+    kept = select(scores, 50, "infobatch", torch.Generator().manual_seed(0))
+    assert len(kept) == len(set(kept.tolist())) == 50
+    assert int((kept >= 90).sum()) == 5
+
+
 def test_weights_make_the_kept_mean_unbiased():
     scores = scores_of(400, seed=1)
     probability = inclusion_of("hard")(scores, 80)

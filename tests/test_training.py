@@ -114,12 +114,20 @@ def test_reliability_of_scores():
     for _ in range(40):
         t.step()
     found = t.curator.reliability(40, 0.5)
-    assert set(found) == {"retest", "retest raw", "sigma share", "effective share", "agreement"}
+    assert set(found) == {"retest", "sigma share", "effective share", "agreement"}
     assert all(-1 <= v <= 1 for v in found.values())
     assert found["retest"] > 0.2
     assert 0.05 < found["effective share"] < 1
     assert trainer("random").curator.reliability(0, 0.0) == {}
     assert "agreement" not in trainer("hard").curator.reliability(0, 0.0)
+    assert trainer("guide-hard").curator.reliability(0, 0.0)["agreement"] < 1
+    once, twice = (trainer(name).curator.reliability(0, 0.0)["retest"] for name in ("hard", "hard-draws"))
+    assert twice > once  # what a second draw buys
+    late = trainer("hard-early")
+    late.curator.trigger = replace(late.curator.trigger, on=False)
+    assert late.curator.reliability(0, 0.5) == {}
+    few = replace(ARMS["ajest"], keep=0.1, chunks=25)  # more chunks than are kept of the examples that are measured
+    assert "effective share" in trainer(few, super_batch=1024).curator.reliability(0, 0.0)
     before = t.state()[0]["network/layer0.weight"].clone()
     t.curator.reliability(40, 0.5)
     assert torch.equal(before, t.state()[0]["network/layer0.weight"])

@@ -163,14 +163,9 @@ def test_a_report_without_its_data_has_no_floor_and_all_the_rest(done, tmp_path)
 def test_data_may_move_between_one_start_and_the_next(tmp_path):
     prepare(("shapes:200",), tmp_path / "a.npz", 16)
     shutil.copy(tmp_path / "a.npz", tmp_path / "b.npz")
-    first, second = (
-        small_bench(
-            task=replace(image_task((str(tmp_path / f"{n}.npz"),), resolution=16), learner=small_images().learner)
-        )
-        for n in "ab"
-    )
-    for bench in (first, second):
-        adopt(tmp_path / "run", bench.guide())
+    for name in "ab":
+        task = image_task((str(tmp_path / f"{name}.npz"),), resolution=16)
+        adopt(tmp_path / "run", small_bench(task=task).guide())
     assert read_config(tmp_path / "run").task.data == (str(tmp_path / "b.npz"),)
 
 

@@ -33,7 +33,8 @@ def test_counts_phases_and_flops_of_every_arm(name):
     assert step.kind == arm.kinds()[-1 if arm.trigger.mode == "late" else 0]
     ledger = t.ledger
     proxy = guide if arm.scoring.scorer == "proxy" else 0
-    scorer = proxy or learner
+    sketches = "features" in needs and arm.scoring.features == "gradient"
+    scorer = proxy or (t.network.sketch_flops() if sketches else learner)
     watched = arm.trigger.mode == "late"
     reads_learner = arm.measures and "learner" in needs and not watched
     reads_reference = watched or (arm.measures and "reference" in needs)
@@ -126,8 +127,8 @@ def test_reliability_of_scores():
     late = trainer("hard-early")
     late.curator.trigger = replace(late.curator.trigger, on=False)
     assert late.curator.reliability(0, 0.5) == {}
-    few = replace(ARMS["ajest"], keep=0.1, chunks=25)  # more chunks than are kept of the examples that are measured
-    assert "effective share" in trainer(few, super_batch=1024).curator.reliability(0, 0.0)
+    many = replace(ARMS["ajest"], keep=0.1, chunks=60)  # more chunks than are kept of the examples that are measured
+    assert "effective share" in trainer(many, recipe=small_recipe(super_batch=1024)).curator.reliability(0, 0.0)
     before = t.state()[0]["network/layer0.weight"].clone()
     t.curator.reliability(40, 0.5)
     assert torch.equal(before, t.state()[0]["network/layer0.weight"])

@@ -286,7 +286,7 @@ def test_presets_of_images_are_whole_benches():
 
 def test_heatmaps_frame_the_best_cell():
     metric = metrics_of(("lite0",), False)[0]
-    figure = heatmap([[3.0, 2.0], [math.nan, 4.0]], [1.0, 2.2], [0.05, 0.1], metric)
+    figure = heatmap([[3.0, 2.0], [math.nan, 4.0]], ("weight", [1.0, 2.2]), ("width", [0.05, 0.1]), metric)
     (frame,) = figure.axes[0].patches
     assert (frame.get_x(), frame.get_y()) == (0.5, -0.5)
 

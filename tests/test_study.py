@@ -37,14 +37,30 @@ def test_runs_in_turns_end_as_runs_one_by_one(tmp_path):
     plans = {"baseline": 40, "hard": 64, "random": 70, "stale": 33, "hard-draws": 20, "recall": 50}
     for name, steps in plans.items():
         execute(tmp_path / "alone" / name, config(name, steps), Schedule(checkpoint_every=16))
-    source = SharedDraws(small_task().source("cpu"))
+
+    def together():
+        source = SharedDraws(small_task().source("cpu"))
+        return [
+            execution(tmp_path / "together" / name, config(name, steps), Schedule(checkpoint_every=16), source=source)
+            for name, steps in plans.items()
+        ]
+
+    class Cut(Exception):
+        pass
+
+    def cut(behind, ahead, left):
+        if behind == 37:
+            raise Cut
+
+    runs = together()
+    with pytest.raises(Cut):
+        in_turns(runs, cut)
+    for run in runs:
+        run.close()
     seen = []
-    runs = [
-        execution(tmp_path / "together" / name, config(name, steps), Schedule(checkpoint_every=16), source=source)
-        for name, steps in plans.items()
-    ]
-    in_turns(runs, lambda *state: seen.append(state))
-    assert seen[0][2] == len(plans)
+    in_turns(together(), lambda *state: seen.append(state))
+    assert seen[0][0] == 32  # from the last checkpoint of those that were not done
+    assert seen[0][2] == 4
     for name in plans:
         alone, together = (load_network(tmp_path / how / name)[0].state_dict() for how in ("alone", "together"))
         for key, value in alone.items():

@@ -209,6 +209,6 @@ def _heatmaps(run: Path, step: int, n: int, lines: list[dict[str, Any]], metrics
             for b in widths
         ]
         path = run / f"heatmap-{metric.name}-step-{step}-n-{n}.png"
-        write_atomic(path, encoded(heatmap(values, weights, widths, metric)))
+        write_atomic(path, encoded(heatmap(values, ("guidance weight", weights), ("EMA width", widths), metric)))
         written.append(path)
     return written

@@ -36,25 +36,37 @@ def encoded(figure: Figure, kind: str = "png", dpi: int = 110) -> bytes:
 
 
 def heatmap(
-    values: Sequence[Sequence[float]], weights: Sequence[float], widths: Sequence[float], metric: Metric
+    values: Sequence[Sequence[float]],
+    across: tuple[str, Sequence[float]],
+    down: tuple[str, Sequence[float]],
+    metric: Metric,
+    title: str = "",
 ) -> Figure:
-    """One metric over guidance weights (across) and EMA widths (down), the best cell framed."""
+    """One metric over two dials, each with its name and values; the best cell framed, unknown ones (NaN) left empty.
+
+    Args:
+        values: of the metric, a row for each value of `down`; not all NaN.
+        across, down: the dials.
+        metric: what is shown.
+        title: in place of the metric's name.
+    """
     table = np.array(values, dtype=np.float64) * metric.scale
-    figure = Figure(figsize=(1.6 + 0.85 * len(weights), 1.3 + 0.5 * len(widths)), layout="constrained")
+    columns, rows = across[1], down[1]
+    figure = Figure(figsize=(1.6 + 0.85 * len(columns), 1.3 + 0.5 * len(rows)), layout="constrained")
     axis = figure.subplots()
     axis.imshow(table, cmap="viridis_r" if metric.better == "lower" else "viridis", aspect="auto")
     middle = (np.nanmin(table) + np.nanmax(table)) / 2
     for (row, column), value in np.ndenumerate(table):
         dark = (value > middle) == (metric.better == "lower")
-        axis.text(column, row, f"{value:.4g}", ha="center", va="center", fontsize=9, color="white" if dark else "black")
-    best = np.nanargmin(-table * metric.sign)
-    row, column = divmod(int(best), len(weights))
+        text = "-" if math.isnan(value) else f"{value:.4g}"
+        axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+    row, column = divmod(int(np.nanargmax(table * metric.sign)), len(columns))
     axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#D55E00", lw=2.5))
-    axis.set_xticks(range(len(weights)), [f"{w:g}" for w in weights])
-    axis.set_yticks(range(len(widths)), [f"{w:g}" for w in widths])
-    axis.set_xlabel("guidance weight")
-    axis.set_ylabel("EMA width")
-    axis.set_title(f"{metric.label} ({metric.better} is better)", fontsize=10, loc="left")
+    axis.set_xticks(range(len(columns)), [f"{v:g}" for v in columns])
+    axis.set_yticks(range(len(rows)), [f"{v:g}" for v in rows])
+    axis.set_xlabel(across[0])
+    axis.set_ylabel(down[0])
+    axis.set_title(f"{title or metric.label} ({metric.better} is better)", fontsize=10, loc="left")
     return figure
 
 

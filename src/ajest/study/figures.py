@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
+from ..bench import figures as bench_figures
 from ..bench.figures import clean
 from ..bench.plan import READINGS
 from ..bench.reliability import QUANTITIES, Estimate
@@ -55,34 +55,15 @@ def _whisker(axis: object, place: int, duel: Duel) -> None:
 
 
 def heatmap(results: Results, grid: Grid, metric: Metric, weight: float) -> Figure | None:
-    """One metric over two dials, mean over seeds; the best cell framed."""
-    (across, columns), (down, rows) = grid.across, grid.down
-    table = np.full((len(rows), len(columns)), np.nan)
-    for i, y in enumerate(rows):
-        for j, x in enumerate(columns):
-            name = grid.name_of(y, x)
-            cell = results.cell(results.config.whole, name, metric.name, weight)
-            if cell is not None:
-                table[i, j] = cell.mean * metric.scale
-    if np.isnan(table).all():
+    """One metric over two dials of an arm, mean over seeds; None without any value."""
+    reading = results.config.whole
+    cells = [
+        [results.cell(reading, grid.name_of(y, x), metric.name, weight) for x in grid.across[1]] for y in grid.down[1]
+    ]
+    values = [[math.nan if cell is None else cell.mean for cell in row] for row in cells]
+    if all(math.isnan(value) for row in values for value in row):
         return None
-    figure = Figure(figsize=(1.5 + 0.8 * len(columns), 1.2 + 0.42 * len(rows)), layout="constrained")
-    axis = figure.subplots()
-    axis.imshow(table, cmap="viridis_r" if metric.better == "lower" else "viridis", aspect="auto")
-    middle = (np.nanmin(table) + np.nanmax(table)) / 2
-    for (i, j), value in np.ndenumerate(table):
-        dark = (value > middle) == (metric.better == "lower")
-        text = "-" if math.isnan(value) else f"{value:.3g}"
-        axis.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
-    best = np.nanargmax(table * metric.sign)
-    i, j = divmod(int(best), len(columns))
-    axis.plot(j, i, "s", ms=26, mfc="none", mec="#D55E00", mew=2.2)
-    axis.set_xticks(range(len(columns)), [f"{v:g}" for v in columns])
-    axis.set_yticks(range(len(rows)), [f"{v:g}" for v in rows])
-    axis.set_xlabel(across)
-    axis.set_ylabel(down)
-    axis.set_title(f"{grid.arm}: {metric_name(metric, weight)}", fontsize=9, loc="left")
-    return figure
+    return bench_figures.heatmap(values, grid.across, grid.down, metric, f"{grid.arm}: {metric_name(metric, weight)}")
 
 
 def scores(found: Mapping[str, Mapping[str, Estimate]]) -> Figure | None:

@@ -197,7 +197,7 @@ class Arm:
             f"{self.scoring.draws} draws": self.scoring.draws > 1,
             f"N {chunks}": chunks is not None and chunks != CHUNKS,
             f"{strata} strata": strata > 1,
-            "running": self.effective("normalise") == "running",
+            f"{self.normalise}": self.normalise is not None,
             "proxy": self.scoring.scorer == "proxy",
             "half": self.scoring.half,
             "gradient": "features" in self.registered.needs and self.scoring.features == "gradient",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..bench import figures as bench_figures
@@ -46,12 +47,12 @@ def forest(duels: Sequence[Duel], other: str) -> Figure:
     return figure
 
 
-def _whisker(axis: object, place: int, duel: Duel) -> None:
+def _whisker(axis: Axes, place: int, duel: Duel) -> None:
     found, scale = duel.found, duel.metric.scale
     low, high = sorted((found.low * duel.metric.sign, found.high * duel.metric.sign))
     colour = OPEN if math.isnan(low) or low <= 0 <= high else BETTER if low > 0 else WORSE
-    axis.plot([found.low * scale, found.high * scale], [place, place], color=colour, lw=2.2)  # type: ignore[attr-defined]
-    axis.plot(found.difference * scale, place, "o", color=colour, ms=5)  # type: ignore[attr-defined]
+    axis.plot([found.low * scale, found.high * scale], [place, place], color=colour, lw=2.2)
+    axis.plot(found.difference * scale, place, "o", color=colour, ms=5)
 
 
 def heatmap(results: Results, grid: Grid, metric: Metric, weight: float) -> Figure | None:

@@ -23,7 +23,7 @@ from ..metrics import Metric
 from . import figures
 from .guides import GuideGain, read_gains
 from .plan import Grid, Study
-from .results import ALPHA, Duel, by_keep, duels, mean_ranks, results_of, table_of, victors
+from .results import ALPHA, Duel, by_keep, duels, mean_ranks, recommended, results_of, table_of, victors
 
 
 def write_page(root: Path, study: Study, command: str) -> list[str]:
@@ -47,6 +47,10 @@ def write_page(root: Path, study: Study, command: str) -> list[str]:
         f"with Python {platform.python_version()}, torch {torch.__version__}.",
         *(["## Verdict", "\n".join(f"- {s}" for s in said)] if said else []),
     ]
+    if final:
+        chosen = [(READINGS[r.reading].title, r) for r in map(recommended, final.values())]
+        rows = [f"- At {title}: `{r.arm}`, because {r.why} ({r.seeds} seeds)." for title, r in chosen]
+        parts += ["## Recommendation", "\n".join(rows)]
     missing = [s for stage in (screened, dialled, final) for results in stage.values() for s in results.missing()]
     if missing:
         parts += ["## What is missing", "\n".join(f"- {s}" for s in dict.fromkeys(missing))]

@@ -123,6 +123,39 @@ def victors(results: Results) -> list[str]:
 
 
 @dataclass(frozen=True)
+class Recommendation:
+    """What to train with at one kind of budget, as a study's final decided it.
+
+    Attributes:
+        reading: the budget that is equal.
+        arm: the recommended one.
+        seeds: that stand behind it.
+        why: in words, after "because".
+    """
+
+    reading: str
+    arm: str
+    seeds: int
+    why: str
+
+
+def recommended(results: Results) -> Recommendation:
+    """A rule that certainly beats both the baseline and random (of several, the one of best mean rank); else random
+    choice, if it certainly beats the baseline on a headline metric and certainly loses on none; else the baseline."""
+    reading, seeds, won = results.config.whole, len(results.config.seeds), victors(results)
+    if won:
+        arm = next(a for a in mean_ranks({"": results}) if a in won)
+        return Recommendation(reading, arm, seeds, "it certainly beats baseline and random on every headline metric")
+    mine = [d for d in duels(results) if (d.arm, d.other) == ("random", results.config.baseline)]
+    lost = [d for d in mine if d.corrected < ALPHA and d.improvement < 0]
+    if any(d.certain for d in mine) and not lost:
+        return Recommendation(reading, "random", seeds, "no rule certainly beats it, and it certainly beats baseline")
+    return Recommendation(
+        reading, results.config.baseline, seeds, "nothing certainly beats it on every headline metric"
+    )
+
+
+@dataclass(frozen=True)
 class AtKeep:
     """A rule at one keep fraction, against random choice at the same and against the baseline.
 

@@ -143,10 +143,11 @@ def recommended(results: Results) -> Recommendation:
     """A rule that certainly beats both the baseline and random (of several, the one of best mean rank); else random
     choice, if it certainly beats the baseline on a headline metric and certainly loses on none; else the baseline."""
     reading, seeds, won = results.config.whole, len(results.config.seeds), victors(results)
+    baseline = results.config.baseline
     if won:
         arm = next(a for a in mean_ranks({"": results}) if a in won)
         return Recommendation(reading, arm, seeds, "it certainly beats baseline and random on every headline metric")
-    mine = [d for d in duels(results) if (d.arm, d.other) == ("random", results.config.baseline)]
+    mine = [d for d in duels(results) if (d.arm, d.other) == ("random", baseline)]
     lost = [d for d in mine if d.corrected < ALPHA and d.improvement < 0]
     if any(d.certain for d in mine) and not lost:
         return Recommendation(reading, "random", seeds, "no rule certainly beats it, and it certainly beats baseline")

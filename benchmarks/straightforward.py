@@ -81,7 +81,7 @@ def keep_graph_step(
 
 def dense_jest(scores: Scores, count: int, chunks: int) -> Tensor:
     """The published rule with its B x B matrix."""
-    matrix = scores.needed_learner[:, None] - scores.needed_reference[None, :]
+    matrix = scores.needed("learner")[:, None] - scores.needed("reference")[None, :]
     chosen = torch.empty(0, dtype=torch.int64)
     for chunk in range(chunks):
         n = len(chosen)

@@ -129,7 +129,7 @@ def test_edms_archives(tmp_path):
     labels = {"labels": [["0/a.png", 11], ["0/b.png", 2]]}
     content = {"0/a.png": png(1), "0/b.png": png(2), "dataset.json": json.dumps(labels).encode()}
     found = open_images([str(archive(tmp_path / "edm.zip", content))])
-    assert found.classes == ("02", "11")
+    assert found.classes == ("2", "11")
     assert found.labels.tolist() == [1, 0]
     content["dataset.json"] = b'{"labels": null}'
     assert open_images([str(archive(tmp_path / "plain.zip", content))]).labels is None

@@ -128,7 +128,7 @@ class Arm:
 
         Raises:
             UserError: none would be kept, or fewer than there are chunks, or the super-batch is no multiple of
-                `within`, or has fewer examples than strata.
+                `within`, or has too few examples for the strata.
         """
         if self.within is not None and self.within != super_batch:
             check(

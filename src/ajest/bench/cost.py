@@ -95,7 +95,7 @@ def _has_proxy(arm: Arm) -> bool:
 def _break_even(arm: Arm, step: Mapping[str, float], uniform: Mapping[str, float], guide: float) -> float:
     """The keep fraction at which a selecting step costs as much as a uniform one: what scales with it lies on a line
     between what it costs now and what it would cost for the whole super-batch."""
-    scaling = ("update", "target") if arm.memory is not None else ("update",)
+    scaling = ("update", "target") if arm.memory is not None or not arm.measures else ("update",)
     now = sum(step.get(p, 0.0) for p in scaling)
     whole = sum(uniform.get(p, 0.0) for p in scaling) * (1 + guide * _has_proxy(arm))
     room = sum(uniform.values()) - sum(step.values())

@@ -176,21 +176,24 @@ def _run(root: Path, config: BenchConfig, costs: Costs, arm: str, seed: int) -> 
     status = read_status(folder)
     ledger = jsonl.read(folder / "ledger.jsonl")
     step = status.get("step", ledger[-1]["step"] if ledger else 0)
-    lines = _own(root, jsonl.read(folder / "metrics.jsonl"))
+    lines = _own(root, config, jsonl.read(folder / "metrics.jsonl"))
     curve = curve_points(folder, config, costs)
     return Run(arm, seed, status.get("state", "unfinished"), step, status.get("why", ""), ledger, lines, curve)
 
 
-def _own(root: Path, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The evaluations that belong to the bench: with its own guide and feature networks."""
-    guide = identity_of(root / "guide")
-    return [line for line in lines if line.get("guide") in (None, guide) and "extractors" not in line]
+def _own(root: Path, config: BenchConfig, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluations that belong to the bench: with its own guide and feature networks, of the average it reports."""
+    guide, width = identity_of(root / "guide"), config.recipe.ema_widths[0]
+    return [
+        line
+        for line in lines
+        if line.get("guide") in (None, guide) and "extractors" not in line and line["width"] == width
+    ]
 
 
 def _cells(
     root: Path, config: BenchConfig, runs: dict[tuple[str, int], Run], budgets: dict[str, float]
 ) -> dict[tuple[str, str, str, float], Cell]:
-    width = config.recipe.ema_widths[0]
     cells: dict[tuple[str, str, str, float], Cell] = {}
     known = {m.name for m in config.task.metrics}
     for (arm, seed), run in runs.items():
@@ -202,7 +205,7 @@ def _cells(
             if reading == "steps" and budget != config.iterations:
                 n = config.n_curve
             for line in run.lines:
-                if (line["step"], line["n"], line["width"]) != (step, n, width):
+                if (line["step"], line["n"]) != (step, n):
                     continue
                 for metric, value in line["metrics"].items():
                     if metric in known and math.isfinite(value):

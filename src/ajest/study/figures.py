@@ -82,7 +82,7 @@ def scores(found: Mapping[str, Mapping[str, Estimate]]) -> Figure | None:
                 axis.text(max(mean, 0), i, f" {mean:.2f}", va="center", fontsize=8)
         axis.set_yticks(range(len(arms)), arms)
         axis.set_ylim(len(arms) - 0.5, -0.5)
-        axis.set_xlim(min(0.0, *(f[name].mean for f in found.values() if name in f)), 1.12)
+        axis.set_xlim(min([0.0, *(f[name].mean for f in found.values() if name in f)]), 1.12)
         axis.set_title(title, fontsize=9, loc="left")
         clean(axis)
     return figure

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import jsonl
-from ..bench.evaluation import reached
+from ..bench.evaluation import key, reached
 from ..bench.plan import BenchConfig, run_folder
 from ..bench.pool import Report
 from ..bench.results import read_bench
@@ -124,13 +124,18 @@ def evaluate_guided(job: Guided, report: Report) -> list[str]:
 
 def values(bench: Path, config: BenchConfig, guide: str, weight: float, metric: str) -> dict[int, float]:
     """A metric by seed; unguided for weight 1."""
-    found = {}
+    found: dict[int, float] = {}
     for seed in config.seeds:
         folder = run_folder(bench, config.baseline, seed)
-        name, lines = ("metrics", "metrics.jsonl") if weight == 1 else ("guides", "guides.jsonl")
-        for line in jsonl.read(folder / lines):
-            mine = line["step"] == read_status(folder).get("step") if name == "metrics" else line["guide"] == guide
-            if mine and line["weight"] == weight and metric in line["metrics"]:
+        if weight == 1:
+            width, end = config.recipe.ema_widths[0], read_status(folder).get("step")
+            plain = key({"step": end, "width": width, "weight": 1.0, "n": config.n_final})
+            lines = [line for line in jsonl.read(folder / "metrics.jsonl") if key(line) == plain]
+        else:
+            known = jsonl.read(folder / "guides.jsonl")
+            lines = [line for line in known if (line["guide"], line["weight"]) == (guide, weight)]
+        for line in lines:
+            if metric in line["metrics"]:
                 found[seed] = line["metrics"][metric]
     return found
 

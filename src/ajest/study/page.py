@@ -236,7 +236,7 @@ def _dials(root: Path, study: Study, dialled: Mapping[str, Results]) -> list[str
                 figure = figures.heatmap(results, grid, metric, weight)
                 if figure is not None:
                     caption = f"{grid.arm}: {metric_name(metric, weight)} over {grid.down[0]} and {grid.across[0]}"
-                    parts.append(_linked(root, f"dials-{name}-{i + 1}-{metric.name}", caption, figure))
+                    parts.append(_linked(root, f"dials-{name}-{i + 1}-{metric.name}-{weight:g}", caption, figure))
     return parts
 
 

@@ -74,7 +74,7 @@ def tree_quick() -> Study:
 def _small_batch(name: str) -> Arm:
     """A rule for super-batches that are too small for strata of their own: against what is usual at a noise level."""
     arm = ARMS[name]
-    return replace(arm, normalise="running", strata=1) if "normalise" in arm.registered.dials else arm
+    return replace(arm, normalise="running", strata=1) if "strata" in arm.registered.dials else arm
 
 
 IMAGE_RULES = (

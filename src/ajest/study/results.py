@@ -150,9 +150,10 @@ def recommended(results: Results) -> Recommendation:
     mine = [d for d in duels(results) if (d.arm, d.other) == ("random", baseline)]
     lost = [d for d in mine if d.corrected < ALPHA and d.improvement < 0]
     if any(d.certain for d in mine) and not lost:
-        return Recommendation(reading, "random", seeds, "no rule certainly beats it, and it certainly beats baseline")
+        why = "no rule certainly beats both it and baseline, and it certainly beats baseline"
+        return Recommendation(reading, "random", seeds, why)
     return Recommendation(
-        reading, results.config.baseline, seeds, "nothing certainly beats it on every headline metric"
+        reading, baseline, seeds, "nothing certainly beats both it and random on every headline metric"
     )
 
 

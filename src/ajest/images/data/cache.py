@@ -140,7 +140,8 @@ def _moved_up(images: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """The pictures that are whole, in place: a copy of a large set would not fit into memory."""
     rows = np.flatnonzero(whole)
     for start in range(0, len(rows), 1024):
-        images[start : start + 1024] = images[rows[start : start + 1024]]
+        part = rows[start : start + 1024]
+        images[start : start + len(part)] = images[part]
     return images[: len(rows)]
 
 

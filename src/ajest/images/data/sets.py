@@ -28,7 +28,8 @@ class ImageSet:
         labels: int64, shape (N,), numbers into `classes`; None for an unconditional set.
         classes: key of each class, sorted: WordNet id or folder name.
         names: of each class for people.
-        ids: stable id of each picture, shape (N,), str: its path inside the data set.
+        ids: stable id of each picture, shape (N,), str: its path inside the data set; where two archives share paths,
+            after the archive's name.
         digest: of pictures, labels and classes.
     """
 
@@ -106,7 +107,8 @@ def open_images(
     refused = {name: why for part in parts for name, why in part.refused.items()}
     order, labels, classes, names = joined(parts)
     ids = np.array([parts[p].ids[i] for p, i in order])
-    identity = "\n".join([str(_VERSION), str(resolution), *sorted(p.identity for p in parts), *classes])
+    listed = hashlib.blake2b("\n".join(map(str, ids)).encode(errors="surrogateescape")).hexdigest()  # and their order
+    identity = "\n".join([str(_VERSION), str(resolution), *sorted(p.identity for p in parts), *classes, listed])
     key = hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     folder = (cache_folder() if cache is None else cache) / "images" / key
     direct = parts[0].direct

@@ -1,4 +1,5 @@
 import copy
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from ajest.arms import ARMS, arms_named
 from ajest.denoising import objective, per_example_loss
 from ajest.errors import Diverged, UserError
 from ajest.folders import RunConfig, read_status, snapshots
+from ajest.images.architecture import Architecture
 from ajest.images.network import normalize
 from ajest.images.source import to_float, to_uint8
 from ajest.runs import Schedule, execute
@@ -201,3 +203,20 @@ def test_arms_of_the_tree_count_their_examples_too():
     t = Trainer(small_task().source("cpu"), small_task().network("learner", 0), small_recipe(), ARMS["random"], 0)
     t.step()
     assert int(t.tally.drawn.sum()) == int(t.tally.trained.sum()) == 51
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of what the compiler itself imports
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler, and there is no g++ here")
+def test_a_compiled_network_learns_and_samples_as_a_plain_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    small = Architecture(channels=4, multipliers=(1,), blocks=1, attention=())
+    found = {}
+    for compiled in (False, True):
+        task = small_images(learner=small, compile=compiled)
+        t = Trainer(task.source("cpu"), task.network("learner", 0), replace(RECIPE, super_batch=8), ARMS["baseline"], 0)
+        losses = [t.step().loss for _ in range(3)]
+        batch = t.curator.source.draw(4, generator(0, "x"))
+        found[compiled] = torch.tensor(losses), t.ema[RECIPE.ema_widths[0]](batch.x, batch.sigma, batch.label)
+        assert set(t.network.state_dict()) == set(small_images(learner=small).network("learner", 0).state_dict())
+    for plain, fast in zip(found[False], found[True], strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-3, atol=1e-3)

@@ -289,3 +289,16 @@ def test_damaged_reference_features_are_made_anew(tmp_path, damage):
     assert network.seen == [10, 10]
     reference_features(images, "a", network, tmp_path)
     assert network.seen == [10, 10]
+
+
+def test_by_directions_pictures_of_short_features_do_not_pass_for_real_ones():
+    """Noise and blur excite a network little: by distances they lie in the middle of all, by directions they do not."""
+    g = torch.Generator().manual_seed(0)
+    active = torch.rand(300, 64, generator=g).argsort(1).argsort(1) < 6
+    real = torch.cat([3.0 * active * (0.5 + torch.rand(300, 64, generator=g)), torch.zeros(300, 16)], 1)
+    noise = torch.cat([torch.zeros(100, 64), 0.1 * torch.rand(100, 16, generator=g)], 1)
+    plain, turned = prdc(real, noise), prdc(real, noise, directions=True)
+    assert plain.precision == 1
+    assert plain.density > 5
+    assert turned.precision == turned.density == turned.coverage == 0
+    assert prdc(real, 7 * real, directions=True).coverage == 1

@@ -10,11 +10,11 @@ from .extractors import NAMES, Features, class_indices
 
 _PRDC = (
     Metric("precision", "precision", "higher",
-           "Share of samples that lie among real pictures. It does not see missing kinds."),
+           "Share of samples that lie among real pictures, by directions of features. It does not see missing kinds."),
     Metric("recall", "recall", "higher",
            "Share of real pictures that lie among samples. It does not see bad samples."),
     Metric("density", "density", "higher",
-           "How many real neighbourhoods hold a sample: precision that counts. Above 1 for samples that crowd."),
+           "How many real neighbourhoods hold a sample: precision that counts. Samples that crowd are above 1."),
     Metric("coverage", "coverage", "higher",
            "Share of real pictures with a sample near them. The most robust of the four."),
 )  # fmt: skip
@@ -73,6 +73,6 @@ def compared(
     if not whole:
         return values
     kid = quality.kid(real.features, found.features)
-    near = quality.prdc(real.features, found.features)
+    near = quality.prdc(real.features, found.features, directions=True)
     values |= {"kid": kid.value, "kid_low": kid.low, "kid_high": kid.high}
     return values | {k: getattr(near, k) for k in ("precision", "recall", "density", "coverage")}

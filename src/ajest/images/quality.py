@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .. import checkpoint
 from ..errors import Corrupt, UserError
@@ -141,7 +142,7 @@ def _kernel_own(x: Tensor) -> Tensor:
     return (x.square().sum(1) / x.shape[1] + 1) ** 3
 
 
-def prdc(real: Tensor | np.ndarray, fake: Tensor | np.ndarray, k: int = 5) -> Prdc:
+def prdc(real: Tensor | np.ndarray, fake: Tensor | np.ndarray, k: int = 5, directions: bool = False) -> Prdc:
     """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797), by neighbours.
 
     The ball of a picture reaches to its k-th nearest other of the same set, edge included. For two equal sets
@@ -150,6 +151,9 @@ def prdc(real: Tensor | np.ndarray, fake: Tensor | np.ndarray, k: int = 5) -> Pr
     Args:
         real, fake: features (n, d) and (m, d), more than k each.
         k: neighbours.
+        directions: compare the directions of features alone (scaled to length 1). Pictures that excite a network
+            little, such as noise and blur, have short features: by plain distances these lie in the middle of all
+            others, within nearly every ball, and an untrained model has a precision of 1.
 
     Raises:
         UserError: too few, of different widths, or not finite.
@@ -159,6 +163,8 @@ def prdc(real: Tensor | np.ndarray, fake: Tensor | np.ndarray, k: int = 5) -> Pr
     x, y = _checked(real, k + 1), _checked(fake, k + 1)
     if x.shape[1] != y.shape[1]:
         raise UserError(f"features of widths {x.shape[1]} and {y.shape[1]} cannot be compared: use one network")
+    if directions:
+        x, y = (normalize(part) for part in (x, y))
     centre = x.mean(0)  # distances by products lose digits far from the origin
     x, y = x - centre, y - centre
     edge = 1e-12 * float(x.square().sum(1).max() + y.square().sum(1).max())  # rounding puts nothing outside its ball

@@ -23,7 +23,6 @@ from .errors import Diverged
 from .folders import RunConfig, adopt, load_network, locked, read_status
 from .training import Step, Trainer
 
-CLOCKS = ("steps", "samples", "seconds", "calibrated", "net", "flops")
 _STORED_NUMBERS = 1 << 20  # of the examples of a super-batch that is stored for figures
 
 

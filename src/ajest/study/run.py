@@ -11,7 +11,7 @@ from ..bench.calibration import calibrate, calibrated_threads
 from ..bench.evaluation import evaluate_snapshot
 from ..bench.grid import train_references
 from ..bench.plan import BenchConfig, Costs, run_folder
-from ..bench.pool import Report, cores, limited, sayer, settle, work
+from ..bench.pool import Report, cores, default_workers, limited, sayer, settle, work
 from ..bench.progress import board
 from ..bench.sharing import SharedDraws, in_turns
 from ..errors import UserError
@@ -60,7 +60,7 @@ def run_stage(
     Raises:
         UserError: the folder holds another study, is in use or cannot be written to, or a worker was killed.
     """
-    workers = (cores() if device == "cpu" else 1) if workers is None else workers
+    workers = default_workers(device) if workers is None else workers
     if workers < 1:
         raise UserError(f"workers must be at least 1, not {workers}")
     with locked(root):
@@ -101,7 +101,7 @@ def run_guides(root: Path, study: Study, workers: int | None, device: str) -> No
     costs = calibrate(folder / "chosen", benches["chosen"], device)
     charged = study.charged(costs)
     run_stage(root, study, "guides", benches | {"charged": charged}, workers, device)
-    workers = (cores() if device == "cpu" else 1) if workers is None else workers
+    workers = default_workers(device) if workers is None else workers
 
     def evaluate(name: str, config: BenchConfig, weights: dict[str, tuple[float, ...]]) -> None:
         jobs = [

@@ -146,6 +146,27 @@ def test_a_floor_of_fewer_pictures_says_only_what_does_not_depend_on_their_numbe
     assert set(task.floor(500, 0, None)) == {"kid", "kid_low", "kid_high"}
 
 
+def test_a_floor_beyond_the_held_out_pictures_is_of_training_pictures_that_are_no_references():
+    settings = {"learner": small_images().learner, "guide": small_images().guide}
+    task = image_task(("shapes:600",), ("shapes:32",), 16, references=300, **settings)
+    held_out, _, _ = task._other(32)
+    rest, _, labels = task._other(200)
+    everything, kept = task._pictures("train").images, task._pictures("val").images
+    references = balanced(task._pictures("train").labels, len(everything), 300)
+    assert len(held_out) == 32
+    assert all((kept == one).all((1, 2, 3)).any() for one in held_out)
+    free = np.delete(everything, references, 0)
+    assert len(rest) == len(labels) == 200
+    assert all((free == one).all((1, 2, 3)).any() for one in rest)
+
+
+def test_the_five_best_guesses_say_nothing_among_five_classes():
+    known = ("n01443537", "n02410509", "n03255030", "n04259630", "n04398044", "n07615774")
+    for count, top in ((6, ["top1", "top5"]), (5, ["top1"]), (1, []), (0, [])):
+        task = replace(small_images(), classes=known[:count])
+        assert [m.name for m in task.metrics if m.name.startswith("top")] == top
+
+
 def test_a_report_without_its_data_has_no_floor_and_all_the_rest(done, tmp_path):
     root, results = done
     copy = tmp_path / "copy"
@@ -255,10 +276,10 @@ def test_seeds_are_numbers_and_ranges():
 
 
 def test_metrics_name_what_they_are():
-    names = [m.label for m in metrics_of(("lite0", "inception=x.pt", "dinov2"), True)]
+    names = [m.label for m in metrics_of(("lite0", "inception=x.pt", "dinov2"), 10)]
     assert names[:3] == ["FD-Lite0", "FID", "FD-DINOv2"]
-    assert [m.name for m in metrics_of(("lite0",), False)].count("top1") == 0
-    headlines = [m.label for m in metrics_of(("dinov2", "lite0"), True) if m.headline != "no"]
+    assert [m.name for m in metrics_of(("lite0",), 0)].count("top1") == 0
+    headlines = [m.label for m in metrics_of(("dinov2", "lite0"), 10) if m.headline != "no"]
     assert headlines == ["FD-DINOv2"]
 
 
@@ -285,7 +306,7 @@ def test_presets_of_images_are_whole_benches():
 
 
 def test_heatmaps_frame_the_best_cell():
-    metric = metrics_of(("lite0",), False)[0]
+    metric = metrics_of(("lite0",), 0)[0]
     figure = heatmap([[3.0, 2.0], [math.nan, 4.0]], ("weight", [1.0, 2.2]), ("width", [0.05, 0.1]), metric)
     (frame,) = figure.axes[0].patches
     assert (frame.get_x(), frame.get_y()) == (0.5, -0.5)

@@ -61,7 +61,7 @@ def bench(
             preset's.
         extractors: feature networks that pictures are judged by, each NAME or NAME=PATH: lite0, inception, dinov2.
         classes: learn these alone: names or keys with commas between them, or how many; "all" for all. Without it
-            cpu-mini learns ten, the others all.
+            cpu-mini learns four, the others all.
         flip: mirror every second picture.
         skip_bad: go on without pictures that cannot be read.
         precision: in which networks of images compute, in place of the preset's (which is float32 on processors that

@@ -155,8 +155,8 @@ CPU_MINI = ImageDials(
     guide_rate=0.04,
     super_batch=20,
     micro_batch=None,
-    iterations=1200,
-    guide_iterations=300,
+    iterations=1600,
+    guide_iterations=400,
     decay=1 / 4,
     clock="share",
     rampup=200,
@@ -164,8 +164,8 @@ CPU_MINI = ImageDials(
     seeds=(0, 73),
     n_final=250,
     n_curve=250,
-    sampler=(10, 80.0, 0.01),
-    classes=10,
+    sampler=(7, 80.0, 0.01),
+    classes=4,
 )
 
 #: About 15 minutes on one GPU of the H200 class.

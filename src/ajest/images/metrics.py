@@ -35,12 +35,12 @@ _LOSS = Metric("loss", "loss", "lower",
 FREE_OF_N = ("kid", "kid_low", "kid_high", "top1", "top5")
 
 
-def metrics_of(extractors: tuple[str, ...], classified: bool) -> tuple[Metric, ...]:
+def metrics_of(extractors: tuple[str, ...], classes: int) -> tuple[Metric, ...]:
     """Metrics with these feature extractors; the first bears the verdict, KID and the neighbour metrics.
 
     Args:
         extractors: NAME or NAME=PATH each.
-        classified: whether a classifier of the data set's classes is at hand.
+        classes: of the data set, that a classifier knows; 0 if none does. Among five or fewer, top-5 says nothing.
     """
     distances = []
     for i, spec in enumerate(extractors):
@@ -51,7 +51,7 @@ def metrics_of(extractors: tuple[str, ...], classified: bool) -> tuple[Metric, .
         )
         headline = "both" if i == 0 else "no"
         distances.append(Metric(name.key, name.distance, "lower", meaning, headline=headline))  # type: ignore[arg-type]
-    return (*distances, _KID, *_PRDC, *(_CONSISTENCY if classified else ()), _LOSS)
+    return (*distances, _KID, *_PRDC, *_CONSISTENCY[: (classes > 1) + (classes > quality.TOP)], _LOSS)
 
 
 def compared(

@@ -17,6 +17,7 @@ from ..errors import Corrupt, UserError
 from .extractors import Extractor, Features, extract
 
 _Z = 1.959964  # 97.5 % quantile of the normal distribution
+TOP = 5  # guesses of a classifier that count as right, beside the best one alone
 _ROWS = 1024  # of a matrix of pairs at a time: memory grows with n, not with n^2
 
 
@@ -204,7 +205,7 @@ def consistency(logits: Tensor, labels: Tensor, indices: Sequence[int]) -> tuple
         indices: ImageNet's index of each class.
     """
     among = logits[:, list(indices)]
-    best = among.topk(min(5, len(indices)), 1).indices == labels.to(among.device)[:, None]
+    best = among.topk(min(TOP, len(indices)), 1).indices == labels.to(among.device)[:, None]
     return float(best[:, 0].double().mean()), float(best.any(1).double().mean())
 
 

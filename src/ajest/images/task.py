@@ -90,7 +90,8 @@ class ImageTask:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        return metrics_of(self.extractors, class_indices(self.classes) is not None)
+        known = len(self.classes) if class_indices(self.classes) is not None else 0
+        return metrics_of(self.extractors, known)
 
     @property
     def samples(self) -> int:
@@ -185,7 +186,7 @@ class ImageTask:
 
     def floor(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
         """Metrics of n other real pictures: validation pictures, or training pictures that are no references. Where
-        there are fewer, only the metrics that do not depend on n."""
+        there are fewer of either, only the metrics that do not depend on n."""
         values: dict[str, float] = {}
         for i, spec in enumerate(self.extractors):
             network = extractor(spec, device)
@@ -288,18 +289,21 @@ class ImageTask:
         return quality.reference_features(pictures.images[chosen], digest, network, cache_folder())
 
     def _other(self, n: int) -> tuple[np.ndarray, str, Tensor | None]:
-        """(pictures, digest, labels) of n real pictures that are no references, as balanced as can be."""
-        held_out = bool(self.validation)
-        pictures = self._pictures("val" if held_out else "train")
-        free = np.arange(len(pictures))
-        if not held_out:
-            free = np.setdiff1d(free, balanced(pictures.labels, len(pictures), self.references))
+        """(pictures, digest, labels) of n real pictures that are no references, as balanced as can be: held-out ones
+        if there are enough, else the rest of the training pictures, else the most that there are."""
+        train = self._pictures("train")
+        rest = np.setdiff1d(np.arange(len(train)), balanced(train.labels, len(train), self.references))
+        pools = [(train, rest, self.references)]
+        if self.validation:
+            held_out = self._pictures("val")
+            pools.insert(0, (held_out, np.arange(len(held_out)), 0))
+        pictures, free, but = next((p for p in pools if len(p[1]) >= n), max(pools, key=lambda p: len(p[1])))
         if len(free) < 2:
             raise UserError("the data set is too small to compare real pictures with others: lower `references`")
         labels = None if pictures.labels is None else pictures.labels[free]
         chosen = free[balanced(labels, len(free), n)]
         found = None if pictures.labels is None else torch.from_numpy(pictures.labels[chosen])
-        return pictures.images[chosen], f"{pictures.digest}-other{n}-{self.references * (not held_out)}", found
+        return pictures.images[chosen], f"{pictures.digest}-other{n}-{but}", found
 
     def _pictures(self, split: Literal["train", "val"]) -> ImageSet:
         spec, digest = (self.data, self.digest) if split == "train" else (self.validation, self.validation_digest)

@@ -8,6 +8,7 @@ from ..metrics import Metric
 from .cost import selection_costs
 from .plan import READINGS, BenchConfig
 from .quality import to_quality
+from .recommendation import cited
 from .results import Cell, Results
 from .statistics import Comparison
 
@@ -87,7 +88,7 @@ def verdict(results: Results) -> list[str]:
     if not said:
         return ["There is no verdict yet: no budget was reached and evaluated by all arms."]
     said = [_in_short(results), *said, *_paid(results)]
-    said += _guidance(results)
+    said += [*_guidance(results), *cited(results.config)]
     if seeds < 5:
         said.append(
             f"Only {seeds} seed{'s' if seeds > 1 else ''} stand{'' if seeds > 1 else 's'} behind this: "

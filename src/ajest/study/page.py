@@ -14,6 +14,7 @@ from ..bench.cost import COST_HEADS, cost_rows, selection_costs
 from ..bench.figures import encoded
 from ..bench.markdown import grid as markdown_table
 from ..bench.plan import READINGS
+from ..bench.recommendation import as_json
 from ..bench.reliability import reliability
 from ..bench.results import Results
 from ..bench.statistics import Comparison
@@ -48,9 +49,9 @@ def write_page(root: Path, study: Study, command: str) -> list[str]:
         *(["## Verdict", "\n".join(f"- {s}" for s in said)] if said else []),
     ]
     if final:
-        chosen = [(READINGS[r.reading].title, r) for r in map(recommended, final.values())]
-        rows = [f"- At {title}: `{r.arm}`, because {r.why} ({r.seeds} seeds)." for title, r in chosen]
-        parts += ["## Recommendation", "\n".join(rows)]
+        chosen = [recommended(results) for results in final.values()]
+        write_json(root / "recommendations.json", as_json(study.task.name, chosen))
+        parts += ["## Recommendation", "\n".join(f"- {str(r)[0].upper()}{str(r)[1:]}." for r in chosen)]
     missing = [s for stage in (screened, dialled, final) for results in stage.values() for s in results.missing()]
     if missing:
         parts += ["## What is missing", "\n".join(f"- {s}" for s in dict.fromkeys(missing))]

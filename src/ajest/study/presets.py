@@ -48,6 +48,7 @@ def tree_full() -> Study:
         screening_seeds=(1000, 1001, 1002, 1003, 1004),
         final_seeds=tuple(range(20)),
         screening_ends=("net", "samples"),
+        final_ends=("time", "samples", "flops"),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..arms import Arm
 from ..bench.cost import SelectionCost, selection_costs
+from ..bench.recommendation import Recommendation
 from ..bench.results import Results, collect
 from ..bench.statistics import Comparison, compare, holm
 from ..errors import UserError
@@ -120,23 +121,6 @@ def victors(results: Results) -> list[str]:
     mine = {arm: [d for d in all_duels if d.arm == arm] for arm in results.arms if arm not in ("baseline", "random")}
     whole = len(results.config.seeds)
     return [arm for arm, found in mine.items() if found and all(d.certain and d.found.seeds == whole for d in found)]
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """What to train with at one kind of budget, as a study's final decided it.
-
-    Attributes:
-        reading: the budget that is equal.
-        arm: the recommended one.
-        seeds: that stand behind it.
-        why: in words, after "because".
-    """
-
-    reading: str
-    arm: str
-    seeds: int
-    why: str
 
 
 def recommended(results: Results) -> Recommendation:

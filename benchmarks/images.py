@@ -1,6 +1,6 @@
 """Speed on pictures: every figure beside its yardstick, timed in turns within one run.
 
-    python benchmarks/images.py [--device cuda] [--rounds 7] > table.md
+    python benchmarks/images.py [--device cuda] [--rounds 7] [--only steps loading] > table.md
 
 Medians over rounds; a round times every contestant once, so a machine's drift hits all alike.
 """
@@ -100,14 +100,14 @@ def steps(device: str, rounds: int) -> list[Row]:
     """An AJEST step against a uniform step on the same super-batch, the guide of a quarter of the learner's FLOPs."""
     rows = []
     # The narrower the network, the more pictures it takes until what is the same for each no longer counts.
-    for channels, precision, size in ((32, "float32", 60), (32, "bfloat16", 60), (64, "float32", 20)):
+    for channels, precision, size in ((32, "float32", 60), (32, "bfloat16", 60), (64, "float32", 60)):
         settings = CPU_MINI.settings() | {"precision": precision}
         settings |= {"learner": architecture(channels), "guide": architecture(channels // 2)}
         task = image_task(("shapes:512",), **settings)  # type: ignore[arg-type]
         made = trainers(task, Recipe(size, LearningRate(0.01, 0), ema_widths=(0.1,), not_finite="zero"), device)
         share = task.network("guide", 0).flops() / task.network("learner", 0).flops()
         work = {"uniform": made["baseline"].step, "ajest": made["ajest"].step, "plain": whole_graph(made["plain"])}
-        t = timed(work, min(rounds, 3), device)
+        t = timed(work, rounds, device)
         name = f"{channels} channels, {precision}, guide of {share:.2f} of the FLOPs, keep 0.2 of {size}"
         rows.append((
             f"AJEST step, {name}; a uniform step", f"{t['ajest'] * 1e3:.0f} ms", f"{t['uniform'] * 1e3:.0f} ms",
@@ -195,15 +195,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
+    parts = {part.__name__: part for part in (gradients, steps, loading, judging, sampling, large)}
+    parser.add_argument("--only", nargs="+", choices=parts, default=())
     options = parser.parse_args()
+    usual = [name for name in parts if name != "large" or options.device == "cuda"]
     settle()
     card = f", {torch.cuda.get_device_name()}" if options.device == "cuda" else ""
     machine = f"{os.cpu_count()} cores, {platform.machine()}{card}"
     print(f"{machine}; Python {platform.python_version()}, torch {torch.__version__}\n")
     print("| what; yardstick | ours | yardstick | ratio |\n|---|---|---|---|", flush=True)
-    parts = [gradients, steps, loading, judging, sampling] + ([large] if options.device == "cuda" else [])
-    for part in parts:
-        for row in part(options.device, options.rounds):
+    for name in options.only or usual:
+        for row in parts[name](options.device, options.rounds):
             print("| " + " | ".join(row) + " |", flush=True)
 
 

@@ -14,6 +14,7 @@ from ajest.bench import grid
 from ajest.bench.cost import forward_passes, selection_costs
 from ajest.bench.evaluation import common_budgets, reached
 from ajest.bench.grid import run_bench
+from ajest.bench.launch import Local
 from ajest.bench.plan import READINGS, run_folder
 from ajest.bench.published import beside_ours
 from ajest.bench.quality import crossing, to_quality
@@ -32,7 +33,7 @@ from conftest import small_bench
 def done(tmp_path_factory):
     """A whole small bench."""
     root = tmp_path_factory.mktemp("bench") / "small"
-    run_bench(root, small_bench(), workers=2)
+    run_bench(root, small_bench(), Local(2))
     write_report(root)
     return root
 
@@ -113,8 +114,8 @@ def test_the_report_is_one_page_and_says_who_won(done):
 
 
 def test_what_is_finished_is_not_done_again(done):
-    before = {p: p.stat().st_mtime_ns for p in done.rglob("*") if p.is_file() and "report" not in p.name}
-    run_bench(done, small_bench(), workers=1)
+    before = {p: p.stat().st_mtime_ns for p in done.rglob("*") if p.suffix not in (".html", ".log") and p.is_file()}
+    run_bench(done, small_bench(), Local(1))
     assert {p: p.stat().st_mtime_ns for p in before} == before
 
 
@@ -124,8 +125,9 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from conftest import small_bench
 from ajest.bench.grid import run_bench
+from ajest.bench.launch import Local
 if __name__ == "__main__":
-    run_bench(Path({root!r}), small_bench(), workers=2)
+    run_bench(Path({root!r}), small_bench(), Local(2))
 """
 
 
@@ -140,7 +142,7 @@ def test_a_bench_whose_parent_is_killed_can_be_started_again_at_once(done, tmp_p
     process.kill()
     process.wait()
     time.sleep(1.0)
-    run_bench(root, small_bench(), workers=2)
+    run_bench(root, small_bench(), Local(2))
     ours, theirs = collect(root), collect(done)
     assert ours.missing() == []
     # Time differs between the two; what was learned by a given step does not.
@@ -156,8 +158,8 @@ def test_a_bench_goes_on_with_the_threads_it_was_timed_with(done, tmp_path, monk
     path = copy / "calibration.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 3}))
     monkeypatch.setattr(grid, "settle", used.append)
-    monkeypatch.setattr(grid, "work", lambda do, jobs, workers, threads, *_: used.append(threads))
-    run_bench(copy, small_bench(), workers=1)
+    monkeypatch.setattr(Local, "work", lambda self, do, jobs, device, threads, *_: used.append(threads))
+    run_bench(copy, small_bench(), Local(1))
     assert set(used) == {3}
 
 
@@ -212,7 +214,7 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path):
     checkpoint.write_json(folder / "config.json", to_json(config.run(config.arms[1], 0)))
     diverged = {"state": "diverged", "step": 30, "why": "the loss is not finite <b>"}
     checkpoint.write_json(folder / "status.json", diverged)
-    run_bench(root, config, workers=1)
+    run_bench(root, config, Local(1))
     results = write_report(root)
     assert any("ajest, seed 0: stopped at step 30" in s for s in results.missing())
     assert results.cell("steps", "ajest", "mandala", 1.0) is None
@@ -235,7 +237,7 @@ def test_a_damaged_snapshot_costs_only_its_reading(done, tmp_path):
     (folder / "metrics.jsonl").unlink()
     path = folder / "snapshots" / "snapshot-0000040.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    run_bench(copy, small_bench(), workers=1)
+    run_bench(copy, small_bench(), Local(1))
     results = collect(copy)
     assert set(results.cell("steps", "baseline", "loss", 1.0).values) == {1}
     assert set(results.cell("samples", "baseline", "loss", 1.0).values) == {0, 1}
@@ -271,7 +273,7 @@ def test_benches_check_themselves():
     with pytest.raises(UserError, match="chunks"):
         small_bench(recipe=replace(small_bench().recipe, super_batch=64))
     with pytest.raises(UserError, match="workers"):
-        run_bench("nowhere", small_bench(), workers=0)
+        run_bench("nowhere", small_bench(), Local(0))
 
 
 def test_names_from_arms_never_reach_the_page_unescaped(done):

@@ -75,7 +75,7 @@ def test_train_sample_and_evaluate(tmp_path):
 
 
 def test_images_from_the_command_line(tmp_path):
-    small = ("--data", "shapes:256", "--iterations", "2", "--super-batch", "8")
+    small = ("--data", "shapes:256", "--classes", "all", "--iterations", "2", "--super-batch", "8")
     done = ajest("train", "images", "--network", "guide", "--out", "g", *small, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     done = ajest("train", "images", "--arm", "high-loss", "--keep", "0.5", "--out", "r", *small, cwd=tmp_path)

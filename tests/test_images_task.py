@@ -14,6 +14,7 @@ from ajest.arms import arms_named
 from ajest.bench.evaluation import curve_points, evaluate_snapshot
 from ajest.bench.figures import heatmap
 from ajest.bench.grid import run_bench
+from ajest.bench.launch import Local
 from ajest.bench.plan import BenchConfig, run_folder
 from ajest.bench.report import write_report
 from ajest.bench.results import collect
@@ -54,7 +55,7 @@ def small_bench(**changes):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     root = tmp_path_factory.mktemp("images") / "bench"
-    run_bench(root, small_bench(), workers=1)
+    run_bench(root, small_bench(), Local(1))
     return root, write_report(root)
 
 

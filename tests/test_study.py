@@ -10,6 +10,7 @@ import torch
 
 from ajest import Batch, per_example_loss
 from ajest.arms import LEAST_IN_STRATUM, arms_named
+from ajest.bench.launch import Local
 from ajest.bench.reliability import reliability
 from ajest.bench.results import read_bench
 from ajest.bench.sharing import SharedDraws, in_turns
@@ -221,14 +222,14 @@ def test_an_image_study_runs_from_its_screening_to_its_final(tmp_path):
     rules = (*full.rules, *(a for a in images_full(small_images()).rules if a.name == "half-resolution"))
     plan = replace(full, recipe=recipe, rules=rules, iterations=40, guide_iterations=4, n=200, final_ends=("samples",))
     plan = replace(plan, screening_ends=("samples",), screening_seeds=(1000,), final_seeds=(0,))
-    run_stage(tmp_path, plan, "screening", plan.stage("screening"), 2, "cpu")
+    run_stage(tmp_path, plan, "screening", plan.stage("screening"), Local(2), "cpu")
     screened = results_of(tmp_path, plan, "screening")
     assert {run.state for results in screened.values() for run in results.runs.values()} == {"done"}
     trusted = reliability(screened["samples"])
     assert 0 < trusted["half-resolution"]["agreement"].mean < 1
     chosen = finalists(screened, {}, 1)
     assert len(chosen) == 1
-    run_stage(tmp_path, plan, "final", plan.stage("final", chosen), 2, "cpu")
+    run_stage(tmp_path, plan, "final", plan.stage("final", chosen), Local(2), "cpu")
     write_page(tmp_path, plan, "the command")
     page = (tmp_path / "study.md").read_text()
     assert "the command" in page

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
 
+from . import interrupts
 from .cli_data import DATA_VERBS
-from .cli_runs import evaluate, sample
+from .cli_runs import evaluate, sample, status
 from .cli_study import study
-from .cli_tasks import Precision, TaskName, preset_of
+from .cli_tasks import Precision, TaskName, launch_of, preset_of
 from .console import Device, complain, console, device_of
-from .errors import Corrupt, UserError
+from .errors import Corrupt, Elsewhere, UserError
 
 
 def bench(
@@ -35,7 +36,13 @@ def bench(
     skip_bad: bool = False,
     precision: Precision | None = None,
     compiled: bool | None = None,
+    track: tuple[str, ...] = (),
+    launch: Literal["local", "slurm"] = "local",
     workers: int | None = None,
+    partition: str = "",
+    gpus_per_run: int | None = None,
+    max_parallel: int | None = None,
+    hours: float | None = None,
     out: Path | None = None,
     device: Device = "auto",
 ) -> None:
@@ -67,16 +74,25 @@ def bench(
         precision: in which networks of images compute, in place of the preset's (which is float32 on processors that
             are slow with bfloat16); weights stay in float32.
         compiled: whether torch.compile makes networks of images faster, in place of the preset's choice.
-        workers: runs at the same time; without it one for each core.
+        track: tell these of every run too: tensorboard, wandb, trackio.
+        launch: make runs on this machine, or hand them to a Slurm cluster.
+        workers: runs at the same time on this machine; without it one for each core.
+        partition: of the cluster.
+        gpus_per_run: of each of the cluster's jobs.
+        max_parallel: jobs of the cluster at the same time; without it 20.
+        hours: that a job of the cluster may take before it goes on in another; without it 24.
         out: folder of the bench; without it runs/TASK-PRESET.
         device: where to compute.
     """
     from .bench.grid import run_bench
     from .bench.report import write_report
+    from .trackers import checked
 
     preset = preset or ("quick" if task == "tree" else "cpu-mini")
+    # A cluster's machines have what is asked of them, whatever this one has.
+    place = device_of(device) if launch == "local" else "cuda" if gpus_per_run else "cpu"
     config, named = preset_of(
-        task, preset, data, validation, extractors, classes, flip, skip_bad, precision, compiled, device_of(device)
+        task, preset, data, validation, extractors, classes, flip, skip_bad, precision, compiled, place
     )
     names = tuple(a.name for a in config.arms) if arms is None else arms
     config = replace(
@@ -86,7 +102,8 @@ def bench(
         iterations=config.iterations if iterations is None else iterations,
     )
     root = Path("runs") / f"{task}-{preset}" if out is None else out
-    run_bench(root, config, workers, device_of(device))
+    cluster = {"gpus_per_run": gpus_per_run, "max_parallel": max_parallel, "hours": hours}
+    run_bench(root, config, launch_of(launch, workers, partition, cluster), place, checked(track))
     _print_verdict(write_report(root))
     print(f"\nReport: {root / 'report.html'}")
 
@@ -104,6 +121,8 @@ def train(
     super_batch: int | None = None,
     keep: float | None = None,
     guide: Path | None = None,
+    scope: Literal["global", "rank"] | None = None,
+    track: tuple[str, ...] = (),
     classes: str = "",
     flip: bool = False,
     skip_bad: bool = False,
@@ -112,6 +131,8 @@ def train(
     device: Device = "auto",
 ) -> None:
     """Train one network; the same command goes on where it was stopped.
+
+    Several processes train one network together: torchrun --nproc-per-node=2 -m ajest train ...
 
     Example: ajest train tree --network guide --iterations 512 --out runs/guide
              ajest train tree --arm ajest --guide runs/guide --out runs/ajest
@@ -130,6 +151,9 @@ def train(
         super_batch: examples drawn for a step, in place of the preset's.
         keep: keep fraction, for arms that keep a part.
         guide: run whose latest snapshot is the reference, for arms that need one: the guide, or any other run.
+        scope: where several processes train together: choose from the whole super-batch ("global", the default) or each
+            from its own part of it ("rank", as published).
+        track: tell these of the run too: tensorboard, wandb, trackio.
         classes: learn these alone, see `ajest bench --help`.
         flip: mirror every second picture.
         skip_bad: go on without pictures that cannot be read.
@@ -142,6 +166,7 @@ def train(
     from .bench.progress import board
     from .folders import RunConfig, read_status
     from .runs import Schedule, execute
+    from .trackers import checked
     from .training import Trainer
 
     preset = preset or ("paper" if task == "tree" else "cpu-mini")
@@ -152,7 +177,8 @@ def train(
     relative = None if guide is None else os.path.relpath(guide, out)
     model = plan.guide() if network == "guide" else plan.run(chosen, seed)
     steps = iterations or (plan.guide_iterations if network == "guide" else plan.iterations)
-    recipe = replace(model.recipe, super_batch=super_batch or model.recipe.super_batch)
+    recipe = model.recipe
+    recipe = replace(recipe, super_batch=super_batch or recipe.super_batch, scope=scope or recipe.scope)
     config = RunConfig(plan.task, network, recipe, chosen, seed, steps, relative)
     settle()
     with board(f"training {out}", {arm: 1.0}) as lines:
@@ -161,7 +187,8 @@ def train(
             lines.update((arm, "evaluating" if step == steps else "step", step, steps, f"{step:,}"))
 
         snapshots = tuple(float(steps * k // 16) for k in range(1, 17))
-        state = execute(out, config, Schedule({"steps": snapshots}), device_of(device), progress, complain)
+        schedule = Schedule({"steps": snapshots}, trackers=checked(track))
+        state = execute(out, config, schedule, device_of(device), progress, complain)
     if state == "diverged":
         raise UserError(read_status(out)["why"])
     print(f"{out}: {steps:,} steps done. Next: ajest evaluate {out}")
@@ -206,6 +233,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "sample": sample,
     "evaluate": evaluate,
     "report": report,
+    "status": status,
     "study": study,
     "arms": arms,
 }
@@ -218,14 +246,19 @@ def main() -> None:
 
         print(f"ajest {__version__}")
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts.listen()
     try:
-        if sys.argv[1:2] == ["data"]:
-            about = "Look into data sets of pictures, and pack them."
-            tyro.extras.subcommand_cli_from_dict(DATA_VERBS, prog="ajest data", description=about, args=sys.argv[2:])
-        else:
-            about = "An equal-budget test bench for training diffusion models. About data sets: ajest data --help"
-            tyro.extras.subcommand_cli_from_dict(VERBS, prog="ajest", description=about)
+        with _together(sys.argv[1:2]):
+            if sys.argv[1:2] == ["data"]:
+                about = "Look into data sets of pictures, and pack them."
+                tyro.extras.subcommand_cli_from_dict(
+                    DATA_VERBS, prog="ajest data", description=about, args=sys.argv[2:]
+                )
+            else:
+                about = "An equal-budget test bench for training diffusion models. About data sets: ajest data --help"
+                tyro.extras.subcommand_cli_from_dict(VERBS, prog="ajest", description=about)
+    except Elsewhere:
+        raise SystemExit(2) from None
     except (UserError, Corrupt) as error:
         print(f"ajest: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -234,8 +267,15 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _together(verb: list[str]) -> AbstractContextManager[None]:
+    """The processes that torchrun started, if it did."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return nullcontext()
+    if verb not in (["train"], ["sample"], ["evaluate"]):
+        raise UserError(f"{' '.join(verb)} shares its work out by itself: start it without torchrun")
+    from .distributed import joined
+
+    return joined()
 
 
 def _print_verdict(results: Any) -> None:

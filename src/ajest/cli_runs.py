@@ -74,6 +74,33 @@ def sample(
         print(f"{path} (step {at:,})")
 
 
+def status(folder: tyro.conf.Positional[Path], watch: float = 0.0) -> None:
+    """Show where the runs of a bench or study stand, while it is at work or after.
+
+    Example: ajest status runs/tree-quick --watch 5
+
+    Args:
+        folder: of the bench or study.
+        watch: look again every so many seconds until all have ended; 0 looks once.
+    """
+    import time
+
+    from rich.live import Live
+
+    from .bench.status import look
+
+    out = console()
+    table, ended = look(folder)
+    if not watch:
+        out.print(table)
+        return
+    with Live(table, console=out, auto_refresh=False) as live:
+        while not ended:
+            time.sleep(watch)
+            table, ended = look(folder)
+            live.update(table, refresh=True)
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """Whole numbers from text such as "0-31,40".
 

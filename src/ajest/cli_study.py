@@ -46,6 +46,7 @@ def study(
         workers: processes; without it one for each core.
         device: where to compute.
     """
+    from .bench.launch import Local
     from .study.page import write_page
     from .study.presets import IMAGES, PRESETS, TREE
     from .study.results import finalists as chosen_by
@@ -71,9 +72,9 @@ def study(
         if stage == "final" and not arms:
             raise UserError(f"{root} has no screening to choose finalists from: run it first, or name them")
         if stage == "guides":
-            run_guides(root, plan, workers, place)
+            run_guides(root, plan, Local(workers), place)
         else:
-            run_stage(root, plan, stage, plan.stage(stage, arms), workers, place)
+            run_stage(root, plan, stage, plan.stage(stage, arms), Local(workers), place)
         said = write_page(root, plan, f"ajest study {task} --preset {preset}")
     for sentence in said:
         console().print(f"- {sentence}", markup=False, highlight=False)

@@ -10,6 +10,7 @@ from .errors import UserError, unknown
 
 if TYPE_CHECKING:
     from .arms import Arm
+    from .bench.launch import Local, Slurm
     from .bench.plan import BenchConfig
     from .images.task import ImageTask
 
@@ -95,3 +96,29 @@ def _classes(text: str, usual: int | None) -> int | tuple[str, ...] | None:
 def _held_out(data: tuple[str, ...], validation: tuple[str, ...]) -> tuple[str, ...]:
     """The procedural data set brings its own validation pictures."""
     return ("shapes",) if not data and not validation else validation
+
+
+def launch_of(
+    kind: Literal["local", "slurm"], workers: int | None, partition: str, cluster: dict[str, Any]
+) -> Local | Slurm:
+    """Where the runs of a bench are made.
+
+    Args:
+        kind: on this machine or by a Slurm cluster.
+        workers: of this machine.
+        partition: of the cluster.
+        cluster: other fields of `Slurm`; None leaves them.
+
+    Raises:
+        UserError: something was asked for that belongs to the other kind.
+    """
+    from .bench.launch import Local, Slurm
+
+    asked = {name: value for name, value in cluster.items() if value is not None}
+    if kind == "local":
+        if partition or asked:
+            raise UserError("--partition and what belongs to it are for --launch slurm")
+        return Local(workers)
+    if workers is not None:
+        raise UserError("--workers is for this machine: a cluster takes --max-parallel")
+    return Slurm(partition=partition, **asked)

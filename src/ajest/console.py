@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +15,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def device_of(name: Device) -> str:
-    """ "auto" is CUDA where there is a device.
+    """ "auto" is CUDA where there is a device; of several processes each has its own.
 
     Raises:
         UserError: CUDA was asked for, and there is none.
@@ -22,10 +23,10 @@ def device_of(name: Device) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here: use --device cpu")
-    return name
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
 
 
 def complain(text: str) -> None:

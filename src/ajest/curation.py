@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from . import distributed
 from .arms import LEAST_IN_STRATUM, Arm, Scoring
 from .batch import Batch, Source
 from .config import check
@@ -41,23 +42,30 @@ class Choice:
     Attributes:
         kind: of the step, one of `Arm.kinds()`.
         batch: all that was drawn.
-        chosen: what is trained on, completed.
-        kept: indices of those in `batch`; None means all.
+        kept: indices of those in `batch` that are trained on; None means all.
+        chosen: those of them that this process trains on, completed.
         scores: what the choice rests on, None where it rests on nothing.
-        weight: importance weights of the chosen, or None.
+        weight: importance weights of all that are trained on, or None.
         losses: mean (learner, reference) losses of the super-batch as far as they were taken.
-        counts, flops: what it cost, updating included.
+        counts, flops: what it cost all processes together, updating included.
     """
 
     kind: str
     batch: Batch
-    chosen: Batch
     kept: Tensor | None
+    chosen: Batch
     scores: Scores | None
     weight: Tensor | None
     losses: tuple[float | None, float | None]
     counts: Counts
     flops: float
+
+    @property
+    def trained(self) -> Batch:
+        """What all processes together train on."""
+        if len(self.chosen) == self.counts.trained:
+            return self.chosen
+        return self.batch if self.kept is None else self.batch[self.kept]
 
 
 class Curator:
@@ -131,48 +139,51 @@ class Curator:
         batch = batches[0]
         if measured or watching or not selecting:
             with phase("target"):
-                batches = [self.source.complete(b) for b in batches]
-            batch = batches[0]
+                batches = [self.source.complete(self._mine(b)) for b in batches]
+            batch = batches[0] if len(batches[0]) == drawn else batch
 
         learner = reference = features = None
         flops, scored = 0.0, 0
         if watching or (measured and "reference" in self._reads):
             with phase("reference scoring"):
-                reference = self._averaged(self.reference, batches)
+                reference = distributed.gather(self._averaged(self.reference, batches), drawn)
             flops += draws * drawn * self._price(self.reference)
         if measured and (watching or "learner" in self._reads):
             scorer = self.proxy if self.arm.scoring.scorer == "proxy" else self.network
             with phase("learner scoring"):
                 if "features" in self._reads:
-                    learner, features = score_with_features(scorer, batch, self.arm.scoring.features, self.micro_batch)
+                    part = batches[0]
+                    found = score_with_features(scorer, part, self.arm.scoring.features, self.micro_batch)
+                    learner, features = (distributed.gather(p, drawn) for p in found)
                     if self.arm.scoring.features == "gradient":
                         flops += drawn * (scorer.sketch_flops() - self._network_flops(scorer))  # type: ignore[union-attr, operator]
                 else:
-                    learner = self._averaged(scorer, batches)
+                    learner = distributed.gather(self._averaged(scorer, batches), drawn)
             flops += draws * drawn * self._price(scorer)
             scored = draws * drawn
 
-        scores, kept, weight, chosen = None, None, None, batch
+        scores, kept, weight, chosen, count = None, None, None, batches[0], drawn
         if selecting:
             with phase("select"):
                 scores = self._scores(batch, learner, reference, features, measured)
                 kept = self.arm.choose(progress)(scores, self._count, self._stream(step))
+                count = len(kept)
                 weight = self._weight(scores, kept, progress)
-                chosen = batch[kept]
-            if batch.target is None:
+                chosen = batch[kept[distributed.share(count)]]
+            if chosen.target is None:
                 with phase("target"):
                     chosen = self.source.complete(chosen)
         losses = tuple(None if part is None else part.mean().item() for part in (learner, reference))
-        counts = Counts(drawn, scored, len(chosen))
-        flops += 3 * len(chosen) * (self._network_flops(self.network) + self._network_flops(self.proxy))
-        return Choice(kind, batch, chosen, kept, scores, weight, losses, counts, flops)  # type: ignore[arg-type]
+        counts = Counts(drawn, scored, count)
+        flops += 3 * count * (self._network_flops(self.network) + self._network_flops(self.proxy))
+        return Choice(kind, batch, kept, chosen, scores, weight, losses, counts, flops)  # type: ignore[arg-type]
 
     def learn(self, choice: Choice, losses: Tensor, step: int, progress: float) -> None:
         """Take in how the step went.
 
         Args:
             choice: what was trained on.
-            losses: of the chosen examples before the update, shape (n,).
+            losses: of `choice.trained` before the update, shape (n,).
             step: its number, from 0.
             progress: share of the run before it.
         """
@@ -186,7 +197,7 @@ class Curator:
             for name, memory in self.memory.items():
                 memory.learn(choice.batch, choice.scores.needed(name))
         elif "learner" in self.memory and self.arm.memory is not None and not self.arm.memory.every:
-            self.memory["learner"].learn(choice.chosen, losses)
+            self.memory["learner"].learn(choice.trained, losses)
         if self._usual is not None and measured and choice.scores is not None and self.of is not None:
             self._usual.learn(choice.batch, value_of(choice.scores, self.of))
 
@@ -247,6 +258,11 @@ class Curator:
     def _draw(self, count: int, step: int, again: int, name: str = "draw") -> Batch:
         eps = generator(self.seed, name, step, "noise", again) if again else None
         return self.source.draw(count, generator(self.seed, name, step), eps)
+
+    @staticmethod
+    def _mine(batch: Batch) -> Batch:
+        """This process's part. One process has the very batch: runs that share a draw know it by that."""
+        return batch if distributed.world() == 1 else batch[distributed.share(len(batch))]
 
     def _stream(self, step: int) -> torch.Generator:
         return generator(self.seed, "select", step, device=self.device)

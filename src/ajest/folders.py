@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from .ema import average_of, posthoc_coefficients, reconstruct
 from .errors import Corrupt, UserError
 from .tasks import AnyTask, Role
 from .training import Recipe
+
+_LOOKS = 5  # at a lock
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,34 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise unwritable(folder, error) from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another process is at work in {folder}: wait for it or name another folder") from error
+        for attempt in range(_LOOKS):  # who looks whether it is in use holds it for an instant
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if attempt == _LOOKS - 1:
+                    raise UserError(
+                        f"another process is at work in {folder}: wait for it or name another folder"
+                    ) from error
+                time.sleep(0.02)
         yield
     finally:
         os.close(handle)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process is at work in the folder."""
+    try:
+        handle = os.open(folder / ".lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def snapshots(folder: Path) -> dict[int, Path]:

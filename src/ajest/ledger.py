@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from . import distributed
+
 #: The phases of a training step. `target` is apart from `draw` because the tree's exact target is a cost that no
 #: real data set asks for.
 PHASES = ("draw", "target", "learner scoring", "reference scoring", "select", "update", "ema")
@@ -63,8 +65,9 @@ class Ledger:
             self._step[name] = self._step.get(name, 0.0) + time.perf_counter() - start
 
     def close_step(self, kind: str, counts: Counts, flops: float) -> dict[str, float]:
-        """Book the present step and return its seconds by phase."""
-        step, self._step = self._step, {}
+        """Book the present step and return its seconds by phase: those of the slowest process."""
+        step = dict(zip(self._step, distributed.largest([*self._step.values()]), strict=True))
+        self._step = {}
         if self._warmup_left > 0:
             self._warmup_left -= 1
             self.warmup_seconds += sum(step.values())

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import checkpoint, jsonl
+from . import checkpoint, distributed, interrupts, jsonl
 from .batch import Source
 from .checkpoint import write_json
-from .config import check
+from .config import check, to_json
 from .errors import Diverged
 from .folders import RunConfig, adopt, load_network, locked, read_status
+from .trackers import Trackers
 from .training import Step, Trainer
 
 _STORED_NUMBERS = 1 << 20  # of the examples of a super-batch that is stored for figures
@@ -37,6 +39,7 @@ class Schedule:
         checkpoint_seconds: a checkpoint is written at the latest so long after the last.
         selection_at: steps whose super-batch and kept examples are stored for figures.
         end: (clock, value) at which a run ends, even if steps are left; None: when its steps are taken.
+        trackers: that are told of the ledger's lines, see `trackers.TRACKERS`.
     """
 
     budgets: dict[str, tuple[float, ...]] = field(default_factory=dict)
@@ -46,6 +49,7 @@ class Schedule:
     ledger_every: int = 32
     selection_at: tuple[int, ...] = ()
     end: tuple[str, float] | None = None
+    trackers: tuple[str, ...] = ()
 
     def over(self, now: Mapping[str, float]) -> bool:
         """Whether these clocks say that the run is to end."""
@@ -84,6 +88,7 @@ def execute(
 
     Raises:
         UserError: the folder belongs to another config or is in use, or cannot be written to.
+        KeyboardInterrupt: a signal came; where the run stands was saved (see `interrupts`).
     """
     for trainer in execution(folder, config, schedule, device, complain):
         if progress is not None and trainer.steps_taken:
@@ -105,22 +110,36 @@ def execution(
         folder, config, schedule, device, complain: as for `execute`.
         source: in place of the task's own, for runs that share their draws.
     """
-    with locked(folder):
-        adopt(folder, config)
-        if read_status(folder).get("state") in ("done", "diverged"):
+    with ExitStack() as stack:
+
+        def begin() -> bool:
+            stack.enter_context(locked(folder))
+            adopt(folder, config)
+            return read_status(folder).get("state") in ("done", "diverged")
+
+        if distributed.once(begin):
             return
         trainer = make_trainer(folder, config, device, source)
-        resume(folder, trainer, complain)
-        recorder = _Recorder(folder, schedule, trainer, config.iterations)
+        losses = resume(folder, trainer, complain)
+        recorder = _Recorder(folder, config, schedule, trainer, losses, complain)
+        stack.callback(recorder.close)
         try:
             yield trainer
             while trainer.steps_taken < config.iterations and not schedule.over(recorder.clocks()):
-                recorder.record(trainer.step())
+                with interrupts.held():
+                    recorder.record(trainer.step())
+                if distributed.anywhere(interrupts.asked()):
+                    distributed.once(recorder.save)
+                    raise KeyboardInterrupt
                 yield trainer
         except Diverged as error:
-            write_json(folder / "status.json", {"state": "diverged", "step": trainer.steps_taken, "why": str(error)})
-            return
-        write_json(folder / "status.json", {"state": "done", "step": trainer.steps_taken})
+            recorder.end("diverged", str(error))
+        except GeneratorExit:
+            if interrupts.asked():  # while another run of this process had its turn
+                recorder.save()
+            raise
+        else:
+            recorder.end("done")
 
 
 def make_trainer(
@@ -140,30 +159,50 @@ def make_trainer(
     return Trainer(source, network, config.recipe, config.arm, config.seed, reference, proxy)
 
 
-def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> None:
-    """Restore the newest whole checkpoint and forget what was written after it."""
-    stored = checkpoint.latest(folder, "checkpoint", complain)
-    if stored is not None:
-        trainer.restore(stored.tensors, stored.facts)
-    at = trainer.steps_taken
-    for prefix in ("", "snapshots", "selection"):
-        name = {"": "checkpoint", "snapshots": "snapshot", "selection": "step"}[prefix]
-        for number, stem in checkpoint.stems(folder / prefix, name).items():
-            if number > at:
-                checkpoint.delete(stem)
-    lines = jsonl.read(folder / "ledger.jsonl")
-    if any(line["step"] > at for line in lines):
-        jsonl.rewrite(folder / "ledger.jsonl", [line for line in lines if line["step"] <= at])
+def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> list[float]:
+    """Restore the newest whole checkpoint and forget what was written after it. Returns the losses since the last line
+    of the ledger."""
+    stored = checkpoint.latest(folder, "checkpoint", complain) if distributed.rank() == 0 else None
+
+    def forget() -> int:
+        at = 0 if stored is None else int(stored.facts["step"])
+        for prefix in ("", "snapshots", "selection"):
+            name = {"": "checkpoint", "snapshots": "snapshot", "selection": "step"}[prefix]
+            for number, stem in checkpoint.stems(folder / prefix, name).items():
+                if number > at:
+                    checkpoint.delete(stem)
+        lines = jsonl.read(folder / "ledger.jsonl")
+        if any(line["step"] > at for line in lines):
+            jsonl.rewrite(folder / "ledger.jsonl", [line for line in lines if line["step"] <= at])
+        return at
+
+    at = distributed.once(forget)
+    if at and stored is None:
+        stored = checkpoint.load(checkpoint.stems(folder, "checkpoint")[at])
+    if stored is None:
+        return []
+    trainer.restore(stored.tensors, stored.facts)
+    return list(stored.facts.get("losses", ()))
 
 
 class _Recorder:
-    """Writes ledger lines, snapshots and checkpoints as steps go by."""
+    """Writes ledger lines, snapshots and checkpoints as steps go by; of several processes the first writes."""
 
-    def __init__(self, folder: Path, schedule: Schedule, trainer: Trainer, iterations: int) -> None:
-        self.folder, self.schedule, self.trainer, self.iterations = folder, schedule, trainer, iterations
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        schedule: Schedule,
+        trainer: Trainer,
+        losses: list[float],
+        complain: Callable[[str], None],
+    ) -> None:
+        self.folder, self.schedule, self.trainer, self.iterations = folder, schedule, trainer, config.iterations
+        names = schedule.trackers if distributed.rank() == 0 else ()
+        self._trackers = Trackers(names, folder, to_json(config), trainer.steps_taken, complain)
         self._last = self.clocks()
         self._saved = time.monotonic()
-        self._losses: list[float] = []
+        self._losses = losses
         self._fired = trainer.trigger.fired_at
 
     def record(self, step: Step) -> None:
@@ -178,6 +217,10 @@ class _Recorder:
         }
         reached = {clock: budgets for clock, budgets in reached.items() if budgets}
         self._last = now
+        if distributed.rank() == 0:
+            self._write(step, now, reached, last)
+
+    def _write(self, step: Step, now: dict[str, float], reached: Mapping[str, Sequence[float]], last: bool) -> None:
         if step.number in self.schedule.selection_at and step.kept is not None:
             self._store_selection(step)
         if reached or last:
@@ -198,17 +241,28 @@ class _Recorder:
                 **self.trainer.ledger.facts(),
             }
             jsonl.append(self.folder / "ledger.jsonl", line)
+            self._trackers.log(line)
             self._losses = []
         old = time.monotonic() - self._saved > self.schedule.checkpoint_seconds
         if last or old or step.number % self.schedule.checkpoint_every == 0:
-            self._checkpoint()
+            self.save()
 
     def clocks(self) -> dict[str, float]:
         return clocks(self.trainer.ledger.facts(), self.trainer.steps_taken, self.schedule.costs)
 
-    def _checkpoint(self) -> None:
+    def close(self) -> None:
+        self._trackers.close()
+
+    def end(self, state: str, why: str | None = None) -> None:
+        """Note how the run ended."""
+        said = {"state": state, "step": self.trainer.steps_taken} | ({} if why is None else {"why": why})
+        distributed.once(lambda: write_json(self.folder / "status.json", said))
+
+    def save(self) -> None:
+        """Write a checkpoint, and keep the one before it."""
         self._saved = time.monotonic()
         tensors, facts = self.trainer.state()
+        facts["losses"] = self._losses
         checkpoint.save(self.folder / f"checkpoint-{facts['step']:07d}", tensors, facts)
         for stem in list(checkpoint.stems(self.folder, "checkpoint").values())[:-2]:
             checkpoint.delete(stem)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from . import distributed
 from .arms import Arm
 from .batch import Batch, Source
 from .config import check
@@ -66,6 +67,8 @@ class Recipe:
         ema_widths: relative widths of the averages kept; the first is the one reported.
         micro_batch: examples that are scored or trained on at a time, which bounds memory and keeps a CPU's caches
             warm; selection acts on the whole super-batch all the same. None takes all at once.
+        scope: where several processes train, choose from the whole super-batch ("global"), which gives what one process
+            would, or each from its own part of it ("rank"), as the published code does.
         not_finite: what to do with a gradient that is not finite: "stop" the run, or put "zero" in its place (EDM2).
     """
 
@@ -74,6 +77,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.99)
     ema_widths: tuple[float, ...] = (0.01, 0.05, 0.1)
     micro_batch: int | None = None
+    scope: Literal["global", "rank"] = "global"
     not_finite: Literal["stop", "zero"] = "stop"
 
     def __post_init__(self) -> None:
@@ -109,6 +113,16 @@ class Step:
     scores: Scores | None
 
 
+def _within_ranks(arm: Arm, recipe: Recipe) -> Arm:
+    """The arm as it chooses where each of several processes chooses from its own part of the super-batch."""
+    processes = distributed.world()
+    if recipe.scope == "global" or processes == 1 or not arm.scores:
+        return arm
+    part, rest = divmod(recipe.super_batch, processes)
+    check(rest == 0, f"a super-batch of {recipe.super_batch} has no equal parts for {processes} processes")
+    return replace(arm, within=part if arm.within is None else min(part, arm.within))
+
+
 class Tally:
     """How often each example was drawn and how often trained on, by id; both int64, as long as the largest id asks.
 
@@ -142,33 +156,42 @@ class Optimised:
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
         self.network, self.recipe = network.train(), recipe
+        self._module = distributed.averaging(network)
         peak = recipe.learning_rate.peak
         self.optimizer = torch.optim.Adam(network.parameters(), lr=peak, betas=recipe.betas, fused=True)
 
-    def update(self, batch: Batch, rate: float, weight: Tensor | None = None) -> Tensor:
-        """Forward and backward on these examples alone, then an Adam step. Returns their losses before it, shape (n,).
+    def update(self, batch: Batch, rate: float, weight: Tensor | None = None, total: int | None = None) -> Tensor:
+        """Forward and backward on these examples alone, then an Adam step. Returns their losses before it, shape (n,):
+        those of all processes, each of which has its `distributed.share` of them.
 
         Args:
-            batch: what to train on, completed.
+            batch: what this process is to train on, completed.
             rate: the learning rate.
-            weight: importance weights, shape (n,), or None.
+            weight: importance weights of these, shape (n,), or None.
+            total: examples of all processes; None: there is one.
 
         Raises:
             Diverged: a loss or gradient is not finite, and the recipe says to stop; the weights are as before.
+            UserError: there are fewer examples than processes.
         """
+        total = len(batch) if total is None else total
+        check(total >= distributed.world(), f"{total} examples a step are too few for {distributed.world()} processes")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         found = []
         size = self.recipe.micro_batch or len(batch)
         for i, part in enumerate(batch.split(size)):
-            losses = per_example_loss(self.network(part.x, part.sigma, part.label), part)
-            minimised = objective(losses, part, self.network)
-            if weight is not None:
-                minimised = minimised * weight[i * size : i * size + len(part)]
-            (minimised.sum() / len(batch)).backward()
+            last = (i + 1) * size >= len(batch)
+            with nullcontext() if last or self._module is self.network else self._module.no_sync():  # type: ignore[operator]
+                losses = per_example_loss(self._module(part.x, part.sigma, part.label), part)
+                minimised = objective(losses, part, self.network)
+                if weight is not None:
+                    minimised = minimised * weight[i * size : i * size + len(part)]
+                # Gradients are averaged over processes, which may differ by an example.
+                (minimised.sum() / (total / distributed.world())).backward()
             found.append(losses.detach())
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        all_losses = torch.cat(found)
+        all_losses = distributed.gather(torch.cat(found), total)
         if self.recipe.not_finite == "zero":
             for gradient in gradients:
                 torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
@@ -226,6 +249,7 @@ class Trainer:
         reference: nn.Module | None = None,
         proxy: nn.Module | None = None,
     ) -> None:
+        arm = _within_ranks(arm, recipe)
         self.network, self.recipe, self.arm = network, recipe, arm
         self.device = next(network.parameters()).device
         self.ledger = Ledger(self.device)
@@ -258,20 +282,22 @@ class Trainer:
         phase, at = self.ledger.phase, self.steps_taken
         choice = self.curator.choose(at, self.share, phase, kind)
         with phase("update"):
-            examples = self.ledger.counts.trained + len(choice.chosen)
+            total, weight = choice.counts.trained, choice.weight
+            examples = self.ledger.counts.trained + total
             rate = self.recipe.learning_rate(at, examples, self.share)
+            mine = None if weight is None else weight[distributed.share(total)]
             try:
-                losses = self.learner.update(choice.chosen, rate, choice.weight)
+                losses = self.learner.update(choice.chosen, rate, mine, total)
             except Diverged as error:
                 raise Diverged(f"at step {at + 1}: {error}") from error
-            loss = (losses if choice.weight is None else losses * choice.weight).mean().item()
+            loss = (losses if weight is None else losses * weight).mean().item()
             if self.proxy is not None:
-                self.proxy.update(choice.chosen, rate, choice.weight)
+                self.proxy.update(choice.chosen, rate, mine, total)
         with phase("ema"):
             self.ema.update(at + 1)
         with phase("select") if self.curator.remembers else nullcontext():
             self.curator.learn(choice, losses, at, self.share)
-        self.tally.count(choice.batch.id, choice.chosen.id)
+        self.tally.count(choice.batch.id, choice.trained.id)
         self.steps_taken += 1
         seconds = self.ledger.close_step(choice.kind, choice.counts, choice.flops)
         advantage = self.trigger.advantage

@@ -20,13 +20,19 @@ WARMUP_ROUNDS = 4
 def calibrate(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
     """Median seconds of each phase of each kind of step, and of the "guide"'s; kept in calibration.json and not
     measured again."""
-    path = root / "calibration.json"
-    if path.exists():
-        return read_json(path)["costs"]
+    known = calibrated_costs(root)
+    if known:
+        return known
     costs = measure(root, config, device)
     threads = torch.get_num_threads()
-    write_json(path, {"costs": costs, "rounds": config.calibration_rounds, "threads": threads})
+    write_json(root / "calibration.json", {"costs": costs, "rounds": config.calibration_rounds, "threads": threads})
     return costs
+
+
+def calibrated_costs(root: Path) -> Costs:
+    """What `calibrate` found, {} before that."""
+    path = root / "calibration.json"
+    return read_json(path)["costs"] if path.exists() else {}
 
 
 def calibrated_threads(root: Path) -> int | None:

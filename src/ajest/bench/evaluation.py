@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .. import checkpoint, jsonl
+from .. import checkpoint, distributed, jsonl
 from ..errors import Corrupt
 from ..folders import load_network, read_config, read_status, snapshots
 from ..tasks import AnyTask
@@ -52,7 +52,7 @@ def evaluate_snapshot(
     guided = None if guide is None else identity_of(guide)
     width = config.recipe.ema_widths[0] if width is None else width
     path = folder / "metrics.jsonl"
-    known = {key(line): line for line in jsonl.read(path)}
+    known = {key(line): line for line in distributed.once(lambda: list(jsonl.read(path)))}
     lines = []
     main = None
     for weight in weights:
@@ -68,10 +68,11 @@ def evaluate_snapshot(
         guiding = load_network(guide, device=device, beside=task)[0] if guide is not None and weight != 1 else None
         result = task.evaluate(main, guiding, weight, n, config.seed, cache, device, pictures=keep_tensors)
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
-        if keep_tensors:
-            checkpoint.save(stem, result.tensors, wanted)
         lines.append({**wanted, "clocks": clocks, "metrics": result.metrics})
-        jsonl.append(path, lines[-1])
+        if distributed.rank() == 0:
+            if keep_tensors:
+                checkpoint.save(stem, result.tensors, wanted)
+            jsonl.append(path, lines[-1])
     return lines
 
 

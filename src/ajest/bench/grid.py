@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,18 @@ from ..errors import Corrupt, UserError
 from ..folders import adopt, locked, read_status, snapshots
 from ..runs import Schedule, clocks, execute
 from ..training import Trainer
-from .calibration import calibrate, calibrated_threads
+from .calibration import calibrate, calibrated_costs, calibrated_threads
 from .evaluation import common_budgets, curve_points, evaluate_snapshot, floor_of, reached
+from .launch import Launch, Local
 from .plan import BenchConfig, Costs, run_folder
-from .pool import Report, cores, default_workers, limited, sayer, settle, work
+from .pool import Report, sayer, settle
 from .progress import board
 
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work for one process: the truth of a seed, a whole run, or late evaluations of a run."""
+    """One piece of work for one process: what all runs wait for ("first"), the truth of a seed ("truth"), a whole run
+    ("run"), or late evaluations of a run ("read")."""
 
     name: str
     kind: str
@@ -32,37 +34,48 @@ class Job:
     arm: int = 0
     seed: int = 0
     evaluations: tuple[tuple[int, int], ...] = ()  # (step, n)
+    trackers: tuple[str, ...] = ()
 
 
-def run_bench(root: Path, config: BenchConfig, workers: int | None = None, device: str = "cpu") -> None:
+def run_bench(
+    root: Path,
+    config: BenchConfig,
+    launch: Launch | None = None,
+    device: str = "cpu",
+    trackers: tuple[str, ...] = (),
+) -> None:
     """Train and evaluate everything that is not there yet.
 
     Args:
         root: the bench's folder.
         config: what to compare.
-        workers: runs at the same time; None is one a core on a CPU and one on a GPU.
+        launch: where runs are made; None is on this machine, one a core on a CPU and one on a GPU.
         device: "cpu" or "cuda".
+        trackers: that every run is told to, see `trackers.TRACKERS`.
 
     Raises:
-        UserError: the folder holds another bench, is in use or cannot be written to, or a worker was killed.
+        UserError: the folder holds another bench, is in use or cannot be written to, or
+            runs failed for good (the others are done).
     """
-    workers = default_workers(device) if workers is None else workers
-    if workers < 1:
-        raise UserError(f"workers must be at least 1, not {workers}")
+    launch = Local() if launch is None else launch
     with locked(root):
         adopt(root, config, "bench.json")
-        # A bench that goes on does so with the threads it was timed with, whatever the number of workers now.
-        threads = calibrated_threads(root) or limited(max(1, cores() // workers))
-        settle(threads)
+        # A bench that goes on does so with the threads it was timed with, however it is launched now.
+        threads = calibrated_threads(root) or launch.threads(device)
         say = sayer()
-        train_references(root, config, device, say)
-        evaluate_snapshot(
-            root / "guide", config.guide_iterations, (1.0,), config.n_curve, root / "truth", device=device
-        )
-        say("timing every kind of step")
-        costs = calibrate(root, config, device)
 
-        common: dict[str, Any] = {"root": root, "config": config, "costs": costs, "device": device}
+        def work(title: str, jobs: list[Job], prices: dict[str, float]) -> None:
+            with board(title, prices) as lines:
+                launch.work(_do, jobs, device, threads, lines, say, root)
+
+        common: dict[str, Any] = {"root": root.resolve(), "config": config, "device": device, "trackers": trackers}
+        first = Job("what all runs need", "first", costs={}, **common)
+        if launch.near:
+            settle(threads)
+            prepare(first, say)
+        else:
+            work(f"preparing {root}", [first], {first.name: 1.0})
+        common["costs"] = calibrated_costs(root)
         sizes = {config.n_final, config.n_curve}
         truth = [Job(f"what evaluations share, seed {s}", "truth", seed=s, **common) for s in config.seeds]
         runs = [
@@ -72,11 +85,22 @@ def run_bench(root: Path, config: BenchConfig, workers: int | None = None, devic
         ]
         prices = {j.name: 0.02 * sum(sizes) / 1000 for j in truth} | {j.name: _price(j) for j in runs}
         with board(f"{len(config.arms)} arms x {len(config.seeds)} seeds in {root}", prices) as lines:
-            work(_do, truth, workers, threads, lines, say)
-            work(_do, runs, workers, threads, lines, say)
+            launch.work(_do, truth, device, threads, lines, say, root)
+            launch.work(_do, runs, device, threads, lines, say, root)
         late = list(_late_jobs(common, config, root))
-        with board("evaluating at equal budgets", {j.name: float(len(j.evaluations)) for j in late}) as lines:
-            work(_do, late, workers, threads, lines, say)
+        work("evaluating at equal budgets", late, {j.name: float(len(j.evaluations)) for j in late})
+
+
+def prepare(job: Job, say: Callable[[str], None]) -> None:
+    """What all runs wait for: the references, the guide's own quality, and what every kind of step costs."""
+    root, config = job.root, job.config
+    train_references(root, config, job.device, say)
+    weights = (1.0,)
+    evaluate_snapshot(
+        root / "guide", config.guide_iterations, weights, config.n_curve, root / "truth", device=job.device
+    )
+    say("timing every kind of step")
+    calibrate(root, config, job.device)
 
 
 def train_references(root: Path, config: BenchConfig, device: str, say: Callable[[str], None]) -> None:
@@ -121,6 +145,9 @@ def _do(job: Job, report: Report) -> list[str]:
     complaints: list[str] = []
     config, root = job.config, job.root
     cache = root / "truth"
+    if job.kind == "first":
+        prepare(job, complaints.append)
+        return []
     if job.kind == "truth":
         for n in sorted({config.n_curve, config.n_final}):
             config.task.prepare(n, job.seed, cache, job.device)
@@ -150,7 +177,7 @@ def _do(job: Job, report: Report) -> list[str]:
 def _train(job: Job, folder: Path, report: Report, complain: Callable[[str], None]) -> None:
     config = job.config
     began, first = time.monotonic(), None
-    schedule = config.schedule(job.costs)
+    schedule = replace(config.schedule(job.costs), trackers=job.trackers)
 
     def progress(step: int, trainer: Trainer) -> None:
         nonlocal began, first

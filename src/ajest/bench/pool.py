@@ -5,19 +5,23 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
-import queue
 import signal
 import sys
 import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Protocol, TypeVar
+from contextlib import suppress
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from .. import distributed, interrupts
 from ..errors import UserError
+from .failures import Failure, Kind, give_up, note, tail
 from .progress import Board, Message
 
 
@@ -27,6 +31,8 @@ class Named(Protocol):
 
 
 J = TypeVar("J", bound=Named)
+
+_TERMINATED = 130  # exit code of a worker that was told to end
 
 #: Tells what a job is doing: what, how much of it is done, of how much, and a note.
 Report = Callable[[str, float, float, str], None]
@@ -47,12 +53,14 @@ def default_workers(device: str) -> int:
 
 
 def settle(threads: int | None = None) -> None:
-    """Compute with this many threads (None: one a core, or as many as OMP_NUM_THREADS says), and keep freed memory.
+    """Compute with this many threads (None: this process's share of the cores, or as many as OMP_NUM_THREADS says), and
+    keep freed memory.
 
     By default the C library gives every large temporary back to the kernel and faults it in again, page by page:
     half of the time of a step on some machines.
     """
-    torch.set_num_threads(limited(cores()) if threads is None else threads)
+    share = max(1, cores() // distributed.local_world())
+    torch.set_num_threads(limited(share) if threads is None else threads)
     if sys.platform == "linux":
         mmap_threshold, trim_threshold = -3, -1  # of mallopt(3)
         library = ctypes.CDLL(None)
@@ -68,75 +76,152 @@ def work(
     threads: int,
     lines: Board,
     say: Callable[[str], None],
+    folder: Path,
 ) -> None:
     """Do the jobs, `workers` at a time with `threads` each, and show how they go.
 
+    A job whose process ends before it is tried again, in the end alone if memory was short; the others go on.
+
     Args:
         do: does one in a worker (a function of a module) and returns complaints worth showing.
-        jobs: what to do.
+        jobs: what to do. All are resumable.
         workers, threads: how.
         lines: the display.
         say: told the complaints.
+        folder: where failures are written down, and what workers say beside.
 
     Raises:
-        UserError: a worker was killed from outside.
+        UserError: a job's own, or some jobs failed for good; the others are done.
     """
-    if not jobs:
-        return
+    waiting = deque((job, 1) for job in jobs)
+    crowded: deque[tuple[J, int]] = deque()  # for want of memory: alone, when the others are done
+    team: list[_Worker[J]] = []
+    failed: list[Failure] = []
     context = multiprocessing.get_context("spawn")
-    messages: Any = context.Queue()
-    executor = ProcessPoolExecutor(
-        min(workers, len(jobs)), mp_context=context, initializer=_begin, initargs=(messages, threads)
-    )
-    pending: dict[Future[list[str]], J] = {}
     try:
-        pending = {executor.submit(_done, do, job): job for job in jobs}
-        while pending:
-            done, _ = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
-            _drain(messages, lines)
-            for future in done:
-                job = pending.pop(future)
-                for complaint in future.result():
-                    say(f"{job.name}: {complaint}")
+        while waiting or crowded or any(w.job for w in team):
+            busy = sum(w.job is not None for w in team)
+            source = waiting if waiting else crowded if not busy else deque()
+            while source and busy < (workers if source is waiting else 1):
+                worker = next((w for w in team if w.job is None), None)
+                if worker is None:
+                    worker = _Worker(context, threads, folder / "logs" / f"worker-{len(team)}.log")
+                    team.append(worker)
+                worker.begin(do, *source.popleft())
+                busy += 1
+            connection.wait([w.connection for w in team if w.job is not None], timeout=0.2)
+            for worker in [w for w in team if w.job is not None]:
+                ended = worker.ended(lines)
+                if ended is None:
+                    continue
+                job, attempt = worker.job, worker.attempt
+                assert job is not None
+                worker.job = None
+                if isinstance(ended, Failure):
+                    note(folder, ended)
+                    say(str(ended))
+                    if not worker.process.is_alive():
+                        team.remove(worker)
+                    if not ended.final:
+                        (crowded if ended.kind == "memory" else waiting).append((job, attempt + 1))
+                        continue
+                    failed.append(ended)
+                else:
+                    for complaint in ended:
+                        say(f"{job.name}: {complaint}")
                 lines.finish(job.name)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a worker was killed from outside (perhaps for want of memory: try fewer --workers); what is done is "
-            "kept, start the same command again to go on"
-        ) from error
     finally:
-        for future in pending:
-            future.cancel()
-        _end(executor)
+        for worker in team:  # at once: whatever they do is resumable
+            worker.process.terminate()
+        for worker in team:
+            worker.process.join()
+    give_up(folder, failed, len(jobs))
 
 
-def _end(executor: ProcessPoolExecutor) -> None:
-    """Stop the workers at once: whatever they do is resumable."""
-    processes = list((getattr(executor, "_processes", None) or {}).values())
-    executor.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.join()
+class _Worker(Generic[J]):
+    """A process that does one job after the other.
+
+    Attributes:
+        job: what it does at present.
+        attempt: which attempt that is.
+    """
+
+    def __init__(self, context: Any, threads: int, log: Path) -> None:
+        self.job: J | None = None
+        self.attempt, self._log, self._kills = 0, log, _memory_kills()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other, threads, log))
+        self.process.start()
+        other.close()
+
+    def begin(self, do: Callable[[J, Report], list[str]], job: J, attempt: int) -> None:
+        self.job, self.attempt = job, attempt
+        with suppress(OSError):  # it is dead already: `ended` will see it
+            self.connection.send((do, job))
+
+    def ended(self, lines: Board) -> list[str] | Failure | None:
+        """The job's complaints, or how it failed; None while it is at work, which is shown.
+
+        Raises:
+            UserError: the job's own.
+        """
+        assert self.job is not None
+        while self.connection.poll():
+            try:
+                kind, said = self.connection.recv()
+            except (EOFError, OSError):
+                return Failure(self.job.name, self._death(), self.attempt, tail(self._log.read_text(errors="replace")))
+            if kind == "progress":
+                lines.update(said)
+            elif kind == "mistake":
+                raise UserError(said)
+            else:
+                return Failure(self.job.name, "crashed", self.attempt, tail(said)) if kind == "crashed" else said
+        return None
+
+    def _death(self) -> Kind:
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code == -signal.SIGKILL and _memory_kills() > self._kills:
+            return "memory"
+        return "killed" if code in (-signal.SIGKILL, -signal.SIGTERM, _TERMINATED) else "crashed"
 
 
-def _drain(messages: Any, lines: Board) -> None:
-    while True:
-        try:
-            lines.update(messages.get_nowait())
-        except queue.Empty:
-            return
+def _memory_kills() -> int:
+    """How many processes the kernel has killed for want of memory so far."""
+    total = 0
+    for path in ("/proc/vmstat", "/sys/fs/cgroup/memory.events"):
+        with suppress(OSError):
+            for line in Path(path).read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    total += int(line.split()[1])
+    return total
 
 
-_messages: Any = None
-
-
-def _begin(messages: Any, threads: int) -> None:
-    global _messages
-    _messages = messages
+def _serve(jobs: Any, threads: int, log: Path) -> None:
+    """A worker's life."""
+    with log.open("ab", buffering=0) as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    interrupts.listen(lambda: os._exit(_TERMINATED))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
     settle(threads)
+    while True:
+        try:
+            do, job = jobs.recv()
+        except EOFError:
+            return
+        try:
+            jobs.send(("done", _done(do, job, jobs)))
+        except KeyboardInterrupt:  # where it stands was saved, and the parent waits for this process to end
+            os._exit(_TERMINATED)
+        except UserError as error:
+            jobs.send(("mistake", str(error)))
+        except Exception:
+            jobs.send(("crashed", traceback.format_exc()))
 
 
 def _end_with_parent() -> None:
@@ -147,7 +232,7 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _done(do: Callable[[J, Report], list[str]], job: J) -> list[str]:
+def _done(do: Callable[[J, Report], list[str]], job: J, parent: Any) -> list[str]:
     """A job, in a worker."""
     last = 0.0
 
@@ -156,7 +241,7 @@ def _done(do: Callable[[J, Report], list[str]], job: J) -> list[str]:
         if time.monotonic() - last > 0.25:
             last = time.monotonic()
             message: Message = (job.name, what, done, total, note)
-            _messages.put(message)
+            parent.send(("progress", message))
 
     return do(job, report)
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from .. import distributed
+
 Message = tuple[str, str, float, float, str]
 
 
@@ -58,7 +60,7 @@ class Board:
 
 @contextmanager
 def board(title: str, costs: dict[str, float]) -> Iterator[Board]:
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=distributed.rank() > 0)
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(bar_width=24),

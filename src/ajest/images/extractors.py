@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..distributed import in_chunks
 from ..errors import UserError, unknown
 from . import inception, lite0
 
@@ -210,13 +211,17 @@ def extract(images: Tensor | np.ndarray, network: Extractor, batch: int = 16) ->
     """
     if len(images) == 0:
         raise UserError("there are no pictures to judge: ask for at least one")
-    parts = []
-    for start in range(0, len(images), batch):
-        part = images[start : start + batch]
+    width = network.width
+
+    def features(chunk: slice) -> Tensor:
+        part = images[chunk]
         # Memory-mapped arrays are often read-only, which torch warns about: a batch is copied.
-        parts.append(network(part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))))
-    logits = [p.logits for p in parts if p.logits is not None]
-    return Features(torch.cat([p.features for p in parts]), torch.cat(logits) if logits else None)
+        found = network(part if isinstance(part, Tensor) else torch.from_numpy(np.array(part)))
+        return found.features if found.logits is None else torch.cat([found.features, found.logits], 1)
+
+    found = in_chunks(features, len(images), batch)
+    logits = found[:, width:].contiguous() if found.shape[1] > width else None
+    return Features(found[:, :width].contiguous(), logits)
 
 
 def class_indices(keys: Sequence[str]) -> tuple[int, ...] | None:

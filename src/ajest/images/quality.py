@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .. import checkpoint
+from .. import checkpoint, distributed
 from ..errors import Corrupt, UserError
 from .extractors import Extractor, Features, extract
 
@@ -224,14 +224,18 @@ def reference_features(images: np.ndarray, digest: str, network: Extractor, cach
     """
     what = f"{digest}\n{network.identity}\n{'x'.join(map(str, images.shape))}"
     stem = cache / "features" / hashlib.blake2b(what.encode(), digest_size=16).hexdigest()
-    if checkpoint.exists(stem):
-        try:
-            tensors = checkpoint.load(stem).tensors
-            if tensors["features"].shape == (len(images), network.width):
-                return Features(tensors["features"], tensors.get("logits"))
-        except (Corrupt, KeyError):
-            pass
+    kept = _kept(stem, (len(images), network.width))
+    if not distributed.anywhere(kept is None) and kept is not None:
+        return kept
     found = extract(images, network, batch)
     tensors = {"features": found.features} | ({} if found.logits is None else {"logits": found.logits})
     checkpoint.save(stem, tensors, {"pictures": len(found), "data": digest, "network": network.identity})
     return found
+
+
+def _kept(stem: Path, shape: tuple[int, int]) -> Features | None:
+    try:
+        tensors = checkpoint.load(stem).tensors
+        return Features(tensors["features"], tensors.get("logits")) if tensors["features"].shape == shape else None
+    except (Corrupt, KeyError):
+        return None

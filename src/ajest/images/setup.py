@@ -40,7 +40,7 @@ def image_task(
     references = min(int(str(settings.pop("references", 5000))), len(train) // 2)
     check(
         references >= 64,
-        f"{' '.join(data)} holds {len(train)} pictures: too few to judge samples by; 128 are the least",
+        f"{' '.join(data)} holds {len(train)} pictures to learn: too few to judge samples by; 128 are the least",
     )
     held_out = open_images(validation, resolution, "val", skip_bad, complain=complain) if validation else None
     if held_out is not None:

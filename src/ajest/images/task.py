@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..config import check
 from ..denoising import Denoiser, LogNormal, per_example_loss
+from ..distributed import in_chunks
 from ..errors import UserError
 from ..guidance import autoguide
 from ..metrics import Evaluation, Metric, Role
@@ -262,12 +263,12 @@ class ImageTask:
 
     def _sample(self, denoiser: Denoiser, start: Tensor, labels: Tensor | None, device: torch.device | str) -> Tensor:
         """uint8 samples on the CPU."""
-        parts = []
-        for i in range(0, len(start), self.chunk):
-            label = labels[i : i + self.chunk].to(device) if labels is not None else None
-            end = sample(denoiser, start[i : i + self.chunk].to(device), self.sigmas(), label)
-            parts.append(to_uint8(end).cpu())
-        return torch.cat(parts)
+
+        def solve(part: slice) -> Tensor:
+            label = labels[part].to(device) if labels is not None else None
+            return to_uint8(sample(denoiser, start[part].to(device), self.sigmas(), label)).cpu()
+
+        return in_chunks(solve, len(start), self.chunk)
 
     def _loss(self, denoiser: Denoiser, seed: int, device: torch.device | str) -> float:
         """Mean loss on held-out pictures (training pictures where there are none)."""
@@ -275,12 +276,13 @@ class ImageTask:
         noise = LogNormal(self.p_mean, self.p_std)
         source = ImageSource(pictures.images, pictures.labels, noise, self.sigma_data)
         batch = source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
-        parts: list[Tensor] = []
-        with torch.inference_mode():
-            for part in batch.split(self.chunk):
-                part = part.to(device)
-                parts.append(per_example_loss(denoiser(part.x, part.sigma, part.label), part))
-        return torch.cat(parts).double().mean().item()
+
+        @torch.inference_mode()
+        def losses(chunk: slice) -> Tensor:
+            part = batch[chunk].to(device)
+            return per_example_loss(denoiser(part.x, part.sigma, part.label), part)
+
+        return in_chunks(losses, len(batch), self.chunk).double().mean().item()
 
     def _real(self, network: Extractor, count: int) -> Features:
         pictures = self._pictures("train")

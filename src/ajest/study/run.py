@@ -10,11 +10,11 @@ from pathlib import Path
 from ..bench.calibration import calibrate, calibrated_threads
 from ..bench.evaluation import evaluate_snapshot
 from ..bench.grid import train_references
+from ..bench.launch import Local
 from ..bench.plan import BenchConfig, Costs, run_folder
-from ..bench.pool import Report, cores, default_workers, limited, sayer, settle, work
+from ..bench.pool import Report, sayer, settle
 from ..bench.progress import board
 from ..bench.sharing import SharedDraws, in_turns
-from ..errors import UserError
 from ..folders import adopt, locked, read_status
 from ..runs import execution
 from .guides import GUIDES, WEIGHTS, Guided, best_weights, evaluate_guided
@@ -45,7 +45,7 @@ class Group:
 
 
 def run_stage(
-    root: Path, study: Study, stage: Stage, benches: Mapping[str, BenchConfig], workers: int | None, device: str
+    root: Path, study: Study, stage: Stage, benches: Mapping[str, BenchConfig], launch: Local, device: str
 ) -> None:
     """Train and evaluate everything of a stage that is not there yet.
 
@@ -54,22 +54,20 @@ def run_stage(
         study: what is studied.
         stage: which stage.
         benches: the stage's benches by the name of their folder.
-        workers: processes; None is one a core on a CPU and one on a GPU.
+        launch: how many processes make runs.
         device: "cpu" or "cuda".
 
     Raises:
-        UserError: the folder holds another study, is in use or cannot be written to, or a worker was killed.
+        UserError: the folder holds another study, is in use or cannot be written to, or
+            runs failed for good (the others are done).
     """
-    workers = default_workers(device) if workers is None else workers
-    if workers < 1:
-        raise UserError(f"workers must be at least 1, not {workers}")
     with locked(root):
         adopt(root, study, "study.json")
         folder = root / stage
         first, *others = benches
         everything = benches[first]
-        # A stage that goes on does so with the threads it was timed with, whatever the number of workers now.
-        threads = calibrated_threads(folder / first) or limited(max(1, cores() // workers))
+        # A stage that goes on does so with the threads it was timed with, however it is launched now.
+        threads = calibrated_threads(folder / first) or launch.threads(device)
         settle(threads)
         say = sayer()
         train_references(root, everything, device, say)
@@ -85,11 +83,11 @@ def run_stage(
         groups = list(_groups(root, folder, benches, costs, device))
         truths = {g.seed: replace(g, name=f"what evaluations share, seed {g.seed}", runs=g.runs[:1]) for g in groups}
         with board(f"{stage} in {root}", {g.name: float(len(g.runs)) for g in [*truths.values(), *groups]}) as lines:
-            work(_truth, list(truths.values()), workers, threads, lines, say)
-            work(_group, groups, workers, threads, lines, say)
+            launch.work(_truth, list(truths.values()), device, threads, lines, say, root)
+            launch.work(_group, groups, device, threads, lines, say, root)
 
 
-def run_guides(root: Path, study: Study, workers: int | None, device: str) -> None:
+def run_guides(root: Path, study: Study, launch: Local, device: str) -> None:
     """The stage "guides": choose each guide's weight on the screening's seeds, judge it on the final's.
 
     Raises:
@@ -97,11 +95,10 @@ def run_guides(root: Path, study: Study, workers: int | None, device: str) -> No
     """
     folder = root / "guides"
     benches = study.stage("guides")
-    run_stage(root, study, "guides", benches, workers, device)
+    run_stage(root, study, "guides", benches, launch, device)
     costs = calibrate(folder / "chosen", benches["chosen"], device)
     charged = study.charged(costs)
-    run_stage(root, study, "guides", benches | {"charged": charged}, workers, device)
-    workers = default_workers(device) if workers is None else workers
+    run_stage(root, study, "guides", benches | {"charged": charged}, launch, device)
 
     def evaluate(name: str, config: BenchConfig, weights: dict[str, tuple[float, ...]]) -> None:
         jobs = [
@@ -109,7 +106,7 @@ def run_guides(root: Path, study: Study, workers: int | None, device: str) -> No
             for s in config.seeds
         ]
         with board(f"guides, {name}", {j.name: 1.0 for j in jobs}) as lines:
-            work(evaluate_guided, jobs, workers, limited(max(1, cores() // workers)), lines, sayer())
+            launch.work(evaluate_guided, jobs, device, launch.threads(device), lines, sayer(), root)
 
     evaluate("chosen", benches["chosen"], {g.name: WEIGHTS for g in GUIDES})
     weights = best_weights(folder / "chosen", benches["chosen"])

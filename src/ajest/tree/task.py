@@ -18,6 +18,7 @@ from .. import checkpoint
 from ..batch import Batch
 from ..config import check
 from ..denoising import Denoiser, LogNormal
+from ..distributed import in_chunks
 from ..errors import Corrupt
 from ..guidance import autoguide
 from ..metrics import Evaluation, Metric, Role
@@ -154,7 +155,7 @@ class TreeTask:
         distribution = _distribution(self.label, str(device))
         denoiser = main if guide is None else autoguide(main, guide, weight)
         start, truth = self.start(n, seed, device), self.prepare(n, seed, cache, device)
-        end = sample(denoiser, start, self.sigmas(), chunk=CHUNK)
+        end = self._sample(denoiser, start)
         hit = metrics.hits(distribution, end)
         x, on_tree = end.cpu().numpy(), hit.cpu().numpy()
         values = {
@@ -219,7 +220,7 @@ class TreeTask:
         check(not classes, "the tree has no classes to choose from: leave out --classes")
         check(len(seeds) <= 1, "the tree is sampled with one seed: name one")
         seed = seeds[0] if seeds else 0
-        x = sample(denoiser, self.start(n, seed, device), self.sigmas(), chunk=CHUNK).cpu().numpy()
+        x = self._sample(denoiser, self.start(n, seed, device)).cpu().numpy()
         table, picture = io.StringIO(), io.BytesIO()
         np.savetxt(table, x, fmt="%.7g", delimiter=",", header="x,y", comments="")
         shown = {"samples": x, "the truth": self.exact(n, seed, "cpu").numpy()}
@@ -227,6 +228,9 @@ class TreeTask:
         checkpoint.write_atomic(out / "samples.csv", table.getvalue())
         checkpoint.write_atomic(out / "samples.png", picture.getvalue())
         return [out / "samples.csv", out / "samples.png"]
+
+    def _sample(self, denoiser: Denoiser, start: Tensor) -> Tensor:
+        return in_chunks(lambda part: sample(denoiser, start[part], self.sigmas()), len(start), CHUNK)
 
     def _loss_batch(self, n: int, seed: int, device: torch.device | str) -> Batch:
         source = self.source(device)

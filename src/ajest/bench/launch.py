@@ -1,0 +1,246 @@
+"""Where the jobs of a bench are done: on this machine, or by a Slurm cluster. Both take the same jobs, all resumable,
+and treat one that fails alike: it is tried again as often as its kind of failure deserves, and written down."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from .. import checkpoint, interrupts
+from ..config import check
+from ..errors import Corrupt, UserError
+from . import pool
+from .failures import Failure, Kind, give_up, note, tail
+from .pool import Named, Report, cores, default_workers, limited, settle
+from .progress import Board
+
+J = TypeVar("J", bound=Named)
+Do = Callable[[J, Report], list[str]]
+
+
+class Launch(Protocol):
+    """A way of doing jobs.
+
+    Attributes:
+        near: whether jobs are done on this very machine, so that what all of them wait for can be done here.
+    """
+
+    @property
+    def near(self) -> bool: ...
+
+    def threads(self, device: str) -> int:
+        """Threads of each job."""
+        ...
+
+    def work(
+        self,
+        do: Do[J],
+        jobs: Sequence[J],
+        device: str,
+        threads: int,
+        lines: Board,
+        say: Callable[[str], None],
+        folder: Path,
+    ) -> None:
+        """Do all jobs; see `pool.work`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Local:
+    """Processes on this machine.
+
+    Attributes:
+        workers: how many; None is one a core on a CPU and one on a GPU.
+    """
+
+    workers: int | None = None
+    near = True
+
+    def __post_init__(self) -> None:
+        check(self.workers is None or self.workers >= 1, f"workers must be at least 1, not {self.workers}")
+
+    def count(self, device: str) -> int:
+        return default_workers(device) if self.workers is None else self.workers
+
+    def threads(self, device: str) -> int:
+        return limited(max(1, cores() // self.count(device)))
+
+    def work(
+        self,
+        do: Do[J],
+        jobs: Sequence[J],
+        device: str,
+        threads: int,
+        lines: Board,
+        say: Callable[[str], None],
+        folder: Path,
+    ) -> None:
+        pool.work(do, jobs, self.count(device), threads, lines, say, folder)
+
+
+#: What Slurm calls the end of a job, and why it failed; other states are of jobs that wait or run.
+_STATES: dict[str, Kind] = {
+    "COMPLETED": "crashed",  # without an outcome
+    "FAILED": "crashed",
+    "CANCELLED": "killed",
+    "OUT_OF_MEMORY": "memory",
+    "TIMEOUT": "timeout",
+    "DEADLINE": "timeout",
+    "PREEMPTED": "preempted",
+    "NODE_FAIL": "node",
+    "BOOT_FAIL": "node",
+}
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """Jobs of a Slurm cluster, handed in through submitit. All machines see the same folders.
+
+    Attributes:
+        partition: of the cluster; empty takes its default one.
+        gpus_per_run, cpus_per_run: of each job.
+        memory: of each job in GB; 0 leaves it to the cluster.
+        max_parallel: jobs that run at the same time.
+        hours: that a job may take; one that takes longer goes on in another.
+        poll: seconds between looks.
+    """
+
+    partition: str = ""
+    gpus_per_run: int = 0
+    cpus_per_run: int = 4
+    memory: float = 0.0
+    max_parallel: int = 20
+    hours: float = 24.0
+    poll: float = 5.0
+    near = False
+
+    def __post_init__(self) -> None:
+        check(self.max_parallel >= 1, f"max_parallel must be at least 1, not {self.max_parallel}")
+        check(self.cpus_per_run >= 1, f"cpus_per_run must be at least 1, not {self.cpus_per_run}")
+        check(self.hours > 0, f"hours must be positive, not {self.hours}")
+
+    def threads(self, device: str) -> int:
+        return self.cpus_per_run
+
+    def work(
+        self,
+        do: Do[J],
+        jobs: Sequence[J],
+        device: str,
+        threads: int,
+        lines: Board,
+        say: Callable[[str], None],
+        folder: Path,
+    ) -> None:
+        executor = self._executor(folder)
+        waiting = [(job, 1) for job in jobs]
+        at_work: list[tuple[Any, Path, J, int]] = []
+        failed: list[Failure] = []
+        try:
+            while waiting or at_work:
+                if waiting:
+                    places = [_outcome(folder, job, attempt) for job, attempt in waiting]
+                    with executor.batch():
+                        handles = [
+                            executor.submit(_remote, do, job, threads, place)
+                            for (job, _), place in zip(waiting, places, strict=True)
+                        ]
+                    at_work += [(h, p, *w) for h, p, w in zip(handles, places, waiting, strict=True)]
+                    waiting = []
+                time.sleep(self.poll)
+                states = _states([handle.job_id for handle, *_ in at_work])
+                still = []
+                for handle, place, job, attempt in at_work:
+                    said = _read(place)
+                    state = states.get(handle.job_id, "COMPLETED")
+                    if said is None and state not in _STATES:
+                        still.append((handle, place, job, attempt))
+                        continue
+                    said = said or _read(place)  # it may have ended between the two looks
+                    if said is not None and said[0] == "done":
+                        for complaint in said[1]:
+                            say(f"{job.name}: {complaint}")
+                        lines.finish(job.name)
+                        continue
+                    if said is not None and said[0] == "mistake":
+                        raise UserError(said[1])
+                    log = said[1] if said is not None else handle.stderr() or handle.stdout() or ""
+                    failure = Failure(job.name, _STATES.get(state, "crashed"), attempt, tail(log))
+                    note(folder, failure)
+                    say(str(failure))
+                    if failure.final:
+                        failed.append(failure)
+                    else:
+                        waiting.append((job, attempt + 1))
+                at_work = still
+        finally:
+            if at_work:
+                subprocess.run(["scancel", *(handle.job_id for handle, *_ in at_work)], check=False)
+        give_up(folder, failed, len(jobs))
+
+    def _executor(self, folder: Path) -> Any:
+        try:
+            import submitit
+        except ImportError as error:
+            raise UserError("--launch slurm needs submitit: pip install 'ajest[slurm]'") from error
+        executor = submitit.SlurmExecutor(folder=folder.resolve() / "slurm")
+        executor.update_parameters(
+            job_name="ajest",
+            partition=self.partition or None,
+            gpus_per_node=self.gpus_per_run or None,
+            cpus_per_task=self.cpus_per_run,
+            mem=f"{round(self.memory * 1024)}M" if self.memory else None,
+            time=max(1, round(self.hours * 60)),
+            array_parallelism=self.max_parallel,
+        )
+        return executor
+
+
+def _outcome(folder: Path, job: Named, attempt: int) -> Path:
+    """Where a job says how it ended; what an earlier bench said there is taken away."""
+    name = "".join(c if c.isalnum() else "-" for c in job.name)
+    place = folder.resolve() / "slurm" / "outcomes" / f"{name}-{attempt}.json"
+    place.unlink(missing_ok=True)
+    return place
+
+
+def _read(place: Path) -> list[Any] | None:
+    try:
+        return checkpoint.read_json(place)
+    except Corrupt:
+        return None
+
+
+def _remote(do: Do[J], job: J, threads: int, place: Path) -> None:
+    """A job, on a machine of the cluster. How it ended is said in a file of JSON: nothing is unpickled here."""
+    interrupts.listen()
+    settle(threads)
+    try:
+        said: list[Any] = ["done", do(job, lambda what, done, total, note: None)]
+    except KeyboardInterrupt:  # it has to make room: where it stands was saved
+        raise
+    except UserError as error:
+        said = ["mistake", str(error)]
+    except Exception:
+        said = ["crashed", traceback.format_exc()]
+    checkpoint.write_json(place, said)
+
+
+def _states(ids: Sequence[str]) -> dict[str, str]:
+    """The state of each job, by what Slurm remembers: of those it has forgotten there is none."""
+    shown = subprocess.run(["scontrol", "--oneliner", "show", "job"], capture_output=True, text=True, check=False)
+    found = {}
+    for line in shown.stdout.splitlines():
+        fields = dict(part.split("=", 1) for part in line.split() if "=" in part)
+        names = {fields.get("JobId", ""), f"{fields.get('ArrayJobId')}_{fields.get('ArrayTaskId')}"}
+        for name in names & set(ids):
+            found[name] = fields.get("JobState", "")
+    if shown.returncode:
+        return dict.fromkeys(ids, "UNKNOWN")  # the controller does not answer: it is asked again
+    return found

@@ -1,0 +1,171 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ajest import checkpoint, jsonl
+from ajest.config import to_json
+from ajest.folders import read_config, read_status
+from ajest.training import Trainer
+from conftest import small_recipe, small_task
+from together import SCENARIOS, STEPS, trainer_of
+
+HERE = Path(__file__).parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+
+
+def launched(processes, *command):
+    start = [*TORCHRUN, f"--nproc-per-node={processes}"] if processes > 1 else [sys.executable]
+    return subprocess.run([*start, *map(str, command)], env=environment(), capture_output=True, text=True, timeout=300)
+
+
+def test_any_number_of_processes_comes_to_the_same(tmp_path):
+    found = {}
+    for count in (1, 2, 4):
+        folder = tmp_path / f"of-{count}"
+        done = launched(count, HERE / "together.py", folder)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[count] = {name: checkpoint.load(folder / name) for name in (*SCENARIOS, "judged")}
+    for name in SCENARIOS:
+        if name != "rank":
+            trains_as_one(found, name)
+    chooses_by_rank(found)
+    judges_as_one(found)
+
+
+def trains_as_one(together, name):
+    one = together[1][name]
+    for count in (2, 4):
+        other = together[count][name]
+        assert other.facts["ledger"] == one.facts["ledger"]
+        assert other.facts["trigger"]["fired_at"] == one.facts["trigger"]["fired_at"]
+        for key, value in one.tensors.items():
+            if key.startswith("tally"):
+                assert torch.equal(value, other.tensors[key]), f"{count} processes kept other examples"
+            else:
+                torch.testing.assert_close(other.tensors[key], value, rtol=2e-3, atol=2e-4, msg=f"{key} of {count}")
+
+
+def chooses_by_rank(together):
+    """In rank scope each process chooses from its own part."""
+    for count in (2, 4):
+        stored = together[count]["rank"]
+        alone = trainer_of("ajest")
+        arm = replace(alone.arm, within=alone.recipe.super_batch // count)
+        alone = Trainer(alone.curator.source, alone.network, alone.recipe, arm, 0, alone.curator.reference)
+        for _ in range(STEPS):
+            alone.step()
+        tensors, _ = alone.state()
+        assert torch.equal(tensors["tally/trained"], stored.tensors["tally/trained"])
+        assert not torch.equal(tensors["tally/trained"], together[1]["rank"].tensors["tally/trained"])
+
+
+def judges_as_one(together):
+    """Samples and metrics do not depend on the number of processes."""
+    one = together[1]["judged"]
+    for count in (2, 4):
+        other = together[count]["judged"]
+        assert other.facts["images"] == one.facts["images"]
+        assert other.facts["tree"] == one.facts["tree"]
+        for key, value in one.tensors.items():
+            assert torch.equal(value, other.tensors[key]), key
+
+
+def small_run(folder, iterations):
+    """A run's folder that `ajest train` goes on with, small enough for a test."""
+    from ajest.arms import ARMS
+    from ajest.folders import RunConfig
+
+    config = RunConfig(small_task(), "learner", small_recipe(), ARMS["hard"], 0, iterations)
+    checkpoint.write_json(folder / "config.json", to_json(config))
+    assert read_config(folder) == config
+
+
+TRAIN = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from contextlib import nullcontext
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from ajest import distributed, interrupts
+from ajest.folders import read_config
+from ajest.runs import Schedule, execute
+interrupts.listen()
+folder = Path({folder!r})
+with distributed.joined() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else nullcontext():
+    execute(folder, read_config(folder), Schedule(checkpoint_every=20, ledger_every=1))
+"""
+
+
+def script(tmp_path, folder):
+    path = tmp_path / f"train-{folder.name}.py"
+    path.write_text(TRAIN.format(tests=str(HERE), folder=str(folder)))
+    return path
+
+
+def children(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_killed_process_is_brought_back_and_ends_with_the_same_bits(tmp_path):
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    for folder in (unbroken, killed):
+        small_run(folder, 300)
+    assert launched(2, script(tmp_path, unbroken)).returncode == 0
+    command = [*TORCHRUN, "--nproc-per-node=2", "--max-restarts=2", str(script(tmp_path, killed))]
+    said = tmp_path / "said.log"
+    with (
+        said.open("w") as log,
+        subprocess.Popen(command, env=environment(), stdout=log, stderr=log) as agent,
+    ):
+        while len(jsonl.read(killed / "ledger.jsonl")) < 60:
+            assert agent.poll() is None
+            time.sleep(0.01)
+        os.kill(children(agent.pid)[1], signal.SIGKILL)
+        assert agent.wait(timeout=120) == 0, said.read_text()
+    assert read_status(killed) == {"state": "done", "step": 300}
+    final = [checkpoint.latest(f, "checkpoint", pytest.fail) for f in (unbroken, killed)]
+    for key, value in final[0].tensors.items():
+        assert torch.equal(value, final[1].tensors[key]), key
+
+
+def test_a_checkpoint_of_two_processes_goes_on_in_any_number(tmp_path):
+    ends = {}
+    for count in (2, 1, 4):
+        folder = tmp_path / f"then-{count}"
+        small_run(folder, 20)
+        assert launched(2, script(tmp_path, folder)).returncode == 0
+        config = read_config(folder)
+        checkpoint.write_json(folder / "config.json", to_json(replace(config, iterations=30)))
+        (folder / "status.json").unlink()
+        assert launched(count, script(tmp_path, folder)).returncode == 0
+        ends[count] = checkpoint.latest(folder, "checkpoint", pytest.fail)
+    for count in (1, 4):
+        assert ends[count].facts["step"] == 30
+        for key, value in ends[2].tensors.items():
+            torch.testing.assert_close(ends[count].tensors[key], value, rtol=1e-3, atol=1e-4)
+
+
+def test_the_command_line_under_torchrun(tmp_path):
+    run = tmp_path / "run"
+    train = ("-m", "ajest", "train", "tree", "--iterations", 2, "--super-batch", 64, "--out", run)
+    done = launched(2, *train)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("2 steps done") == 1
+    again = launched(2, "-m", "ajest", "train", "tree", "--iterations", 3, "--super-batch", 64, "--out", run)
+    assert again.returncode != 0
+    assert again.stderr.count("ajest: ") == 1, again.stderr
+    assert "iterations: 2 -> 3" in again.stderr
+    refused = launched(2, "-m", "ajest", "bench", "tree")
+    assert "start it without torchrun" in refused.stderr

@@ -1,0 +1,87 @@
+"""What several processes of one run do, for test_distributed.py: `torchrun together.py FOLDER` or `python ...`."""
+
+import os
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ajest import checkpoint, distributed
+from ajest.arms import ARMS
+from ajest.training import LearningRate, Recipe, Trainer
+from conftest import small_images, small_recipe, small_task
+
+STEPS = 10
+
+#: name -> (arm, changes of the recipe); those of images begin with "images".
+SCENARIOS = {
+    "uniform": ("baseline", {"micro_batch": 100}),
+    "random": ("random", {}),
+    "ajest": ("ajest", {}),
+    "micro": ("ajest", {"micro_batch": 20}),
+    "early": ("early-ajest", {}),
+    "joint": ("joint-gradient", {}),
+    "stale": ("stale", {}),
+    "recall": ("recall", {}),
+    "unbiased": ("hard-unbiased", {}),
+    "draws": ("learnable-draws", {}),
+    "proxy": ("proxy", {}),
+    "rank": ("ajest", {"scope": "rank"}),
+    "images": ("ajest", {}),
+    "images-uniform": ("baseline", {"micro_batch": 8}),
+}
+
+
+def trainer_of(name: str) -> Trainer:
+    arm, changes = SCENARIOS[name]
+    arm = replace(ARMS[arm], chunks=min(4, ARMS[arm].chunks))
+    pictures = name.startswith("images")
+    task = small_images() if pictures else small_task()
+    recipe = Recipe(30, LearningRate(0.01, 0)) if pictures else small_recipe()
+    recipe = replace(recipe, **changes)
+    guide = task.network("guide", 1).eval().requires_grad_(False)
+    if arm.reference == "strong":
+        guide = task.network("learner", 1).eval().requires_grad_(False)
+    proxy = task.network("guide", 2) if arm.scoring.scorer == "proxy" else None
+    return Trainer(task.source("cpu"), task.network("learner", 0), recipe, arm, 0, guide, proxy)
+
+
+def state_of(name: str) -> tuple[dict, dict]:
+    trainer = trainer_of(name)
+    for _ in range(STEPS):
+        trainer.step()
+    tensors, facts = trainer.state()
+    facts["ledger"].pop("seconds")
+    facts["ledger"].pop("warmup_seconds")
+    return tensors, facts
+
+
+def judged(folder: Path) -> tuple[dict, dict]:
+    """Samples and metrics of untrained networks; 70 pictures are two chunks: of four processes two get none."""
+    pictures, tree = small_images(), small_task()
+    found = pictures.evaluate(pictures.network("learner", 0).eval(), None, 1, 70, 0, folder, pictures=True)
+    points = tree.evaluate(tree.network("learner", 0).eval(), None, 1, 9000, 0, folder, pictures=True)
+    tensors = {f"images/{k}": v for k, v in found.tensors.items()} | {f"tree/{k}": v for k, v in points.tensors.items()}
+    return tensors, {"images": found.metrics, "tree": points.metrics}
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    with distributed.joined() if count > 1 else nullcontext():
+        assert distributed.world() == count
+        whole = torch.arange(7.0)[:, None]
+        assert torch.equal(distributed.gather(whole[distributed.share(7)], 7), whole)
+        assert distributed.largest([float(distributed.rank()), 1.0]) == [count - 1, 1]
+        for name, (tensors, facts) in {**{n: state_of(n) for n in SCENARIOS}, "judged": judged(folder)}.items():
+            # All have the same: any of them could write.
+            sums = [t.double().sum().item() for t in tensors.values()]
+            assert distributed.largest(sums) == sums == [-x for x in distributed.largest([-x for x in sums])], name
+            if distributed.rank() == 0:
+                checkpoint.save(folder / name, tensors, facts)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

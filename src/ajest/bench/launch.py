@@ -3,6 +3,7 @@ and treat one that fails alike: it is tried again as often as its kind of failur
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 import traceback
@@ -96,6 +97,8 @@ _STATES: dict[str, Kind] = {
     "NODE_FAIL": "node",
     "BOOT_FAIL": "node",
 }
+_NO_MEMORY = re.compile("exceeded .*memory limit|oom[-_ ]kill|out of memory", re.IGNORECASE)
+_PATIENCE = 5  # looks at which a job is not named before it is given up
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ class Slurm:
         waiting = [(job, 1) for job in jobs]
         at_work: list[tuple[Any, Path, J, int]] = []
         failed: list[Failure] = []
+        unseen: dict[str, int] = {}
         try:
             while waiting or at_work:
                 if waiting:
@@ -158,8 +162,10 @@ class Slurm:
                 still = []
                 for handle, place, job, attempt in at_work:
                     said = _read(place)
-                    state = states.get(handle.job_id, "COMPLETED")
-                    if said is None and state not in _STATES:
+                    state, code = states[handle.job_id]
+                    unseen[handle.job_id] = unseen.get(handle.job_id, 0) + 1 if state == "GONE" else 0
+                    gone = unseen[handle.job_id] > _PATIENCE
+                    if said is None and state not in _STATES and not gone:
                         still.append((handle, place, job, attempt))
                         continue
                     said = said or _read(place)  # it may have ended between the two looks
@@ -171,7 +177,8 @@ class Slurm:
                     if said is not None and said[0] == "mistake":
                         raise UserError(said[1])
                     log = said[1] if said is not None else handle.stderr() or handle.stdout() or ""
-                    failure = Failure(job.name, _STATES.get(state, "crashed"), attempt, tail(log))
+                    kind = _kind(state, code, log) if said is None else "crashed"
+                    failure = Failure(job.name, kind, attempt, tail(log))
                     note(folder, failure)
                     say(str(failure))
                     if failure.final:
@@ -232,15 +239,27 @@ def _remote(do: Do[J], job: J, threads: int, place: Path) -> None:
     checkpoint.write_json(place, said)
 
 
-def _states(ids: Sequence[str]) -> dict[str, str]:
-    """The state of each job, by what Slurm remembers: of those it has forgotten there is none."""
+def _states(ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """(state, exit code) of each job as Slurm tells them; "GONE" for those that it does not name."""
     shown = subprocess.run(["scontrol", "--oneliner", "show", "job"], capture_output=True, text=True, check=False)
-    found = {}
+    if shown.returncode:
+        return dict.fromkeys(ids, ("UNKNOWN", ""))  # the controller does not answer: it is asked again
+    told, waiting = {}, set()
     for line in shown.stdout.splitlines():
         fields = dict(part.split("=", 1) for part in line.split() if "=" in part)
-        names = {fields.get("JobId", ""), f"{fields.get('ArrayJobId')}_{fields.get('ArrayTaskId')}"}
-        for name in names & set(ids):
-            found[name] = fields.get("JobState", "")
-    if shown.returncode:
-        return dict.fromkeys(ids, "UNKNOWN")  # the controller does not answer: it is asked again
-    return found
+        state = fields.get("JobState", ""), fields.get("ExitCode", "")
+        task = fields.get("ArrayTaskId", "")
+        told[f"{fields['ArrayJobId']}_{task}" if task.isdigit() else fields.get("JobId", "")] = state
+        if task and not task.isdigit():  # those of an array that wait stand in one line
+            waiting.add(fields["ArrayJobId"])
+    pending, gone = ("PENDING", ""), ("GONE", "")
+    return {name: told.get(name, pending if name.split("_")[0] in waiting else gone) for name in ids}
+
+
+def _kind(state: str, code: str, log: str) -> Kind:
+    """Why a job without an outcome ended."""
+    kind = _STATES.get(state, "node")
+    if kind == "crashed" and _NO_MEMORY.search(log):
+        return "memory"
+    by_signal = code.startswith("137:") or not code.endswith(":0")
+    return "killed" if kind == "crashed" and by_signal else kind

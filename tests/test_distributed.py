@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from ajest import checkpoint, jsonl
+from ajest.arms import ARMS
 from ajest.config import to_json
-from ajest.folders import read_config, read_status
+from ajest.folders import RunConfig, read_config, read_status
 from ajest.training import Trainer
 from conftest import small_recipe, small_task
 from together import SCENARIOS, STEPS, trainer_of
@@ -83,9 +84,6 @@ def judges_as_one(together):
 
 def small_run(folder, iterations):
     """A run's folder that `ajest train` goes on with, small enough for a test."""
-    from ajest.arms import ARMS
-    from ajest.folders import RunConfig
-
     config = RunConfig(small_task(), "learner", small_recipe(), ARMS["hard"], 0, iterations)
     checkpoint.write_json(folder / "config.json", to_json(config))
     assert read_config(folder) == config

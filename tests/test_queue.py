@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ajest import checkpoint, jsonl
+from ajest.arms import ARMS
 from ajest.bench import failures
 from ajest.bench.failures import ATTEMPTS, Failure, noted
 from ajest.bench.grid import run_bench
@@ -166,13 +167,15 @@ def test_the_status_of_a_study_counts_its_benches(bench, tmp_path):
     table, ended = look(tmp_path)
     assert ended
     assert list(table.columns[0].cells) == ["screening/net", "screening/samples"]
+    assert table.caption is None
+    failures.note(tmp_path, Failure("seed 3, runs 1 to 16", "killed", 1))
+    failures.note(tmp_path, Failure("seed 4, runs 1 to 16", "killed", ATTEMPTS["killed"]))
+    assert look(tmp_path)[0].caption.startswith("failed: seed 4, runs 1 to 16 was killed")
     with pytest.raises(UserError, match="holds no bench"):
         benches_in(tmp_path / "screening" / "nothing")
 
 
 def run_config(iterations=64):
-    from ajest.arms import ARMS
-
     return RunConfig(small_task(), "learner", small_recipe(), ARMS["hard"], 0, iterations)
 
 

@@ -10,10 +10,14 @@ import torch
 
 from ajest import Batch, per_example_loss
 from ajest.arms import LEAST_IN_STRATUM, arms_named
+from ajest.bench import recommendation
 from ajest.bench.launch import Local
+from ajest.bench.plan import READINGS
+from ajest.bench.recommendation import Recommendation, as_json
 from ajest.bench.reliability import reliability
 from ajest.bench.results import read_bench
 from ajest.bench.sharing import SharedDraws, in_turns
+from ajest.config import from_json
 from ajest.errors import UserError
 from ajest.folders import RunConfig, load_network
 from ajest.images.architecture import SIZES
@@ -26,11 +30,26 @@ from ajest.study.presets import IMAGES, TREE, images_full, images_quick
 from ajest.study.results import finalists, results_of
 from ajest.study.run import run_stage
 from ajest.training import LearningRate
-from conftest import small_images, small_recipe, small_task
+from conftest import small_bench, small_images, small_recipe, small_task
 
 
 def config(arm, iterations):
     return RunConfig(small_task(), "learner", small_recipe(), arms_named((arm,))[0], 3, iterations)
+
+
+def test_a_verdict_cites_what_the_study_of_its_task_recommends(monkeypatch):
+    known = [Recommendation("calibrated", "random", 20, "it is cheap"), Recommendation("flops", "hard", 20, "so")]
+    stored = from_json(dict[str, tuple[Recommendation, ...]], as_json("tree", known), "here")
+    assert stored == {"tree": tuple(known)}
+    monkeypatch.setattr(recommendation, "recommendations", lambda task: stored.get(task, ()))
+    (said,) = recommendation.cited(small_bench())  # which compares at equal time, and not at equal operations
+    assert "docs/study-tree.md: at equal time `random`, because it is cheap (20 seeds)." in said
+    assert recommendation.cited(replace(small_bench(), task=small_images())) == []
+
+
+def test_what_comes_with_the_package_recommends_at_budgets_that_there_are():
+    for task in ("tree", "images"):
+        assert {r.reading for r in recommendation.recommendations(task)} <= set(READINGS)
 
 
 def test_runs_in_turns_end_as_runs_one_by_one(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -60,7 +61,7 @@ class Choice:
     counts: Counts
     flops: float
 
-    @property
+    @cached_property
     def trained(self) -> Batch:
         """What all processes together train on."""
         if len(self.chosen) == self.counts.trained:

@@ -95,10 +95,8 @@ def prepare(job: Job, say: Callable[[str], None]) -> None:
     """What all runs wait for: the references, the guide's own quality, and what every kind of step costs."""
     root, config = job.root, job.config
     train_references(root, config, job.device, say)
-    weights = (1.0,)
-    evaluate_snapshot(
-        root / "guide", config.guide_iterations, weights, config.n_curve, root / "truth", device=job.device
-    )
+    guide, steps = root / "guide", config.guide_iterations
+    evaluate_snapshot(guide, steps, (1.0,), config.n_curve, root / "truth", device=job.device)
     say("timing every kind of step")
     calibrate(root, config, job.device)
 

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from .. import checkpoint, interrupts
 from ..config import check
@@ -24,40 +24,13 @@ J = TypeVar("J", bound=Named)
 Do = Callable[[J, Report], list[str]]
 
 
-class Launch(Protocol):
-    """A way of doing jobs.
-
-    Attributes:
-        near: whether jobs are done on this very machine, so that what all of them wait for can be done here.
-    """
-
-    @property
-    def near(self) -> bool: ...
-
-    def threads(self, device: str) -> int:
-        """Threads of each job."""
-        ...
-
-    def work(
-        self,
-        do: Do[J],
-        jobs: Sequence[J],
-        device: str,
-        threads: int,
-        lines: Board,
-        say: Callable[[str], None],
-        folder: Path,
-    ) -> None:
-        """Do all jobs; see `pool.work`."""
-        ...
-
-
 @dataclass(frozen=True)
 class Local:
     """Processes on this machine.
 
     Attributes:
         workers: how many; None is one a core on a CPU and one on a GPU.
+        near: jobs are done on this very machine, so that what all of them wait for can be done here.
     """
 
     workers: int | None = None
@@ -70,6 +43,7 @@ class Local:
         return default_workers(device) if self.workers is None else self.workers
 
     def threads(self, device: str) -> int:
+        """Threads of each job."""
         return limited(max(1, cores() // self.count(device)))
 
     def work(
@@ -82,6 +56,7 @@ class Local:
         say: Callable[[str], None],
         folder: Path,
     ) -> None:
+        """Do all jobs; see `pool.work`."""
         pool.work(do, jobs, self.count(device), threads, lines, say, folder)
 
 
@@ -209,6 +184,10 @@ class Slurm:
         return executor
 
 
+#: A way of doing jobs.
+Launch = Local | Slurm
+
+
 def _outcome(folder: Path, job: Named, attempt: int) -> Path:
     """Where a job says how it ended; what an earlier bench said there is taken away."""
     name = "".join(c if c.isalnum() else "-" for c in job.name)
@@ -225,13 +204,12 @@ def _read(place: Path) -> list[Any] | None:
 
 
 def _remote(do: Do[J], job: J, threads: int, place: Path) -> None:
-    """A job, on a machine of the cluster. How it ended is said in a file of JSON: nothing is unpickled here."""
+    """A job, on a machine of the cluster. How it ended is said in a file of JSON: nothing is unpickled here.
+    One that has to make room says nothing: where it stands was saved."""
     interrupts.listen()
     settle(threads)
     try:
         said: list[Any] = ["done", do(job, lambda what, done, total, note: None)]
-    except KeyboardInterrupt:  # it has to make room: where it stands was saved
-        raise
     except UserError as error:
         said = ["mistake", str(error)]
     except Exception:

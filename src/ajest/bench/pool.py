@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import multiprocessing
 import os
 import signal
@@ -96,6 +97,7 @@ def work(
     waiting = deque((job, 1) for job in jobs)
     crowded: deque[tuple[J, int]] = deque()  # for want of memory: alone, when the others are done
     team: list[_Worker[J]] = []
+    numbers = itertools.count()  # of workers, those that died counted: each has a log of its own
     failed: list[Failure] = []
     context = multiprocessing.get_context("spawn")
     try:
@@ -105,7 +107,7 @@ def work(
             while source and busy < (workers if source is waiting else 1):
                 worker = next((w for w in team if w.job is None), None)
                 if worker is None:
-                    worker = _Worker(context, threads, folder / "logs" / f"worker-{len(team)}.log")
+                    worker = _Worker(context, threads, folder / "logs" / f"worker-{next(numbers)}.log")
                     team.append(worker)
                 worker.begin(do, *source.popleft())
                 busy += 1

@@ -57,7 +57,6 @@ def benches_in(folder: Path) -> list[Path]:
 def standings(root: Path) -> list[Standing]:
     """Where all runs of a bench stand, arm by arm."""
     config, costs = read_bench(root), calibrated_costs(root)
-    # A failure is of the job that a run belongs to; of a study's, which makes many runs in turns, it names the seed.
     failures = {failure.job: WORDS[failure.kind] for failure in noted(root) if failure.final}
     found = []
     for arm in config.arms:
@@ -101,6 +100,8 @@ def look(folder: Path) -> tuple[Table, bool]:
         for s in part:
             rate, left = (f"{s.rate:.3g}" if s.rate else "", clock(s.left) if s.left else "")
             table.add_row(s.name, s.state, f"{s.share:.0%}", rate, left, str(s.measured) if s.measured else "", s.why)
+    if len(roots) > 1:  # a study's jobs are groups of runs
+        table.caption = "\n".join(f"failed: {failure}" for failure in noted(folder) if failure.final) or None
     return table, all(s.state in ("done", "failed", "diverged") for s in runs)
 
 

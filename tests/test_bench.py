@@ -156,7 +156,7 @@ def test_a_bench_goes_on_with_the_threads_it_was_timed_with(done, tmp_path, monk
     copy, used = tmp_path / "copy", []
     shutil.copytree(done, copy)
     path = copy / "calibration.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"threads": 3}))
+    checkpoint.write_sealed(path, checkpoint.read_sealed(path) | {"threads": 3})
     monkeypatch.setattr(grid, "settle", used.append)
     monkeypatch.setattr(Local, "work", lambda self, do, jobs, device, threads, *_: used.append(threads))
     run_bench(copy, small_bench(), Local(1))
@@ -213,7 +213,7 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path):
     folder = run_folder(root, "ajest", 0)
     checkpoint.write_json(folder / "config.json", to_json(config.run(config.arms[1], 0)))
     diverged = {"state": "diverged", "step": 30, "why": "the loss is not finite <b>"}
-    checkpoint.write_json(folder / "status.json", diverged)
+    checkpoint.write_sealed(folder / "status.json", diverged)
     run_bench(root, config, Local(1))
     results = write_report(root)
     assert any("ajest, seed 0: stopped at step 30" in s for s in results.missing())

@@ -148,7 +148,7 @@ def test_a_learning_rate_can_count_steps_or_examples():
 
 
 def test_gradients_that_are_not_finite_become_zero_or_stop_the_run():
-    for rule in ("zero", "stop"):
+    for rule in ("zero", "skip", "stop"):
         t = trainer(not_finite=rule)
         batch = t.curator.source.draw(40, generator(0, "x"))
         bad = replace(batch, target=batch.target.clone())

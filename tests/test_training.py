@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from ajest.errors import Diverged, UserError
 from ajest.ledger import Counts
 from ajest.seeding import generator
 from ajest.selection.triggers import Trigger
-from ajest.training import LearningRate, Trainer
+from ajest.training import SKIPS, LearningRate, Trainer
 from conftest import small_recipe, small_task
 
 
@@ -216,28 +217,81 @@ def test_late_watches_then_selects_for_good():
     assert set(kinds[fired + 1 :]) == {"select jest guide 0.2"}
 
 
+class Broken:
+    """A source some of whose examples, by their place in what is completed, have no finite target."""
+
+    def __init__(self, source, places=(7,)):
+        self.source, self.draw, self.places = source, source.draw, list(places)
+
+    def complete(self, batch):
+        whole = self.source.complete(batch)
+        whole.target[self.places, 0] = float("nan")
+        return whole
+
+
 def test_a_step_that_is_not_finite_stops_before_it_harms():
     t = trainer("baseline")
     t.step()
     before = {k: v.clone() for k, v in t.ema.state_dict().items()}
-    complete = t.curator.source.complete
-
-    class Broken:
-        draw = staticmethod(t.curator.source.draw)
-
-        @staticmethod
-        def complete(batch):
-            whole = complete(batch)
-            whole.target[7, 0] = float("nan")
-            return whole
-
-    t.curator.source = Broken()
+    t.curator.source = Broken(t.curator.source)
     with pytest.raises(Diverged, match="step 2"):
         t.step()
     assert t.steps_taken == 1
     for key, value in t.ema.state_dict().items():
         assert torch.equal(value, before[key])
         assert torch.isfinite(value).all()
+
+
+def test_a_step_that_is_not_finite_may_be_skipped_and_is_counted():
+    t = trainer("baseline", recipe=small_recipe(not_finite="skip"))
+    t.step()
+    whole = t.curator.source
+    before = {k: v.clone() for k, v in t.learner.state().items()}
+    t.curator.source = Broken(whole)
+    step = t.step()
+    assert math.isnan(step.loss)
+    for key, value in t.learner.state().items():  # every forward pass normalises the weights
+        assert torch.allclose(value, before[key], atol=1e-3) if "network" in key else torch.equal(value, before[key]), (
+            key
+        )
+    t.curator.source = whole
+    assert math.isfinite(t.step().loss)
+    assert (t.steps_taken, t.ledger.not_finite, t.ledger.counts.trained) == (3, 1, 3 * 256)
+    again = trainer("baseline", recipe=small_recipe(not_finite="skip"))
+    again.restore(*t.state())
+    assert again.ledger.not_finite == 1
+
+
+def test_skipping_has_an_end():
+    t = trainer("baseline", recipe=small_recipe(not_finite="skip"))
+    t.curator.source = Broken(t.curator.source)
+    for _ in range(SKIPS):
+        t.step()
+    with pytest.raises(Diverged, match=f"{SKIPS} steps in a row"):
+        t.step()
+    assert t.steps_taken == SKIPS
+
+
+@pytest.mark.parametrize("name", ["ajest", "hard", "hard-running", "proportional", "joint-residual", "jest-within"])
+def test_an_example_without_a_finite_score_is_never_chosen(name):
+    arm = replace(ARMS["ajest"], name=name, within=64, chunks=1) if name == "jest-within" else ARMS[name]
+    t = trainer(arm)
+    places = (0, 7, 100, 255)
+    t.curator.source = Broken(t.curator.source, places)
+    for _ in range(6):
+        step = t.step()
+        assert not set(step.kept.tolist()) & set(places)
+        assert len(set(step.kept.tolist())) == len(step.kept) or name == "proportional"
+        assert math.isfinite(step.loss)
+    assert t.ledger.not_finite == 0
+    assert t.ledger.unusable == len(places) * t.ledger.by_kind.get(arm.kinds()[0], 0)
+
+
+def test_too_few_finite_scores_make_a_step_that_is_not_finite():
+    t = trainer("ajest")
+    t.curator.source = Broken(t.curator.source, range(10, 256))
+    with pytest.raises(Diverged):
+        t.step()
 
 
 def test_learning_rate_course():

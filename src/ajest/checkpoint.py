@@ -1,7 +1,7 @@
-"""Stored tensors that are either whole or not there: safetensors beside a JSON that carries their digest.
+"""Stored tensors that are either whole or not there: safetensors beside a JSON that carries the digests of both.
 
-`name.safetensors` is written first, `name.json` with the digest of its content second, each to a temporary
-file that is flushed to the disk and renamed. A kill at any moment leaves the old pair or the new one; a file
+`name.safetensors` is written first, `name.json` with the digest of its content and of itself second, each to a
+temporary file that is flushed to the disk and renamed. A kill at any moment leaves the old pair or the new one; a file
 that was truncated or altered later is found by its digest, and the one before it is used. Nothing is unpickled.
 """
 
@@ -11,7 +11,9 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,21 @@ import safetensors.torch
 from torch import Tensor
 
 from .errors import Corrupt, UserError
+
+_UNFINISHED = ".tmp"
+
+
+def sweep(folder: Path, idle: float = 0.0) -> None:
+    """Remove what writers that were killed have left in a folder and below it.
+
+    Args:
+        folder: in which nobody else writes, unless `idle` tells the living from the dead.
+        idle: seconds for which nothing has been added to a file that is removed.
+    """
+    for path in folder.rglob(f".*{_UNFINISHED}"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime >= idle:
+                path.unlink()
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -33,7 +50,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED, delete=False
+        ) as file:
             temporary = Path(file.name)
             file.write(data)
             file.flush()
@@ -64,8 +83,42 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a number of too many digits is a plain ValueError
         raise Corrupt(f"{path} cannot be read: {error}") from error
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with a digest of itself, by which a bit that fell over is noticed."""
+    return {**value, "seal": _seal(value)}
+
+
+def unsealed(value: Any) -> dict[str, Any] | None:
+    """What was `sealed`, or None if it is not what it was."""
+    if not isinstance(value, dict) or "seal" not in value:
+        return None
+    seal = value.pop("seal")
+    return value if seal == _seal(value) else None
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object for `read_sealed`."""
+    write_json(path, sealed(value))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The object that `write_sealed` wrote.
+
+    Raises:
+        Corrupt: it cannot be read, or is not what was written.
+    """
+    value = unsealed(read_json(path))
+    if value is None:
+        raise Corrupt(f"{path} does not match its own digest")
+    return value
 
 
 @dataclass(frozen=True)
@@ -88,9 +141,9 @@ def facts(stem: Path) -> dict[str, Any]:
     """The facts alone, without reading the tensors.
 
     Raises:
-        Corrupt: they cannot be read.
+        Corrupt: they cannot be read, or are not what was written.
     """
-    return read_json(_parts(stem)[1])
+    return read_sealed(_parts(stem)[1])
 
 
 def save(stem: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -99,7 +152,7 @@ def save(stem: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     tensor_path, facts_path = _parts(stem)
     write_atomic(tensor_path, data)
     digest = hashlib.sha256(data).hexdigest()
-    write_json(facts_path, {**facts, "sha256": digest, "bytes": len(data)})
+    write_sealed(facts_path, {**facts, "sha256": digest, "bytes": len(data)})
 
 
 def load(stem: Path) -> Stored:
@@ -108,15 +161,14 @@ def load(stem: Path) -> Stored:
     Raises:
         Corrupt: a file is missing, truncated or altered; the message names it.
     """
-    path, facts_path = _parts(stem)
-    facts = read_json(facts_path)
+    path, about = _parts(stem)[0], facts(stem)
     try:
-        if path.stat().st_size != facts["bytes"]:
-            raise Corrupt(f"{path} holds {path.stat().st_size} bytes instead of {facts['bytes']}")
+        if path.stat().st_size != about["bytes"]:
+            raise Corrupt(f"{path} holds {path.stat().st_size} bytes instead of {about['bytes']}")
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+        if hashlib.sha256(data).hexdigest() != about["sha256"]:
             raise Corrupt(f"{path} does not match its recorded digest")
-        return Stored(safetensors.torch.load(data), facts)
+        return Stored(safetensors.torch.load(data), about)
     except (OSError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise Corrupt(f"{path} cannot be read: {error}") from error
 

@@ -20,6 +20,8 @@ from .cli_tasks import Precision, TaskName, launch_of, preset_of
 from .console import Device, complain, console, device_of
 from .errors import Corrupt, Elsewhere, UserError
 
+NotFiniteChoice = Literal["stop", "skip", "zero"]  # `training.NotFinite`, which takes torch to import
+
 
 def bench(
     task: tyro.conf.Positional[TaskName],
@@ -36,6 +38,7 @@ def bench(
     skip_bad: bool = False,
     precision: Precision | None = None,
     compiled: bool | None = None,
+    not_finite: NotFiniteChoice | None = None,
     track: tuple[str, ...] = (),
     launch: Literal["local", "slurm"] = "local",
     workers: int | None = None,
@@ -74,6 +77,8 @@ def bench(
         precision: in which networks of images compute, in place of the preset's (which is float32 on processors that
             are slow with bfloat16); weights stay in float32.
         compiled: whether torch.compile makes networks of images faster, in place of the preset's choice.
+        not_finite: where a loss or gradient is not finite, "stop" the run, "skip" the step, or put "zero" in the place
+            of such gradients; without it the preset's choice. The report counts them.
         track: tell these of every run too: tensorboard, wandb, trackio.
         launch: make runs on this machine, or hand them to a Slurm cluster.
         workers: runs at the same time on this machine; without it one for each core.
@@ -100,6 +105,7 @@ def bench(
         arms=named(names, keep),
         seeds=config.seeds if seeds is None else seeds,
         iterations=config.iterations if iterations is None else iterations,
+        recipe=replace(config.recipe, not_finite=not_finite or config.recipe.not_finite),
     )
     root = Path("runs") / f"{task}-{preset}" if out is None else out
     cluster = {"gpus_per_run": gpus_per_run, "max_parallel": max_parallel, "hours": hours}
@@ -122,6 +128,7 @@ def train(
     keep: float | None = None,
     guide: Path | None = None,
     scope: Literal["global", "rank"] | None = None,
+    not_finite: NotFiniteChoice | None = None,
     track: tuple[str, ...] = (),
     classes: str = "",
     flip: bool = False,
@@ -153,6 +160,8 @@ def train(
         guide: run whose latest snapshot is the reference, for arms that need one: the guide, or any other run.
         scope: where several processes train together: choose from the whole super-batch ("global", the default) or each
             from its own part of it ("rank", as published).
+        not_finite: where a loss or gradient is not finite, "stop" the run, "skip" the step, or put "zero" in the place
+            of such gradients; without it the preset's choice. Each is counted.
         track: tell these of the run too: tensorboard, wandb, trackio.
         classes: learn these alone, see `ajest bench --help`.
         flip: mirror every second picture.
@@ -178,7 +187,12 @@ def train(
     model = plan.guide() if network == "guide" else plan.run(chosen, seed)
     steps = iterations or (plan.guide_iterations if network == "guide" else plan.iterations)
     recipe = model.recipe
-    recipe = replace(recipe, super_batch=super_batch or recipe.super_batch, scope=scope or recipe.scope)
+    recipe = replace(
+        recipe,
+        super_batch=super_batch or recipe.super_batch,
+        scope=scope or recipe.scope,
+        not_finite=not_finite or recipe.not_finite,
+    )
     config = RunConfig(plan.task, network, recipe, chosen, seed, steps, relative)
     settle()
     with board(f"training {out}", {arm: 1.0}) as lines:

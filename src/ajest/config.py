@@ -40,11 +40,13 @@ def from_json(kind: type[T], value: Any, where: str) -> T:
     Raises:
         UserError: a field is missing, unknown or of the wrong kind; the message names it and `where`.
     """
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: an object with the fields of a {kind.__name__} should stand there")
     try:
         return _converter.structure(value, kind)
     except cattrs.BaseValidationError as error:
         raise UserError(f"{where}: {'; '.join(cattrs.transform_error(error))}") from error
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # of fields of another form
         raise UserError(f"{where}: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ class Choice:
         scores: what the choice rests on, None where it rests on nothing.
         weight: importance weights of all that are trained on, or None.
         losses: mean (learner, reference) losses of the super-batch as far as they were taken.
+        usable: indices of the examples in `batch` whose scores are finite; None where all are.
         counts, flops: what it cost all processes together, updating included.
     """
 
@@ -58,8 +60,14 @@ class Choice:
     scores: Scores | None
     weight: Tensor | None
     losses: tuple[float | None, float | None]
+    usable: Tensor | None
     counts: Counts
     flops: float
+
+    @property
+    def unusable(self) -> int:
+        """How many examples have a score that is not finite."""
+        return 0 if self.usable is None else len(self.batch) - len(self.usable)
 
     @cached_property
     def trained(self) -> Batch:
@@ -163,21 +171,21 @@ class Curator:
             flops += draws * drawn * self._price(scorer)
             scored = draws * drawn
 
-        scores, kept, weight, chosen, count = None, None, None, batches[0], drawn
+        scores, kept, weight, usable, chosen, count = None, None, None, None, batches[0], drawn
         if selecting:
             with phase("select"):
                 scores = self._scores(batch, learner, reference, features, measured)
-                kept = self.arm.choose(progress)(scores, self._count, self._stream(step))
+                usable = scores.usable()
+                kept, weight = self._pick(scores, usable, step, progress)
                 count = len(kept)
-                weight = self._weight(scores, kept, progress)
                 chosen = batch[kept[distributed.share(count)]]
             if chosen.target is None:
                 with phase("target"):
                     chosen = self.source.complete(chosen)
-        losses = tuple(None if part is None else part.mean().item() for part in (learner, reference))
+        losses = tuple(None if part is None else _mean(part) for part in (learner, reference))
         counts = Counts(drawn, scored, count)
         flops += 3 * count * (self._network_flops(self.network) + self._network_flops(self.proxy))
-        return Choice(kind, batch, kept, chosen, scores, weight, losses, counts, flops)  # type: ignore[arg-type]
+        return Choice(kind, batch, kept, chosen, scores, weight, losses, usable, counts, flops)  # type: ignore[arg-type]
 
     def learn(self, choice: Choice, losses: Tensor, step: int, progress: float) -> None:
         """Take in how the step went.
@@ -191,16 +199,21 @@ class Curator:
         means = None
         learner, reference = choice.losses
         if self.arm.trigger.compares and self.trigger.fired_at is None and reference is not None:
-            means = (losses.mean().item() if learner is None else learner, reference)
+            means = (_mean(losses) if learner is None else learner, reference)
+            means = means if all(map(math.isfinite, means)) else None
         self.trigger = self.arm.trigger.observe(self.trigger, step, means, progress)
         measured = choice.kind.startswith("select") and self.arm.measures
         if measured and choice.scores is not None:
+            index = slice(None) if choice.usable is None else choice.usable
+            batch, scores = choice.batch[index], choice.scores[index]
             for name, memory in self.memory.items():
-                memory.learn(choice.batch, choice.scores.needed(name))
+                memory.learn(batch, scores.needed(name))
+            if self._usual is not None and self.of is not None:
+                self._usual.learn(batch, value_of(scores, self.of))
         elif "learner" in self.memory and self.arm.memory is not None and not self.arm.memory.every:
-            self.memory["learner"].learn(choice.trained, losses)
-        if self._usual is not None and measured and choice.scores is not None and self.of is not None:
-            self._usual.learn(choice.batch, value_of(choice.scores, self.of))
+            finite = losses.isfinite()
+            trained, losses = (choice.trained, losses) if finite.all() else (choice.trained[finite], losses[finite])
+            self.memory["learner"].learn(trained, losses)
 
     def reliability(self, step: int, progress: float) -> dict[str, float]:
         """How far the arm's own scores can be trusted, measured on examples beside the training, at no cost to it.
@@ -307,10 +320,22 @@ class Curator:
             return learner
         return learner - score(self.reference, batch, self.micro_batch)  # type: ignore[arg-type]
 
-    def _weight(self, scores: Scores, kept: Tensor, progress: float) -> Tensor | None:
-        if not self.arm.unbiased:
-            return None
-        return importance(self.arm.inclusion(progress)(scores, self._count), self._count)[kept]
+    def _pick(self, scores: Scores, usable: Tensor | None, step: int, progress: float) -> tuple[Tensor, Tensor | None]:
+        """(indices to train on, their importance weights or None): of the usable examples as long as there are enough;
+        with fewer, others are taken along, and the step will not be finite."""
+        if usable is not None and len(usable) < self._count:
+            bad = torch.ones(len(scores), dtype=torch.bool, device=usable.device)
+            bad[usable] = False
+            kept = torch.cat([usable, torch.nonzero(bad).flatten()])[: self._count]
+            return kept, torch.ones_like(scores.taken[kept]) if self.arm.unbiased else None
+        arm = self.arm
+        if usable is not None:
+            scores, arm = scores[usable], replace(arm, within=None)  # what is left has no equal parts
+        kept = arm.choose(progress)(scores, self._count, self._stream(step))
+        weight = None
+        if arm.unbiased:
+            weight = importance(arm.inclusion(progress)(scores, self._count), self._count)[kept]
+        return kept if usable is None else usable[kept], weight
 
     def _price(self, network: Any) -> float:
         """FLOPs of scoring one example."""
@@ -319,3 +344,9 @@ class Curator:
     @staticmethod
     def _network_flops(network: Any) -> float:
         return float(network.flops()) if hasattr(network, "flops") else 0.0
+
+
+def _mean(losses: Tensor) -> float:
+    """Of those that are finite; NaN where none is."""
+    mean = losses.mean().item()
+    return mean if math.isfinite(mean) else losses[losses.isfinite()].mean().item()

@@ -87,7 +87,7 @@ def read_config(folder: Path) -> RunConfig:
 def read_status(folder: Path) -> dict[str, Any]:
     """The status a run ended with, or {}."""
     try:
-        return checkpoint.read_json(folder / "status.json")
+        return checkpoint.read_sealed(folder / "status.json")
     except Corrupt:
         return {}
 

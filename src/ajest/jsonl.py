@@ -1,14 +1,14 @@
-"""Files of one JSON object a line, to which lines are added as they come."""
+"""Files of one JSON object a line, to which lines are added as they come. Each line carries its own digest."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import unwritable, write_atomic
+from .checkpoint import sealed, unsealed, unwritable, write_atomic
 
 
 def append(path: Path, *values: Mapping[str, Any]) -> None:
@@ -20,7 +20,7 @@ def append(path: Path, *values: Mapping[str, Any]) -> None:
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
                     file.write(b"\n")
-            file.write("".join(json.dumps(v) + "\n" for v in values).encode())
+            file.write(_lines(values).encode())
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -28,19 +28,23 @@ def append(path: Path, *values: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; torn ones are passed over."""
+    """All whole lines; those that were torn or altered are passed over."""
     if not path.exists():
         return []
     values = []
     for line in path.read_bytes().split(b"\n"):
         try:
-            value = json.loads(line)
-        except ValueError:
+            value = unsealed(json.loads(line))
+        except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict):
+        if value is not None:
             values.append(value)
     return values
 
 
 def rewrite(path: Path, values: list[dict[str, Any]]) -> None:
-    write_atomic(path, "".join(json.dumps(v) + "\n" for v in values))
+    write_atomic(path, _lines(values))
+
+
+def _lines(values: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(sealed(v)) + "\n" for v in values)

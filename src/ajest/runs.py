@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 from . import checkpoint, distributed, interrupts, jsonl
 from .batch import Source
-from .checkpoint import write_json
+from .checkpoint import write_sealed
 from .config import check, to_json
 from .errors import Diverged
 from .folders import RunConfig, adopt, load_network, locked, read_status
@@ -165,6 +166,7 @@ def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> l
     stored = checkpoint.latest(folder, "checkpoint", complain) if distributed.rank() == 0 else None
 
     def forget() -> int:
+        checkpoint.sweep(folder)
         at = 0 if stored is None else int(stored.facts["step"])
         for prefix in ("", "snapshots", "selection"):
             name = {"": "checkpoint", "snapshots": "snapshot", "selection": "step"}[prefix]
@@ -233,7 +235,7 @@ class _Recorder:
             line = {
                 "step": step.number,
                 "kind": step.kind,
-                "loss": sum(self._losses) / len(self._losses),
+                "loss": sum(finite) / len(finite) if (finite := [x for x in self._losses if isfinite(x)]) else None,
                 "advantage": step.advantage,
                 "fired_at": self._fired,
                 "clocks": now,
@@ -256,7 +258,7 @@ class _Recorder:
     def end(self, state: str, why: str | None = None) -> None:
         """Note how the run ended."""
         said = {"state": state, "step": self.trainer.steps_taken} | ({} if why is None else {"why": why})
-        distributed.once(lambda: write_json(self.folder / "status.json", said))
+        distributed.once(lambda: write_sealed(self.folder / "status.json", said))
 
     def save(self) -> None:
         """Write a checkpoint, and keep the one before it."""

@@ -29,6 +29,11 @@ from .ledger import Ledger
 from .selection.scoring import Scores
 from .selection.triggers import TriggerState
 
+NotFinite = Literal["stop", "skip", "zero"]
+
+#: Steps in a row that may be skipped: weights that give nothing but infinities stay as they are for ever.
+SKIPS = 20
+
 
 @dataclass(frozen=True)
 class LearningRate:
@@ -69,7 +74,8 @@ class Recipe:
             warm; selection acts on the whole super-batch all the same. None takes all at once.
         scope: where several processes train, choose from the whole super-batch ("global"), which gives what one process
             would, or each from its own part of it ("rank"), as the published code does.
-        not_finite: what to do with a gradient that is not finite: "stop" the run, or put "zero" in its place (EDM2).
+        not_finite: what to do where a loss or gradient is not finite: "stop" the run, "skip" the step, which leaves the
+            weights as they were, or put "zero" in the place of such gradients (EDM2). The ledger counts them.
     """
 
     super_batch: int = 4096
@@ -78,7 +84,7 @@ class Recipe:
     ema_widths: tuple[float, ...] = (0.01, 0.05, 0.1)
     micro_batch: int | None = None
     scope: Literal["global", "rank"] = "global"
-    not_finite: Literal["stop", "zero"] = "stop"
+    not_finite: NotFinite = "stop"
 
     def __post_init__(self) -> None:
         check(
@@ -160,9 +166,12 @@ class Optimised:
         peak = recipe.learning_rate.peak
         self.optimizer = torch.optim.Adam(network.parameters(), lr=peak, betas=recipe.betas, fused=True)
 
-    def update(self, batch: Batch, rate: float, weight: Tensor | None = None, total: int | None = None) -> Tensor:
-        """Forward and backward on these examples alone, then an Adam step. Returns their losses before it, shape (n,):
-        those of all processes, each of which has its `distributed.share` of them.
+    def update(
+        self, batch: Batch, rate: float, weight: Tensor | None = None, total: int | None = None
+    ) -> tuple[Tensor, bool]:
+        """Forward and backward on these examples alone, then an Adam step, unless that is skipped. Returns their losses
+        before it, shape (n,): those of all processes, each of which has its `distributed.share` of them; and whether
+        they and their gradient are finite.
 
         Args:
             batch: what this process is to train on, completed.
@@ -191,15 +200,17 @@ class Optimised:
                 (minimised.sum() / (total / distributed.world())).backward()
             found.append(losses.detach())
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        all_losses = distributed.gather(torch.cat(found), total)
-        if self.recipe.not_finite == "zero":
+        losses = distributed.gather(torch.cat(found), total)
+        finite = bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum() + losses.sum()))
+        if not finite and self.recipe.not_finite == "stop":
+            raise Diverged(f"the loss or its gradient is not finite (learning rate {rate:g}): lower the learning rate")
+        if not finite and self.recipe.not_finite == "zero":
             for gradient in gradients:
                 torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
-        elif not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum() + all_losses.sum())):
-            raise Diverged(f"the loss or its gradient is not finite (learning rate {rate:g}): lower the learning rate")
-        self.optimizer.step()
+        if finite or self.recipe.not_finite == "zero":
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return all_losses
+        return losses, finite
 
     def state(self) -> dict[str, Tensor]:
         tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
@@ -263,6 +274,7 @@ class Trainer:
         self.tally = Tally()
         self.steps_taken = 0
         self.share = 0.0
+        self._skipped = 0  # steps in a row
 
     @property
     def trigger(self) -> TriggerState:
@@ -272,7 +284,8 @@ class Trainer:
         """Train on, without end.
 
         Raises:
-            Diverged: a loss or gradient is not finite. Weights and averages are those before that step.
+            Diverged: a loss or gradient is not finite, and the recipe says to stop, or too many steps in a row were
+                skipped. Weights and averages are those before that step.
         """
         while True:
             yield self.step()
@@ -287,21 +300,29 @@ class Trainer:
             rate = self.recipe.learning_rate(at, examples, self.share)
             mine = None if weight is None else weight[distributed.share(total)]
             try:
-                losses = self.learner.update(choice.chosen, rate, mine, total)
+                losses, finite = self.learner.update(choice.chosen, rate, mine, total)
+                self._count_skipped(finite)
+                if self.proxy is not None:
+                    finite &= self.proxy.update(choice.chosen, rate, mine, total)[1]
             except Diverged as error:
                 raise Diverged(f"at step {at + 1}: {error}") from error
             loss = (losses if weight is None else losses * weight).mean().item()
-            if self.proxy is not None:
-                self.proxy.update(choice.chosen, rate, mine, total)
         with phase("ema"):
             self.ema.update(at + 1)
         with phase("select") if self.curator.remembers else nullcontext():
             self.curator.learn(choice, losses, at, self.share)
         self.tally.count(choice.batch.id, choice.trained.id)
         self.steps_taken += 1
-        seconds = self.ledger.close_step(choice.kind, choice.counts, choice.flops)
+        seconds = self.ledger.close_step(choice.kind, choice.counts, choice.flops, choice.unusable, not finite)
         advantage = self.trigger.advantage
         return Step(self.steps_taken, choice.kind, loss, advantage, seconds, choice.batch, choice.kept, choice.scores)
+
+    def _count_skipped(self, finite: bool) -> None:
+        self._skipped = 0 if finite or self.recipe.not_finite != "skip" else self._skipped + 1
+        if self._skipped > SKIPS:
+            raise Diverged(
+                f"{SKIPS} steps in a row were skipped: no loss or gradient was finite; lower the learning rate"
+            )
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, facts) from which `restore` goes on bit for bit."""

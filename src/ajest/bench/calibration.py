@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..checkpoint import read_json, write_json
+from ..checkpoint import read_sealed, write_sealed
 from ..runs import make_trainer
 from ..training import Trainer
 from .plan import BenchConfig, Costs, run_folder
@@ -25,20 +25,20 @@ def calibrate(root: Path, config: BenchConfig, device: torch.device | str = "cpu
         return known
     costs = measure(root, config, device)
     threads = torch.get_num_threads()
-    write_json(root / "calibration.json", {"costs": costs, "rounds": config.calibration_rounds, "threads": threads})
+    write_sealed(root / "calibration.json", {"costs": costs, "rounds": config.calibration_rounds, "threads": threads})
     return costs
 
 
 def calibrated_costs(root: Path) -> Costs:
     """What `calibrate` found, {} before that."""
     path = root / "calibration.json"
-    return read_json(path)["costs"] if path.exists() else {}
+    return read_sealed(path)["costs"] if path.exists() else {}
 
 
 def calibrated_threads(root: Path) -> int | None:
     """Threads that a bench was timed with, None before that."""
     path = root / "calibration.json"
-    return int(read_json(path)["threads"]) if path.exists() else None
+    return int(read_sealed(path)["threads"]) if path.exists() else None
 
 
 def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:

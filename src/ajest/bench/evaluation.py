@@ -98,10 +98,10 @@ def floor_of(root: Path, config: BenchConfig, n: int, device: torch.device | str
     """
     path = root / "truth" / f"floor-n{n}.json"
     try:
-        return checkpoint.read_json(path)
+        return checkpoint.read_sealed(path)
     except Corrupt:
         values = config.task.floor(n, config.seeds[0], root / "truth", device)
-        checkpoint.write_json(path, values)
+        checkpoint.write_sealed(path, values)
         return values
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import sweep
 from ..errors import Corrupt, UserError
 from ..folders import adopt, locked, read_status, snapshots
 from ..runs import Schedule, clocks, execute
@@ -59,6 +60,7 @@ def run_bench(
     """
     launch = Local() if launch is None else launch
     with locked(root):
+        sweep(root, idle=60.0)  # a cluster's jobs may be at work
         adopt(root, config, "bench.json")
         # A bench that goes on does so with the threads it was timed with, however it is launched now.
         threads = calibrated_threads(root) or launch.threads(device)

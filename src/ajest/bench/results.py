@@ -16,6 +16,7 @@ from ..config import from_json
 from ..errors import Corrupt, UserError
 from ..folders import read_status
 from ..metrics import Metric
+from .calibration import calibrated_costs
 from .evaluation import common_budgets, curve_points, floor_of, identity_of, reached
 from .plan import READINGS, BenchConfig, Costs, run_folder
 from .statistics import Comparison, compare, holm
@@ -127,6 +128,18 @@ class Results:
     def cell(self, reading: str, arm: str, metric: str, weight: float) -> Cell | None:
         return self.cells.get((reading, arm, metric, weight))
 
+    def _not_finite(self, run: Run) -> list[str]:
+        last = run.ledger[-1] if run.ledger else {}
+        steps, unusable = last.get("not_finite", 0), last.get("unusable", 0)
+        done = {"stop": "it stopped", "skip": "they were skipped", "zero": "zeros stood in the place of such gradients"}
+        said = []
+        if steps:
+            what = done[self.config.recipe.not_finite]
+            said.append(f"in {steps:,} steps the loss or its gradient was not finite; {what}.")
+        if unusable:
+            said.append(f"{unusable:,} scores were not finite; these examples were not trained on.")
+        return said
+
     def missing(self) -> list[str]:
         """What a reader should know is not there, a sentence each."""
         said = []
@@ -136,6 +149,7 @@ class Results:
                 said.append(f"{name}: stopped at step {run.step}. {run.why}. It is left out of every comparison.")
             elif run.state != "done":
                 said.append(f"{name}: its training is not finished (step {run.step}).")
+            said += [f"{name}: {text}" for text in self._not_finite(run)]
         for reading in self.config.readings:
             absent = [a for a in self.arms if not any(c.reading == reading and c.arm == a for c in self.cells.values())]
             if absent and len(absent) < len(self.arms):
@@ -162,8 +176,7 @@ def collect(root: Path) -> Results:
         UserError: it is no bench.
     """
     config = read_bench(root)
-    calibration = root / "calibration.json"
-    costs = checkpoint.read_json(calibration)["costs"] if calibration.exists() else {}
+    costs = calibrated_costs(root)
     runs = {(arm.name, seed): _run(root, config, costs, arm.name, seed) for arm in config.arms for seed in config.seeds}
     budgets = common_budgets(root, config)
     cells = _cells(root, config, runs, budgets)

@@ -38,7 +38,7 @@ class Scores:
     def __len__(self) -> int:
         return len(self.taken)
 
-    def __getitem__(self, index: slice) -> Scores:
+    def __getitem__(self, index: slice | Tensor) -> Scores:
         """The scores of some of the examples."""
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: None if part is None else part[index] for name, part in parts.items()})
@@ -47,6 +47,14 @@ class Scores:
     def taken(self) -> Tensor:
         """Whatever is known: for the number of examples and the device."""
         return next(part for part in (self.learner, self.reference, self.sigma) if part is not None)
+
+    def usable(self) -> Tensor | None:
+        """Indices of the examples whose losses and features are finite; None where all are."""
+        parts = [part for part in (self.learner, self.reference, self.features) if part is not None]
+        if not parts or bool(torch.stack([part.isfinite().all() for part in parts]).all()):
+            return None
+        finite = torch.stack([part.reshape(len(part), -1).isfinite().all(1) for part in parts]).all(0)
+        return torch.nonzero(finite).flatten()
 
     @property
     def learnability(self) -> Tensor:

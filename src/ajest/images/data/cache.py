@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ...checkpoint import read_json, write_json
+from ...checkpoint import read_sealed, write_sealed
 from ...errors import Corrupt, UserError
 from .files import Unreadable
 from .parts import Part
@@ -43,10 +43,10 @@ def remembered(folder: Path, images: np.ndarray, labels: np.ndarray | None, clas
     """The digest of pictures that lie ready, computed once."""
     path = folder.with_suffix(".json")
     with suppress(Corrupt, KeyError, TypeError):
-        return str(read_json(path)["digest"])
+        return str(read_sealed(path)["digest"])
     digest = content_digest(images, labels, classes)
     with suppress(UserError):  # a cache that cannot be written costs time only
-        write_json(path, {"digest": digest})
+        write_sealed(path, {"digest": digest})
     return digest
 
 
@@ -56,7 +56,7 @@ Found = tuple[np.ndarray, str, dict[str, str]]
 def stored(folder: Path) -> Found | None:
     """(pictures, digest, bad files) from the cache; None if they are not there or damaged."""
     try:
-        facts: dict[str, Any] = read_json(folder / "facts.json")
+        facts: dict[str, Any] = read_sealed(folder / "facts.json")
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         if list(images.shape) != facts["shape"]:
             return None
@@ -104,7 +104,7 @@ def decoded(
             return images, digest, bad
         if isinstance(images, np.memmap):
             images.flush()
-        write_json(temporary / "facts.json", {"shape": list(images.shape), "digest": digest, "bad": bad})
+        write_sealed(temporary / "facts.json", {"shape": list(images.shape), "digest": digest, "bad": bad})
         faster = stored(folder)
         if faster is not None:  # another process was: it uses what lies there
             return faster

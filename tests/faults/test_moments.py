@@ -1,0 +1,101 @@
+"""Two at once, clocks that jump, data that vanish, numbers that are not finite."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from harm import assert_same_end, victim
+from victims import SCHEDULE, config, make_guide
+
+from ajest import jsonl
+from ajest.arms import ARMS, arms_named
+from ajest.bench.grid import run_bench
+from ajest.bench.launch import Local
+from ajest.bench.report import write_report
+from ajest.bench.results import collect
+from ajest.bench.status import look
+from ajest.errors import UserError
+from ajest.folders import RunConfig
+from ajest.images.data import prepare
+from ajest.images.setup import image_task
+from ajest.images.task import _opened
+from ajest.runs import Schedule, execute, execution
+from ajest.training import LearningRate, Recipe
+from conftest import small_bench, small_images, small_recipe
+
+
+def test_a_second_process_on_a_run_says_so_and_leaves(tmp_path):
+    run = tmp_path / "run"
+    begun = [sys.executable, "-m", "ajest", "train", "tree", "--super-batch", "256", "--out", str(run)]
+    with subprocess.Popen(begun, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        while not jsonl.read(run / "ledger.jsonl"):
+            assert first.poll() is None
+            time.sleep(0.01)
+        second = subprocess.run(begun, capture_output=True, text=True, check=False, timeout=60)
+        assert second.returncode == 2
+        said = f"another process is at work in {run}: wait for it or name another folder"
+        assert said in " ".join(second.stderr.split())
+        assert first.poll() is None
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(timeout=30) == 130
+
+
+def test_a_clock_that_jumps_backwards_changes_nothing(tmp_path):
+    make_guide(tmp_path / "guide")
+    victim("backwards", tmp_path / "jumping")
+    execute(tmp_path / "steady", config(), SCHEDULE)
+    assert_same_end(tmp_path / "jumping", tmp_path / "steady")
+    for line in jsonl.read(tmp_path / "jumping" / "ledger.jsonl"):
+        assert all(seconds >= 0 for seconds in line["seconds"].values())
+
+
+def test_a_bench_whose_files_are_from_the_future_goes_on(tmp_path):
+    root, plan = tmp_path / "bench", small_bench(arms=arms_named(("baseline", "random")), seeds=(0,))
+    run_bench(root, plan, Local(1))
+    (root / "arms" / "random" / "seed-0" / "status.json").unlink()
+    for path in root.rglob("*"):
+        os.utime(path, (time.time() + 1e6, time.time() + 1e6))
+    _, ended = look(root)
+    assert not ended
+    run_bench(root, plan, Local(1))
+    assert collect(root).missing() == []
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".npz"])
+def test_a_data_set_that_vanishes_from_under_a_run_is_named_when_it_is_wanted_again(tmp_path, suffix, monkeypatch):
+    monkeypatch.setenv("AJEST_CACHE", str(tmp_path / "cache"))
+    packed = tmp_path / f"pictures{suffix}"
+    prepare(("shapes:128",), packed, 16)
+    names = ("learner", "guide", "sampler_steps", "references", "chunk")
+    settings = {name: getattr(small_images(), name) for name in names}
+    task = image_task((str(packed),), ("shapes:128",), resolution=16, **settings)
+    recipe = Recipe(16, LearningRate(0.02, 0), ema_widths=(0.1,))
+    plan = RunConfig(task, "learner", recipe, ARMS["random"], 0, 6)
+    steps = execution(tmp_path / "run", plan, Schedule(checkpoint_every=1))
+    for trainer in steps:
+        if trainer.steps_taken == 2:
+            packed.unlink()
+        if trainer.steps_taken == 4:
+            steps.close()
+    _opened.cache_clear()  # as in a new process
+    with pytest.raises(UserError, match=rf"pictures\{suffix} does not exist"):
+        execute(tmp_path / "run", plan, Schedule())
+    prepare(("shapes:128",), packed, 16)
+    assert execute(tmp_path / "run", plan, Schedule(checkpoint_every=1)) == "done"
+    execute(tmp_path / "unbroken", plan, Schedule(checkpoint_every=1))
+    assert_same_end(tmp_path / "run", tmp_path / "unbroken")
+
+
+def test_the_report_counts_what_was_not_finite(tmp_path):
+    """Steps so long that no number survives them, in a bench that goes on all the same."""
+    wild = small_recipe(learning_rate=LearningRate(peak=1e25), not_finite="zero")
+    run_bench(tmp_path, small_bench(recipe=wild, arms=arms_named(("baseline", "hard")), seeds=(0,)), Local(1))
+    counted = jsonl.read(tmp_path / "arms" / "baseline" / "seed-0" / "ledger.jsonl")[-1]["not_finite"]
+    assert counted > 0
+    write_report(tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert f"baseline, seed 0: in {counted} steps the loss or its gradient was not finite; zeros stood" in page
+    assert "scores were not finite; these examples were not trained on" in page

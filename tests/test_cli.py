@@ -98,7 +98,8 @@ def test_data_sets_from_the_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     for text in ("40 pictures", "64 x 64: 40", "RGB: 40", "10 of 4 to 4 pictures"):
         assert text in done.stdout, text
-    assert (tmp_path / "contact-sheet.png").read_bytes().startswith(b"\x89PNG")
+    done_sheet = (tmp_path / "contact-sheet.png").read_bytes()
+    assert done_sheet.startswith(b"\x89PNG")
     done = ajest("data", "prepare", "shapes:40", "s.npz", cwd=tmp_path)
     assert "s.npz: 40 pictures of 10 classes" in done.stdout
     assert "64 x 64: 40" in ajest("data", "describe", "s.npz", cwd=tmp_path).stdout
@@ -108,6 +109,12 @@ def test_data_sets_from_the_command_line(tmp_path):
     fails("bench", "images", "--data", "shapes:20", says="too few", cwd=tmp_path)
     fails("bench", "images", "--preset", "cpu-mni", says="did you mean 'cpu-mini'", cwd=tmp_path)
     fails("bench", "tree", "--data", "x", says="for images", cwd=tmp_path)
+    for i, name in enumerate(["[bold]", "[red]x", "<b>"]):  # rich reads brackets, and these are names
+        (tmp_path / "odd" / name).mkdir(parents=True)
+        for k in range(i + 1):
+            (tmp_path / "odd" / name / f"{k}.png").write_bytes(done_sheet)
+    odd = ajest("data", "describe", "odd", cwd=tmp_path)
+    assert "[bold]: 1, [red]x: 2, <b>: 3" in " ".join(odd.stdout.split()), odd.stderr
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no")
     fails("bench", "images", "--data", "bad", says=r"1 file cannot be read \(a.png.*--skip-bad", cwd=tmp_path)

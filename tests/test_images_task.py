@@ -16,7 +16,7 @@ from ajest.bench.figures import heatmap
 from ajest.bench.grid import run_bench
 from ajest.bench.launch import Local
 from ajest.bench.plan import BenchConfig, run_folder
-from ajest.bench.report import write_report
+from ajest.bench.report import render, write_report
 from ajest.bench.results import collect
 from ajest.bench.verdict import verdict
 from ajest.cli_runs import numbers
@@ -57,6 +57,21 @@ def done(tmp_path_factory):
     root = tmp_path_factory.mktemp("images") / "bench"
     run_bench(root, small_bench(), Local(1))
     return root, write_report(root)
+
+
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 191 }}", "$x^{", "\\frac{%s")
+
+
+def test_names_of_classes_reach_neither_the_page_nor_the_figures_as_anything_but_text(done):
+    results = done[1]
+    names = (*HOSTILE, *results.config.task.names)[: len(results.config.task.names)]
+    task = replace(results.config.task, names=names, classes=names)
+    arms = (replace(results.config.arms[0], summary=" ".join(HOSTILE)), *results.config.arms[1:])
+    page = render(replace(results, config=replace(results.config, task=task, arms=arms)))
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert "{{ 7 * 191 }}" in page  # and not what it makes
+    assert "&lt;script&gt;" in page
 
 
 def test_runs_end_at_equal_time_and_are_read_there(done):

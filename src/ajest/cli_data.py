@@ -28,6 +28,7 @@ def describe(
         resolution: height and width of the pictures on it.
         validation: look at the validation part of a data set that has one.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from .checkpoint import write_atomic
@@ -51,7 +52,7 @@ def describe(
             for k, n in list(found.classes.items())[:5]
         ]
         if counts[0] < counts[-1]:
-            table.add_row("rarest", ", ".join(few))
+            table.add_row("rarest", escape(", ".join(few)))
     else:
         table.add_row("classes", "none: the network will be unconditional")
     table.add_row("bad files", f"{len(found.bad):,}")

@@ -148,6 +148,7 @@ def evaluate(
         validation: where the validation pictures lie now.
         device: where to compute.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from .bench.evaluation import evaluate_snapshot
@@ -183,7 +184,7 @@ def evaluate(
                     values = [
                         _with_interval(number(line["metrics"].get(m.name, math.nan), m), line, m) for m in metrics
                     ]
-                    table.add_row(str(run), str(step), f"{width:g}", f"{line['weight']:g}", *values)
+                    table.add_row(escape(str(run)), str(step), f"{width:g}", f"{line['weight']:g}", *values)
                     measured.append(line)
             drawn += _heatmaps(run, step, n, measured, [m for m in metrics if m.headline != "no"])
     floor = task.floor(n, read_config(runs[0]).seed, runs[0] / "truth", where)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from .. import distributed
@@ -37,8 +38,8 @@ class Board:
     def update(self, message: Message) -> None:
         job, what, done, total, note = message
         if job not in self._lines:
-            self._lines[job] = self._progress.add_task(job, total=1.0, note="")
-        self._progress.update(self._lines[job], completed=done / total, note=f"{what}  {note}")
+            self._lines[job] = self._progress.add_task(escape(job), total=1.0, note="")
+        self._progress.update(self._lines[job], completed=done / total, note=escape(f"{what}  {note}"))
         # A run's training is followed by its evaluation: about as long again.
         self._share[job] = min(0.99, done / total * (0.6 if what == "training" else 1.0))
         self._refresh()
@@ -70,5 +71,5 @@ def board(title: str, costs: dict[str, float]) -> Iterator[Board]:
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         if console.is_terminal:
-            console.print(f"[bold]{title}")
+            console.print(f"[bold]{escape(title)}")
         yield Board(progress, costs)

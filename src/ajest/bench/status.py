@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from .. import jsonl
@@ -95,13 +96,14 @@ def look(folder: Path) -> tuple[Table, bool]:
     for root, part in everything.items():
         if len(roots) > 1:
             counts = (sum(s.state == state for s in part) for state in STATES)
-            table.add_row(str(root.relative_to(folder)), *(str(n) if n else "" for n in counts))
+            table.add_row(escape(str(root.relative_to(folder))), *(str(n) if n else "" for n in counts))
             continue
         for s in part:
             rate, left = (f"{s.rate:.3g}" if s.rate else "", clock(s.left) if s.left else "")
-            table.add_row(s.name, s.state, f"{s.share:.0%}", rate, left, str(s.measured) if s.measured else "", s.why)
+            cells = (f"{s.share:.0%}", rate, left, str(s.measured) if s.measured else "", escape(s.why))
+            table.add_row(escape(s.name), s.state, *cells)
     if len(roots) > 1:  # a study's jobs are groups of runs
-        table.caption = "\n".join(f"failed: {failure}" for failure in noted(folder) if failure.final) or None
+        table.caption = "\n".join(escape(f"failed: {failure}") for failure in noted(folder) if failure.final) or None
     return table, all(s.state in ("done", "failed", "diverged") for s in runs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from .plan import READINGS
@@ -24,7 +25,7 @@ def verdict_tables(results: Results) -> list[Table]:
             table.add_column(f"{metric_name(metric, weight)}\n({arrow} is better)", justify="right")
             table.add_column(f"minus {results.config.baseline}\n(95 % interval)", justify="right")
         for arm in results.arms:
-            row = [arm]
+            row = [escape(arm)]
             for metric, weight in results.headlines():
                 cell = results.cell(reading, arm, metric.name, weight)
                 found = cell.against.get(results.config.baseline) if cell else None

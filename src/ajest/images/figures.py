@@ -98,12 +98,13 @@ def _rows(rows: Mapping[str, Tensor], heads: Sequence[str], lines: int = 1) -> F
     for i, (axis, (title, images)) in enumerate(zip(axes, rows.items(), strict=True)):
         shown = images[: COLUMNS * lines]
         axis.imshow(mosaic(shown.numpy(), COLUMNS), interpolation="nearest")
-        axis.set_ylabel(title.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=8)
+        axis.set_ylabel(title.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
         _bare(axis)
         if i == 0 and heads and lines == 1:
             width = images.shape[-1]
             for column, head in enumerate(heads[: min(COLUMNS, len(shown))]):
-                axis.text(column * (width + GAP) + width / 2, -4, head, ha="center", va="bottom", fontsize=6.5)
+                place = column * (width + GAP) + width / 2, -4
+                axis.text(*place, head, ha="center", va="bottom", fontsize=6.5, parse_math=False)
     return figure
 
 

@@ -124,7 +124,7 @@ def _archive(path: Path) -> Files:
     try:
         archive = zipfile.ZipFile(path)
         members = archive.infolist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # NotImplementedError, struct.error, UnicodeDecodeError: of a damaged directory anything
         raise UserError(f"{path} cannot be read as a zip archive: {error}") from error
     _limited(len(members), path)
     marks, refused, infos = {}, {}, {}

@@ -134,7 +134,7 @@ def _npz(path: Path, resolution: int) -> Part:
         raise
     except Exception as error:  # zlib.error, MemoryError of a false header, KeyError: a damaged file raises anything
         raise UserError(f"{path} cannot be read as .npz: {error}") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not len(images):
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
         raise UserError(f"{path}: images must be uint8 of shape (N, H, W, 3), not {images.dtype} {images.shape}")
     n = len(images)
     labels = extra.get("labels")

@@ -55,8 +55,6 @@ def open_files(path: Path) -> Files:
         return _folder(path)
     if not path.exists():
         raise UserError(f"{path} does not exist: name a folder, a .zip or .npz file, hf:NAME or shapes")
-    if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is neither a folder nor a whole zip archive")
     return _archive(path)
 
 
@@ -124,6 +122,8 @@ def _archive(path: Path) -> Files:
     try:
         archive = zipfile.ZipFile(path)
         members = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path} is neither a folder nor a whole zip archive ({error})") from error
     except Exception as error:  # NotImplementedError, struct.error, UnicodeDecodeError: of a damaged directory anything
         raise UserError(f"{path} cannot be read as a zip archive: {error}") from error
     _limited(len(members), path)

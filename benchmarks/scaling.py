@@ -1,12 +1,12 @@
 """What one run costs on many processes: measured here on 1, 2 and 4, simulated, and carried over to clusters of GPUs.
 
-    .venv/bin/python benchmarks/scaling.py measure --out scaling.json     # 4 minutes on 2 cores
+    .venv/bin/python benchmarks/scaling.py measure --out scaling.json     # 3 minutes on 2 cores, which must be idle
     .venv/bin/python benchmarks/scaling.py tables scaling.json            # the tables of docs/scaling.md
     .venv/bin/python benchmarks/scaling.py figure docs/scaling.png
 
 The simulation is calibrated with: phase costs of one process over the number of examples; a probe of how much processes
-slow each other down that share the cores, and how unevenly; and the time of the messages. Steps of 2
-and 4 processes are then predicted, and compared with what they took.
+slow each other down that share the cores, and how unevenly; and the time of the messages. Steps of 2 and 4 processes
+are then predicted, and compared with what they took.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ import torch
 import torch.distributed as dist
 
 import scaling_tables
-from ajest import distributed
+from ajest import distributed, score
 from ajest.arms import ARMS
-from ajest.curation import score
 from ajest.images.setup import image_task
 from ajest.seeding import generator
 from ajest.tasks import AnyTask, TreeTask

@@ -1,4 +1,6 @@
 import json
+import os
+import time
 
 import pytest
 import torch
@@ -64,6 +66,19 @@ def test_an_unwritable_place_is_named(tmp_path):
         checkpoint.write_atomic(tmp_path / "file" / "x.json", "{}")
     with pytest.raises(UserError, match="cannot write"):
         jsonl.append(tmp_path / "file" / "x.jsonl", {})
+
+
+@pytest.mark.parametrize("age", [-1e6, 0, 1e6])
+def test_what_a_killed_writer_left_is_swept_away(tmp_path, age):
+    left = tmp_path / "below" / ".a.json.x1y2.tmp"
+    left.parent.mkdir()
+    for name in (left.name, "a.json", ".lock"):
+        (left.parent / name).write_text("{")
+    os.utime(left, (time.time() - age, time.time() - age))
+    checkpoint.sweep(tmp_path, idle=60)
+    assert left.exists() == (age < 60)
+    checkpoint.sweep(tmp_path)
+    assert sorted(p.name for p in left.parent.iterdir()) == [".lock", "a.json"]
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):

@@ -270,6 +270,11 @@ def test_skipping_has_an_end():
     with pytest.raises(Diverged, match=f"{SKIPS} steps in a row"):
         t.step()
     assert t.steps_taken == SKIPS
+    again = trainer("baseline", recipe=small_recipe(not_finite="skip"))
+    again.restore(*t.state())
+    again.curator.source = t.curator.source
+    with pytest.raises(Diverged):  # a restart does not begin to count anew
+        again.step()
 
 
 @pytest.mark.parametrize("name", ["ajest", "hard", "hard-running", "proportional", "joint-residual", "jest-within"])

@@ -36,7 +36,7 @@ def sweep(folder: Path, idle: float = 0.0) -> None:
     """
     for path in folder.rglob(f".*{_UNFINISHED}"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime >= idle:
+            if not idle or time.time() - path.stat().st_mtime >= idle:  # the clock may have been set back
                 path.unlink()
 
 

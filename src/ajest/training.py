@@ -335,6 +335,7 @@ class Trainer:
         return tensors, {
             "step": self.steps_taken,
             "share": self.share,
+            "skipped": self._skipped,
             "ledger": self.ledger.facts(),
             "trigger": asdict(self.trigger),
         }
@@ -350,3 +351,4 @@ class Trainer:
         self.curator.trigger = TriggerState(**facts["trigger"])
         self.ledger.restore(facts["ledger"])
         self.steps_taken, self.share = int(facts["step"]), float(facts["share"])
+        self._skipped = int(facts["skipped"])

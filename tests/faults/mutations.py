@@ -77,7 +77,7 @@ def mutants(seeds: tuple[bytes, ...]) -> st.SearchStrategy[bytes]:
 
 
 def mutant(seeds: tuple[bytes, ...], chance: random.Random) -> bytes:
-    """The same by a plain generator, a hundred times as fast."""
+    """The same by a plain generator, for those who want many."""
     data = chance.choice(seeds)
     for _ in range(1 + int(6 * chance.random() ** 3)):
         token = chance.choice(TOKENS) if chance.random() < 0.7 else chance.randbytes(chance.randint(0, 8))

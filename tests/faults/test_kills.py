@@ -1,8 +1,11 @@
 """SIGKILL at random moments: always resumable, the same bits at the end, no file half-written."""
 
+import os
 import random
+import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,9 +42,8 @@ def test_a_bench_of_two_workers_killed_at_random_moments_ends_with_the_same_numb
     kills, wanted, starts = dict.fromkeys(("bench", "worker", "all"), 0), 100 if FULL else 4, 0
     while sum(kills.values()) < wanted:
         starts += 1
-        with subprocess.Popen(
-            command("whole_bench", root), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        ) as process:
+        quiet = subprocess.DEVNULL
+        with subprocess.Popen(command("whole_bench", root), stdout=quiet, stderr=quiet) as process:
             while sum(kills.values()) < wanted:
                 _wait(process, chance.uniform(0.5, 4.0))
                 if process.poll() is not None:
@@ -50,10 +52,11 @@ def test_a_bench_of_two_workers_killed_at_random_moments_ends_with_the_same_numb
                 workers = children(process.pid)[1:]  # the first is what multiprocessing tracks its resources with
                 if kind != "bench" and not workers:
                     continue
-                for pid in {"bench": [process.pid], "worker": [chance.choice(workers or [0])]}.get(
-                    kind, [process.pid, *workers]
-                ):
-                    _kill(pid)
+                everyone = [process.pid, *workers]
+                struck = {"bench": everyone[:1], "worker": [chance.choice(workers or [0])], "all": everyone}[kind]
+                for pid in struck:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
                 kills[kind] += 1
                 if kind != "worker":
                     break
@@ -72,10 +75,6 @@ def _wait(process: subprocess.Popen, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-
-
-def _kill(pid: int) -> None:
-    subprocess.run(["kill", "-KILL", str(pid)], check=False, capture_output=True)
 
 
 def _same_numbers(root: Path, other: Path) -> None:

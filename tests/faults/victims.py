@@ -86,7 +86,7 @@ def _worked(process: int, seconds: float) -> None:
 
 
 def starved(root: Path) -> dict[str, object]:
-    """A run on a small file system that is full, then larger, then read-only. Needs a mount namespace of its own."""
+    """A run on a small file system that is full, then read-only, then larger. Needs a mount namespace of its own."""
     place = root / "small"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", str(place)], check=True)
@@ -111,7 +111,7 @@ def _refused(folder: Path) -> str:
 
 
 def backwards(folder: Path) -> None:
-    """A run while the clock on the wall jumps back by up to an hour at every look, files' times too."""
+    """A run while the clock on the wall jumps back by up to an hour at every look."""
     chance, now = random.Random(0), time.time
 
     def jumping() -> float:

@@ -40,7 +40,7 @@ def reliability(results: Results) -> dict[str, dict[str, Estimate]]:
     for (arm, _), run in results.runs.items():
         lines = [line["scores"] for line in run.ledger if line.get("scores")] if run.state == "done" else []
         for name in QUANTITIES:
-            values = [scores[name] for scores in lines if name in scores]
+            values = [scores[name] for scores in lines if math.isfinite(scores.get(name, math.nan))]
             if values:
                 found.setdefault(arm, {}).setdefault(name, []).append(fmean(values))
     return {

@@ -131,7 +131,7 @@ class Results:
     def _not_finite(self, run: Run) -> list[str]:
         last = run.ledger[-1] if run.ledger else {}
         steps, unusable = last.get("not_finite", 0), last.get("unusable", 0)
-        done = {"stop": "it stopped", "skip": "they were skipped", "zero": "zeros stood in the place of such gradients"}
+        done = {"skip": "they were skipped", "zero": "zeros stood in the place of such gradients"}
         said = []
         if steps:
             what = done[self.config.recipe.not_finite]

@@ -28,13 +28,15 @@ _UNFINISHED = ".tmp"
 
 
 def sweep(folder: Path, idle: float = 0.0) -> None:
-    """Remove what writers that were killed have left in a folder and below it.
+    """Remove what writers that were killed have left in a folder and below it: temporary files, and tensors whose JSON
+    was not written yet, or was deleted already.
 
     Args:
         folder: in which nobody else writes, unless `idle` tells the living from the dead.
         idle: seconds for which nothing has been added to a file that is removed.
     """
-    for path in folder.rglob(f".*{_UNFINISHED}"):
+    alone = (path for path in folder.rglob("*.safetensors") if not path.with_suffix(".json").exists())
+    for path in [*folder.rglob(f".*{_UNFINISHED}"), *alone]:
         with suppress(OSError):
             if not idle or time.time() - path.stat().st_mtime >= idle:  # the clock may have been set back
                 path.unlink()

@@ -176,6 +176,7 @@ def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> l
         lines = jsonl.read(folder / "ledger.jsonl")
         if any(line["step"] > at for line in lines):
             jsonl.rewrite(folder / "ledger.jsonl", [line for line in lines if line["step"] <= at])
+        _prune(folder)  # a kill may have come between a checkpoint and the end of the one before the last
         return at
 
     at = distributed.once(forget)
@@ -185,6 +186,12 @@ def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> l
         return []
     trainer.restore(stored.tensors, stored.facts)
     return list(stored.facts.get("losses", ()))
+
+
+def _prune(folder: Path) -> None:
+    """Keep the two newest checkpoints."""
+    for stem in list(checkpoint.stems(folder, "checkpoint").values())[:-2]:
+        checkpoint.delete(stem)
 
 
 class _Recorder:
@@ -266,8 +273,7 @@ class _Recorder:
         tensors, facts = self.trainer.state()
         facts["losses"] = self._losses
         checkpoint.save(self.folder / f"checkpoint-{facts['step']:07d}", tensors, facts)
-        for stem in list(checkpoint.stems(self.folder, "checkpoint").values())[:-2]:
-            checkpoint.delete(stem)
+        _prune(self.folder)
 
     def _store_selection(self, step: Step) -> None:
         mask = torch.zeros(len(step.batch), dtype=torch.bool)

@@ -264,8 +264,12 @@ _ALL = (
     # Cheap scores
     _kept("recall", "hard", memory=Memory("both"),
         summary="hard by losses remembered from training, by example and noise level"),
+    _kept("recall-cooling", "hard", memory=Memory("both"), cooling=True,
+        summary="recall, fading to random towards the end"),
     _kept("recall-id", "hard", memory=Memory("id"), summary="hard by losses remembered from training, by example"),
     _kept("stale", "hard", memory=Memory("both", every=8), summary="hard, scored on every 8th step, else remembered"),
+    _kept("stale-cooling", "hard", memory=Memory("both", every=8), cooling=True,
+        summary="stale, fading to random towards the end"),
     _kept("stale-id", "hard", memory=Memory("id", every=8), summary="the same, remembered by example alone"),
     _guided("guide-hard", "guide-hard", summary="the guide's loss alone within each noise level"),
     _kept("proxy", "hard", scoring=Scoring(scorer="proxy"),

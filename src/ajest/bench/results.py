@@ -140,6 +140,11 @@ class Results:
             said.append(f"{unusable:,} scores were not finite; these examples were not trained on.")
         return said
 
+    @property
+    def unfinished(self) -> int:
+        """How many runs are neither done nor given up."""
+        return sum(run.state == "unfinished" for run in self.runs.values())
+
     def missing(self) -> list[str]:
         """What a reader should know is not there, a sentence each."""
         said = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,9 +16,9 @@ from ..bench.figures import encoded
 from ..bench.markdown import grid as markdown_table
 from ..bench.plan import READINGS
 from ..bench.recommendation import as_json
-from ..bench.reliability import reliability
-from ..bench.results import Results
-from ..bench.statistics import Comparison
+from ..bench.reliability import RELIABILITY_HEADS, reliability, reliability_rows
+from ..bench.results import Cell, Results
+from ..bench.statistics import Comparison, compare
 from ..bench.verdict import interval, metric_name, number, p_value
 from ..checkpoint import write_atomic, write_json
 from ..metrics import Metric
@@ -48,7 +49,7 @@ def write_page(root: Path, study: Study, command: str) -> list[str]:
         f"with Python {platform.python_version()}, torch {torch.__version__}.",
         *(["## Verdict", "\n".join(f"- {s}" for s in said)] if said else []),
     ]
-    if final:
+    if final and not any(results.unfinished for results in final.values()):
         chosen = [recommended(results) for results in final.values()]
         write_json(root / "recommendations.json", as_json(study.task.name, chosen))
         parts += ["## Recommendation", "\n".join(f"- {str(r)[0].upper()}{str(r)[1:]}." for r in chosen)]
@@ -138,7 +139,7 @@ def _final(root: Path, final: Mapping[str, Results]) -> list[str]:
             heads += [f"{name} {'↓' if metric.better == 'lower' else '↑'}", "minus baseline", "minus random"]
         rows = []
         for arm in results.arms:
-            row = [arm, f"{fmean(r.step for (a, _), r in results.runs.items() if a == arm):,.0f}"]
+            row = [arm, _steps(results, arm)]
             for metric, weight in columns:
                 cell = results.cell(results.config.whole, arm, metric.name, weight)
                 row.append(number(cell.mean, metric) if cell else "-")
@@ -150,9 +151,16 @@ def _final(root: Path, final: Mapping[str, Results]) -> list[str]:
         parts.append(_linked(root, f"final-{other}", f"differences to {other}", figures.forest(everything, other)))
     parts += [
         "In brackets 95 % paired bootstrap intervals; p of a paired t-test, Holm-corrected over all comparisons of the "
-        f"reading; **bold**: below {ALPHA:g}. {_references(next(iter(final.values())))}"
+        f"reading; **bold**: below {ALPHA:g}. Elsewhere **bold** is better than the baseline and *italic* worse, where "
+        f"the interval of the difference is clear of 0. {_references(next(iter(final.values())))}"
     ]
     return parts
+
+
+def _steps(results: Results, arm: str) -> str:
+    """Mean steps of the runs that are done."""
+    steps = [run.step for (name, _), run in results.runs.items() if name == arm and run.state == "done"]
+    return f"{fmean(steps):,.0f}" if steps else "-"
 
 
 def _references(results: Results) -> str:
@@ -183,11 +191,22 @@ def _elsewhere(results: Results) -> str:
     heads = ["arm", *(f"{m.label}{' +G' if w != 1 else ''} {'↓' if m.better == 'lower' else '↑'}" for m, w in columns)]
     rows = []
     for arm in results.arms:
-        cells = [results.cell(results.config.whole, arm, m.name, w) for m, w in columns]
-        rows.append(
-            [arm, *(number(c.mean, c_metric[0]) if c else "-" for c, c_metric in zip(cells, columns, strict=True))]
-        )
+        row = [arm]
+        for metric, weight in columns:
+            mine, other = (
+                results.cell(results.config.whole, a, metric.name, weight) for a in (arm, results.config.baseline)
+            )
+            row.append("-" if mine is None else _marked(number(mine.mean, metric), mine, other, metric))
+        rows.append(row)
     return markdown_table(heads, rows)
+
+
+def _marked(text: str, mine: Cell, other: Cell | None, metric: Metric) -> str:
+    """Bold where better than the baseline, italic where worse: where the interval of the difference is clear of 0."""
+    found = None if other is None or mine is other else compare(mine.values, other.values, metric.sign)
+    if found is None or math.isnan(found.low) or found.low <= 0 <= found.high:
+        return text
+    return f"**{text}**" if found.difference * metric.sign > 0 else f"*{text}*"
 
 
 def _guides(guides: Sequence[GuideGain]) -> list[str]:
@@ -218,9 +237,11 @@ def _screening(root: Path, screened: Mapping[str, Results]) -> list[str]:
                 row.append(number(cell.mean, metric) if cell else "-")
         rows.append(row)
     parts = [markdown_table(heads, rows), _references(first)]
-    trusted = figures.scores(reliability(first))
-    if trusted is not None:
-        parts += ["### Overhead and reliability of scores", _linked(root, "scores", "reliability of scores", trusted)]
+    trusted = reliability(first)
+    figure = figures.scores(trusted)
+    if figure is not None:
+        parts += ["### Overhead and reliability of scores", _linked(root, "scores", "reliability of scores", figure)]
+        parts.append(markdown_table(RELIABILITY_HEADS, reliability_rows(trusted)))
     costs = selection_costs(first.config, first.costs)
     if costs:
         parts.append(markdown_table(COST_HEADS, cost_rows(costs)))

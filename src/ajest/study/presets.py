@@ -20,7 +20,7 @@ TREE_RULES = (
     "learnable", "learnable-ema", "learnable-strong", "hard-draws", "learnable-draws",
     "joint-residual", "joint-gradient", "hard-unbiased", "proportional",
     "infobatch", "speed", "sigma-loss", "sigma-loss-unbiased",
-    "recall", "recall-id", "stale", "stale-id", "guide-hard", "proxy",
+    "recall", "recall-cooling", "recall-id", "stale", "stale-cooling", "stale-id", "guide-hard", "proxy",
 )  # fmt: skip
 
 

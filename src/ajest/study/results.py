@@ -53,8 +53,7 @@ def finalists(screened: Mapping[str, Results], dialled: Mapping[str, Results], c
         UserError: a stage has begun and not ended: its ranks would not be those of all seeds.
     """
     for stage in (*screened.values(), *dialled.values()):
-        left = sum(run.state == "unfinished" for run in stage.runs.values())
-        if left:
+        if left := stage.unfinished:
             raise UserError(f"{stage.root} has {left} unfinished runs: finish that stage first, or name --finalists")
     found: list[Arm] = []
     for results, most in ((screened, count), (dialled, 1)):

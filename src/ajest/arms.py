@@ -230,7 +230,7 @@ _ALL = (
     _guided("easy-reference", "easy-reference", summary="the fifth that the guide finds easiest"),
     # Within strata of the noise level (METHOD 3.2)
     _kept("hard", "hard", summary="softmax draws by the learner's loss within each noise level, no reference"),
-    _kept("hard-rank", "hard", normalise="rank", temperature=0.25, summary="the same by ranks"),
+    _kept("hard-rank", "hard", normalise="rank", temperature=0.25, summary="hard, by ranks"),
     _kept("hard-running", "hard", normalise="running", strata=1,
         summary="softmax draws by the loss less what is usual at its noise level: for small super-batches"),
     _kept("hard-cooling", "hard", cooling=True, summary="hard, fading to random towards the end"),
@@ -248,7 +248,7 @@ _ALL = (
     # Coupling (METHOD 3.5)
     _kept("joint-residual", "joint-hard", strata=16, summary="hard, less what points the way that is drawn already"),
     _kept("joint-gradient", "joint-hard", strata=16, scoring=Scoring(features="gradient"),
-        summary="the same with sketches of last-layer gradients"),
+        summary="joint-residual with sketches of last-layer gradients"),
     # Unbiased (METHOD 3.4)
     _kept("hard-unbiased", "hard", unbiased=True, summary="hard with importance weights"),
     _kept("proportional", "proportional", unbiased=True,
@@ -260,7 +260,7 @@ _ALL = (
     _kept("sigma-loss", "proportional", memory=Memory("sigma"),
         summary="noise levels in proportion to the root of their running loss"),
     _kept("sigma-loss-unbiased", "proportional", memory=Memory("sigma"), unbiased=True,
-        summary="the same with importance weights"),
+        summary="sigma-loss with importance weights"),
     # Cheap scores
     _kept("recall", "hard", memory=Memory("both"),
         summary="hard by losses remembered from training, by example and noise level"),
@@ -270,7 +270,7 @@ _ALL = (
     _kept("stale", "hard", memory=Memory("both", every=8), summary="hard, scored on every 8th step, else remembered"),
     _kept("stale-cooling", "hard", memory=Memory("both", every=8), cooling=True,
         summary="stale, fading to random towards the end"),
-    _kept("stale-id", "hard", memory=Memory("id", every=8), summary="the same, remembered by example alone"),
+    _kept("stale-id", "hard", memory=Memory("id", every=8), summary="stale, remembered by example alone"),
     _guided("guide-hard", "guide-hard", summary="the guide's loss alone within each noise level"),
     _kept("proxy", "hard", scoring=Scoring(scorer="proxy"),
         summary="hard by the losses of a network of the guide's size that is trained along"),

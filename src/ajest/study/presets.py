@@ -75,12 +75,14 @@ def tree_quick() -> Study:
 def _small_batch(name: str) -> Arm:
     """A rule for super-batches that are too small for strata of their own: against what is usual at a noise level."""
     arm = ARMS[name]
-    return replace(arm, normalise="running", strata=1) if "strata" in arm.registered.dials else arm
+    if "strata" not in arm.registered.dials:
+        return arm
+    return replace(arm, normalise="running", strata=1, summary=f"{arm.summary}; on a running scale")
 
 
 IMAGE_RULES = (
-    "hard", "easy", "learnable", "learnable-ema", "hard-unbiased", "half-resolution",
-    "infobatch", "speed", "sigma-loss",
+    "hard", "hard-cooling", "easy", "learnable", "learnable-strong", "hard-unbiased",
+    "stale-id", "guide-hard", "proxy", "half-resolution", "infobatch", "speed", "sigma-loss",
 )  # fmt: skip
 
 
@@ -100,7 +102,7 @@ def images_full(task: ImageTask) -> Study:
         strong_iterations=bench.iterations,
         screening_seeds=(1000, 1001, 1002),
         final_seeds=(0, 1, 2, 3, 4),
-        screening_ends=("time", "samples"),
+        screening_ends=("time",),
         grid_ends=("time",),
         final_ends=("time", "samples"),
         finalists=2,

@@ -25,7 +25,7 @@ from ajest.runs import Schedule, execute, execution
 from ajest.seeding import generator
 from ajest.selection.features import score_with_features
 from ajest.study.page import write_page
-from ajest.study.plan import Grid, variant_name
+from ajest.study.plan import Grid
 from ajest.study.presets import IMAGES, TREE, images_full, images_quick
 from ajest.study.results import finalists, results_of
 from ajest.study.run import run_stage
@@ -187,8 +187,10 @@ def test_the_sketch_of_pictures_is_the_gradient_of_the_last_convolutions_centre(
 def test_grids_name_their_variants():
     grid = Grid("hard", ("keep", (0.1, 0.2)), ("temperature", (0.5, 1.0)))
     names = [a.name for a in grid.variants()]
-    assert names[1] == variant_name("hard", {"temperature": 0.5, "keep": 0.2}) == "hard-temperature-0.5-keep-0.2"
-    assert (grid.variants()[1].keep, grid.variants()[1].temperature) == (0.2, 0.5)
+    assert names == ["hard-temperature-0.5-keep-0.1", "hard-temperature-0.5", "hard-keep-0.1", "hard"]
+    assert (grid.variants()[0].keep, grid.variants()[0].temperature) == (0.1, 0.5)
+    other = Grid("hard", ("strata", (4, 16)), ("temperature", (0.5, 1.0)))
+    assert other.variants()[1] == grid.variants()[1]  # a grid's own dials and those it shares with another
     full = TREE["full"]()
     assert full.known(("recall", "hard-temperature-0.5-keep-0.1"))[1].keep == 0.1
     with pytest.raises(UserError, match="must not be those"):

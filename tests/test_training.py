@@ -116,7 +116,7 @@ def test_reliability_of_scores():
     for _ in range(40):
         t.step()
     found = t.curator.reliability(40, 0.5)
-    assert set(found) == {"retest", "sigma share", "effective share", "agreement"}
+    assert set(found) == {"retest", "sigma share", "sigma share of ranks", "effective share", "agreement"}
     assert all(-1 <= v <= 1 for v in found.values())
     assert found["retest"] > 0.2
     assert 0.05 < found["effective share"] < 1

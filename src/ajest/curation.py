@@ -221,9 +221,10 @@ class Curator:
         Returns:
             By name: "retest", correlation of scores of the same examples and noise levels under new noise, within
             strata of sigma, of what is measured (a remembered score repeats by itself); "sigma share", share of the
-            scores' variance that the noise level alone explains; "effective share", effective sample size of the
-            choice over the super-batch, where its probabilities are known; "agreement", rank correlation within
-            strata with full scoring (the learner's loss where no other is read), where the arm does not score fully.
+            scores' variance that the noise level alone explains; "sigma share of ranks", the same of their ranks;
+            "effective share", effective sample size of the choice over the super-batch, where its probabilities are
+            known; "agreement", rank correlation within strata with full scoring (the learner's loss where no other is
+            read), where the arm does not score fully.
             Empty for arms that score nothing, and on steps that do not select.
         """
         if self.of is None or not self.trigger.on:
@@ -237,6 +238,7 @@ class Curator:
         found = {
             "retest": rank_correlation(value_of(once, self.of), value_of(again, self.of), stratum),
             "sigma share": explained(value_of(own, self.of), stratum),
+            "sigma share of ranks": explained(value_of(own, self.of).argsort().argsort(), stratum),
         }
         if self.memory or self.arm.scoring != Scoring() or self.of == "reference":
             full = self._fully(batches[0])

@@ -16,6 +16,7 @@ from .statistics import bootstrap_interval
 QUANTITIES = {
     "retest": "repeats under new noise\n(rank correlation within sigma)",
     "sigma share": "share of the score's variance\nthat is the noise level",
+    "sigma share of ranks": "the same of the score's ranks\n(no outlier counts for more)",
     "effective share": "effective sample size\nover super-batch",
     "agreement": "cheap scores against full ones\n(rank correlation within sigma)",
 }

@@ -81,7 +81,7 @@ def normalised(
 
 def explained(values: Tensor, stratum: Tensor) -> float:
     """Share of the variance of `values` that lies between strata (eta squared, with its chance value taken out):
-    how much of a score is the noise level. 0 for none or less than chance would have, 1 for all."""
+    how much of a score is the noise level. 0 on average for none, 1 for all."""
     values = values.double()
     sizes = torch.bincount(stratum).double()
     mean = torch.zeros_like(sizes).index_add_(0, stratum, values) / sizes
@@ -90,4 +90,4 @@ def explained(values: Tensor, stratum: Tensor) -> float:
     inside = (values - mean[stratum]).square().sum()
     if total == 0 or count <= groups:
         return 0.0
-    return max(0.0, 1 - float(inside / (count - groups) / (total / (count - 1))))
+    return 1 - float(inside / (count - groups) / (total / (count - 1)))

@@ -40,20 +40,21 @@ class Grid:
     down: tuple[str, tuple[float, ...]]
 
     def variants(self) -> tuple[Arm, ...]:
-        """Row by row; named after the arm and its dials."""
-        base = ARMS[self.arm]
-        return tuple(
-            replace(base, name=self.name_of(down, across), **{self.across[0]: across, self.down[0]: down})  # type: ignore[arg-type]
-            for down in self.down[1]
-            for across in self.across[1]
-        )
+        """Row by row."""
+        return tuple(self._variant(down, across) for down in self.down[1] for across in self.across[1])
 
     def name_of(self, down: float, across: float) -> str:
-        """The name of a variant; that of the arm itself where its dials stand there anyway."""
-        dials = {self.down[0]: down, self.across[0]: across}
+        """The name of a variant: after the dials that do not stand there anyway, so that grids share variants."""
+        return self._variant(down, across).name
+
+    def _variant(self, down: float, across: float) -> Arm:
         base = ARMS[self.arm]
-        usual = {dial: getattr(base, dial) if dial == "keep" else base.effective(dial) for dial in dials}
-        return self.arm if dials == usual else variant_name(self.arm, dials)
+        dials = {
+            dial: value
+            for dial, value in ((self.down[0], down), (self.across[0], across))
+            if value != (base.keep if dial == "keep" else base.effective(dial))
+        }
+        return replace(base, name=variant_name(self.arm, dials), **dials)  # type: ignore[arg-type]
 
 
 def variant_name(arm: str, dials: Mapping[str, float]) -> str:
@@ -125,7 +126,7 @@ class Study:
             n_curve=self.n,
             curve=curve,
             samples=self.samples,
-            calibration_rounds=16,
+            calibration_rounds=64,
         )
 
     @property

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..arms import Arm
+from ..arms import ARMS, Arm
 from ..bench.cost import SelectionCost, selection_costs
 from ..bench.recommendation import Recommendation
 from ..bench.results import Results, collect
@@ -47,7 +47,8 @@ def mean_ranks(results: Mapping[str, Results]) -> dict[str, float]:
 
 def finalists(screened: Mapping[str, Results], dialled: Mapping[str, Results], count: int) -> tuple[Arm, ...]:
     """Who goes into the final, by a rule that was fixed before anything was run: the `count` rules of best mean rank
-    over the screening's readings, and the variant of best mean rank in the grids of dials.
+    over the screening's readings, and the variant of best mean rank in the grids of dials; all of the keep fraction
+    of random choice, which is their match.
 
     Raises:
         UserError: a stage has begun and not ended: its ranks would not be those of all seeds.
@@ -59,7 +60,11 @@ def finalists(screened: Mapping[str, Results], dialled: Mapping[str, Results], c
     for results, most in ((screened, count), (dialled, 1)):
         known = {a.name: a for r in results.values() for a in r.config.arms}
         taken = {*ALWAYS, *(arm.name for arm in found)}
-        best = [name for name in mean_ranks(results) if name not in taken and known[name].policy != "random"]
+        best = [
+            name
+            for name in mean_ranks(results)
+            if name not in taken and known[name].policy != "random" and known[name].keep == ARMS["random"].keep
+        ]
         found += [known[name] for name in best[:most]]
     return tuple(found)
 

@@ -104,9 +104,23 @@ class Arm:
             f"{mine} the probability of being chosen is not known for policy {self.policy!r} (within parts: for none), "
             "so it cannot be unbiased",
         )
+        self._check_scoring(mine)
+
+    def _check_scoring(self, mine: str) -> None:
+        needs, memory = self.registered.needs, self.memory
+        features = "features" in needs
+        check(memory is None or not features, f"{mine} features are not remembered: choose another policy or no memory")
         check(
-            self.memory is None or "features" not in self.registered.needs,
-            f"{mine} features are not remembered: choose another policy or no memory",
+            not features or (self.scoring.draws == 1 and not self.scoring.half),
+            f"{mine} features come from one noise draw at full resolution: set draws to 1 and half to False",
+        )
+        check(
+            memory is None or memory.every > 0 or "reference" not in needs,
+            f"{mine} nothing would tell its memory the reference's losses: set memory.every",
+        )
+        check(
+            memory is None or self.effective("normalise") != "running" or "reference" not in needs,
+            f"{mine} what is usual of references is not remembered: drop the running normalisation or the memory",
         )
 
     @property
@@ -204,6 +218,7 @@ class Arm:
             "unbiased": self.unbiased,
             f"by {self.memory.by}" if self.memory else "": self.memory is not None,
             f"every {self.memory.every}" if self.memory else "": self.memory is not None and self.memory.every > 0,
+            f"within {self.within}": self.within is not None,
         }
 
 

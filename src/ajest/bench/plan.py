@@ -171,7 +171,7 @@ class BenchConfig:
         if self.end == "time":
             return self.time(costs)
         if self.end == "net":
-            return self.iterations * _dearest(_spared(costs))
+            return self.iterations * _dearest(spared(costs))
         if self.end == "flops":
             learner: Any = self.task.network("learner", 0)
             return float(self.iterations * self.recipe.super_batch * 3 * learner.flops())
@@ -202,10 +202,10 @@ class BenchConfig:
         clock, points = self.curve_budgets(costs)
         if self.only:
             return {clock: points}
-        spared, shares = _spared(costs), (0.25, 0.5, 1.0)
+        net, shares = spared(costs), (0.25, 0.5, 1.0)
         if self.end == "steps":
             samples = self._samples()
-            times = [self.iterations * min(self._cheapest(a, c) for a in self.arms) for c in (costs, spared)]
+            times = [self.iterations * min(self._cheapest(a, c) for a in self.arms) for c in (costs, net)]
         else:
             whole = self.time(costs)
             # The step in which the time is over counts, so that a whole number of steps fits.
@@ -213,7 +213,7 @@ class BenchConfig:
                 math.ceil(whole / max(_step(costs, k) for k in a.kinds()) - 1e-9) * self.trained_per_step(a)
                 for a in self.arms
             )
-            times = [whole, min(whole / _step(costs, k) * _step(spared, k) for a in self.arms for k in a.kinds())]
+            times = [whole, min(whole / _step(costs, k) * _step(net, k) for a in self.arms for k in a.kinds())]
         budgets = {
             "samples": tuple(float(round(samples * s)) for s in shares),
             "calibrated": tuple(times[0] * s for s in shares),
@@ -235,7 +235,7 @@ class BenchConfig:
         return Schedule(self.budgets(costs), costs, selection_at=shown, end=end)
 
 
-def _spared(costs: Costs) -> Costs:
+def spared(costs: Costs) -> Costs:
     """Costs without the exact target."""
     return {k: {p: s for p, s in phases.items() if p != "target"} for k, phases in costs.items()}
 

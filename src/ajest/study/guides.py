@@ -42,6 +42,7 @@ GUIDES = (
     Guide("own snapshot at 1/16", 1 / 16),
     Guide("own snapshot at 1/8", 1 / 8),
     Guide("own snapshot at 1/4", 1 / 4),
+    Guide("own shorter EMA, width 0.005, post hoc", 1.0, 0.005),
     Guide("own longer EMA, width 0.10", 1.0, 0.1),
     Guide("own longer EMA, width 0.25, post hoc", 1.0, 0.25),
     Guide("own snapshot at 1/4, width 0.25, post hoc", 1 / 4, 0.25),

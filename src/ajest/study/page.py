@@ -25,7 +25,8 @@ from ..metrics import Metric
 from . import figures
 from .guides import GuideGain, read_gains
 from .plan import Grid, Study
-from .results import ALPHA, Duel, by_keep, duels, mean_ranks, recommended, results_of, table_of, victors
+from .results import ALPHA, Duel, by_keep, counted, duels, mean_ranks, recommended, results_of, table_of
+from .verdict import reference_costs, verdict
 
 
 def write_page(root: Path, study: Study, command: str) -> list[str]:
@@ -49,6 +50,7 @@ def write_page(root: Path, study: Study, command: str) -> list[str]:
         f"with Python {platform.python_version()}, torch {torch.__version__}.",
         *(["## Verdict", "\n".join(f"- {s}" for s in said)] if said else []),
     ]
+    (root / "recommendations.json").unlink(missing_ok=True)  # of another state of the folder
     if final and not any(results.unfinished for results in final.values()):
         chosen = [recommended(results) for results in final.values()]
         write_json(root / "recommendations.json", as_json(study.task.name, chosen))
@@ -71,62 +73,6 @@ def write_page(root: Path, study: Study, command: str) -> list[str]:
     return said
 
 
-def verdict(final: Mapping[str, Results]) -> list[str]:
-    """Whether a rule beats both the baseline and random on every headline, and if none does, who came closest."""
-    said = []
-    for results in final.values():
-        where, won = READINGS[results.config.whole].title, victors(results)
-        seeds = len(results.config.seeds)
-        if won:
-            said.append(
-                f"At {where}, certainly better than baseline and random on every headline metric ({seeds} seeds, "
-                f"Holm-corrected p < {ALPHA:g}): {', '.join(won)}.{_uncharged(results, won)}"
-            )
-            continue
-        mine = [d for d in duels(results) if d.arm not in ("baseline", "random")]
-        if not mine:
-            continue
-        # The closest: whose worst duel is the least bad.
-        worst = {arm: max((_badness(d), d) for d in mine if d.arm == arm) for arm in {d.arm for d in mine}}
-        arm, (_, duel) = min(worst.items(), key=lambda item: item[1][0])
-        said.append(
-            f"At {where}, no rule certainly beats both baseline and random on every headline metric "
-            f"({duel.found.seeds} seeds). "
-            f"{arm} came closest; what fails it is {metric_name(duel.metric, duel.weight)} against {duel.other}: "
-            f"{number(duel.value, duel.metric)} against {number(duel.against, duel.metric)}, a difference of "
-            f"{number(duel.found.difference, duel.metric)} (95 % interval {interval(duel.found, duel.metric)}, "
-            f"corrected {p_value(duel.corrected)})."
-        )
-    return said
-
-
-def reference_costs(results: Results) -> dict[str, float]:
-    """Time that training each reference took, as a share of the budget of a run."""
-    config, costs = results.config, results.costs
-    if "guide" not in costs or "uniform" not in costs:
-        return {}
-    step = {"guide": sum(costs["guide"].values()), "strong": sum(costs["uniform"].values())}
-    steps = {"guide": config.guide_iterations, "strong": config.strong_iterations}
-    return {name: steps[name] * step[name] / config.time(costs) for name in steps}
-
-
-def _uncharged(results: Results, arms: Sequence[str]) -> str:
-    """What winners have not paid for."""
-    shares = reference_costs(results)
-    owed = [
-        f"{arm.name} uses a reference whose training, not charged here, took {shares[arm.reference]:.0%} of a budget"
-        for arm in results.config.arms
-        if arm.name in arms and arm.reference in shares
-    ]
-    return f" But {'; '.join(owed)}." if owed else ""
-
-
-def _badness(duel: Duel) -> tuple[float, str]:
-    """How far a duel is from being won: its corrected p, above 1 when the wrong side leads."""
-    p = duel.corrected if duel.improvement > 0 else 2 - duel.corrected
-    return p, f"{duel.metric.name} {duel.weight} {duel.other}"
-
-
 def _final(root: Path, final: Mapping[str, Results]) -> list[str]:
     parts, everything = [], []
     for results in final.values():
@@ -142,19 +88,31 @@ def _final(root: Path, final: Mapping[str, Results]) -> list[str]:
             row = [arm, _steps(results, arm)]
             for metric, weight in columns:
                 cell = results.cell(results.config.whole, arm, metric.name, weight)
-                row.append(number(cell.mean, metric) if cell else "-")
+                row.append(_mean(results, cell, metric))
                 row += [_gap(found, arm, other, metric.name, weight) for other in ("baseline", "random")]
             rows.append(row)
         parts += [f"### At {READINGS[results.config.whole].title}", markdown_table(heads, rows)]
         parts += ["Elsewhere (is what is gained lost there?):", _elsewhere(results)]
+    parts += [
+        part for results in final.values() if results.config.whole in ("calibrated", "net") for part in _costs(results)
+    ]
     for other in ("baseline", "random"):
         parts.append(_linked(root, f"final-{other}", f"differences to {other}", figures.forest(everything, other)))
     parts += [
-        "In brackets 95 % paired bootstrap intervals; p of a paired t-test, Holm-corrected over all comparisons of the "
+        "In brackets 95 % paired bootstrap intervals; on how many of the seeds it is better (the probability of "
+        "improvement); p of a paired t-test, Holm-corrected over all comparisons of the "
         f"reading; **bold**: below {ALPHA:g}. Elsewhere **bold** is better than the baseline and *italic* worse, where "
         f"the interval of the difference is clear of 0. {_references(next(iter(final.values())))}"
     ]
     return parts
+
+
+def _mean(results: Results, cell: Cell | None, metric: Metric) -> str:
+    """A mean, with the number of seeds where these are not all."""
+    if cell is None:
+        return "-"
+    few = len(cell.values) < len(results.config.seeds)
+    return number(cell.mean, metric) + (f" ({len(cell.values)} seeds)" if few else "")
 
 
 def _steps(results: Results, arm: str) -> str:
@@ -180,7 +138,7 @@ def _references(results: Results) -> str:
 def _gap(found: Sequence[Duel], arm: str, other: str, metric: str, weight: float) -> str:
     for d in found:
         if (d.arm, d.other, d.metric.name, d.weight) == (arm, other, metric, weight):
-            text = f"{_difference(d.found, d.metric)}, {p_value(d.corrected)}"
+            text = f"{_difference(d.found, d.metric)}, better on {d.found.better:.0%}, {p_value(d.corrected)}"
             return f"**{text}**" if d.corrected < ALPHA else text
     return ""
 
@@ -242,10 +200,16 @@ def _screening(root: Path, screened: Mapping[str, Results]) -> list[str]:
     if figure is not None:
         parts += ["### Overhead and reliability of scores", _linked(root, "scores", "reliability of scores", figure)]
         parts.append(markdown_table(RELIABILITY_HEADS, reliability_rows(trusted)))
-    costs = selection_costs(first.config, first.costs)
-    if costs:
-        parts.append(markdown_table(COST_HEADS, cost_rows(costs)))
-    return parts
+    return [*parts, *_costs(first)]
+
+
+def _costs(results: Results) -> list[str]:
+    """What selection costs by the bench's own timing."""
+    costs = selection_costs(results.config, counted(results))
+    if not costs:
+        return []
+    title = READINGS[results.config.whole].title
+    return [f"What selection costs, as timed for {title}:", markdown_table(COST_HEADS, cost_rows(costs))]
 
 
 def _dials(root: Path, study: Study, dialled: Mapping[str, Results]) -> list[str]:

@@ -82,7 +82,7 @@ def _small_batch(name: str) -> Arm:
 
 
 IMAGE_RULES = (
-    "hard", "hard-cooling", "easy", "learnable", "learnable-strong", "hard-unbiased",
+    "hard", "hard-cooling", "easy", "learnable", "learnable-strong", "hard-draws", "learnable-draws", "hard-unbiased",
     "stale-id", "guide-hard", "proxy", "half-resolution", "infobatch", "speed", "sigma-loss",
 )  # fmt: skip
 

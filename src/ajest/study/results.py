@@ -11,6 +11,7 @@ from typing import Any
 
 from ..arms import ARMS, Arm
 from ..bench.cost import SelectionCost, selection_costs
+from ..bench.plan import Costs, spared
 from ..bench.recommendation import Recommendation
 from ..bench.results import Results, collect
 from ..bench.statistics import Comparison, compare, holm
@@ -101,6 +102,18 @@ class Duel:
     def certain(self) -> bool:
         return self.corrected < ALPHA and self.improvement > 0
 
+    @property
+    def lost(self) -> bool:
+        """Certainly worse."""
+        return self.corrected < ALPHA and self.improvement < 0
+
+    @property
+    def doubt(self) -> float:
+        """One-sided p, not corrected, that the arm is not better: near 1 where it is worse, 1/2 with one seed."""
+        if math.isnan(self.found.p):
+            return 0.5
+        return self.found.p / 2 if self.improvement > 0 else 1 - self.found.p / 2
+
 
 def duels(results: Results, others: Sequence[str] = ("baseline", "random")) -> list[Duel]:
     """Every arm against each of the others on every headline metric, corrected together; the first of these is
@@ -128,21 +141,26 @@ def victors(results: Results) -> list[str]:
 
 
 def recommended(results: Results) -> Recommendation:
-    """A rule that certainly beats both the baseline and random (of several, the one of best mean rank); else random
-    choice, if it certainly beats the baseline on a headline metric and certainly loses on none; else the baseline."""
+    """A rule that certainly beats both the baseline and random on every headline metric; else what certainly beats the
+    baseline on one and certainly loses on none: random choice, or where that does not, such a rule; else the baseline.
+    Of several the one of best mean rank. Arms that did not finish every seed are not recommended."""
     reading, seeds, won = results.config.whole, len(results.config.seeds), victors(results)
-    baseline = results.config.baseline
+    baseline, ranked = results.config.baseline, mean_ranks({"": results})
     if won:
-        arm = next(a for a in mean_ranks({"": results}) if a in won)
+        arm = next(a for a in ranked if a in won)
         return Recommendation(reading, arm, seeds, "it certainly beats baseline and random on every headline metric")
-    mine = [d for d in duels(results) if (d.arm, d.other) == ("random", baseline)]
-    lost = [d for d in mine if d.corrected < ALPHA and d.improvement < 0]
-    if any(d.certain for d in mine) and not lost:
+    against = {a: [d for d in duels(results) if (d.arm, d.other) == (a, baseline)] for a in ranked}
+    better = [
+        arm
+        for arm, found in against.items()
+        if any(d.certain for d in found) and not any(d.lost or d.found.seeds < seeds for d in found)
+    ]
+    if "random" in better:
         why = "no rule certainly beats both it and baseline, and it certainly beats baseline"
         return Recommendation(reading, "random", seeds, why)
-    return Recommendation(
-        reading, baseline, seeds, "nothing certainly beats both it and random on every headline metric"
-    )
+    if better:
+        return Recommendation(reading, better[0], seeds, "it certainly beats baseline, which random does not")
+    return Recommendation(reading, baseline, seeds, "nothing certainly beats it")
 
 
 @dataclass(frozen=True)
@@ -172,7 +190,7 @@ def by_keep(results: Results, grid: Grid) -> list[AtKeep]:
     if across != "keep":
         return []
     usual, reading = min(others, key=lambda v: abs(v - 1)), results.config.whole
-    costs = {c.arm: c for c in selection_costs(results.config, results.costs)}
+    costs = {c.arm: c for c in selection_costs(results.config, counted(results))}
     randoms = {a.keep: a.name for a in results.config.arms if a.policy == "random"}
     found = []
     for keep in keeps:
@@ -187,6 +205,11 @@ def by_keep(results: Results, grid: Grid) -> list[AtKeep]:
             versus = [None if o is None else compare(mine.values, o.values, metric.sign) for o in (random, baseline)]
             found.append(AtKeep(keep, costs.get(name), metric, weight, mine.mean, *versus))
     return found
+
+
+def counted(results: Results) -> Costs:
+    """The costs that a bench's budget counts: without the exact target where it is net of that."""
+    return spared(results.costs) if results.config.whole == "net" else results.costs
 
 
 def table_of(results: Results) -> list[dict[str, Any]]:

@@ -1,0 +1,143 @@
+"""What a study concludes, from results whose truth is known because they are made up."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ajest.arms import ARMS, Scoring, arms_named
+from ajest.bench.results import Cell, Results, Run
+from ajest.errors import UserError
+from ajest.selection.memory import Memory
+from ajest.study.plan import Grid
+from ajest.study.presets import tree_full
+from ajest.study.results import by_keep, duels, finalists, mean_ranks, recommended, victors
+from ajest.study.verdict import reference_costs, verdict
+from conftest import small_bench
+
+SEEDS = 12
+COSTS = {"uniform": {"update": 3.0, "target": 1.0}, "random 0.2": {"update": 1.0}, "guide": {"update": 2.0}}
+
+
+def made(effects, end="time", absent=(), costs=COSTS, **config):
+    """Results in which each arm is better than the baseline by so many standard deviations of the noise, the same on
+    every headline metric, or by a pair of numbers one on each."""
+    names = tuple(effects)
+    arms = tuple(ARMS[n] if isinstance(n, str) else n for n in names)
+    bench = small_bench(arms=arms, seeds=tuple(range(SEEDS)), end=end, only=True, **config)
+    empty = Run("", 0, "done", 40, "", [], [])
+    results = Results(Path("nowhere"), bench, costs, {}, empty, {}, {}, {})
+    for k, (metric, weight) in enumerate(results.headlines()):
+        rng = np.random.default_rng(k)
+        for arm, name in zip(arms, names, strict=True):
+            effect = effects[name][k] if isinstance(effects[name], tuple) else effects[name]
+            noise = rng.normal(size=SEEDS)
+            values = {s: 10 + metric.sign * (effect + noise[s]) for s in range(SEEDS) if (arm.name, s) not in absent}
+            where = (bench.whole, arm.name, metric.name, weight)
+            results.cells[where] = Cell(*where, 512, values)
+    for arm in arms:
+        for s in range(SEEDS):
+            state = "diverged" if (arm.name, s) in absent else "done"
+            results.runs[arm.name, s] = Run(arm.name, s, state, 40, "", [], [])
+    return results
+
+
+def test_a_rule_that_beats_both_everywhere_is_the_victor_and_recommended():
+    found = made({"baseline": 0, "random": 2, "hard": 6, "easy": -6})
+    assert victors(found) == ["hard"]
+    assert recommended(found).arm == "hard"
+    (said,) = verdict({"time": found})
+    assert "certainly better than baseline and random" in said
+    assert said.endswith("hard.")
+
+
+def test_beating_the_baseline_alone_is_no_victory():
+    found = made({"baseline": 0, "random": 6, "hard": 6})
+    assert victors(found) == []
+    assert (recommended(found).arm, recommended(found).seeds) == ("random", SEEDS)
+    (said,) = verdict({"time": found})
+    assert "no rule certainly beats both" in said
+    assert "hard came closest" in said
+    assert "against random" in said
+
+
+def test_one_lost_headline_is_enough_to_lose():
+    found = made({"baseline": 0, "random": 0, "hard": (8, -8)})
+    assert victors(found) == []
+    assert recommended(found).arm == "baseline"
+    lost = [d for d in duels(found) if d.arm == "hard" and d.lost]
+    assert {d.metric.name for d in lost} == {found.headlines()[1][0].name}
+
+
+def test_a_rule_that_beats_the_baseline_is_recommended_where_random_does_not():
+    found = made({"baseline": 0, "random": (8, -8), "hard": 4})
+    assert recommended(found).arm == "hard"
+
+
+def test_an_arm_that_lacks_seeds_is_neither_victor_nor_recommended():
+    found = made({"baseline": 0, "random": 0, "hard": 8}, absent={("hard", 3)})
+    assert victors(found) == []
+    assert recommended(found).arm == "baseline"
+    assert list(mean_ranks({"": found}))[-1] == "hard"
+
+
+def test_the_closest_is_the_one_whose_worst_comparison_is_the_most_certain():
+    """Not who is worse by little where all corrected p are 1: a lead of nothing much beats a deficit."""
+    found = made({"baseline": 0, "random": 0, "easy": (3, -1), "hard": 0.2, "high-loss": (3, -0.5)})
+    (said,) = verdict({"time": found})
+    assert "hard came closest" in said
+
+
+def test_all_comparisons_of_a_reading_are_corrected_together():
+    found = duels(made({"baseline": 0, "random": 0, "hard": 1, "easy": 0}))
+    # random against the baseline, hard and easy against both, on two metrics
+    assert len(found) == 10
+    least = min(found, key=lambda d: d.found.p)
+    assert least.corrected == pytest.approx(min(1, 10 * least.found.p))
+
+
+def test_finalists_are_the_best_rules_that_random_choice_matches():
+    smaller = replace(ARMS["hard"], name="hard-keep-0.1", keep=0.1)
+    screened = made({"baseline": 0, "random": 5, "hard": 3, "infobatch": 4, "recall": 2, "easy": -3})
+    dialled = made({"baseline": 0, smaller: 9, replace(ARMS["hard"], name="hard-warm", temperature=2.0): 1})
+    assert [a.name for a in finalists({"": screened}, {"": dialled}, 2)] == ["hard", "recall", "hard-warm"]
+
+
+def test_what_a_keep_fraction_costs_is_net_of_the_target_where_the_budget_is():
+    grid = Grid("hard", ("keep", (0.2,)), ("temperature", (1.0,)))
+    kind = ARMS["hard"].kinds()[0]
+    costs = COSTS | {kind: {"learner scoring": 1.0, "update": 1.0, "target": 1.0}}
+    arms = {"baseline": 0, "random": 0, "hard": 1}
+    gross, net = (by_keep(made(arms, end, costs=costs), grid)[0].cost for end in ("time", "net"))
+    assert gross.step_ratio == pytest.approx(3 / 4)
+    assert net.step_ratio == pytest.approx(2 / 3)
+
+
+def test_the_guides_time_is_charged_in_whole_steps_of_the_baseline():
+    study = tree_full()
+    shorter = study.charged({"uniform": {"update": 3.0, "target": 1.0}, "guide": {"update": 1.0, "target": 1.0}})
+    assert shorter.iterations == study.iterations - study.guide_iterations // 2
+    with pytest.raises(UserError, match="nothing is left"):
+        study.charged({"uniform": {"update": 1.0}, "guide": {"update": 2.0}})
+
+
+def test_references_are_priced_as_shares_of_a_budget():
+    shares = reference_costs(made({"baseline": 0, "random": 0}, strong_iterations=80))
+    assert shares["guide"] == pytest.approx(8 * 2 / (40 * 4))
+    assert shares["strong"] == pytest.approx(80 * 4 / (40 * 4))
+
+
+def test_arms_refuse_what_would_silently_be_something_else():
+    guided = ARMS["learnable"]
+    for changes, why in (
+        ({"memory": Memory("id")}, "set memory.every"),
+        ({"memory": Memory("id", every=8), "normalise": "running"}, "what is usual of references"),
+    ):
+        with pytest.raises(UserError, match=why):
+            replace(guided, **changes)
+    for scoring in (Scoring(draws=2), Scoring(half=True)):
+        with pytest.raises(UserError, match="one noise draw at full resolution"):
+            replace(ARMS["joint-residual"], scoring=scoring)
+    (whole,), (parts,) = (a.kinds() for a in (arms_named(("ajest",))[0], arms_named(("ajest",), within=128)[0]))
+    assert parts == f"{whole} within 128"

@@ -31,7 +31,7 @@ def _randoms(keeps: Sequence[float]) -> tuple[Arm, ...]:
 
 
 def tree_full() -> Study:
-    """The published super-batch and network, a quarter of the published steps; about 3 hours a stage on 2 cores."""
+    """The published super-batch and network, a quarter of the published steps; at most 2.5 hours a stage on 2 cores."""
     return Study(
         task=TreeTask(),
         recipe=Recipe(learning_rate=LearningRate(peak=0.01, decay=1 / 8, clock="share")),

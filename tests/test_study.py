@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ajest import Batch, per_example_loss
+from ajest import Batch, per_example_loss, runs
 from ajest.arms import LEAST_IN_STRATUM, arms_named
-from ajest.bench import recommendation
+from ajest.bench import calibration, recommendation
 from ajest.bench.launch import Local
 from ajest.bench.plan import READINGS
 from ajest.bench.recommendation import Recommendation, as_json
@@ -50,6 +50,19 @@ def test_a_verdict_cites_what_the_study_of_its_task_recommends(monkeypatch):
 def test_what_comes_with_the_package_recommends_at_budgets_that_there_are():
     for task in ("tree", "images"):
         assert {r.reading for r in recommendation.recommendations(task)} <= set(READINGS)
+
+
+def test_looking_up_is_timed_with_something_remembered(tmp_path, monkeypatch):
+    trainers = []
+    monkeypatch.setattr(
+        calibration, "make_trainer", lambda *args: trainers.append(runs.make_trainer(*args)) or trainers[-1]
+    )
+    config = small_bench(arms=arms_named(("recall", "stale")), calibration_rounds=1)
+    costs = calibration.measure(tmp_path, config)
+    assert sum(kind.startswith("recall") for kind in costs) == 2
+    memories = [t.curator.memory["learner"] for t in trainers if t.curator.memory]
+    assert len(memories) == 3  # stale has a kind of step that scores, too
+    assert all(m.tables["examples"].sums.any() for m in memories)
 
 
 def test_runs_in_turns_end_as_runs_one_by_one(tmp_path):

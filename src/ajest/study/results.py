@@ -47,7 +47,7 @@ def mean_ranks(results: Mapping[str, Results]) -> dict[str, float]:
 
 
 def finalists(screened: Mapping[str, Results], dialled: Mapping[str, Results], count: int) -> tuple[Arm, ...]:
-    """Who goes into the final, by a rule that was fixed before anything was run: the `count` rules of best mean rank
+    """Who goes into the final, by a rule and not by hand: the `count` rules of best mean rank
     over the screening's readings, and the variant of best mean rank in the grids of dials; all of the keep fraction
     of random choice, which is their match.
 

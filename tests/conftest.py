@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from dataclasses import replace
 from functools import cache
@@ -14,6 +15,7 @@ import hypothesis
 import pytest
 import torch
 
+from ajest import interrupts
 from ajest.arms import arms_named
 from ajest.bench.plan import BenchConfig
 from ajest.images.architecture import Architecture
@@ -34,6 +36,18 @@ atexit.register(shutil.rmtree, os.environ["AJEST_CACHE"], ignore_errors=True)
 
 DATA = Path(os.environ.get("AJEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REFERENCE = Path(os.environ.get("AJEST_REFERENCE", Path(__file__).parents[2] / "shared" / "reference"))
+
+
+@pytest.fixture
+def signals(monkeypatch):
+    """The module `signal`, while this process takes signals as a command does."""
+    monkeypatch.setattr(interrupts, "_asked", False)
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    interrupts.listen()
+    yield signal
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

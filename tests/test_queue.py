@@ -246,6 +246,17 @@ def test_wandb_keeps_a_run_offline(tmp_path, monkeypatch):
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
+def test_a_signal_between_two_steps_is_heeded_after_the_second(tmp_path, signals):
+    def tell(step, trainer):
+        if step == 5:
+            signals.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(tmp_path, run_config(), Schedule(), progress=tell)
+    assert checkpoint.latest(tmp_path, "checkpoint", pytest.fail).facts["step"] == 6
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
 def test_a_run_told_to_end_saves_its_step_and_says_how_to_go_on(tmp_path):
     command = ["train", "tree", "--super-batch", "256", "--iterations", "400", "--arm", "random"]
     run, unbroken = tmp_path / "run", tmp_path / "unbroken"

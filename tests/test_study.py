@@ -1,6 +1,7 @@
 """Studies: shared draws, stages, finalists, duels, guides."""
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ajest import Batch, per_example_loss, runs
+from ajest import Batch, checkpoint, per_example_loss, runs
 from ajest.arms import LEAST_IN_STRATUM, arms_named
 from ajest.bench import calibration, recommendation
 from ajest.bench.launch import Local
@@ -88,8 +89,6 @@ def test_runs_in_turns_end_as_runs_one_by_one(tmp_path):
     runs = together()
     with pytest.raises(Cut):
         in_turns(runs, cut)
-    for run in runs:
-        run.close()
     seen = []
     in_turns(together(), lambda *state: seen.append(state))
     assert seen[0][0] == 32  # from the last checkpoint of those that were not done
@@ -98,6 +97,16 @@ def test_runs_in_turns_end_as_runs_one_by_one(tmp_path):
         alone, together = (load_network(tmp_path / how / name)[0].state_dict() for how in ("alone", "together"))
         for key, value in alone.items():
             assert torch.equal(value, together[key]), (name, key)
+
+
+def test_runs_in_turns_that_are_told_to_end_all_save_where_they_stand(tmp_path, signals):
+    source = SharedDraws(small_task().source("cpu"))
+    folders = [tmp_path / str(i) for i in range(3)]
+    runs = [execution(folder, config("random", 40), Schedule(), source=source) for folder in folders]
+    with pytest.raises(KeyboardInterrupt):
+        in_turns(runs, lambda behind, *_: signals.raise_signal(signal.SIGTERM) if behind == 5 else None)
+    ends = [checkpoint.latest(folder, "checkpoint", pytest.fail) for folder in folders]
+    assert sorted(stored.facts["step"] for stored in ends) == [6, 6, 7]  # the first of them noticed at its next step
 
 
 def test_a_run_whose_rate_and_temperature_follow_its_share_is_cut_off_and_ends_with_the_same_bits(tmp_path):

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM that wait for the end of a training step, so that it can be saved."""
+"""Ctrl-C and SIGTERM that wait for the end of a training step, so that where a run stands can be saved."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def listen(leave: Callable[[], None] = _interrupt) -> None:
 
 
 def asked() -> bool:
-    """Whether a signal came while it was held."""
+    """Whether a signal came while it was held. Whoever asks sees to it, without a limit of time."""
+    if _asked:
+        signal.setitimer(signal.ITIMER_REAL, 0)
     return _asked
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from math import isfinite
@@ -104,7 +104,7 @@ def execution(
     device: torch.device | str = "cpu",
     complain: Callable[[str], None] = print,
     source: Source | None = None,
-) -> Iterator[Trainer]:
+) -> Generator[Trainer, None, None]:
     """`execute` step by step: yields before the first step and after each, so that runs can be made in turns.
 
     Args:
@@ -125,14 +125,14 @@ def execution(
         recorder = _Recorder(folder, config, schedule, trainer, losses, complain)
         stack.callback(recorder.close)
         try:
-            yield trainer
-            while trainer.steps_taken < config.iterations and not schedule.over(recorder.clocks()):
-                with interrupts.held():
-                    recorder.record(trainer.step())
-                if distributed.anywhere(interrupts.asked()):
-                    distributed.once(recorder.save)
-                    raise KeyboardInterrupt
+            with interrupts.held():  # between steps too: whatever is done there, the run stands where it can be saved
                 yield trainer
+                while trainer.steps_taken < config.iterations and not schedule.over(recorder.clocks()):
+                    recorder.record(trainer.step())
+                    if distributed.anywhere(interrupts.asked()):
+                        distributed.once(recorder.save)
+                        raise KeyboardInterrupt
+                    yield trainer
         except Diverged as error:
             recorder.end("diverged", str(error))
         except GeneratorExit:

@@ -9,7 +9,8 @@ runs are compared by calibrated clocks.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
 
 import torch
 
@@ -58,7 +59,9 @@ def _forget(kept: OrderedDict) -> None:
         kept.popitem(last=False)
 
 
-def in_turns(runs: Sequence[Iterator[Trainer]], progress: Callable[[int, int, int], None] | None = None) -> None:
+def in_turns(
+    runs: Sequence[Generator[Trainer, None, None]], progress: Callable[[int, int, int], None] | None = None
+) -> None:
     """Make runs of one seed step by step, always the one that is furthest behind, to their ends.
 
     Args:
@@ -74,11 +77,14 @@ def in_turns(runs: Sequence[Iterator[Trainer]], progress: Callable[[int, int, in
         else:
             places[i] = trainer.steps_taken
 
-    for i in range(len(runs)):
-        advance(i)
-    while places:
-        behind = min(places.values())
-        for i in [i for i, at in places.items() if at == behind]:
+    with ExitStack() as stack:
+        for run in runs:
+            stack.callback(run.close)  # also where one was told to end: the others save where they stand
+        for i in range(len(runs)):
             advance(i)
-        if progress is not None and places:
-            progress(behind, max(places.values()), len(places))
+        while places:
+            behind = min(places.values())
+            for i in [i for i, at in places.items() if at == behind]:
+                advance(i)
+            if progress is not None and places:
+                progress(behind, max(places.values()), len(places))

@@ -13,6 +13,7 @@ from ..training import LearningRate, Recipe
 from .plan import ALWAYS, Grid, Study, variant_name
 
 _KEEPS = (0.05, 0.1, 0.2, 0.4)
+_HIGH_KEEPS = (0.6, 0.8)  # where a selecting step costs about as much as a uniform one
 _TEMPERATURES = (0.5, 1.0, 2.0)
 TREE_RULES = (
     *ALWAYS, "ajest", "ajest-zscore", "inverted-ajest", "jest-ema", "rho", "high-loss", "easy-reference",
@@ -40,8 +41,9 @@ def tree_full() -> Study:
             Grid("hard", ("keep", _KEEPS), ("temperature", _TEMPERATURES)),
             Grid("hard", ("strata", (1, 4, 16, 64)), ("temperature", _TEMPERATURES)),
             Grid("ajest-zscore", ("chunks", (2, 4, 16, 64)), ("temperature", _TEMPERATURES)),
+            Grid("hard", ("keep", _HIGH_KEEPS), ("temperature", (1.0,))),
         ),
-        controls=_randoms(_KEEPS),
+        controls=_randoms((*_KEEPS, *_HIGH_KEEPS)),
         iterations=1024,
         guide_iterations=512,
         strong_iterations=4096,

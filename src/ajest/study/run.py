@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 
 from ..bench.calibration import calibrate, calibrated_threads
@@ -124,8 +125,9 @@ def _groups(root: Path, folder: Path, benches: Mapping[str, BenchConfig], costs:
             if seed in config.seeds
             for i, arm in enumerate(config.arms)
         )
-        for k in range(0, len(runs), TOGETHER):
-            part = tuple((folder / name, benches[name], i) for _, name, i in runs[k : k + TOGETHER])
+        size = ceil(len(runs) / ceil(len(runs) / TOGETHER))  # even parts: a small rest would leave its process idle
+        for k in range(0, len(runs), size):
+            part = tuple((folder / name, benches[name], i) for _, name, i in runs[k : k + size])
             yield Group(f"seed {seed}, runs {k + 1} to {k + len(part)}", part, seed, costs, root / "truth", device)
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from ajest.arms import ARMS, Scoring, arms_named
+from ajest.bench.reliability import reliability
 from ajest.bench.results import Cell, Results, Run
 from ajest.errors import UserError
 from ajest.selection.memory import Memory
-from ajest.study.plan import Grid
+from ajest.study.plan import ALWAYS, Grid, random_at
 from ajest.study.presets import tree_full
-from ajest.study.results import by_keep, duels, finalists, mean_ranks, recommended, victors
+from ajest.study.results import by_keep, duels, finalists, matches, mean_ranks, recommended, victors
 from ajest.study.verdict import reference_costs, verdict
 from conftest import small_bench
 
@@ -97,11 +98,22 @@ def test_all_comparisons_of_a_reading_are_corrected_together():
     assert least.corrected == pytest.approx(min(1, 10 * least.found.p))
 
 
-def test_finalists_are_the_best_rules_that_random_choice_matches():
+def test_finalists_are_the_best_rules_and_a_variant_that_keeps_as_much_as_random_choice():
     smaller = replace(ARMS["hard"], name="hard-keep-0.1", keep=0.1)
     screened = made({"baseline": 0, "random": 5, "hard": 3, "infobatch": 4, "recall": 2, "easy": -3})
     dialled = made({"baseline": 0, smaller: 9, replace(ARMS["hard"], name="hard-warm", temperature=2.0): 1})
-    assert [a.name for a in finalists({"": screened}, {"": dialled}, 2)] == ["hard", "recall", "hard-warm"]
+    assert [a.name for a in finalists({"": screened}, {"": dialled}, 2)] == ["infobatch", "hard", "hard-warm"]
+
+
+def test_a_finalist_of_another_keep_fraction_is_held_against_random_choice_at_its_own():
+    final = tree_full().stage("final", (ARMS["infobatch"], ARMS["recall"], ARMS["random"]))["time"]
+    assert [a.name for a in final.arms] == [*ALWAYS, "infobatch", "recall", "random-keep-0.65"]
+    assert final.arms[-1].keep == ARMS["infobatch"].keep
+    results = made({"baseline": 0, "random": 0, "hard": 2, "infobatch": 2, random_at(0.65): 1, random_at(0.1): 0})
+    found = matches(results)
+    assert {(d.arm, d.other) for d in found} == {("infobatch", "random-keep-0.65")}
+    assert len(found) == len(results.headlines())
+    assert all(d.improvement == pytest.approx(1, abs=0.9) for d in found)
 
 
 def test_what_a_keep_fraction_costs_is_net_of_the_target_where_the_budget_is():
@@ -141,3 +153,14 @@ def test_arms_refuse_what_would_silently_be_something_else():
             replace(ARMS["joint-residual"], scoring=scoring)
     (whole,), (parts,) = (a.kinds() for a in (arms_named(("ajest",))[0], arms_named(("ajest",), within=128)[0]))
     assert parts == f"{whole} within 128"
+
+
+def test_the_interval_of_a_correlation_or_a_share_ends_where_these_do():
+    results = made({"baseline": 0, "hard": 1})
+    for seed, (retest, share) in enumerate([(0.99, 0.01), (0.6, 0.4), (0.98, 0.0)]):
+        line = {"scores": {"retest": retest, "sigma share": share, "agreement": -retest}}
+        results.runs["hard", seed] = Run("hard", seed, "done", 40, "", [line], [])
+    found = reliability(results)["hard"]
+    assert found["retest"].mean == pytest.approx(2.57 / 3)
+    assert (found["retest"].high, found["sigma share"].low, found["agreement"].low) == (1, 0, -1)
+    assert 0 < found["retest"].low < 0.8

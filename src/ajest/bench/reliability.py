@@ -21,6 +21,8 @@ QUANTITIES = {
     "agreement": "cheap scores against full ones\n(rank correlation within sigma)",
 }
 
+_CORRELATIONS = ("retest", "agreement")
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -44,10 +46,13 @@ def reliability(results: Results) -> dict[str, dict[str, Estimate]]:
             values = [scores[name] for scores in lines if math.isfinite(scores.get(name, math.nan))]
             if values:
                 found.setdefault(arm, {}).setdefault(name, []).append(fmean(values))
-    return {
-        arm: {name: Estimate(fmean(v), *bootstrap_interval(np.array(v))) for name, v in parts.items()}
-        for arm, parts in found.items()
-    }
+    return {arm: {name: _estimate(name, v) for name, v in parts.items()} for arm, parts in found.items()}
+
+
+def _estimate(name: str, values: list[float]) -> Estimate:
+    """The t interval of a few seeds may reach beyond what a correlation or a share can be: it ends there."""
+    low, high = np.clip(bootstrap_interval(np.array(values)), -1.0 if name in _CORRELATIONS else 0.0, 1.0)
+    return Estimate(fmean(values), float(low), float(high))
 
 
 RELIABILITY_HEADS = ("arm", *(text.replace("\n", " ") for text in QUANTITIES.values()))

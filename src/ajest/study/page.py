@@ -25,7 +25,7 @@ from ..metrics import Metric
 from . import figures
 from .guides import GuideGain, read_gains
 from .plan import Grid, Study
-from .results import ALPHA, Duel, by_keep, counted, duels, mean_ranks, recommended, results_of, table_of
+from .results import ALPHA, Duel, by_keep, counted, duels, matches, mean_ranks, recommended, results_of, table_of
 from .verdict import reference_costs, verdict
 
 
@@ -92,7 +92,7 @@ def _final(root: Path, final: Mapping[str, Results]) -> list[str]:
                 row += [_gap(found, arm, other, metric.name, weight) for other in ("baseline", "random")]
             rows.append(row)
         parts += [f"### At {READINGS[results.config.whole].title}", markdown_table(heads, rows)]
-        parts += ["Elsewhere (is what is gained lost there?):", _elsewhere(results)]
+        parts += [*_matches(results), "Elsewhere (is what is gained lost there?):", _elsewhere(results)]
     parts += [
         part for results in final.values() if results.config.whole in ("calibrated", "net") for part in _costs(results)
     ]
@@ -138,9 +138,23 @@ def _references(results: Results) -> str:
 def _gap(found: Sequence[Duel], arm: str, other: str, metric: str, weight: float) -> str:
     for d in found:
         if (d.arm, d.other, d.metric.name, d.weight) == (arm, other, metric, weight):
-            text = f"{_difference(d.found, d.metric)}, better on {d.found.better:.0%}, {p_value(d.corrected)}"
-            return f"**{text}**" if d.corrected < ALPHA else text
+            return _told(d)
     return ""
+
+
+def _told(duel: Duel) -> str:
+    found = duel.found
+    text = f"{_difference(found, duel.metric)}, better on {found.better:.0%}, {p_value(duel.corrected)}"
+    return f"**{text}**" if duel.corrected < ALPHA else text
+
+
+def _matches(results: Results) -> list[str]:
+    """Rules of other keep fractions against random choice at theirs."""
+    rows = [[d.arm, d.other, metric_name(d.metric, d.weight), _told(d)] for d in matches(results)]
+    if not rows:
+        return []
+    heads = ["arm", "random choice of as many", "metric", "difference"]
+    return ["Against random choice at the same keep fraction:", markdown_table(heads, rows)]
 
 
 def _elsewhere(results: Results) -> str:

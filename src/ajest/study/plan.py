@@ -57,6 +57,12 @@ class Grid:
         return replace(base, name=variant_name(self.arm, dials), **dials)  # type: ignore[arg-type]
 
 
+def random_at(keep: float) -> Arm:
+    """Random choice at a keep fraction: the match of a rule that keeps as much."""
+    arm = ARMS["random"]
+    return arm if keep == arm.keep else replace(arm, name=variant_name(arm.name, {"keep": keep}), keep=keep)
+
+
 def variant_name(arm: str, dials: Mapping[str, float]) -> str:
     return "-".join([arm, *(f"{dial}-{value:g}" for dial, value in dials.items())])
 
@@ -157,7 +163,8 @@ class Study:
             variants = {arm.name: arm for grid in self.grids for arm in grid.variants()}  # grids may share their middle
             arms = (*always[:2], *self.controls, *variants.values())
             return {end: self.bench(arms, self.screening_seeds, end) for end in self.grid_ends}
-        arms = (*always, *(a for a in finalists if a.name not in ALWAYS))
+        matches = [random_at(arm.keep) for arm in finalists if arm.name not in ALWAYS]
+        arms = tuple({arm.name: arm for arm in (*always, *finalists, *matches)}.values())
         if name == "final":
             return {end: self.bench(arms, self.final_seeds, end) for end in self.final_ends}
         baseline = always[:1]

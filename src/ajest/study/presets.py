@@ -10,7 +10,7 @@ from ..images.task import ImageTask
 from ..presets import CPU_MINI
 from ..tasks import TreeTask
 from ..training import LearningRate, Recipe
-from .plan import ALWAYS, Grid, Study, variant_name
+from .plan import ALWAYS, Grid, Study, random_at
 
 _KEEPS = (0.05, 0.1, 0.2, 0.4)
 _HIGH_KEEPS = (0.6, 0.8)  # where a selecting step costs about as much as a uniform one
@@ -27,8 +27,7 @@ TREE_RULES = (
 
 def _randoms(keeps: Sequence[float]) -> tuple[Arm, ...]:
     """Random choice at other keep fractions than its own."""
-    arm = ARMS["random"]
-    return tuple(replace(arm, name=variant_name("random", {"keep": k}), keep=k) for k in keeps if k != arm.keep)
+    return tuple(random_at(keep) for keep in keeps if keep != ARMS["random"].keep)
 
 
 def tree_full() -> Study:

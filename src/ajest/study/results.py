@@ -47,9 +47,9 @@ def mean_ranks(results: Mapping[str, Results]) -> dict[str, float]:
 
 
 def finalists(screened: Mapping[str, Results], dialled: Mapping[str, Results], count: int) -> tuple[Arm, ...]:
-    """Who goes into the final, by a rule and not by hand: the `count` rules of best mean rank
-    over the screening's readings, and the variant of best mean rank in the grids of dials; all of the keep fraction
-    of random choice, which is their match.
+    """Who goes into the final, by a rule and not by hand: the `count` rules of best mean rank over the screening's
+    readings, and of the variants in the grids of dials that one of best mean rank which keeps as much as random choice
+    does (another keep fraction is another batch, not another rule).
 
     Raises:
         UserError: a stage has begun and not ended: its ranks would not be those of all seeds.
@@ -58,13 +58,13 @@ def finalists(screened: Mapping[str, Results], dialled: Mapping[str, Results], c
         if left := stage.unfinished:
             raise UserError(f"{stage.root} has {left} unfinished runs: finish that stage first, or name --finalists")
     found: list[Arm] = []
-    for results, most in ((screened, count), (dialled, 1)):
+    for results, most, keeps in ((screened, count, None), (dialled, 1, ARMS["random"].keep)):
         known = {a.name: a for r in results.values() for a in r.config.arms}
         taken = {*ALWAYS, *(arm.name for arm in found)}
         best = [
             name
             for name in mean_ranks(results)
-            if name not in taken and known[name].policy != "random" and known[name].keep == ARMS["random"].keep
+            if name not in taken and known[name].policy != "random" and keeps in (None, known[name].keep)
         ]
         found += [known[name] for name in best[:most]]
     return tuple(found)
@@ -118,16 +118,30 @@ class Duel:
 def duels(results: Results, others: Sequence[str] = ("baseline", "random")) -> list[Duel]:
     """Every arm against each of the others on every headline metric, corrected together; the first of these is
     never the arm, so that no comparison is there twice."""
+    return _compared(results, [(a, o) for a in results.arms for o in others if a not in (o, others[0])])
+
+
+def matches(results: Results) -> list[Duel]:
+    """Arms of other keep fractions than random choice has, each against random choice at its own, where that is there;
+    corrected together."""
+    randoms = _randoms(results)
+    rules = [a for a in results.config.arms if a.policy != "random" and a.keep != ARMS["random"].keep]
+    return _compared(results, [(a.name, randoms[a.keep]) for a in rules if a.keep in randoms])
+
+
+def _randoms(results: Results) -> dict[float, str]:
+    """Arms that choose at random, by their keep fraction."""
+    return {a.keep: a.name for a in results.config.arms if a.policy == "random"}
+
+
+def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> list[Duel]:
     reading, found = results.config.whole, []
     for metric, weight in results.headlines():
-        for arm in results.arms:
-            for other in others:
-                a, b = (results.cell(reading, name, metric.name, weight) for name in (arm, other))
-                if arm in (other, others[0]) or a is None or b is None:
-                    continue
-                comparison = compare(a.values, b.values, metric.sign)
-                if comparison is not None:
-                    found.append((arm, other, metric, weight, a.mean, b.mean, comparison))
+        for arm, other in pairs:
+            a, b = (results.cell(reading, name, metric.name, weight) for name in (arm, other))
+            comparison = None if a is None or b is None else compare(a.values, b.values, metric.sign)
+            if a is not None and b is not None and comparison is not None:
+                found.append((arm, other, metric, weight, a.mean, b.mean, comparison))
     corrected = holm([comparison.p for *_, comparison in found])
     return [Duel(reading, *duel, p) for duel, p in zip(found, corrected, strict=True)]
 
@@ -191,8 +205,7 @@ def by_keep(results: Results, grid: Grid) -> list[AtKeep]:
         return []
     usual, reading = min(others, key=lambda v: abs(v - 1)), results.config.whole
     costs = {c.arm: c for c in selection_costs(results.config, counted(results))}
-    randoms = {a.keep: a.name for a in results.config.arms if a.policy == "random"}
-    found = []
+    randoms, found = _randoms(results), []
     for keep in keeps:
         name = grid.name_of(usual, keep)
         for metric, weight in results.headlines():

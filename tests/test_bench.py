@@ -18,6 +18,7 @@ from ajest.bench.launch import Local
 from ajest.bench.plan import READINGS, run_folder
 from ajest.bench.published import beside_ours
 from ajest.bench.quality import crossing, to_quality
+from ajest.bench.reliability import reliability, reliability_table
 from ajest.bench.report import render, write_report
 from ajest.bench.results import collect
 from ajest.bench.verdict import number, verdict
@@ -106,6 +107,12 @@ def test_the_report_is_one_page_and_says_who_won(done):
     for sentence in verdict(collect(done)):
         assert sentence.split("(")[0].strip()[:40].replace("'", "&#39;") in page
     assert "Only 2 seeds" in page
+    heads, scored = reliability_table(reliability(collect(done)))
+    section = page.split("verhead and reliability of scores")[1].split("</table>")[:3]
+    section = "".join(section).replace("&#39;", "'")
+    assert scored
+    assert all(f"<td>{value}</td>" in section for row in scored for value in row)
+    assert all(f"<th>{head}</th>" in section for head in heads)
     rows = (done / "results.csv").read_text().splitlines()
     assert rows[0].startswith("reading,budget,arm,metric")
     assert len(rows) > 4 * len(READINGS) * 10

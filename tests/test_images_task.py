@@ -323,9 +323,12 @@ def test_presets_of_images_are_whole_benches():
 
 def test_heatmaps_frame_the_best_cell():
     metric = metrics_of(("lite0",), 0)[0]
-    figure = heatmap([[3.0, 2.0], [math.nan, 4.0]], ("weight", [1.0, 2.2]), ("width", [0.05, 0.1]), metric)
+    dials = ("weight", [1.0, 2.2]), ("width", [0.05, 0.1])
+    reach = [[math.nan, 0.5], [math.nan, 1.25]]
+    figure = heatmap([[3.0, 2.0], [math.nan, 4.0]], *dials, metric, reach=reach)
     (frame,) = figure.axes[0].patches
     assert (frame.get_x(), frame.get_y()) == (0.5, -0.5)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["3", "2\n± 0.5", "-", "4\n± 1.2"]
 
 
 def test_paths_are_shown_with_the_contrast_of_pictures():

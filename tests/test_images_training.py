@@ -46,6 +46,18 @@ def test_a_source_draws_noised_pictures_whose_prefix_is_stable():
     assert source.complete(long) is long
 
 
+def test_half_the_resolution_is_half_the_noise():
+    source = small_images().source("cpu")
+    batch = source.draw(64, generator(3, "draw", 0))
+    half = source.halved(batch)
+    assert half.x.shape == (64, 3, 8, 8)
+    torch.testing.assert_close(half.target[:, :, 0, 0], batch.target[:, :, :2, :2].mean((2, 3)))
+    noise = (half.x - half.target) / half.sigma[:, None, None, None]
+    assert float(noise.std()) == pytest.approx(1, abs=0.03)
+    torch.testing.assert_close(half.weight, (half.sigma**2 + 0.25) / (half.sigma * 0.5) ** 2)
+    assert torch.equal(half.id, batch.id)
+
+
 def test_flips_are_off_unless_asked_for_and_mirror_half():
     plain, flipped = small_images().source("cpu"), small_images(flip=True).source("cpu")
     a, b = (s.draw(64, generator(0, "draw")) for s in (plain, flipped))

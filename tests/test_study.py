@@ -39,12 +39,15 @@ def config(arm, iterations):
 
 
 def test_a_verdict_cites_what_the_study_of_its_task_recommends(monkeypatch):
-    known = [Recommendation("calibrated", "random", 20, "it is cheap"), Recommendation("flops", "hard", 20, "so")]
+    known = [
+        Recommendation("calibrated", "random", 20, "4 steps", "it is cheap"),
+        Recommendation("flops", "hard", 20, "4 steps", "so"),
+    ]
     stored = from_json(dict[str, tuple[Recommendation, ...]], as_json("tree", known), "here")
     assert stored == {"tree": tuple(known)}
     monkeypatch.setattr(recommendation, "recommendations", lambda task: stored.get(task, ()))
     (said,) = recommendation.cited(small_bench())  # which compares at equal time, and not at equal operations
-    assert "docs/study-tree.md: at equal time `random`, because it is cheap (20 seeds)." in said
+    assert "docs/study-tree.md: at equal time `random`, because it is cheap (20 seeds, 4 steps)." in said
     assert recommendation.cited(replace(small_bench(), task=small_images())) == []
 
 

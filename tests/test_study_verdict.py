@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ajest import checkpoint, jsonl
 from ajest.arms import ARMS, Scoring, arms_named
+from ajest.bench.plan import run_folder
 from ajest.bench.reliability import reliability
 from ajest.bench.results import Cell, Results, Run
 from ajest.errors import UserError
+from ajest.folders import adopt
 from ajest.selection.memory import Memory
+from ajest.study.guides import GUIDES, read_gains
 from ajest.study.plan import ALWAYS, Grid, random_at
 from ajest.study.presets import tree_full
 from ajest.study.results import by_keep, duels, finalists, matches, mean_ranks, recommended, victors
@@ -164,3 +168,38 @@ def test_the_interval_of_a_correlation_or_a_share_ends_where_these_do():
     assert found["retest"].mean == pytest.approx(2.57 / 3)
     assert (found["retest"].high, found["sigma share"].low, found["agreement"].low) == (1, 0, -1)
     assert 0 < found["retest"].low < 0.8
+
+
+def test_a_guides_weight_is_the_best_on_some_seeds_and_its_gain_is_judged_on_others(tmp_path):
+    """Chosen: guided values differ by weight; judged: by guide. The charged run is compared with the uncharged one."""
+    bench = small_bench(arms=(ARMS["baseline"],), end="steps")
+    metric = next(m for m in bench.task.metrics if m.headline == "guided")
+
+    def store(name, plain, guided, steps=40):
+        for seed in bench.seeds:
+            folder = run_folder(tmp_path / name, "baseline", seed)
+            folder.mkdir(parents=True)
+            checkpoint.write_sealed(folder / "status.json", {"state": "done", "step": steps})
+            at = {"step": steps, "width": bench.recipe.ema_widths[0], "weight": 1.0, "n": bench.n_final}
+            jsonl.append(folder / "metrics.jsonl", at | {"metrics": {metric.name: plain + seed / 8}})
+            for (guide, weight), value in guided.items():
+                found = {metric.name: value + seed / 8}
+                jsonl.append(folder / "guides.jsonl", {"guide": guide, "weight": weight, "metrics": found})
+
+    trained, charged, early = (guide.name for guide in GUIDES[:3])
+    store("chosen", 0.25, {(trained, 1.5): 0.375, (trained, 3.0): 0.5, (early, 1.5): 0.5, (early, 3.0): 0.375})
+    store("full", 0.25, {(trained, 1.5): 1.0, (trained, 3.0): 0.75, (early, 1.5): 0.5, (early, 3.0): 1.0})
+    store("charged", 0.125, {(charged, 3.0): 0.625, (charged, 1.5): 1.0}, steps=32)
+    assert read_gains(tmp_path) == []
+    for name, config in (("chosen", bench), ("full", bench), ("charged", replace(bench, iterations=32))):
+        adopt(tmp_path / name, config, "bench.json")
+    found = {g.guide: g for g in read_gains(tmp_path) if g.metric == metric}
+    assert {name: (g.weight, g.charged) for name, g in found.items()} == {
+        trained: (3.0, "no"),
+        charged: (3.0, "yes"),
+        early: (1.5, "free"),
+    }
+    assert [found[n].gain.difference for n in (trained, charged, early)] == [0.5, 0.375, 0.25]
+    assert found[trained].trained is None
+    assert [found[n].trained.difference for n in (charged, early)] == [-0.125, -0.25]
+    assert found[trained].value == 0.75 + 1 / 16

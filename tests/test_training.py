@@ -111,6 +111,18 @@ def test_importance_weights_keep_the_loss_unbiased():
     assert (plain - truth).mean() > 10 * error.std() / 40**0.5
 
 
+def test_learner_and_reference_are_averaged_over_the_same_noise():
+    t = trainer("learnable-draws")
+    before = small_task().network("learner", 0)
+    step = t.step()
+    source = small_task().source("cpu")
+    draws = [source.draw(256, generator(0, "draw", 0))]
+    draws.append(source.draw(256, generator(0, "draw", 0), generator(0, "draw", 0, "noise", 1)))
+    draws = [source.complete(batch) for batch in draws]
+    for found, network in ((step.scores.learner, before), (step.scores.reference, t.curator.reference)):
+        torch.testing.assert_close(found, torch.stack([score(network, batch) for batch in draws]).mean(0))
+
+
 def test_reliability_of_scores():
     t = trainer("stale")
     for _ in range(40):

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
+from ajest import LogNormal
 from ajest.tree import metrics
 from ajest.tree.distribution import ORIGIN, TreeDistribution
+from ajest.tree.source import TreeSource
 
 
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 60), m=st.integers(2, 60), shift=st.floats(-2, 2))
@@ -58,13 +60,11 @@ def test_branch_metrics_of_exact_and_of_lopsided_samples():
 
 
 def test_losses_of_the_ideal_denoiser_are_zero_and_outer_ones_are_from_outer_branches():
-    from ajest import LogNormal
-    from ajest.tree.source import TreeSource
-
     tree = TreeDistribution()
     source = TreeSource(tree, LogNormal(-2.3, 1.5))
     batch = source.complete(source.draw(500, torch.Generator().manual_seed(0)))
-    assert metrics.losses(tree, tree.denoise, batch, 128) == {"loss": 0.0, "outer_loss": 0.0}
+    ideal = metrics.losses(tree, tree.denoise, batch, 128)
+    assert ideal == {"loss": 0, "outer_loss": 0, "rare_loss": 0, "rare_bias": pytest.approx(0, abs=1e-6)}
     outer = torch.as_tensor(tree.depth)[batch.id // 8] >= 5
 
     def wrong_outside(x, sigma, label=None):
@@ -74,3 +74,30 @@ def test_losses_of_the_ideal_denoiser_are_zero_and_outer_ones_are_from_outer_bra
     found = metrics.losses(tree, wrong_outside, batch, 500)
     assert found["outer_loss"] == pytest.approx(1, rel=1e-3)
     assert found["loss"] == pytest.approx(outer.double().mean().item(), rel=1e-3)
+
+
+def test_errors_at_rare_places_are_told_from_those_elsewhere():
+    """Rare: the tenth of least density within each of 16 noise levels."""
+    tree = TreeDistribution()
+    source = TreeSource(tree, LogNormal(-2.3, 1.5))
+    batch = source.complete(source.draw(1600, torch.Generator().manual_seed(0)))
+    density, order = tree.log_density(batch.x, batch.sigma), batch.sigma.argsort()
+    rare = torch.zeros(1600, dtype=torch.bool)
+    for level in order.split(100):
+        rare[level[density[level].argsort()[:10]]] = True
+
+    def stretched(where, by):
+        return lambda x, sigma, label=None: x + (1 + by * where[:, None]) * (batch.target - x)
+
+    found = metrics.losses(tree, stretched(rare.float(), -0.25), batch, 1600)
+    assert found["rare_bias"] == pytest.approx(0.25, rel=1e-4)
+    assert found["loss"] == pytest.approx(0.1 * found["rare_loss"], rel=1e-4)
+    found = metrics.losses(tree, stretched(1 - rare.float(), 0.5), batch, 1600)
+    assert found["rare_loss"] == pytest.approx(0, abs=1e-9)
+    assert found["rare_bias"] == pytest.approx(0, abs=1e-6)
+    signs = torch.where(
+        torch.arange(1600) % 2 == 0, 1.0, -1.0
+    )  # of both signs they cancel nearly, and cost all the same
+    found = metrics.losses(tree, stretched(rare * signs, 0.5), batch, 1600)
+    assert found["rare_bias"] < 0.1
+    assert found["rare_loss"] > 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ def study(
     classes: str = "",
     stages: tuple[Literal["screening", "dials", "final", "guides"], ...] = ("screening", "dials", "final", "guides"),
     finalists: tuple[str, ...] = (),
+    final_ends: tuple[Literal["time", "net", "samples", "flops", "steps"], ...] = (),
     out: Path | None = None,
     workers: int | None = None,
     device: Device = "auto",
@@ -30,7 +32,7 @@ def study(
     stage, from whatever is there.
 
     Example: ajest study tree --preset full --out runs/study-tree
-             ajest study tree --preset full --stages final guides --finalists hard recall
+             ajest study tree --preset full --stages final --finalists hard recall --final-ends net
              ajest study images --data train.zip --validation val.zip --preset full
 
     Args:
@@ -42,6 +44,7 @@ def study(
         stages: which stages to run: "screening" tries all rules, "dials" looks into their dials, "final" judges the
             best on other seeds at equal time, samples and operations, "guides" compares guides of autoguidance.
         finalists: rules of the final, in place of those that the screening and the dials chose.
+        final_ends: what is equal in the final, in place of the preset's.
         out: folder of the study; without it runs/study-TASK-PRESET.
         workers: processes; without it one for each core.
         device: where to compute.
@@ -61,9 +64,13 @@ def study(
         plan = TREE[preset]()
     else:
         plan = IMAGES[preset](images_of("cpu-mini", data, validation, classes=classes, device=device_of(device)))
+    if final_ends:
+        plan = replace(plan, final_ends=final_ends)
     place = device_of(device)
     root = Path("runs") / f"study-{task}-{preset}" if out is None else out
     named = plan.known(finalists)
+    chosen = {"--finalists": finalists, "--final-ends": final_ends}
+    command = " ".join([f"ajest study {task} --preset {preset}", *(w for k, v in chosen.items() if v for w in (k, *v))])
     for stage in stages:
         arms = named
         if stage == "final" and not named:
@@ -75,7 +82,7 @@ def study(
             run_guides(root, plan, Local(workers), place)
         else:
             run_stage(root, plan, stage, plan.stage(stage, arms), Local(workers), place)
-        said = write_page(root, plan, f"ajest study {task} --preset {preset}")
+        said = write_page(root, plan, command)
     for sentence in said:
         console().print(f"- {sentence}", markup=False, highlight=False)
     print(f"\nStudy: {root / 'study.md'}")

@@ -41,6 +41,7 @@ def heatmap(
     down: tuple[str, Sequence[float]],
     metric: Metric,
     title: str = "",
+    reach: Sequence[Sequence[float]] | None = None,
 ) -> Figure:
     """One metric over two dials, each with its name and values; the best cell framed, unknown ones (NaN) left empty.
 
@@ -49,8 +50,10 @@ def heatmap(
         across, down: the dials.
         metric: what is shown.
         title: in place of the metric's name.
+        reach: of each value, how far it may be off, in the same unit; unknown where NaN.
     """
     table = np.array(values, dtype=np.float64) * metric.scale
+    either = np.full(table.shape, math.nan) if reach is None else np.array(reach, dtype=np.float64) * metric.scale
     columns, rows = across[1], down[1]
     figure = Figure(figsize=(1.6 + 0.85 * len(columns), 1.3 + 0.5 * len(rows)), layout="constrained")
     axis = figure.subplots()
@@ -59,6 +62,7 @@ def heatmap(
     for (row, column), value in np.ndenumerate(table):
         dark = (value > middle) == (metric.better == "lower")
         text = "-" if math.isnan(value) else f"{value:.4g}"
+        text += "" if math.isnan(either[row, column]) else f"\n± {either[row, column]:.2g}"
         axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
     row, column = divmod(int(np.nanargmax(table * metric.sign)), len(columns))
     axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#D55E00", lw=2.5))

@@ -13,7 +13,7 @@ from .cost import COST_HEADS, cost_rows, selection_costs
 from .pictures import Picture, gallery_of
 from .plan import READINGS
 from .published import beside_ours
-from .reliability import RELIABILITY_HEADS, reliability, reliability_rows
+from .reliability import reliability, reliability_table
 from .results import Cell, Results
 from .verdict import QUALITY_HEADS, caution, interval, number, quality_rows, verdict
 
@@ -57,7 +57,7 @@ def as_markdown(results: Results, groups: Mapping[str, Sequence[Picture]] | None
         parts += ["## What selection costs", grid(COST_HEADS, cost_rows(costs))]
     trusted = reliability(results)
     if trusted:
-        parts += ["## Reliability of scores", grid(RELIABILITY_HEADS, reliability_rows(trusted))]
+        parts += ["## Reliability of scores", grid(*reliability_table(trusted))]
     if groups:
         parts += _linked(results, groups)
     published = beside_ours(results)

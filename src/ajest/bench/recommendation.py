@@ -23,16 +23,18 @@ class Recommendation:
         reading: the budget that is equal.
         arm: the recommended one.
         seeds: that stand behind it.
+        budget: what the baseline does within it, in words: the verdict at another length may be another.
         why: in words, after "because".
     """
 
     reading: str
     arm: str
     seeds: int
+    budget: str
     why: str
 
     def __str__(self) -> str:
-        return f"at {READINGS[self.reading].title} `{self.arm}`, because {self.why} ({self.seeds} seeds)"
+        return f"at {READINGS[self.reading].title} `{self.arm}`, because {self.why} ({self.seeds} seeds, {self.budget})"
 
 
 def as_json(task: str, found: list[Recommendation]) -> dict[str, Any]:

@@ -55,9 +55,13 @@ def _estimate(name: str, values: list[float]) -> Estimate:
     return Estimate(fmean(values), float(low), float(high))
 
 
-RELIABILITY_HEADS = ("arm", *(text.replace("\n", " ") for text in QUANTITIES.values()))
+def quantities(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, str]:
+    """Those of the `QUANTITIES` that some arm has."""
+    return {name: text for name, text in QUANTITIES.items() if any(name in parts for parts in found.values())}
 
 
-def reliability_rows(found: Mapping[str, Mapping[str, Estimate]]) -> list[list[str]]:
-    """`reliability` for people, under `RELIABILITY_HEADS`; a dash where a quantity does not apply."""
-    return [[arm, *(str(parts[q]) if q in parts else "-" for q in QUANTITIES)] for arm, parts in found.items()]
+def reliability_table(found: Mapping[str, Mapping[str, Estimate]]) -> tuple[list[str], list[list[str]]]:
+    """`reliability` for people: heads and rows, with a dash where a quantity does not apply to an arm."""
+    shown = quantities(found)
+    rows = [[arm, *(str(parts[q]) if q in parts else "-" for q in shown)] for arm, parts in found.items()]
+    return ["arm", *(text.replace("\n", " ") for text in shown.values())], rows

@@ -18,7 +18,7 @@ from .markdown import as_markdown
 from .pictures import Picture, gallery_of, pictures, write_pictures
 from .plan import READINGS, run_folder
 from .published import beside_ours
-from .reliability import RELIABILITY_HEADS, reliability, reliability_rows
+from .reliability import reliability, reliability_table
 from .results import Cell, Results, as_csv, as_json, collect
 from .verdict import caution, interval, number, p_value, quality_rows, verdict
 
@@ -57,8 +57,7 @@ def render(results: Results, groups: Mapping[str, Sequence[Picture]] | None = No
         caution=caution(config),
         cost_heads=COST_HEADS,
         costs=cost_rows(costs),
-        trusted_heads=RELIABILITY_HEADS,
-        trusted=reliability_rows(reliability(results)),
+        trusted=reliability_table(reliability(results)),
         quality=quality_rows(results),
         cost_figures=shown["costs"],
         used=_used(results),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..bench import figures as bench_figures
 from ..bench.figures import clean
 from ..bench.plan import READINGS
-from ..bench.reliability import QUANTITIES, Estimate
-from ..bench.results import Results
+from ..bench.reliability import Estimate, quantities
+from ..bench.results import Cell, Results
+from ..bench.statistics import bootstrap_interval
 from ..bench.verdict import metric_name
 from ..metrics import Metric
 from .plan import Grid
@@ -56,7 +58,7 @@ def _whisker(axis: Axes, place: int, duel: Duel) -> None:
 
 
 def heatmap(results: Results, grid: Grid, metric: Metric, weight: float) -> Figure | None:
-    """One metric over two dials of an arm, mean over seeds; None without any value."""
+    """One metric over two dials of an arm, mean over seeds with its 95 % interval; None without any value."""
     reading = results.config.whole
     cells = [
         [results.cell(reading, grid.name_of(y, x), metric.name, weight) for x in grid.across[1]] for y in grid.down[1]
@@ -64,7 +66,15 @@ def heatmap(results: Results, grid: Grid, metric: Metric, weight: float) -> Figu
     values = [[math.nan if cell is None else cell.mean for cell in row] for row in cells]
     if all(math.isnan(value) for row in values for value in row):
         return None
-    return bench_figures.heatmap(values, grid.across, grid.down, metric, f"{grid.arm}: {metric_name(metric, weight)}")
+    reach = [[_reach(cell) for cell in row] for row in cells]
+    title = f"{grid.arm}: {metric_name(metric, weight)}"
+    return bench_figures.heatmap(values, grid.across, grid.down, metric, title, reach)
+
+
+def _reach(cell: Cell | None) -> float:
+    """Half the width of the interval of a mean over seeds; NaN with one."""
+    low, high = (math.nan, math.nan) if cell is None else bootstrap_interval(np.array(list(cell.values.values())))
+    return (high - low) / 2
 
 
 def scores(found: Mapping[str, Mapping[str, Estimate]]) -> Figure | None:
@@ -72,9 +82,10 @@ def scores(found: Mapping[str, Mapping[str, Estimate]]) -> Figure | None:
     if not found:
         return None
     arms = list(found)
-    figure = Figure(figsize=(12.4, 0.26 * len(arms) + 1.4), layout="constrained")
-    panels = figure.subplots(1, len(QUANTITIES), sharey=True)
-    for axis, (name, title) in zip(panels, QUANTITIES.items(), strict=True):
+    shown = quantities(found)
+    figure = Figure(figsize=(2.2 * len(shown) + 1.4, 0.26 * len(arms) + 1.4), layout="constrained")
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axis, (name, title) in zip(panels, shown.items(), strict=True):
         for i, arm in enumerate(arms):
             if name in found[arm]:
                 mean = found[arm][name].mean

@@ -16,7 +16,7 @@ from ..bench.figures import encoded
 from ..bench.markdown import grid as markdown_table
 from ..bench.plan import READINGS
 from ..bench.recommendation import as_json
-from ..bench.reliability import RELIABILITY_HEADS, reliability, reliability_rows
+from ..bench.reliability import reliability, reliability_table
 from ..bench.results import Cell, Results
 from ..bench.statistics import Comparison, compare
 from ..bench.verdict import interval, metric_name, number, p_value
@@ -213,7 +213,7 @@ def _screening(root: Path, screened: Mapping[str, Results]) -> list[str]:
     figure = figures.scores(trusted)
     if figure is not None:
         parts += ["### Overhead and reliability of scores", _linked(root, "scores", "reliability of scores", figure)]
-        parts.append(markdown_table(RELIABILITY_HEADS, reliability_rows(trusted)))
+        parts.append(markdown_table(*reliability_table(trusted)))
     return [*parts, *_costs(first)]
 
 

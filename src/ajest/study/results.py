@@ -158,11 +158,16 @@ def recommended(results: Results) -> Recommendation:
     """A rule that certainly beats both the baseline and random on every headline metric; else what certainly beats the
     baseline on one and certainly loses on none: random choice, or where that does not, such a rule; else the baseline.
     Of several the one of best mean rank. Arms that did not finish every seed are not recommended."""
-    reading, seeds, won = results.config.whole, len(results.config.seeds), victors(results)
-    baseline, ranked = results.config.baseline, mean_ranks({"": results})
+    config, won = results.config, victors(results)
+    seeds, baseline, ranked = len(config.seeds), config.baseline, mean_ranks({"": results})
+
+    def of(arm: str, why: str) -> Recommendation:
+        budget = f"{config.iterations:,} steps of {config.recipe.super_batch:,} examples"
+        return Recommendation(config.whole, arm, seeds, budget, why)
+
     if won:
         arm = next(a for a in ranked if a in won)
-        return Recommendation(reading, arm, seeds, "it certainly beats baseline and random on every headline metric")
+        return of(arm, "it certainly beats baseline and random on every headline metric")
     against = {a: [d for d in duels(results) if (d.arm, d.other) == (a, baseline)] for a in ranked}
     better = [
         arm
@@ -171,10 +176,10 @@ def recommended(results: Results) -> Recommendation:
     ]
     if "random" in better:
         why = "no rule certainly beats both it and baseline, and it certainly beats baseline"
-        return Recommendation(reading, "random", seeds, why)
+        return of("random", f"{why}: what helps for certain is the smaller batch")
     if better:
-        return Recommendation(reading, better[0], seeds, "it certainly beats baseline, which random does not")
-    return Recommendation(reading, baseline, seeds, "nothing certainly beats it")
+        return of(better[0], "it certainly beats baseline, which random does not")
+    return of(baseline, "nothing certainly beats it")
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
-from ..denoising import Denoiser
-from ..selection.scoring import score
+from ..denoising import Denoiser, per_example_loss
+from ..selection.normalising import places, strata_of
 from .distribution import ORIGIN, PER_BRANCH, TreeDistribution
 
 THRESHOLD = -2.12  # log-density above which a sample counts as on the tree
@@ -16,6 +16,7 @@ THRESHOLD = -2.12  # log-density above which a sample counts as on the tree
 DENSITY_SIGMA = 0.002
 GRID_CELLS, GRID_SIDE = 101, 3.0
 OUTER_DEPTH = 5
+NOISE_LEVELS, RARE = 16, 0.1
 DIRECTIONS = 64
 
 
@@ -97,7 +98,25 @@ def branch_metrics(distribution: TreeDistribution, shares: np.ndarray) -> dict[s
 
 
 def losses(distribution: TreeDistribution, denoiser: Denoiser, batch: Batch, micro_batch: int) -> dict[str, float]:
-    """Mean loss, and mean loss of the examples from outer branches (components of depth >= 5)."""
-    loss = score(denoiser, batch, micro_batch).double()
+    """Errors of the score at noised examples.
+
+    `loss` is the mean loss, `outer_loss` that of the examples from outer branches (components of depth >= 5),
+    `rare_loss` that of rare places: the tenth of least density at each noise level. `rare_bias` is how much too long or
+    too short the score is there on average, along the exact one and as a share of it, without its sign.
+    """
+    with torch.no_grad():
+        estimate = torch.cat([denoiser(p.x, p.sigma, p.label) for p in batch.split(micro_batch)])
+    loss = per_example_loss(estimate, batch).double()
     depth = torch.as_tensor(distribution.depth, device=batch.id.device)[batch.id // PER_BRANCH]
-    return {"loss": loss.mean().item(), "outer_loss": loss[depth >= OUTER_DEPTH].mean().item()}
+    levels = strata_of(batch.sigma, min(NOISE_LEVELS, len(batch)))
+    place, size = places(distribution.log_density(batch.x, batch.sigma), levels)
+    rare = place < RARE * size
+    assert batch.target is not None, "per_example_loss has seen to it"
+    exact = (batch.target - batch.x)[rare].double()  # sigma^2 times the score
+    length = ((estimate - batch.x)[rare] * exact).sum(1) / exact.square().sum(1)
+    return {
+        "loss": loss.mean().item(),
+        "outer_loss": loss[depth >= OUTER_DEPTH].mean().item(),
+        "rare_loss": loss[rare].mean().item(),
+        "rare_bias": abs(length.mean().item() - 1),
+    }

@@ -62,7 +62,7 @@ def heatmap(
     for (row, column), value in np.ndenumerate(table):
         dark = (value > middle) == (metric.better == "lower")
         text = "-" if math.isnan(value) else f"{value:.4g}"
-        text += "" if math.isnan(either[row, column]) else f"\n± {either[row, column]:.2g}"
+        text += "" if math.isnan(either[row, column]) else f"\n± {float(f'{either[row, column]:.2g}'):g}"
         axis.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if dark else "black")
     row, column = divmod(int(np.nanargmax(table * metric.sign)), len(columns))
     axis.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, ec="#D55E00", lw=2.5))

@@ -89,7 +89,7 @@ IMAGE_RULES = (
 
 
 def images_full(task: ImageTask) -> Study:
-    """The networks and super-batch of `cpu-mini`, a quarter of its steps; about 2 hours a stage on 2 cores."""
+    """The networks and super-batch of `cpu-mini`, a quarter of its steps; under an hour a stage on 2 cores."""
     bench = CPU_MINI.bench(task)
     named = {arm.name: arm for arm in (*CPU_MINI.arms((*ALWAYS, "ajest")), *map(_small_batch, IMAGE_RULES))}
     grid = Grid("hard-running", ("keep", (0.2, 0.4)), ("temperature", (0.5, 1.0, 2.0)))

@@ -257,6 +257,16 @@ def test_a_signal_between_two_steps_is_heeded_after_the_second(tmp_path, signals
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
+def test_a_signal_after_the_last_step_is_heeded_when_the_run_is_done(tmp_path, signals):
+    def tell(step, trainer):
+        if step == 64:
+            signals.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(tmp_path, run_config(), Schedule(), progress=tell)
+    assert read_status(tmp_path) == {"state": "done", "step": 64}
+
+
 def test_a_run_told_to_end_saves_its_step_and_says_how_to_go_on(tmp_path):
     command = ["train", "tree", "--super-batch", "256", "--iterations", "400", "--arm", "random"]
     run, unbroken = tmp_path / "run", tmp_path / "unbroken"

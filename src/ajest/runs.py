@@ -141,6 +141,8 @@ def execution(
             raise
         else:
             recorder.end("done")
+            if distributed.anywhere(interrupts.asked()):  # after the last step, or while other runs had their turns
+                raise KeyboardInterrupt
 
 
 def make_trainer(

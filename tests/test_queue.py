@@ -246,25 +246,17 @@ def test_wandb_keeps_a_run_offline(tmp_path, monkeypatch):
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
-def test_a_signal_between_two_steps_is_heeded_after_the_second(tmp_path, signals):
+@pytest.mark.parametrize(("after", "saved", "status"), [(5, 6, {}), (64, 64, {"state": "done", "step": 64})])
+def test_a_signal_between_steps_is_heeded_after_the_next_or_at_the_end(after, saved, status, tmp_path, signals):
     def tell(step, trainer):
-        if step == 5:
+        if step == after:
             signals.raise_signal(signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt):
         execute(tmp_path, run_config(), Schedule(), progress=tell)
-    assert checkpoint.latest(tmp_path, "checkpoint", pytest.fail).facts["step"] == 6
+    assert checkpoint.latest(tmp_path, "checkpoint", pytest.fail).facts["step"] == saved
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
-
-
-def test_a_signal_after_the_last_step_is_heeded_when_the_run_is_done(tmp_path, signals):
-    def tell(step, trainer):
-        if step == 64:
-            signals.raise_signal(signal.SIGTERM)
-
-    with pytest.raises(KeyboardInterrupt):
-        execute(tmp_path, run_config(), Schedule(), progress=tell)
-    assert read_status(tmp_path) == {"state": "done", "step": 64}
+    assert read_status(tmp_path) == status
 
 
 def test_a_run_told_to_end_saves_its_step_and_says_how_to_go_on(tmp_path):

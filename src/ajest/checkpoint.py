@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,32 +84,43 @@ def read_json(path: Path) -> Any:
     Raises:
         Corrupt: it cannot be read as JSON.
     """
+    return _read(path, json.loads)
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return json.loads(path.read_text())
+        return parse(path.read_bytes().decode())  # as it is, with the ends of its lines
     except (OSError, ValueError, RecursionError) as error:  # a number of too many digits is a plain ValueError
         raise Corrupt(f"{path} cannot be read: {error}") from error
 
 
-def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """A JSON object with a digest of itself, by which a bit that fell over is noticed."""
-    return {**value, "seal": _seal(value)}
+def sealed(value: Mapping[str, Any], indent: int | None = None) -> str:
+    """A JSON object as text, with a digest of itself by which a bit that fell over is noticed."""
+    seal = hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+    return json.dumps({**value, "seal": seal}, indent=indent) + "\n"
 
 
-def unsealed(value: Any) -> dict[str, Any] | None:
-    """What was `sealed`, or None if it is not what it was."""
+def unsealed(text: str, indent: int | None = None) -> dict[str, Any]:
+    """The object of a text that `sealed` made.
+
+    The text is compared and not only its value: another last digit of a number can stand for the same float, and a
+    file in which bits fall over is not to be trusted even where they did no harm yet.
+
+    Raises:
+        ValueError, RecursionError: this is not such a text, or not what it was.
+    """
+    value = json.loads(text)
     if not isinstance(value, dict) or "seal" not in value:
-        return None
-    seal = value.pop("seal")
-    return value if seal == _seal(value) else None
-
-
-def _seal(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+        raise ValueError("it carries no digest")
+    del value["seal"]
+    if sealed(value, indent) != text:
+        raise ValueError("it does not match its own digest")
+    return value
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """Write an object for `read_sealed`."""
-    write_json(path, sealed(value))
+    write_atomic(path, sealed(value, indent=1))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -117,10 +129,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises:
         Corrupt: it cannot be read, or is not what was written.
     """
-    value = unsealed(read_json(path))
-    if value is None:
-        raise Corrupt(f"{path} does not match its own digest")
-    return value
+    return _read(path, partial(unsealed, indent=1))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ Without torchrun there is one process, and everything here does nothing.
 from __future__ import annotations
 
 import gc
+import importlib
 import inspect
 import json
 import os
@@ -42,6 +43,9 @@ def rank() -> int:
 def joined() -> Iterator[None]:
     """Join the processes that torchrun started, with gloo on the CPU and NCCL on CUDA. The first speaks for all on
     stdout."""
+    # An optimiser imports this. If there is a group by then, the defaults of its functions hold on to it for good, its
+    # threads live to the very end, and one that lets go of a tensor while the interpreter ends aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -56,7 +60,7 @@ def joined() -> Iterator[None]:
             yield
         dist.barrier()  # who leaves while another still listens takes it down
     finally:
-        gc.collect()  # what still holds on to the group would end its threads too late, and abort
+        gc.collect()  # what still holds on to the group would keep its threads too
         dist.destroy_process_group()
 
 

@@ -15,6 +15,7 @@ from .plan import ALWAYS, Grid, Study, random_at
 _KEEPS = (0.05, 0.1, 0.2, 0.4)
 _HIGH_KEEPS = (0.6, 0.8)  # where a selecting step costs about as much as a uniform one
 _TEMPERATURES = (0.5, 1.0, 2.0)
+_REDUNDANCIES = (0.0, 1.0, 8.0, 64.0)
 TREE_RULES = (
     *ALWAYS, "ajest", "ajest-zscore", "inverted-ajest", "jest-ema", "rho", "high-loss", "easy-reference",
     "hard", "hard-rank", "hard-running", "hard-cooling", "hard-early", "easy",
@@ -41,6 +42,8 @@ def tree_full() -> Study:
             Grid("hard", ("strata", (1, 4, 16, 64)), ("temperature", _TEMPERATURES)),
             Grid("ajest-zscore", ("chunks", (2, 4, 16, 64)), ("temperature", _TEMPERATURES)),
             Grid("hard", ("keep", _HIGH_KEEPS), ("temperature", (1.0,))),
+            Grid("joint-residual", ("redundancy", _REDUNDANCIES), ("temperature", (1.0,))),
+            Grid("joint-gradient", ("redundancy", _REDUNDANCIES), ("temperature", (1.0,))),
         ),
         controls=_randoms((*_KEEPS, *_HIGH_KEEPS)),
         iterations=1024,

@@ -95,9 +95,7 @@ def test_errors_at_rare_places_are_told_from_those_elsewhere():
     found = metrics.losses(tree, stretched(1 - rare.float(), 0.5), batch, 1600)
     assert found["rare_loss"] == pytest.approx(0, abs=1e-9)
     assert found["rare_bias"] == pytest.approx(0, abs=1e-6)
-    signs = torch.where(
-        torch.arange(1600) % 2 == 0, 1.0, -1.0
-    )  # of both signs they cancel nearly, and cost all the same
+    signs = torch.where(torch.arange(1600) % 2 == 0, 1.0, -1.0)  # they nearly cancel, and cost all the same
     found = metrics.losses(tree, stretched(rare * signs, 0.5), batch, 1600)
     assert found["rare_bias"] < 0.1
     assert found["rare_loss"] > 0.1

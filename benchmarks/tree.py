@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -160,6 +161,34 @@ def shared_draws(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
     ]  # fmt: skip
 
 
+def beside_others(rounds: int) -> list[tuple[str, str, str, str]]:
+    """A step with one and with all threads, where another process keeps one core busy."""
+    uniform, ajest, _ = trainers(TreeTask(), "cpu")
+    all_threads, rows = torch.get_num_threads(), []
+    other = torch.multiprocessing.get_context("spawn").Process(target=_keep_busy, daemon=True)
+    other.start()
+    for name, step in (("uniform", uniform.step), ("AJEST", ajest.step)):
+
+        def with_threads(threads: int, step: Callable[[], object] = step) -> object:
+            torch.set_num_threads(threads)
+            return step()
+
+        one, more = (partial(with_threads, threads) for threads in (1, all_threads))
+        found = timed({"one": one, "all": more}, rounds, "cpu")
+        rows.append(
+            (f"{name} step on {all_threads} threads beside a process that takes a core; on one thread",
+             f"{1e3 * found['all']:.1f} ms", f"{1e3 * found['one']:.1f} ms", f"{found['all'] / found['one']:.2f}")
+        )  # fmt: skip
+    other.terminate()
+    other.join()
+    return rows
+
+
+def _keep_busy() -> None:
+    while True:
+        pass
+
+
 def sampler(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
     task = TreeTask()
     main, guide = (task.network(role, 0).to(device).eval() for role in ("learner", "guide"))
@@ -191,6 +220,7 @@ def main() -> None:
     device, rounds = arguments.device, arguments.rounds
     torch.set_num_threads(cores)
     rows = steps(device, rounds) + sampler(device, rounds)
+    rows += beside_others(rounds) if device == "cpu" else []
     torch.set_num_threads(1)
     rows += one_thread_steps(device, rounds) + selections(device, rounds)
     rows += joint_selection(device, rounds) + shared_draws(device, rounds)

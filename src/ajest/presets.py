@@ -168,7 +168,7 @@ CPU_MINI = ImageDials(
     classes=4,
 )
 
-#: About 15 minutes on one GPU of the H200 class.
+#: Meant for one large GPU; not measured on any yet.
 GPU_MINI = ImageDials(
     learner=SIZES["xxs"],
     guide=replace(SIZES["xxs"], channels=32),

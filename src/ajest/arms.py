@@ -8,7 +8,7 @@ from inspect import signature
 from typing import Any, Literal
 
 from .config import check
-from .errors import UserError, unknown
+from .errors import UserError, listed, unknown
 from .selection.features import Features
 from .selection.memory import Memory
 from .selection.normalising import Normalisation
@@ -315,5 +315,5 @@ def arms_named(
         found.append(arm)
     if len(set(names)) != len(names):
         repeated = sorted({n for n in names if names.count(n) > 1})
-        raise UserError(f"arms are named twice: {', '.join(repeated)}")
+        raise UserError(f"arms are named twice: {listed(repeated)}")
     return tuple(found)

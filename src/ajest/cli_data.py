@@ -57,6 +57,8 @@ def describe(
         table.add_row("classes", "none: the network will be unconditional")
     table.add_row("bad files", f"{len(found.bad):,}")
     out.print(table)
+    for note in found.notes:
+        out.print(note, markup=False, highlight=False, soft_wrap=True)
     for name, why in list(found.bad.items())[:20]:
         out.print(f"  {name}: {why}", markup=False, highlight=False)
     if len(found.bad) > 20:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import cattrs
 
-from .errors import UserError
+from .errors import UserError, listed
 
 T = TypeVar("T")
 _converter = cattrs.Converter(forbid_extra_keys=True)
@@ -45,7 +45,7 @@ def from_json(kind: type[T], value: Any, where: str) -> T:
     try:
         return _converter.structure(value, kind)
     except cattrs.BaseValidationError as error:
-        raise UserError(f"{where}: {'; '.join(cattrs.transform_error(error))}") from error
+        raise UserError(f"{where}: {listed(cattrs.transform_error(error))}") from error
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # of fields of another form
         raise UserError(f"{where}: {error}") from error
 
@@ -67,7 +67,7 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 
 def _short(value: Any) -> str:
     if isinstance(value, tuple):
-        return "(" + ", ".join(str(getattr(v, "name", v)) for v in value) + ")"
+        return f"({listed((getattr(v, 'name', v) for v in value), 5)})"
     return str(value)
 
 

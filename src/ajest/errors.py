@@ -18,12 +18,27 @@ class Corrupt(Exception):
     """A stored file whose content does not match its recorded digest, or that cannot be read."""
 
 
+def listed(names: Iterable[object], most: int = 20) -> str:
+    """Names for one line of bounded length: the first `most`, and how many more there are.
+
+    A long name loses its middle, and what a terminal would not show is written as an escape.
+    """
+    names = list(names)
+    shown = ", ".join(_short(str(name)) for name in names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def _short(name: str, most: int = 160) -> str:
+    plain = name if name.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+    return plain if len(plain) <= most else f"{plain[: most // 2]}...{plain[-most // 2 :]}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that does not exist, with the nearest one that does."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {kind} {name!r}: {hint}known are {', '.join(known)}")
+    return UserError(f"unknown {kind} {_short(name)!r}: {hint}known are {listed(known) or 'none'}")
 
 
 class Elsewhere(UserError):

@@ -20,7 +20,7 @@ from .arms import Arm
 from .checkpoint import Stored, unwritable, write_json
 from .config import check, differences, from_json, to_json
 from .ema import average_of, posthoc_coefficients, reconstruct
-from .errors import Corrupt, UserError
+from .errors import Corrupt, UserError, listed
 from .tasks import AnyTask, Role
 from .training import Recipe
 
@@ -68,7 +68,7 @@ def adopt(folder: Path, config: Any, name: str = "config.json") -> None:
     changed = differences(from_json(type(config), stored, str(path)), config)
     if changed:
         raise UserError(
-            f"{folder} holds a run of another config ({'; '.join(changed)}): name a new folder with --out, "
+            f"{folder} holds a run of another config ({listed(changed)}): name a new folder with --out, "
             "or go on with the old settings"
         )
     if stored != json.loads(json.dumps(to_json(config))):  # what may change: where the data lies, summaries
@@ -154,7 +154,7 @@ def load_snapshot(folder: Path, step: int | None = None, complain: Callable[[str
             raise UserError(f"{folder} has no whole snapshot: train it first, or let its training go on")
         return stored
     if step not in known:
-        raise UserError(f"{folder} has no snapshot of step {step}; it has {', '.join(map(str, known)) or 'none'}")
+        raise UserError(f"{folder} has no snapshot of step {step}; it has {listed(known) or 'none'}")
     return checkpoint.load(known[step])
 
 

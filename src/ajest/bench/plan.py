@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..arms import ARMS, Arm
 from ..config import check
-from ..errors import UserError
+from ..errors import UserError, listed
 from ..folders import RunConfig
 from ..runs import Schedule
 from ..tasks import AnyTask
@@ -110,7 +110,7 @@ class BenchConfig:
         check(len(self.seeds) >= 1, "a bench needs at least one seed")
         if len(set(self.seeds)) != len(self.seeds):
             repeated = sorted({s for s in self.seeds if self.seeds.count(s) > 1})
-            raise UserError(f"seeds are named twice: {', '.join(map(str, repeated))}; each must be there once")
+            raise UserError(f"seeds are named twice: {listed(repeated)}; each must be there once")
         check(self.iterations >= 32, f"a bench needs at least 32 iterations, not {self.iterations}")
         check(self.guide_iterations >= 1, f"the guide needs at least 1 iteration, not {self.guide_iterations}")
         check(

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..errors import UserError, unknown
+from ..errors import UserError, listed, unknown
 from . import policies as p
 from .coupling import joint
 from .scoring import Scores
@@ -143,6 +143,6 @@ def _found(name: str, dials: dict[str, object]) -> Policy:
     entry = POLICIES[name]
     for dial in dials:
         if dial not in entry.dials:
-            has = ", ".join(sorted(entry.dials)) or "none"
+            has = listed(sorted(entry.dials)) or "none"
             raise UserError(f"policy {name!r} has no dial {dial!r}; it has: {has}")
     return entry

@@ -13,7 +13,7 @@ import numpy as np
 from ..sheets import mosaic
 from .cache import progress
 from .files import Unreadable
-from .joining import distinct, joined, several
+from .joining import distinct, joined, notes_of, several
 from .layouts import Split
 from .parts import part_of
 
@@ -32,6 +32,7 @@ class Description:
         classes: pictures by class key, rarest first; {} for an unconditional set.
         names: of the classes.
         bad: files that cannot be read, with the reason.
+        notes: what was left out, merged or taken for something.
         sheet: some pictures of different classes, uint8 (h, w, 3).
     """
 
@@ -42,6 +43,7 @@ class Description:
     classes: dict[str, int]
     names: dict[str, str]
     bad: dict[str, str]
+    notes: tuple[str, ...]
     sheet: np.ndarray
 
 
@@ -85,4 +87,5 @@ def describe(spec: Sequence[str], resolution: int = 64, split: Split = "train", 
             bad.setdefault(parts[p].ids[i], str(error))
     layouts = tuple(part.layout for part in parts)
     sheet = mosaic(thumbnails, _COLUMNS)
-    return Description(layouts, len(order), sizes, modes, balance, dict(zip(classes, names, strict=True)), bad, sheet)
+    words = dict(zip(classes, names, strict=True))
+    return Description(layouts, len(order), sizes, modes, balance, words, bad, notes_of(parts), sheet)

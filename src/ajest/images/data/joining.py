@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import UserError, listed
 from .parts import Part
 
 
@@ -29,7 +29,7 @@ def distinct(parts: list[Part]) -> list[Part]:
     same = [name for name, n in Counter(part.identity for part in parts).items() if n > 1]
     if same:
         twice = [part.spec for part in parts if part.identity == same[0]]
-        raise UserError(f"the data set holds pictures twice: {some(twice)} are the same; name each archive once")
+        raise UserError(f"the data set holds pictures twice: {listed(twice)} are the same; name each archive once")
     if not _shared(parts):
         return parts
     named = [
@@ -37,8 +37,13 @@ def distinct(parts: list[Part]) -> list[Part]:
         for part in parts
     ]
     if _shared(named):
-        raise UserError(f"the data set holds pictures twice: {some(_shared(named))}; give each archive its own name")
+        raise UserError(f"the data set holds pictures twice: {listed(_shared(named))}; give each archive its own name")
     return named
+
+
+def notes_of(parts: list[Part]) -> tuple[str, ...]:
+    """What is to be said of the parts, once."""
+    return tuple(dict.fromkeys(f"{part.spec}: {note}" for part in parts for note in part.notes))
 
 
 def _shared(parts: list[Part]) -> list[str]:
@@ -91,12 +96,19 @@ def report_bad(files: dict[str, str], skip: bool, complain: Callable[[str], None
     """
     if not files:
         return
-    named = "; ".join(f"{name}: {why}" for name, why in files.items())
-    text = f"{len(files):,} file{'s' if len(files) > 1 else ''} cannot be read ({named})"
+    text = f"{len(files):,} file{'s' if len(files) > 1 else ''} cannot be read ({reasons(files)})"
     if not skip:
         raise UserError(f"{text}; mend or remove them, or go on without them by --skip-bad")
     complain(f"{text}: left out")
 
 
-def some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
+def reasons(files: dict[str, str]) -> str:
+    """Files with what is wrong with them; those of one reason together."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in files.items():
+        by_reason.setdefault(why, []).append(name)
+    groups = list(by_reason.items())
+    each = max(1, 20 // len(groups))
+    shown = [f"{listed(names, each)}: {listed([why])}" for why, names in groups[:20]]
+    rest = sum(len(names) for _, names in groups[20:])
+    return "; ".join(shown) + (f"; and {rest:,} more" if rest else "")

@@ -28,6 +28,7 @@ class Listing:
         keys: class key of each id; {} for an unconditional set.
         words: names of classes for people, as far as the data set tells.
         refused: what is named as a picture and was not let in, with the reason.
+        notes: what was left out, merged or taken for something, a sentence each.
     """
 
     layout: str
@@ -36,6 +37,7 @@ class Listing:
     keys: dict[str, str]
     words: dict[str, str]
     refused: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def listing(files: Files, split: Split) -> Listing:

@@ -38,6 +38,7 @@ class Part:
         look: (width, height, mode) of a stored picture by its number; raises Unreadable.
         refused: files that are not let in, with the reason.
         direct: all pictures at once, uint8 (N, 3, R, R), where they lie ready for use.
+        notes: what was left out, merged or taken for something, a sentence each.
     """
 
     spec: str
@@ -50,6 +51,7 @@ class Part:
     look: Callable[[int], tuple[int, int, str]] = field(repr=False)
     refused: dict[str, str] = field(default_factory=dict)
     direct: np.ndarray | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = ()
 
 
 def part_of(spec: str, resolution: int, split: Split) -> Part:
@@ -92,7 +94,7 @@ def _files(spec: str, resolution: int, split: Split) -> Part:
     identity = hashlib.blake2b(f"{marks}\n{listed}".encode(errors="surrogateescape"), digest_size=16).hexdigest()
     return Part(
         spec, found.layout, identity, ids, keys, found.words,
-        lambda i: decode(read(names[ids[i]]), resolution), look, found.refused,
+        lambda i: decode(read(names[ids[i]]), resolution), look, found.refused, notes=found.notes,
     )  # fmt: skip
 
 

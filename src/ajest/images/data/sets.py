@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import UserError
+from ...errors import UserError, listed
 from .cache import cache_folder, decoded, remembered, stored
-from .joining import distinct, joined, report_bad, several, some
+from .joining import distinct, joined, notes_of, report_bad, several
 from .layouts import Split
 from .parts import part_of
 
@@ -55,7 +55,7 @@ class ImageSet:
             raise UserError("the validation pictures have no classes, and the training pictures have")
         here = tuple(c for c in self.classes if c in classes)
         if not here:
-            raise UserError(f"no picture has one of the classes {some(classes)}")
+            raise UserError(f"no picture has one of the classes {listed(classes)}")
         rows = np.flatnonzero(np.isin(self.labels, [self.classes.index(c) for c in here]))
         numbers = np.array([here.index(c) if c in here else -1 for c in self.classes])
         names = tuple(n for n, c in zip(self.names, self.classes, strict=True) if c in here)
@@ -73,7 +73,7 @@ class ImageSet:
             return self
         missing = sorted(set(self.classes) - set(classes))
         if missing or self.labels is None:
-            what = f"classes that the training pictures lack: {some(missing)}" if missing else "no classes"
+            what = f"classes that the training pictures lack: {listed(missing)}" if missing else "no classes"
             raise UserError(f"the validation pictures have {what}")
         places = np.array([classes.index(c) for c in self.classes])
         known = dict(zip(self.classes, self.names, strict=True))
@@ -98,12 +98,14 @@ def open_images(
         split: which part of a data set that has both; others are taken whole.
         skip_bad: go on without files that cannot be read.
         cache: folder for decoded pictures; None is `cache_folder()`.
-        complain: told about bad files that were skipped.
+        complain: told what was left out, merged or taken for something.
 
     Raises:
         UserError: nothing to read; bad files, all named; a SPEC that is there twice.
     """
     parts = distinct([part_of(s, resolution, split) for s in several(spec)])
+    for note in notes_of(parts):
+        complain(note)
     refused = {name: why for part in parts for name, why in part.refused.items()}
     order, labels, classes, names = joined(parts)
     ids = np.array([parts[p].ids[i] for p, i in order])

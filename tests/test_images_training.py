@@ -129,7 +129,7 @@ def test_selection_within_parts_takes_an_equal_share_of_each():
         within(best, 10, scores, 8, None)
     arm = arms_named(("ajest",), keep=0.25, chunks=2, within=10)[0]
     step = trainer(arm).step()
-    assert [int(((step.kept >= 10 * i) & (step.kept < 10 * i + 10)).sum()) for i in range(4)] == [2, 2, 2, 2]
+    assert [int(((step.kept >= 10 * i) & (step.kept < 10 * i + 10)).sum()) for i in range(4)] == [3, 3, 2, 2]
     with pytest.raises(UserError, match="parts of 16"):
         arms_named(("ajest",), within=16)[0].kept(40)
 

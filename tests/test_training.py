@@ -1,3 +1,4 @@
+import copy
 import math
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from ajest.arms import ARMS, Arm, arms_named
 from ajest.errors import Diverged, UserError
 from ajest.ledger import Counts
 from ajest.seeding import generator
+from ajest.selection.memory import Memory
 from ajest.selection.triggers import Trigger
 from ajest.training import SKIPS, LearningRate, Trainer
 from conftest import small_recipe, small_task
@@ -41,7 +43,7 @@ def test_counts_phases_and_flops_of_every_arm(name):
     reads_reference = watched or (arm.measures and "reference" in needs)
     drawn = 256 if arm.scores or arm.policy == "uniform" else kept
     trained = 256 if watched else kept
-    assert ledger.counts == Counts(drawn, 256 * draws * reads_learner, trained)
+    assert ledger.counts == Counts(drawn, 256 * draws * (reads_learner or reads_reference), trained)
     reference = {"guide": guide, "strong": guide, "ema": learner, "none": 0}[arm.reference] * reads_reference
     scoring = 256 * draws * (scorer * reads_learner + reference)
     assert ledger.flops == scoring + 3 * trained * (learner + proxy)
@@ -227,6 +229,60 @@ def test_late_watches_then_selects_for_good():
     kinds = [s.kind for s in steps]
     assert set(kinds[: fired + 1]) == {"watch"}
     assert set(kinds[fired + 1 :]) == {"select jest guide 0.2"}
+
+
+def test_a_trigger_compares_both_networks_on_the_same_examples():
+    """Of an arm that mostly remembers too: on the steps on which it scores, and then over the whole super-batch."""
+    early = Trigger("early", half_life=3)
+    arm = replace(ARMS["stale"], trigger=early, reference="guide", memory=Memory("both", every=2))
+    t = trainer(arm)
+    seen = []
+    for number in range(6):
+        before, network = t.trigger, copy.deepcopy(t.network)
+        step = t.step()
+        assert step.kind.split()[0] == ("recall" if number % 2 else "select")
+        assert ("reference scoring" in step.seconds) == (number % 2 == 0)
+        if number % 2:
+            assert t.trigger == before
+            continue
+        batch = t.curator.source.complete(step.batch)
+        losses = [score(n, batch).mean().item() for n in (network, t.curator.reference)]
+        seen.append(losses)
+        expected = early.observe(before, number, tuple(losses))
+        assert t.trigger.advantage == pytest.approx(expected.advantage, rel=1e-4)
+    assert t.trigger.observations == 3
+
+
+def test_a_trigger_compares_what_is_finite_of_both():
+    t = trainer("early-ajest")
+    real, reference = t.curator._averaged, t.curator.reference
+
+    def averaged(network, batches):
+        losses = real(network, batches).clone()
+        losses[:128] = 1e3  # those that only one of the two could denoise are enormous for the other
+        losses[0 if network is reference else slice(1, 128)] = float("inf")
+        return losses
+
+    t.curator._averaged = averaged
+    choice = t.curator.choose(0, 0.0, t.ledger.phase)
+    t.curator.learn(choice, torch.zeros(51), 0, 0.0)
+    learner, reference = (losses[128:].mean().item() for losses in choice.losses)
+    assert t.trigger.advantage == pytest.approx(reference - learner, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "why"),
+    [
+        ("recall", {"trigger": Trigger("early")}, "set memory.every"),
+        ("infobatch", {"trigger": Trigger("early")}, "set memory.every"),
+        ("speed", {"trigger": Trigger("early")}, "never scores one"),
+        ("half-resolution", {"trigger": Trigger("late")}, "full resolution"),
+        ("proxy", {"trigger": Trigger("early")}, "the learner's losses"),
+    ],
+)
+def test_a_trigger_that_would_compare_other_examples_or_networks_is_refused(name, changes, why):
+    with pytest.raises(UserError, match=why):
+        replace(ARMS[name], reference="guide", **changes)
 
 
 class Broken:

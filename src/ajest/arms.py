@@ -107,8 +107,18 @@ class Arm:
         self._check_scoring(mine)
 
     def _check_scoring(self, mine: str) -> None:
-        needs, memory = self.registered.needs, self.memory
+        needs, memory, compares = self.registered.needs, self.memory, self.scores and self.trigger.compares
         features = "features" in needs
+        check(
+            not compares or self.trigger.mode != "early" or self.measures,
+            f"{mine} its trigger compares the losses of whole super-batches, and it never scores one: "
+            "set memory.every, or choose another policy or trigger",
+        )
+        check(
+            not compares or (self.scoring.scorer == "learner" and not self.scoring.half),
+            f"{mine} its trigger compares the learner's losses at full resolution, which it does not take: "
+            "choose another scoring or trigger",
+        )
         check(memory is None or not features, f"{mine} features are not remembered: choose another policy or no memory")
         check(
             not features or (self.scoring.draws == 1 and not self.scoring.half),
@@ -138,33 +148,30 @@ class Arm:
         return bool(self.registered.needs - {"sigma"}) and (self.memory is None or self.memory.every > 0)
 
     def kept(self, super_batch: int) -> int:
-        """Examples trained on in a selecting step.
+        """Examples trained on in a selecting step: the same for all arms of one keep fraction.
 
         Raises:
-            UserError: none would be kept, or fewer than there are chunks, or the super-batch is no multiple of
-                `within`, or has too few examples for the strata.
+            UserError: none would be kept of the super-batch or of a part of it, or fewer than there are chunks, or the
+                super-batch is no multiple of `within`, or it or a part has too few examples for the strata.
         """
-        if self.within is not None and self.within != super_batch:
-            check(
-                self.within >= 1 and super_batch % self.within == 0,
-                f"arm {self.name!r}: a super-batch of {super_batch} cannot be cut into parts of {self.within}",
-            )
-            return super_batch // self.within * replace(self, within=None).kept(self.within)
-        count = round(self.keep * super_batch)
+        size = super_batch if self.within is None else self.within
         check(
-            count >= 1,
-            f"arm {self.name!r}: a keep fraction of {self.keep} keeps nothing of {super_batch} examples",
+            size >= 1 and super_batch % size == 0,
+            f"arm {self.name!r}: a super-batch of {super_batch} cannot be cut into parts of {size}",
         )
+        count = round(self.keep * super_batch)
+        least = count * size // super_batch  # of a part
+        check(least >= 1, f"arm {self.name!r}: a keep fraction of {self.keep} keeps nothing of {size} examples")
         strata = self.effective("strata") or 1
         check(
-            strata == 1 or super_batch >= LEAST_IN_STRATUM * strata,
-            f"arm {self.name!r}: {super_batch} examples are too few for {strata} strata of the noise level; take a "
+            strata == 1 or size >= LEAST_IN_STRATUM * strata,
+            f"arm {self.name!r}: {size} examples are too few for {strata} strata of the noise level; take a "
             f"super-batch of at least {LEAST_IN_STRATUM * strata}, or an arm for small ones, such as hard-running",
         )
         if "chunks" in self.registered.dials:
             check(
-                self.chunks <= count,
-                f"arm {self.name!r}: {count} kept examples are fewer than {self.chunks} chunks; "
+                self.chunks <= least,
+                f"arm {self.name!r}: {least} kept examples are fewer than {self.chunks} chunks; "
                 "use fewer chunks, a larger super-batch or a larger keep fraction",
             )
         return count

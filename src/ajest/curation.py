@@ -48,7 +48,7 @@ class Choice:
         chosen: those of them that this process trains on, completed.
         scores: what the choice rests on, None where it rests on nothing.
         weight: importance weights of all that are trained on, or None.
-        losses: mean (learner, reference) losses of the super-batch as far as they were taken.
+        losses: (learner, reference) losses of the super-batch, shape (B,) each, as far as they were taken.
         usable: indices of the examples in `batch` whose scores are finite; None where all are.
         counts, flops: what it cost all processes together, updating included.
     """
@@ -59,7 +59,7 @@ class Choice:
     chosen: Batch
     scores: Scores | None
     weight: Tensor | None
-    losses: tuple[float | None, float | None]
+    losses: tuple[Tensor | None, Tensor | None]
     usable: Tensor | None
     counts: Counts
     flops: float
@@ -75,6 +75,24 @@ class Choice:
         if len(self.chosen) == self.counts.trained:
             return self.chosen
         return self.batch if self.kept is None else self.batch[self.kept]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What networks made of a super-batch; None where nobody looked.
+
+    Attributes:
+        learner, reference: losses, shape (B,).
+        features: directions, shape (B, d).
+        scored: examples, once for each noise draw.
+        flops: what it cost all processes together.
+    """
+
+    learner: Tensor | None = None
+    reference: Tensor | None = None
+    features: Tensor | None = None
+    scored: int = 0
+    flops: float = 0.0
 
 
 class Curator:
@@ -138,8 +156,8 @@ class Curator:
         """Draw and choose for step `step` (from 0), at a share of the run; `kind` forces a kind of step."""
         kind = self._kind(step) if kind is None else kind
         selecting = kind.startswith(("select", "recall"))
-        watching = self.arm.trigger.compares and self.trigger.fired_at is None
         measured = kind.startswith("select") and self.arm.measures
+        watching = self._watching and (measured or not selecting)
         drawn = self.super_batch if self.arm.scores or self.arm.policy == "uniform" else self._count
         draws = self.arm.scoring.draws if measured else 1
         with phase("draw"):
@@ -151,30 +169,11 @@ class Curator:
                 batches = [self.source.complete(self._mine(b)) for b in batches]
             batch = batches[0] if len(batches[0]) == drawn else batch
 
-        learner = reference = features = None
-        flops, scored = 0.0, 0
-        if watching or (measured and "reference" in self._reads):
-            with phase("reference scoring"):
-                reference = distributed.gather(self._averaged(self.reference, batches), drawn)
-            flops += draws * drawn * self._price(self.reference)
-        if measured and (watching or "learner" in self._reads):
-            scorer = self.proxy if self.arm.scoring.scorer == "proxy" else self.network
-            with phase("learner scoring"):
-                if "features" in self._reads:
-                    part = batches[0]
-                    found = score_with_features(scorer, part, self.arm.scoring.features, self.micro_batch)
-                    learner, features = (distributed.gather(p, drawn) for p in found)
-                    if self.arm.scoring.features == "gradient":
-                        flops += drawn * (scorer.sketch_flops() - self._network_flops(scorer))  # type: ignore[union-attr, operator]
-                else:
-                    learner = distributed.gather(self._averaged(scorer, batches), drawn)
-            flops += draws * drawn * self._price(scorer)
-            scored = draws * drawn
-
+        found = self._measure(batches, drawn, measured, watching, phase)
         scores, kept, weight, usable, chosen, count = None, None, None, None, batches[0], drawn
         if selecting:
             with phase("select"):
-                scores = self._scores(batch, learner, reference, features, measured)
+                scores = self._scores(batch, found, measured)
                 usable = scores.usable()
                 kept, weight = self._pick(scores, usable, step, progress)
                 count = len(kept)
@@ -182,10 +181,33 @@ class Curator:
             if chosen.target is None:
                 with phase("target"):
                     chosen = self.source.complete(chosen)
-        losses = tuple(None if part is None else _mean(part) for part in (learner, reference))
-        counts = Counts(drawn, scored, count)
-        flops += 3 * count * (self._network_flops(self.network) + self._network_flops(self.proxy))
-        return Choice(kind, batch, kept, chosen, scores, weight, losses, usable, counts, flops)  # type: ignore[arg-type]
+        counts = Counts(drawn, found.scored, count)
+        flops = found.flops + 3 * count * (self._network_flops(self.network) + self._network_flops(self.proxy))
+        losses = found.learner, found.reference
+        return Choice(kind, batch, kept, chosen, scores, weight, losses, usable, counts, flops)
+
+    def _measure(self, batches: list[Batch], drawn: int, measured: bool, watching: bool, phase: Phases) -> _Measured:
+        """Score a super-batch of `drawn` examples, of which these are this process's part under each noise draw, by
+        whatever networks the choice or the trigger asks for."""
+        learner = reference = features = None
+        flops, scored = 0.0, len(batches) * drawn
+        if watching or (measured and "reference" in self._reads):
+            with phase("reference scoring"):
+                reference = distributed.gather(self._averaged(self.reference, batches), drawn)
+            flops += scored * self._price(self.reference)
+        if measured and (watching or "learner" in self._reads):
+            scorer = self.proxy if self.arm.scoring.scorer == "proxy" else self.network
+            with phase("learner scoring"):
+                if "features" in self._reads:
+                    both = score_with_features(scorer, batches[0], self.arm.scoring.features, self.micro_batch)
+                    learner, features = (distributed.gather(part, drawn) for part in both)
+                    if self.arm.scoring.features == "gradient":
+                        flops += drawn * (scorer.sketch_flops() - self._network_flops(scorer))  # type: ignore[union-attr, operator]
+                else:
+                    learner = distributed.gather(self._averaged(scorer, batches), drawn)
+            flops += scored * self._price(scorer)
+        nobody = learner is None and reference is None
+        return _Measured(learner, reference, features, 0 if nobody else scored, flops)
 
     def learn(self, choice: Choice, losses: Tensor, step: int, progress: float) -> None:
         """Take in how the step went.
@@ -196,11 +218,11 @@ class Curator:
             step: its number, from 0.
             progress: share of the run before it.
         """
-        means = None
         learner, reference = choice.losses
-        if self.arm.trigger.compares and self.trigger.fired_at is None and reference is not None:
-            means = (_mean(losses) if learner is None else learner, reference)
-            means = means if all(map(math.isfinite, means)) else None
+        means = None
+        if self._watching and reference is not None:
+            # Where nothing was chosen, the super-batch itself was trained on.
+            means = _means(losses if learner is None else learner, reference)
         self.trigger = self.arm.trigger.observe(self.trigger, step, means, progress)
         measured = choice.kind.startswith("select") and self.arm.measures
         if measured and choice.scores is not None:
@@ -290,11 +312,14 @@ class Curator:
         parts = [score(network, b, self.micro_batch) for b in batches]
         return parts[0] if len(parts) == 1 else torch.stack(parts).mean(0)
 
-    def _scores(
-        self, batch: Batch, learner: Tensor | None, reference: Tensor | None, features: Tensor | None, measured: bool
-    ) -> Scores:
+    @property
+    def _watching(self) -> bool:
+        """Whether its trigger still waits for the learner to overtake the reference."""
+        return self.arm.trigger.compares and self.trigger.fired_at is None
+
+    def _scores(self, batch: Batch, found: _Measured, measured: bool) -> Scores:
         """What the policy sees: measured, or remembered."""
-        scores = Scores(learner, reference, batch.sigma, features=features)
+        scores = Scores(found.learner, found.reference, batch.sigma, features=found.features)
         return self._with_usual(scores if measured or not self.memory else self._recalled(batch, scores))
 
     def _recalled(self, batch: Batch, scores: Scores) -> Scores:
@@ -329,7 +354,7 @@ class Curator:
             bad = torch.ones(len(scores), dtype=torch.bool, device=usable.device)
             bad[usable] = False
             kept = torch.cat([usable, torch.nonzero(bad).flatten()])[: self._count]
-            return kept, torch.ones_like(scores.taken[kept]) if self.arm.unbiased else None
+            return kept, torch.ones(len(kept), device=kept.device) if self.arm.unbiased else None
         arm = self.arm
         if usable is not None:
             scores, arm = scores[usable], replace(arm, within=None)  # what is left has no equal parts
@@ -348,7 +373,10 @@ class Curator:
         return float(network.flops()) if hasattr(network, "flops") else 0.0
 
 
-def _mean(losses: Tensor) -> float:
-    """Of those that are finite; NaN where none is."""
-    mean = losses.mean().item()
-    return mean if math.isfinite(mean) else losses[losses.isfinite()].mean().item()
+def _means(learner: Tensor, reference: Tensor) -> tuple[float, float] | None:
+    """Mean losses over the examples for which both are finite, None where none is."""
+    means = learner.mean().item(), reference.mean().item()
+    if all(map(math.isfinite, means)):
+        return means
+    both = learner.isfinite() & reference.isfinite()
+    return (learner[both].mean().item(), reference[both].mean().item()) if both.any() else None

@@ -44,16 +44,21 @@ def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
     return (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """The values, in float32 if they are of a shorter type: sums, ranks and races need its digits."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def per_example_loss(denoised: Tensor, batch: Batch) -> Tensor:
-    """`weight(sigma) * mean_d (D - target)^2`, shape (n,), without any uncertainty term (METHOD 1).
+    """`weight(sigma) * mean_d (D - target)^2`, shape (n,), without any uncertainty term (METHOD 1). float32 at least.
 
     Raises:
         ValueError: the batch has no target yet.
     """
     if batch.target is None:
         raise ValueError("the batch has no target: complete it with its source before asking for a loss")
-    error = (denoised - batch.target).square()
-    return batch.weight * error.flatten(1).mean(1)
+    error = (at_least_float32(denoised) - batch.target).square()
+    return at_least_float32(batch.weight) * error.flatten(1).mean(1)
 
 
 def objective(losses: Tensor, batch: Batch, network: object) -> Tensor:

@@ -22,7 +22,14 @@ WARMUP_STEPS = 4
 
 @dataclass(frozen=True)
 class Counts:
-    """Examples *drawn* from the source, *scored* by the learner to be chosen from, and *trained* on."""
+    """Examples *drawn* from the source, *scored* and *trained* on.
+
+    Attributes:
+        drawn: taken from the source.
+        scored: that any network denoised without training on them, to be chosen from or compared: once, however many
+            networks did, for each noise draw.
+        trained: trained on.
+    """
 
     drawn: int = 0
     scored: int = 0

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from ..batch import Batch
-from ..denoising import per_example_loss
+from ..denoising import at_least_float32, per_example_loss
+from .scoring import evaluation_mode
 
 #: The denoiser's error, pooled; or a sketch of the gradient with respect to the last layer, from the network itself.
 Features = Literal["residual", "gradient"]
@@ -20,7 +21,7 @@ _POOLED = 4  # x 4 cells of a picture
 def score_with_features(
     network: Any, batch: Batch, kind: Features, micro_batch: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(losses of shape (B,), features of shape (B, d)) without a graph.
+    """(losses of shape (B,), features of shape (B, d)) of a network in evaluation mode, without a graph.
 
     Args:
         network: a denoiser; for "gradient" with a method `sketched(x, sigma, label, target, weight)` that gives
@@ -31,13 +32,20 @@ def score_with_features(
         micro_batch: score this many examples at a time; None scores all at once.
     """
     losses, features = [], []
-    for part in batch.split(micro_batch or max(len(batch), 1)):
-        if kind == "gradient":
-            denoised, direction = network.sketched(part.x, part.sigma, part.label, part.target, part.weight)
-        else:
-            denoised = network(part.x, part.sigma, part.label)
-            error = (denoised - part.target) * part.weight.sqrt().view(-1, *[1] * (part.x.ndim - 1))
-            direction = (adaptive_avg_pool2d(error, _POOLED) if error.ndim == 4 else error).flatten(1)
-        losses.append(per_example_loss(denoised, part))
-        features.append(direction)
+    with evaluation_mode(network):
+        for part in batch.split(micro_batch or max(len(batch), 1)):
+            if kind == "gradient":
+                denoised, direction = network.sketched(part.x, part.sigma, part.label, part.target, part.weight)
+            else:
+                denoised = network(part.x, part.sigma, part.label)
+                direction = _residual(denoised, part)
+            losses.append(per_example_loss(denoised, part))
+            features.append(direction)
     return torch.cat(losses), torch.cat(features)
+
+
+def _residual(denoised: Tensor, part: Batch) -> Tensor:
+    assert part.target is not None
+    error = at_least_float32(denoised) - part.target
+    error = error * at_least_float32(part.weight).sqrt().view(-1, *[1] * (part.x.ndim - 1))
+    return (adaptive_avg_pool2d(error, _POOLED) if error.ndim == 4 else error).flatten(1)

@@ -204,8 +204,7 @@ def infobatch(
     """
     check_count(scores, count)
     above, first = _infobatch_parts(scores, count, normalise)
-    logits = torch.zeros_like(scores.taken)
-    times = race(logits, generator)
+    times = race(torch.zeros_like(scores.needed("learner")), generator)
     place, _ = places(times, above.long())  # at random within each part
     kept = torch.where(above, place < first, place < count - first)
     return torch.nonzero(kept).flatten()
@@ -263,17 +262,19 @@ def _speed_logits(scores: Scores, threshold: float, suppression: float) -> Tenso
 def within(
     choose: PolicyFunction, size: int, scores: Scores, count: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Apply a policy to each `size` consecutive examples by themselves (the published image code, METHOD 5).
+    """Apply a policy to each `size` consecutive examples by themselves (the published image code, METHOD 5). All parts
+    choose equally many; where the count cannot be shared so, the first ones choose one more.
 
     Raises:
-        UserError: the examples cannot be cut into equal parts, or the count cannot be shared among them.
+        UserError: the examples cannot be cut into equal parts, or there are fewer to choose than parts.
     """
     check_count(scores, count)
-    parts = -(-len(scores) // size)
-    if len(scores) % size or count % parts:
+    parts, rest = divmod(len(scores), size)
+    if rest or count < parts:
         raise UserError(f"{count} of {len(scores)} examples cannot be chosen within equal parts of {size}")
+    shares = [count // parts + (i < count % parts) for i in range(parts)]
     return torch.cat(
-        [choose(scores[i * size : (i + 1) * size], count // parts, generator) + i * size for i in range(parts)]
+        [choose(scores[i * size : (i + 1) * size], share, generator) + i * size for i, share in enumerate(shares)]
     )
 
 

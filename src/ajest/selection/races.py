@@ -10,11 +10,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..denoising import at_least_float32
+
 _NEWTON_STEPS = 60
 
 
 def race(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Logarithms of arrival times, shape of `logits`: the k smallest are k draws without replacement."""
+    """Logarithms of arrival times, shape of `logits`: the k smallest are k draws without replacement. float32 at least,
+    because among few different times the first are a matter of place."""
+    logits = at_least_float32(logits)
     # -log(1 - U) is exponential; its 24 random bits are ample, and several times as fast as exponential_ on a CPU.
     times = torch.empty_like(logits).uniform_(generator=generator)
     return times.neg_().add_(1).log_().neg_().log_().sub_(logits)

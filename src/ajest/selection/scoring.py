@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..batch import Batch
-from ..denoising import Denoiser, per_example_loss
+from ..denoising import Denoiser, at_least_float32, per_example_loss
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Scores:
         return self.needed("learner") - self.needed("reference")
 
     def needed(self, name: str) -> Tensor:
-        """One of the attributes.
+        """One of the attributes, in float32 at least.
 
         Raises:
             ValueError: it is not there.
@@ -70,7 +72,7 @@ class Scores:
         part: Tensor | None = getattr(self, name)
         if part is None:
             raise ValueError(f"this policy reads the {WHAT[name]}, and there are none")
-        return part
+        return at_least_float32(part)
 
 
 WHAT = {
@@ -82,9 +84,23 @@ WHAT = {
 }
 
 
+@contextmanager
+def evaluation_mode(network: object) -> Iterator[None]:
+    """Within, a network answers as it does when it is sampled from: dropout is off, running statistics stay as they
+    are. After it each of its modules is in the mode in which it was. What is no module is left alone."""
+    training = [m for m in network.modules() if m.training] if isinstance(network, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 @torch.no_grad()
 def score(denoiser: Denoiser, batch: Batch, micro_batch: int | None = None) -> Tensor:
-    """Per-example losses of a denoiser, shape (B,), without a graph.
+    """Per-example losses of a denoiser in evaluation mode, shape (B,), float32 at least, without a graph.
 
     Args:
         denoiser: learner or reference.
@@ -92,4 +108,5 @@ def score(denoiser: Denoiser, batch: Batch, micro_batch: int | None = None) -> T
         micro_batch: score this many examples at a time; None scores all at once.
     """
     parts = batch.split(micro_batch or max(len(batch), 1))
-    return torch.cat([per_example_loss(denoiser(p.x, p.sigma, p.label), p) for p in parts])
+    with evaluation_mode(denoiser):
+        return torch.cat([per_example_loss(denoiser(p.x, p.sigma, p.label), p) for p in parts])

@@ -29,6 +29,9 @@ class TriggerState:
 class Trigger:
     """When to select.
 
+    Two losses are compared on the same examples: those of a super-batch that was scored, or, where nothing is chosen
+    from it yet ("late"), that was trained on; then the learner's are those of the training pass, dropout included.
+
     Attributes:
         mode: "always"; "early": until the learner's mean super-batch loss is below the reference's, then never
             again; "late": from that moment on; "window": on steps `start <= step < stop`; "share": on the first

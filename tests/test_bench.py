@@ -295,3 +295,27 @@ def test_numbers_for_people():
     shown = {0.5: "0.500", 12.345: "12.35", 123.4: "123.4", -0.0312: "-0.0312", 0.0: "0.000"}
     assert {v: number(v) for v in shown} == shown
     assert number(float("nan")) == "-"
+
+
+class Here(Local):
+    """Jobs done one after the other in this process, which takes no time to start."""
+
+    def work(self, do, jobs, device, threads, lines, say, folder):
+        for job in jobs:
+            do(job, lambda *_: None)
+
+
+@pytest.mark.parametrize(("end", "only"), [("time", True), ("flops", True), ("samples", False), ("net", False)])
+def test_benches_that_end_by_any_clock_are_read_at_their_end(end, only, tmp_path):
+    config = small_bench(
+        arms=arms_named(("baseline", "random")), seeds=(0,), end=end, only=only, n_final=400, n_curve=256, curve=(1.0,),
+        calibration_rounds=1, iterations=32,
+    )  # fmt: skip
+    run_bench(tmp_path, config, Here())
+    results = collect(tmp_path)
+    assert results.missing() == []
+    assert set(results.budgets) == set(config.readings)
+    for arm in results.arms:
+        for reading in config.readings:
+            assert set(results.cell(reading, arm, "loss", 1.0).values) == {0}
+        assert results.cell(config.whole, arm, "loss", 1.0).n == 400

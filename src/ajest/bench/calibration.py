@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..arms import ARMS
 from ..checkpoint import read_sealed, write_sealed
 from ..runs import make_trainer
 from ..training import Trainer
@@ -42,15 +42,13 @@ def calibrated_threads(root: Path) -> int | None:
 
 
 def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
+    """`calibrate` without its file. Among the kinds is always the "uniform" step, which others are held against."""
     trainers: dict[str, Trainer] = {}
-    for arm in config.arms:
+    for arm in (ARMS["baseline"], *config.arms):
         for kind in arm.kinds():
             if kind not in trainers:
                 folder = run_folder(root, arm.name, config.seeds[0])
                 trainers[kind] = make_trainer(folder, config.run(arm, config.seeds[0]), device)
-                if arm.scores and kind == "uniform":  # what it does when it has stopped to compare
-                    curator = trainers[kind].curator
-                    curator.trigger = replace(curator.trigger, on=False, fired_at=0)
                 if kind.startswith("recall"):  # looking up in an empty memory takes less time
                     trainers[kind].step(arm.kinds()[0])
     trainers["guide"] = make_trainer(root / "guide", config.guide(), device)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..arms import Arm
+from .operations import forward_passes
 from .plan import BenchConfig, Costs
 
 OVERHEAD = ("learner scoring", "reference scoring", "select")
@@ -100,24 +101,6 @@ def _break_even(arm: Arm, step: Mapping[str, float], uniform: Mapping[str, float
     whole = sum(uniform.get(p, 0.0) for p in scaling) * (1 + guide * _has_proxy(arm))
     room = sum(uniform.values()) - sum(step.values())
     return arm.keep + room * (1 - arm.keep) / (whole - now) if whole > now else 0.0
-
-
-def forward_passes(arm: Arm, guide: float, sketch: float = 1.0) -> float:
-    """Forward passes of the learner that scoring one drawn example costs, mean over selecting steps (METHOD 3, cost).
-
-    Args:
-        arm: how to choose.
-        guide: cost of the guide's forward pass, the learner's being 1.
-        sketch: cost of a forward pass that sketches gradients too.
-    """
-    if not arm.measures:
-        return 0.0
-    needs, how = arm.registered.needs, arm.scoring
-    reference = {"none": 0.0, "guide": guide, "ema": 1.0, "strong": 1.0}[arm.reference]
-    sketched = "features" in needs and how.features == "gradient"
-    learner = guide if _has_proxy(arm) else sketch if sketched else 1.0
-    passes = learner * ("learner" in needs) + reference * ("reference" in needs)
-    return passes * how.draws / (4 if how.half else 1) / (arm.memory.every if arm.memory else 1)
 
 
 def _mean_step(arm: Arm, costs: Costs) -> dict[str, float]:

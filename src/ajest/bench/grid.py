@@ -197,14 +197,15 @@ def _train(job: Job, folder: Path, report: Report, complain: Callable[[str], Non
 
 
 def _early_evaluations(config: BenchConfig, folder: Path, costs: Costs) -> tuple[tuple[int, int], ...]:
-    """What can be evaluated as soon as a run is done: its learning curve, its end and equal samples."""
+    """What can be evaluated as soon as a run is done: its learning curve, its end, and readings that all runs reach."""
     stored = snapshots(folder)
     wanted = {(step, config.n_curve) for step in curve_points(folder, config, costs) if step is not None}
     last = read_status(folder).get("step")
     if last in stored:
         wanted.add((last, config.n_final))
-    most = max(config.budgets(costs)["samples"])
-    at = reached(folder)["samples"].get(most)
-    if at is not None:
-        wanted.add((at, config.n_final))
+    found = reached(folder)
+    for clock, budgets in config.budgets(costs).items():
+        at = found[clock].get(max(budgets))
+        if clock != "seconds" and at is not None:  # how much of measured time all runs reach, only their ends tell
+            wanted.add((at, config.n_of(clock)))
     return tuple(sorted(wanted))

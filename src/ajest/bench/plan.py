@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ..arms import ARMS, Arm
 from ..config import check
@@ -14,11 +15,16 @@ from ..folders import RunConfig
 from ..runs import Schedule
 from ..tasks import AnyTask
 from ..training import Recipe
+from .operations import step_flops
 
 Costs = dict[str, dict[str, float]]
 
-#: A run that ends by time may take so many times the baseline's steps.
-MOST_STEPS = 100
+#: A run that does not end by steps may take so many times the baseline's: more than the cheapest arm ever needs.
+MOST_STEPS = 10_000
+
+#: Budgets of measured time, in units of the calibrated time that all runs are sure to take. How far it drifts from that
+#: is not known before, so there are several.
+DRIFTS = tuple(2 ** (k / 4) for k in range(-8, 5))
 
 STRONG_SEED = 10_000  # added to the guide's seed
 
@@ -60,10 +66,10 @@ END_CLOCKS: dict[End, str] = {
 class BenchConfig:
     """Everything that decides a bench's numbers, apart from the machine's speed.
 
-    Runs end after equal steps, as published; or when each has used what the baseline needs for its steps: calibrated
+    Runs end after equal steps, as published; or when each has used what the baseline's own steps need: calibrated
     time ("time"), the same without the exact target ("net"), network operations ("flops"), so that arms with cheap
     steps take more of them; or when each was trained on as many examples as the most frugal arm in these steps
-    ("samples").
+    ("samples"). Of a baseline whose steps differ in kind, the dearest kind counts.
 
     Attributes:
         task: what is learned.
@@ -135,12 +141,9 @@ class BenchConfig:
     @property
     def readings(self) -> dict[str, Reading]:
         """Where this bench compares."""
-        if self.only:
-            return {self.whole: READINGS[self.whole]}
-        absent = {"steps", "flops"} - {self.whole}
-        if not self.task.costly_target:
-            absent.add("net")
-        return {name: reading for name, reading in READINGS.items() if name not in absent}
+        absent = {"steps", "flops"} if self.task.costly_target else {"steps", "flops", "net"}
+        wanted = {self.whole} if self.only else (READINGS.keys() - absent) | {self.whole}
+        return {name: reading for name, reading in READINGS.items() if name in wanted}
 
     def guide(self) -> RunConfig:
         return RunConfig(
@@ -164,24 +167,50 @@ class BenchConfig:
 
     def time(self, costs: Costs) -> float:
         """Calibrated seconds of a whole run of the baseline."""
-        return self.iterations * _dearest(costs)
+        return self._baseline_total("calibrated", costs)
 
     def total(self, costs: Costs) -> float:
         """What a run has used up when it ends, by the clock of `end`."""
-        if self.end == "time":
-            return self.time(costs)
-        if self.end == "net":
-            return self.iterations * _dearest(spared(costs))
-        if self.end == "flops":
-            learner: Any = self.task.network("learner", 0)
-            return float(self.iterations * self.recipe.super_batch * 3 * learner.flops())
-        return float(self.iterations) if self.end == "steps" else self._samples()
+        if self.end != "samples":
+            return self._baseline_total(self.whole, costs)
+        fewest = min(min(kinds.values()) for kinds in self._per_step("samples", costs).values())
+        return float(self.iterations * fewest if self.samples is None else self.samples)
 
-    def _samples(self) -> float:
-        """The examples at which arms are compared by samples."""
-        if self.samples is not None:
-            return float(self.samples)
-        return float(self.iterations * min(self.trained_per_step(a) for a in self.arms))
+    def _baseline_total(self, clock: str, costs: Costs) -> float:
+        """What the baseline's steps add to a clock."""
+        arm = next(a for a in self.arms if a.name == self.baseline)
+        return self.iterations * _own_step(arm, self._per_step(clock, costs)[arm.name])
+
+    def _per_step(self, clock: str, costs: Costs) -> dict[str, dict[str, float]]:
+        """What a step adds to a clock, by arm and kind of step."""
+        if clock == "flops":
+            return {arm.name: step_flops(self.task, self.recipe, arm) for arm in self.arms}
+        return {arm.name: {kind: self._step(clock, arm, kind, costs) for kind in arm.kinds()} for arm in self.arms}
+
+    def _step(self, clock: str, arm: Arm, kind: str, costs: Costs) -> float:
+        if clock == "steps":
+            return 1.0
+        if clock == "samples":
+            whole = kind in ("uniform", "watch")
+            return float(self.recipe.super_batch if whole else arm.kept(self.recipe.super_batch))
+        return sum(seconds for phase, seconds in costs[kind].items() if clock != "net" or phase != "target")
+
+    def _sure(self, clock: str, costs: Costs) -> float:
+        """What every run has used up of a clock when it ends, whatever kinds of step it takes.
+
+        Steps that use up the whole use up at least the whole times the least ratio of the two clocks. Where all steps
+        are of one kind, their number is known, and the last one counts in full.
+        """
+        total, spends, adds = self.total(costs), self._per_step(self.whole, costs), self._per_step(clock, costs)
+        least = []
+        for arm in self.arms:
+            spent, added = spends[arm.name], adds[arm.name]
+            if len(spent) == 1:
+                ((kind, each),) = spent.items()
+                least.append(math.ceil(total / each - 1e-9) * added[kind])
+            else:
+                least.append(min(total / spent[kind] * added[kind] for kind in spent))
+        return min(least)
 
     def curve_budgets(self, costs: Costs) -> tuple[str, tuple[float, ...]]:
         """(clock, budgets) at which learning curves have their points; none in time before the calibration."""
@@ -191,42 +220,19 @@ class BenchConfig:
         return "steps", tuple(float(s) for s in sorted(steps))
 
     def n_of(self, reading: str) -> int:
-        return self.n_final if READINGS[reading].full else self.n_curve
-
-    def trained_per_step(self, arm: Arm) -> int:
-        """The fewest examples that a step of an arm trains on."""
-        return self.recipe.super_batch if arm.policy == "uniform" else arm.kept(self.recipe.super_batch)
+        """Samples of an evaluation at a reading."""
+        return self.n_final if READINGS[reading].full or reading == self.whole else self.n_curve
 
     def budgets(self, costs: Costs) -> dict[str, tuple[float, ...]]:
-        """The budgets of each clock; the largest that is sure to be reached by all arms is the one that counts."""
+        """The budgets of each clock of a reading: what is sure to be reached by all runs, and points of the curve."""
         clock, points = self.curve_budgets(costs)
-        if self.only:
-            return {clock: points}
-        net, shares = spared(costs), (0.25, 0.5, 1.0)
-        if self.end == "steps":
-            samples = self._samples()
-            times = [self.iterations * min(self._cheapest(a, c) for a in self.arms) for c in (costs, net)]
-        else:
-            whole = self.time(costs)
-            # The step in which the time is over counts, so that a whole number of steps fits.
-            samples = min(
-                math.ceil(whole / max(_step(costs, k) for k in a.kinds()) - 1e-9) * self.trained_per_step(a)
-                for a in self.arms
-            )
-            times = [whole, min(whole / _step(costs, k) * _step(net, k) for a in self.arms for k in a.kinds())]
-        budgets = {
-            "samples": tuple(float(round(samples * s)) for s in shares),
-            "calibrated": tuple(times[0] * s for s in shares),
-            # Measured time drifts, so how much of it all runs will reach is not known: a finer grid.
-            "seconds": tuple(times[0] * k / 16 for k in range(4, 33)),
-        }
-        if self.task.costly_target:
-            budgets["net"] = tuple(times[1] * s for s in shares)
-        budgets[clock] = tuple(sorted({*budgets.get(clock, ()), *points}))
+        budgets = {clock: tuple(sorted({*points, self.total(costs)}))}
+        for other in self.readings.keys() - {clock, "seconds"}:
+            sure = self._sure(other, costs)
+            budgets[other] = (float(math.floor(sure + 1e-9)) if other == "samples" else sure,)
+        if "seconds" in self.readings:
+            budgets["seconds"] = tuple(self._sure("calibrated", costs) * drift for drift in DRIFTS)
         return budgets
-
-    def _cheapest(self, arm: Arm, costs: Costs) -> float:
-        return min(_step(costs, kind) for kind in arm.kinds())
 
     def schedule(self, costs: Costs) -> Schedule:
         """When a run writes what, and when it ends."""
@@ -240,13 +246,14 @@ def spared(costs: Costs) -> Costs:
     return {k: {p: s for p, s in phases.items() if p != "target"} for k, phases in costs.items()}
 
 
-def _dearest(costs: Costs) -> float:
-    """Seconds of a uniform step, or of the dearest where there is none."""
-    return _step(costs, "uniform") if "uniform" in costs else max(_step(costs, kind) for kind in costs)
-
-
-def _step(costs: Costs, kind: str) -> float:
-    return sum(costs[kind].values())
+def _own_step(arm: Arm, by_kind: Mapping[str, float]) -> float:
+    """What a step of an arm uses up: the mean where it scores on every so manieth step, the dearest where it changes
+    between selecting and not, at a time that nobody knows before."""
+    first, *others = (by_kind[kind] for kind in arm.kinds())
+    if arm.memory is not None and arm.memory.every:
+        recalled, *others = others
+        first = recalled + (first - recalled) / arm.memory.every
+    return max(first, *others) if others else first
 
 
 def run_folder(root: Path, arm: str, seed: int) -> Path:

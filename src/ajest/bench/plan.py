@@ -173,27 +173,25 @@ class BenchConfig:
         """What a run has used up when it ends, by the clock of `end`."""
         if self.end != "samples":
             return self._baseline_total(self.whole, costs)
-        fewest = min(min(kinds.values()) for kinds in self._per_step("samples", costs).values())
+        fewest = min(min(self._per_step("samples", arm, costs).values()) for arm in self.arms)
         return float(self.iterations * fewest if self.samples is None else self.samples)
 
     def _baseline_total(self, clock: str, costs: Costs) -> float:
         """What the baseline's steps add to a clock."""
         arm = next(a for a in self.arms if a.name == self.baseline)
-        return self.iterations * _own_step(arm, self._per_step(clock, costs)[arm.name])
+        return self.iterations * _own_step(arm, self._per_step(clock, arm, costs))
 
-    def _per_step(self, clock: str, costs: Costs) -> dict[str, dict[str, float]]:
-        """What a step adds to a clock, by arm and kind of step."""
+    def _per_step(self, clock: str, arm: Arm, costs: Costs) -> dict[str, float]:
+        """What each kind of step of an arm adds to a clock."""
         if clock == "flops":
-            return {arm.name: step_flops(self.task, self.recipe, arm) for arm in self.arms}
-        return {arm.name: {kind: self._step(clock, arm, kind, costs) for kind in arm.kinds()} for arm in self.arms}
-
-    def _step(self, clock: str, arm: Arm, kind: str, costs: Costs) -> float:
+            return step_flops(self.task, self.recipe, arm)
         if clock == "steps":
-            return 1.0
+            return dict.fromkeys(arm.kinds(), 1.0)
         if clock == "samples":
-            whole = kind in ("uniform", "watch")
-            return float(self.recipe.super_batch if whole else arm.kept(self.recipe.super_batch))
-        return sum(seconds for phase, seconds in costs[kind].items() if clock != "net" or phase != "target")
+            whole, kept = self.recipe.super_batch, arm.kept(self.recipe.super_batch)
+            return {kind: float(whole if kind in ("uniform", "watch") else kept) for kind in arm.kinds()}
+        priced = spared(costs) if clock == "net" else costs
+        return {kind: sum(priced[kind].values()) for kind in arm.kinds()}
 
     def _sure(self, clock: str, costs: Costs) -> float:
         """What every run has used up of a clock when it ends, whatever kinds of step it takes.
@@ -201,10 +199,9 @@ class BenchConfig:
         Steps that use up the whole use up at least the whole times the least ratio of the two clocks. Where all steps
         are of one kind, their number is known, and the last one counts in full.
         """
-        total, spends, adds = self.total(costs), self._per_step(self.whole, costs), self._per_step(clock, costs)
-        least = []
+        total, least = self.total(costs), []
         for arm in self.arms:
-            spent, added = spends[arm.name], adds[arm.name]
+            spent, added = self._per_step(self.whole, arm, costs), self._per_step(clock, arm, costs)
             if len(spent) == 1:
                 ((kind, each),) = spent.items()
                 least.append(math.ceil(total / each - 1e-9) * added[kind])

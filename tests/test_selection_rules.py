@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ajest import POLICIES, Batch, Scores, importance, inclusion_of, select
 from ajest.errors import UserError
-from ajest.selection.memory import BINS, Memory, Remembered, Table, bin_of
+from ajest.selection.memory import BINS, Memory, Remembered, bin_of
 from ajest.selection.normalising import explained, normalised, strata_of
 from ajest.selection.reliability import correlation, effective_share, rank_correlation
 
@@ -205,17 +205,6 @@ def test_speed_suppresses_the_noisiest_levels():
     scores = Scores(sigma=torch.tensor([0.1] * 500 + [3.0] * 500))
     chosen = select(scores, 60, "speed", torch.Generator().manual_seed(0))
     assert 3 <= (chosen >= 500).sum() <= 18  # a sixth of 60 is 10
-
-
-def test_a_table_forgets():
-    table = Table(half_life=1)
-    cell = torch.tensor([2])
-    assert table.mean_and_std(cell).tolist() == [[0.0, 1.0]]
-    for value in (0.0, 0.0, 0.0, 8.0):
-        table.update(cell, torch.tensor([value]))
-    # weights 1/8, 1/4, 1/2, 1
-    assert table.mean_and_std(cell)[0, 0].item() == pytest.approx(8 / 1.875)
-    assert table.shrunk(cell, torch.tensor([0.0])).item() == pytest.approx(8 / 2.875)
 
 
 def batch_of(ids, sigmas):

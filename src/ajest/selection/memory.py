@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from ..batch import Batch
+from ..config import check
 from ..errors import UserError
+from .cells import PRIOR, Cells
 
 _LOWEST, _WIDTH, BINS = math.log(1e-3), 0.5, 28  # bins of ln sigma, from 0.001 to 1200; beyond, the first and last
-_PRIOR = 1.0  # observations that the usual score of a noise level counts for in a cell
 _LEVEL_HALF_LIFE = 64.0  # steps in which a noise level is seen
 
 
@@ -31,7 +32,8 @@ class Memory:
             or for each example at each noise level ("both"), for sources that repeat examples very often.
         every: score the whole super-batch on every so many steps and choose by what is remembered on the others;
             0: never score, learn from the losses of the examples trained on.
-        half_life: sightings of an example after which an earlier one counts half.
+        half_life: sightings of an example (with "both": at its noise level) after which an earlier one counts half.
+            Each time that an example stands in a batch is a sighting.
     """
 
     by: Literal["sigma", "id", "both"] = "both"
@@ -47,58 +49,42 @@ class Memory:
 
 def bin_of(sigma: Tensor) -> Tensor:
     """Number of the bin of the noise level, shape (B,), int64."""
-    return ((sigma.log() - _LOWEST) / _WIDTH).long().clamp_(0, BINS - 1)
+    return ((sigma.float().log() - _LOWEST) / _WIDTH).long().clamp_(0, BINS - 1)
 
 
-class Table:
-    """Running mean and standard deviation in numbered cells, older observations fading; grows as cells are named.
+class Levels:
+    """Running mean and standard deviation in each bin of the noise level, older steps fading.
 
     Args:
-        half_life: updates of a cell after which an earlier observation in it counts half.
         device: where it lives.
-        sums: decayed count, sum and sum of squares of each cell, shape (3, cells), to go on from.
     """
 
-    def __init__(self, half_life: float, device: torch.device | str = "cpu", sums: Tensor | None = None) -> None:
-        self.sums = torch.zeros(3, 0, device=device) if sums is None else sums
-        self._fade = 0.5 ** (1 / half_life)
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.sums = torch.zeros(3, BINS, device=device)  # faded count, sum and sum of squares
 
-    def update(self, cell: Tensor, values: Tensor) -> None:
-        """Take one step's observations in: `values` seen in `cell`, shape (n,) each."""
-        self._grow(cell)
-        seen = torch.stack([torch.ones_like(values), values, values.square()])
+    def update(self, level: Tensor, values: Tensor) -> None:
+        """Take one step's observations in: `values` seen in the bins `level`, shape (n,) each."""
+        values = values.to(self.sums.dtype)
         fade = torch.ones_like(self.sums[0])
-        fade[cell] = self._fade
-        self.sums.mul_(fade).index_add_(1, cell, seen)
+        fade[level] = 0.5 ** (1 / _LEVEL_HALF_LIFE)
+        self.sums.mul_(fade).index_add_(1, level, torch.stack([torch.ones_like(values), values, values.square()]))
 
-    def mean_and_std(self, cell: Tensor) -> Tensor:
-        """Mean and standard deviation of each named cell, shape (n, 2); of the nearest cell by number where nothing
-        was seen, (0, 1) where nothing was seen anywhere.
+    def mean_and_std(self, level: Tensor) -> Tensor:
+        """Mean and standard deviation in each named bin, shape (n, 2); in the nearest one where nothing was seen,
+        (0, 1) where nothing was seen anywhere.
 
         The spread of few observations says little, so it is drawn towards the root mean square.
         """
-        self._grow(cell)
         known = torch.nonzero(self.sums[0]).flatten()
         if not len(known):
-            return torch.stack([torch.zeros_like(cell), torch.ones_like(cell)], 1).to(self.sums.dtype)
-        above = torch.searchsorted(known, cell).clamp_(max=len(known) - 1)
+            return torch.stack([torch.zeros_like(level), torch.ones_like(level)], 1).to(self.sums.dtype)
+        above = torch.searchsorted(known, level).clamp_(max=len(known) - 1)
         below = (above - 1).clamp_(min=0)
-        nearer = (cell - known[below]).abs() < (cell - known[above]).abs()
+        nearer = (level - known[below]).abs() < (level - known[above]).abs()
         count, total, squares = self.sums[:, known[torch.where(nearer, below, above)]]
         mean, power = total / count, squares / count
-        std = ((count * (power - mean.square()).clamp_min_(0) + _PRIOR * power) / (count + _PRIOR)).sqrt_()
+        std = ((count * (power - mean.square()).clamp_min_(0) + PRIOR * power) / (count + PRIOR)).sqrt_()
         return torch.stack([mean, std.masked_fill_(std == 0, 1)], 1)
-
-    def shrunk(self, cell: Tensor, prior: Tensor) -> Tensor:
-        """Mean of each named cell, drawn towards `prior` as if that had been seen once."""
-        self._grow(cell)
-        count, total, _ = self.sums[:, cell]
-        return (total + _PRIOR * prior) / (count + _PRIOR)
-
-    def _grow(self, cell: Tensor) -> None:
-        missing = int(cell.max()) + 1 - self.sums.shape[1] if len(cell) else 0
-        if missing > 0:
-            self.sums = torch.cat([self.sums, self.sums.new_zeros(3, missing)], 1)
 
 
 class Remembered:
@@ -111,37 +97,43 @@ class Remembered:
 
     def __init__(self, memory: Memory, device: torch.device | str = "cpu") -> None:
         self.by = memory.by
-        self.tables = {"levels": Table(_LEVEL_HALF_LIFE, device), "examples": Table(memory.half_life, device)}
+        self.levels, self.examples = Levels(device), Cells(memory.half_life, device)
 
     def learn(self, batch: Batch, losses: Tensor) -> None:
         """Take the losses of one step's examples in, shape (n,)."""
         level = bin_of(batch.sigma)
-        levels, examples = self.tables["levels"], self.tables["examples"]
-        levels.update(level, losses)
+        self.levels.update(level, losses)
         if self.by == "both":
-            examples.update(batch.id * BINS + level, losses)
+            self.examples.update(batch.id * BINS + level, losses)
         elif self.by == "id":
-            usual = levels.mean_and_std(level)
-            examples.update(batch.id, (losses - usual[:, 0]) / usual[:, 1])
+            usual = self.levels.mean_and_std(level)
+            self.examples.update(batch.id, (losses - usual[:, 0]) / usual[:, 1])
 
     def recall(self, batch: Batch) -> Tensor:
         """The loss that each example is expected to have, shape (B,); needs no target."""
-        level = bin_of(batch.sigma)
         usual = self.usual(batch.sigma)
         if self.by == "sigma":
             return usual[:, 0]
         if self.by == "both":
-            return self.tables["examples"].shrunk(batch.id * BINS + level, usual[:, 0])
-        zero = torch.zeros_like(batch.sigma)
-        return usual[:, 0] + usual[:, 1] * self.tables["examples"].shrunk(batch.id, zero)
+            return self.examples.shrunk(batch.id * BINS + bin_of(batch.sigma), usual[:, 0])
+        return usual[:, 0] + usual[:, 1] * self.examples.shrunk(batch.id, torch.zeros_like(usual[:, 0]))
 
     def usual(self, sigma: Tensor) -> Tensor:
         """Mean and standard deviation of the loss at each noise level, shape (B, 2)."""
-        return self.tables["levels"].mean_and_std(bin_of(sigma))
+        return self.levels.mean_and_std(bin_of(sigma))
 
     def state(self) -> dict[str, Tensor]:
-        return {name: table.sums for name, table in self.tables.items()}
+        return {"levels": self.levels.sums, **{f"examples/{k}": v for k, v in self.examples.state().items()}}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        for name, table in self.tables.items():
-            table.sums = state[name].to(table.sums.device)
+        """Go on from what `state` returned.
+
+        Raises:
+            UserError: it was stored by a version that remembered in another way.
+        """
+        check(
+            state.keys() == self.state().keys(),
+            "the checkpoint's remembered scores are of an older version: begin the run anew in another folder",
+        )
+        self.levels.sums.copy_(state["levels"])
+        self.examples.restore({k.removeprefix("examples/"): v for k, v in state.items()})

@@ -1,12 +1,13 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ajest.bench.statistics import bootstrap_interval, compare, holm, paired_p
+from ajest.bench.statistics import bootstrap_interval, compare, corrected, holm, paired_p, varies
 
 
 @pytest.mark.parametrize("n", [3, 5, 8])
@@ -19,6 +20,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(n):
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=7))
 def test_an_interval_holds_the_mean_and_moves_with_the_data(values):
     values = np.array(values)
+    assume(varies(values) and np.ptp(values) > 1e-9)
     low, high = bootstrap_interval(values)
     assert low - 1e-9 <= values.mean() <= high + 1e-9
     shifted = bootstrap_interval(values + 10)
@@ -33,8 +35,50 @@ def test_too_few_values_have_no_interval():
 def test_paired_p_is_the_t_test():
     gaps = np.array([0.3, -0.1, 0.4, 0.2, 0.25])
     assert paired_p(gaps) == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue)
-    assert paired_p(np.zeros(3)) == 1
-    assert paired_p(np.ones(3)) == 0
+    assert paired_p(-gaps) == paired_p(gaps)
+    assert paired_p(gaps[:2]) == pytest.approx(stats.ttest_1samp(gaps[:2], 0).pvalue)
+
+
+@pytest.mark.parametrize("gap", [0.0, 1.0, 0.1, -3e-5])
+def test_values_that_are_all_the_same_have_no_interval_and_no_p(gap):
+    for gaps in (np.full(3, gap), np.full(20, gap)):
+        assert math.isnan(paired_p(gaps))
+        assert all(math.isnan(v) for v in bootstrap_interval(gaps))
+    base = {s: 900 + 0.37 * s for s in range(6)}
+    found = compare({s: v + gap for s, v in base.items()}, base, 1, base)  # the same but for rounding
+    assert math.isnan(found.p)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_a_spread_that_can_be_measured_is_tested():
+    assert not varies(np.array([1.0]))
+    assert not varies(np.array([1.0, 1.0 + 1e-8]))
+    assert varies(np.array([1.0, 1.0 + 2e-7]))
+    assert not varies(np.array([1.0, 1.0 + 2e-7]), scale=10)
+    base = dict.fromkeys(range(6), 900.0)
+    assert compare({s: 901 + 0.01 * s for s in base}, base, 1, base).p < 1e-6
+
+
+def test_intervals_by_hand():
+    """Two values: the t interval with one degree of freedom. Five: percentiles of all 3125 means."""
+    low, high = bootstrap_interval(np.array([1.0, 2.0]))
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 1, loc=1.5, scale=0.5))
+    values = np.array([0.3, -0.1, 0.4, 0.2, 0.25])
+    tail = stats.norm.cdf(-stats.t.ppf(0.975, 4) * np.sqrt(5 / 4))
+    means = np.array(np.meshgrid(*[values] * 5)).reshape(5, -1).mean(0)
+    assert bootstrap_interval(values) == pytest.approx(tuple(np.quantile(means, [tail, 1 - tail])))
+    wide, narrow = (bootstrap_interval(values, level) for level in (0.99, 0.8))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_many_values_are_resampled():
+    values = np.random.default_rng(1).normal(1, 1, 40)
+    low, high = bootstrap_interval(values)
+    assert (low, high) == bootstrap_interval(values)
+    assert (low, high) == pytest.approx(
+        stats.t.interval(0.95, 39, values.mean(), values.std(ddof=1) / 40**0.5), abs=0.03
+    )
 
 
 def test_holm_by_hand():
@@ -53,9 +97,48 @@ def test_holm_never_lowers_a_p_and_keeps_their_order(p):
 
 
 def test_compare_pairs_by_seed():
-    found = compare({1: 0.5, 2: 0.7, 3: 0.9}, {2: 0.6, 3: 1.0, 9: 5.0}, sign=-1)
-    assert found.seeds == 2
+    found = compare({1: 0.5, 2: 0.7, 3: 0.9}, {2: 0.6, 3: 1.0, 9: 5.0}, sign=-1, planned=(1, 2, 3, 9))
+    assert (found.seeds, found.missing) == (2, 2)
     assert found.difference == pytest.approx(0.0)
+    assert (found.value, found.other) == pytest.approx((0.8, 0.8))
     assert found.better == 0.5
-    assert compare({1: 0.5}, {2: 0.5}, 1) is None
-    assert compare({1: 2.0}, {1: 1.0}, 1).better == 1
+    assert found.p == pytest.approx(1)
+    assert compare({1: 0.5}, {2: 0.5}, 1, (1, 2)) is None
+    one = compare({1: 2.0}, {1: 1.0}, 1, (1,))
+    assert (one.better, one.missing, one.improvement) == (1, 0, 1)
+    assert math.isnan(one.p)
+    tie = compare({1: 2.0, 2: 1.0, 3: 1.0, 4: 1.0}, {1: 1.0, 2: 2.0, 3: 3.0, 4: 1.0}, 1, range(1, 5))
+    assert tie.better == pytest.approx((1 + 0.5) / 4)
+
+
+def certainty(gaps, sign=1, planned=None):
+    base = dict.fromkeys(range(len(gaps)), 0.0)
+    (found,) = corrected([compare(dict(enumerate(gaps)), base, sign, range(planned or len(gaps)))])
+    return found.outcome
+
+
+def test_certain_is_a_low_p_from_five_seeds_none_missing():
+    gaps = [1.0, 1.1, 0.9, 1.05, 0.95]
+    assert certainty(gaps) == certainty([-g for g in gaps], sign=-1) == "better"
+    assert certainty(gaps, sign=-1) == certainty([-g for g in gaps]) == "worse"
+    assert certainty(gaps[:4]) == "undecided"
+    assert certainty(gaps, planned=6) == "undecided"
+    assert certainty([1.0, -0.9, 1.0, -0.8, 1.0]) == "undecided"
+    assert certainty([1.0] * 8) == "undecided"
+    lone = compare(dict(enumerate(gaps)), dict.fromkeys(range(5), 0.0), 1, range(5))
+    assert lone.p < 0.001
+    assert lone.outcome == "undecided"  # in no family
+
+
+def test_a_p_at_the_level_is_not_below_it():
+    found = compare({s: 1 + 0.1 * s for s in range(5)}, dict.fromkeys(range(5), 0.0), 1, range(5))
+    assert replace(found, corrected=0.05).outcome == "undecided"
+    assert replace(found, corrected=0.0499).outcome == "better"
+
+
+def test_a_family_is_corrected_together():
+    base = dict.fromkeys(range(6), 0.0)
+    noise = (-0.1, 0.2, 0.1, -0.15, 0.05, -0.1)
+    family = [compare({s: by + n for s, n in enumerate(noise)}, base, 1, base) for by in (0.1, 0.2, 0.3)]
+    assert [f.corrected for f in corrected(family)] == holm([f.p for f in family])
+    assert corrected([]) == []

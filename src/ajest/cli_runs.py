@@ -153,7 +153,7 @@ def evaluate(
 
     from .bench.evaluation import evaluate_snapshot
     from .bench.pool import settle
-    from .bench.verdict import number
+    from .bench.wording import number
     from .folders import load_snapshot, read_config
 
     if not runs:
@@ -210,7 +210,7 @@ def _task_of(task: AnyTask, extractors: tuple[str, ...], data: tuple[str, ...], 
 
 def _with_interval(text: str, line: dict[str, Any], metric: Any) -> str:
     """The number, and its interval where the evaluation knows one."""
-    from .bench.verdict import number
+    from .bench.wording import number
 
     low, high = (line["metrics"].get(f"{metric.name}_{end}") for end in ("low", "high"))
     return text if low is None or high is None else f"{text} ({number(low, metric)} to {number(high, metric)})"

@@ -17,12 +17,15 @@ from ..ledger import PHASES
 from ..metrics import Metric
 from .plan import Costs
 from .results import Results
+from .statistics import Outcome
 
 #: Colours that stay apart for most colour-blind readers (Okabe and Ito).
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C564B", "#7F7F7F", "#BCBD22")
 PHASE_COLOURS = dict(
     zip(PHASES, ("#56B4E9", "#9ecbe8", "#D55E00", "#E69F00", "#CC79A7", "#4a5a63", "#b9c3c9"), strict=True)
 )
+#: Of a difference.
+OUTCOMES: dict[Outcome, str] = {"better": "#009E73", "worse": "#D55E00", "undecided": "#7F7F7F"}
 MARKERS = "osD^vPX*<>"
 AXIS_NAMES = {"samples": "examples trained on", "calibrated": "seconds of training"}
 
@@ -169,7 +172,7 @@ def _bars(bars: dict[str, dict[str, float]], unit: str) -> Figure:
 
 
 def differences(results: Results, reading: str, columns: Sequence[tuple[Metric, float]]) -> Figure | None:
-    """Difference of each arm to the baseline with its interval, one panel a metric."""
+    """Difference of each arm to the baseline with its interval, one panel a metric; grey where nothing is certain."""
     baseline = results.config.baseline
     arms = [a for a in results.arms if a != baseline]
     if not arms:
@@ -184,8 +187,7 @@ def differences(results: Results, reading: str, columns: Sequence[tuple[Metric, 
             if found is None:
                 continue
             drawn = True
-            better = found.difference * metric.sign > 0
-            colour = "#009E73" if better else "#D55E00"
+            colour = OUTCOMES[found.outcome]
             if not math.isnan(found.low):
                 axis.plot(
                     [found.low * metric.scale, found.high * metric.scale],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,7 +14,9 @@ from .plan import READINGS
 from .published import beside_ours
 from .reliability import reliability, reliability_table
 from .results import Cell, Results
-from .verdict import QUALITY_HEADS, caution, interval, number, quality_rows, verdict
+from .statistics import ALPHA, LEAST_SEEDS
+from .verdict import QUALITY_HEADS, caution, quality_rows, verdict
+from .wording import amount, ends, number, shown
 
 
 def as_markdown(results: Results, groups: Mapping[str, Sequence[Picture]] | None = None) -> str:
@@ -27,15 +28,16 @@ def as_markdown(results: Results, groups: Mapping[str, Sequence[Picture]] | None
     """
     config = results.config
     arms, seeds = " ".join(results.arms), " ".join(map(str, config.seeds))
-    others = f"of {config.baseline}, and for the others as much time, " if config.end == "time" else ""
     parts = [
         f"# Results: {config.task.name}",
-        f"{config.task.subject[0].upper()}{config.task.subject[1:]}. {config.iterations:,} steps {others}"
+        f"{config.task.subject[0].upper()}{config.task.subject[1:]}. {ends(config)}, "
         f"with {config.recipe.super_batch:,} drawn examples each, seeds {seeds}, up to "
         f"{config.n_final:,} samples a measurement, autoguidance weight {config.weight:g}; report made with Python "
         f"{platform.python_version()}, torch {torch.__version__}. Arms: {arms}.",
         "Cells: mean over seeds; in brackets the 95 % paired bootstrap interval of the difference to "
-        f"{config.baseline} (for {config.baseline} the standard deviation). **Bold**: the interval excludes 0. "
+        f"{config.baseline} (for {config.baseline} the standard deviation). **Bold**: certainly better or worse than "
+        f"{config.baseline}: no seed is missing of {LEAST_SEEDS} or more, and the Holm-corrected p is below {ALPHA:g}, "
+        "over all arms and headline metrics of a table, or over the arms on a metric that is no headline. "
         "+G: with autoguidance. Arrows point to the better side. The last column is what as many other real examples "
         "reach: no model should look better.",
         caution(config),
@@ -49,7 +51,8 @@ def as_markdown(results: Results, groups: Mapping[str, Sequence[Picture]] | None
         parts += [
             "## Time and samples to quality",
             f"What each arm needs to be as good as {config.baseline} is at the end of its run: median over "
-            f"the seeds that got there, from learning curves at {config.n_curve:,} samples. Dash: fewer than half.",
+            "the seeds, of which those that never got there stand behind all others; from learning curves at "
+            f"{config.n_curve:,} samples. Dash: fewer than half got there.",
             grid(QUALITY_HEADS, quality),
         ]
     costs = selection_costs(config, results.costs)
@@ -94,9 +97,6 @@ def _reading(results: Results, reading: str) -> list[str]:
     columns = [c for c in results.columns() if any(results.cell(reading, a, c[0].name, c[1]) for a in results.arms)]
     n = next(cell.n for cell in results.cells.values() if cell.reading == reading)
     columns = [c for c in columns if c[0].name != "mandala_16k" or n > 16384]
-    budget = results.budgets[reading]
-    unit = {"samples": "examples trained on", "steps": "steps"}.get(reading, "s of training")
-    amount = f"{budget:,.0f}" if reading in ("samples", "steps") else f"{budget:.1f}"
     heads = ["metric", *results.arms, "real examples"]
     floor = results.floors.get(n, {})
     rows = [
@@ -105,19 +105,16 @@ def _reading(results: Results, reading: str) -> list[str]:
         + [number(floor[m.name], m) if m.name in floor and w == 1 else ""]
         for m, w in columns
     ]
-    return [f"## At {READINGS[reading].title}: {amount} {unit}, {n:,} samples", grid(heads, rows)]
+    return [
+        f"## At {READINGS[reading].title}: {amount(reading, results.budgets[reading])}, {n:,} samples",
+        grid(heads, rows),
+    ]
 
 
 def _shown(results: Results, cell: Cell | None, metric: Metric) -> str:
-    if cell is None:
-        return "-"
-    found = cell.against.get(results.config.baseline)
-    value = number(cell.mean, metric)
-    if found is None:
-        return value if math.isnan(cell.sd) else f"{value} (sd {number(cell.sd, metric)})"
-    if not math.isnan(found.low) and (found.low > 0 or found.high < 0):
-        value = f"**{value}**"
-    return f"{value} ({interval(found, metric)})"
+    text = shown(results, cell, metric)
+    value = text.value if text.outcome == "undecided" else f"**{text.value}**"
+    return f"{value} ({text.detail})" if text.detail else value
 
 
 def grid(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

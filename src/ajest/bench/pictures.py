@@ -16,7 +16,8 @@ from ..errors import Corrupt
 from . import figures
 from .plan import READINGS, run_folder
 from .results import Results, Run
-from .verdict import metric_name
+from .verdict import decisive
+from .wording import metric_name
 
 Captioned = tuple[str, Figure]
 
@@ -83,9 +84,9 @@ def _encoded(group: str, number: int, caption: str, figure: Figure) -> Picture:
 
 def _differences(results: Results) -> list[Captioned]:
     found = []
-    for reading in ("calibrated", "samples"):
+    for reading in decisive(results):
         figure = figures.differences(results, reading, results.headlines())
-        if figure is not None and reading in results.budgets:
+        if figure is not None:
             title = READINGS[reading].title
             found.append((f"At {title}: difference to {results.config.baseline}.", figure))
     return found

@@ -26,7 +26,7 @@ _CORRELATIONS = ("retest", "agreement")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % interval; NaN with one seed."""
+    """A mean over seeds with its 95 % interval; NaN where it cannot be known (see `bootstrap_interval`)."""
 
     mean: float
     low: float

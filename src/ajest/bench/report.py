@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -14,13 +13,16 @@ from ..checkpoint import write_atomic, write_json
 from ..metrics import Metric
 from .cost import COST_HEADS, cost_rows, selection_costs
 from .evaluation import reached
+from .export import as_csv, as_json
 from .markdown import as_markdown
 from .pictures import Picture, gallery_of, pictures, write_pictures
 from .plan import READINGS, run_folder
 from .published import beside_ours
 from .reliability import reliability, reliability_table
-from .results import Cell, Results, as_csv, as_json, collect
-from .verdict import caution, interval, number, p_value, quality_rows, verdict
+from .results import Cell, Results, collect
+from .statistics import ALPHA, LEAST_SEEDS
+from .verdict import QUALITY_HEADS, caution, decisive, quality_rows, verdict
+from .wording import amount, ends, number, p_value, shown
 
 
 def write_report(root: Path) -> Results:
@@ -43,27 +45,32 @@ def render(results: Results, groups: Mapping[str, Sequence[Picture]] | None = No
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ajest.bench", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    config, shown = results.config, pictures(results) if groups is None else groups
+    config, drawn = results.config, pictures(results) if groups is None else groups
     costs = selection_costs(config, results.costs)
     return environment.get_template("report.html").render(
         config=config,
         results=results,
+        ends=ends(config),
+        equal=[READINGS[reading].title for reading in decisive(results) or [config.whole]],
+        alpha=ALPHA,
+        least_seeds=LEAST_SEEDS,
         verdict=verdict(results),
         missing=results.missing(),
         tables=[_table(results, reading) for reading in results.readings()],
         metrics=config.task.metrics,
-        differences=shown["differences"],
-        curves=shown["curves"],
+        differences=drawn["differences"],
+        curves=drawn["curves"],
         caution=caution(config),
         cost_heads=COST_HEADS,
         costs=cost_rows(costs),
         trusted=reliability_table(reliability(results)),
+        quality_heads=QUALITY_HEADS,
         quality=quality_rows(results),
-        cost_figures=shown["costs"],
+        cost_figures=drawn["costs"],
         used=_used(results),
         guide=_guide(results),
-        side_by_side=shown["arms"],
-        galleries=[(arm, shown[gallery_of(arm)]) for arm in results.arms],
+        side_by_side=drawn["arms"],
+        galleries=[(arm, drawn[gallery_of(arm)]) for arm in results.arms],
         published=beside_ours(results),
     )
 
@@ -76,12 +83,10 @@ def _table(results: Results, reading: str) -> dict[str, Any]:
     # Mandala at 16,384 samples says nothing new where no more were taken.
     n = next((c.n for c in results.cells.values() if c.reading == reading), 0)
     columns = [c for c in columns if c[0].name != "mandala_16k" or n > 16384]
-    budget = results.budgets[reading]
-    units = {"samples": f"{budget:,.0f} examples trained on", "steps": f"{budget:,.0f} steps"}
     floor = results.floors.get(n, {})
     return {
         "reading": READINGS[reading],
-        "budget": units.get(reading, f"{budget:.1f} s of training"),
+        "budget": amount(reading, results.budgets[reading]),
         "n": n,
         "columns": [
             {"label": m.label, "guided": w != 1, "better": m.better, "headline": (m, w) in headlines}
@@ -114,30 +119,16 @@ def _steps_at(results: Results, reading: str, arm: str) -> str:
 
 
 def _shown(results: Results, cell: Cell | None, metric: Metric) -> dict[str, str]:
-    if cell is None:
-        return {"value": "-", "detail": "", "tone": "", "title": "not evaluated yet"}
-    found = cell.against.get(results.config.baseline)
-    value = number(cell.mean, metric)
-    if found is None:
-        return {
-            "value": value,
-            "detail": _spread(cell, metric),
-            "tone": "",
-            "title": "mean over seeds, standard deviation",
-        }
-    low, high = sorted((found.low * metric.sign, found.high * metric.sign))
-    tone = "" if math.isnan(low) else "better" if low > 0 else "worse" if high < 0 else ""
-    detail = interval(found, metric)
-    corrected = "" if math.isnan(cell.corrected) else f", Holm-corrected {p_value(cell.corrected)}"
-    title = (
-        f"difference {number(found.difference, metric)}, better on {found.better:.0%} of {found.seeds} seeds, "
-        f"{p_value(found.p)}{corrected}"
-    )
-    return {"value": value, "detail": detail, "tone": tone, "title": title}
-
-
-def _spread(cell: Cell, metric: Metric) -> str:
-    return "" if math.isnan(cell.sd) else f"sd {number(cell.sd, metric)}"
+    text = shown(results, cell, metric)
+    found = cell.against.get(results.config.baseline) if cell else None
+    title = "not evaluated yet" if cell is None else "mean over seeds, standard deviation"
+    if found is not None:
+        title = (
+            f"difference {number(found.difference, metric)}, better on {found.better:.0%} of {found.seeds} seeds, "
+            f"{p_value(found.p)}, Holm-corrected {p_value(found.corrected)}"
+        )
+    tone = "" if text.outcome == "undecided" else text.outcome
+    return {"value": text.value, "detail": text.detail, "tone": tone, "title": title}
 
 
 def _guide(results: Results) -> str:

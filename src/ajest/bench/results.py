@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -19,7 +18,10 @@ from ..metrics import Metric
 from .calibration import calibrated_costs
 from .evaluation import common_budgets, curve_points, floor_of, identity_of, reached
 from .plan import READINGS, BenchConfig, Costs, run_folder
-from .statistics import Comparison, compare, holm
+from .statistics import Comparison, compare, corrected
+
+#: (reading, arm, metric, guidance weight)
+Where = tuple[str, str, str, float]
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,7 @@ class Cell:
         weight: of guidance; 1 is none.
         n: samples it was measured on.
         values: by seed.
-        against: comparisons with other arms by their name.
-        corrected: Holm-corrected p against the baseline; NaN outside the headline family.
+        against: comparisons with other arms by their name, see `compared`.
     """
 
     reading: str
@@ -42,7 +43,6 @@ class Cell:
     n: int
     values: dict[int, float]
     against: dict[str, Comparison] = field(default_factory=dict)
-    corrected: float = math.nan
 
     @property
     def mean(self) -> float:
@@ -92,7 +92,7 @@ class Results:
         runs: all runs by (arm, seed), unfinished ones too.
         guide: the guide's run.
         budgets: the common budget of each clock.
-        cells: by (reading, arm, metric, weight).
+        cells: by where they are.
         floors: metrics of exact data by n.
     """
 
@@ -102,7 +102,7 @@ class Results:
     runs: dict[tuple[str, int], Run]
     guide: Run
     budgets: dict[str, float]
-    cells: dict[tuple[str, str, str, float], Cell]
+    cells: dict[Where, Cell]
     floors: dict[int, dict[str, float]]
 
     @property
@@ -127,6 +127,11 @@ class Results:
 
     def cell(self, reading: str, arm: str, metric: str, weight: float) -> Cell | None:
         return self.cells.get((reading, arm, metric, weight))
+
+    def lacking(self, cell: Cell) -> list[int]:
+        """Seeds that another arm has where this one has none: a mean over the rest is no match for the others'."""
+        there = (self.cell(cell.reading, arm, cell.metric, cell.weight) for arm in self.arms)
+        return sorted({seed for other in there if other is not None for seed in other.values} - set(cell.values))
 
     def _not_finite(self, run: Run) -> list[str]:
         last = run.ledger[-1] if run.ledger else {}
@@ -211,8 +216,8 @@ def _own(root: Path, config: BenchConfig, lines: list[dict[str, Any]]) -> list[d
 
 def _cells(
     root: Path, config: BenchConfig, runs: dict[tuple[str, int], Run], budgets: dict[str, float]
-) -> dict[tuple[str, str, str, float], Cell]:
-    cells: dict[tuple[str, str, str, float], Cell] = {}
+) -> dict[Where, Cell]:
+    cells: dict[Where, Cell] = {}
     known = {m.name for m in config.task.metrics}
     for (arm, seed), run in runs.items():
         if run.state != "done":
@@ -229,35 +234,34 @@ def _cells(
                     if metric in known and math.isfinite(value):
                         where = (reading, arm, metric, line["weight"])
                         cells.setdefault(where, Cell(*where, n, {})).values[seed] = value
-    return _compared(config, cells)
+    return compared(config, cells)
 
 
-def _compared(
-    config: BenchConfig, cells: dict[tuple[str, str, str, float], Cell]
-) -> dict[tuple[str, str, str, float], Cell]:
-    """The cells with their comparisons, corrected over the headline family of their reading."""
+def compared(config: BenchConfig, cells: Mapping[Where, Cell]) -> dict[Where, Cell]:
+    """The cells with their comparisons with the baseline and with random choice.
+
+    The p of each is corrected over its family: all comparisons of one reading with one opponent, on all headline
+    metrics together, and on every other metric by itself.
+    """
     metrics = {m.name: m for m in config.task.metrics}
-    others = [name for name in (config.baseline, "random") if any(a.name == name for a in config.arms)]
-    for (reading, arm, metric, weight), cell in cells.items():
+    others = [name for name in dict.fromkeys((config.baseline, "random")) if any(a.name == name for a in config.arms)]
+    families: dict[tuple[Any, ...], dict[tuple[Where, str], Comparison]] = {}
+    for where, cell in cells.items():
+        metric = metrics[cell.metric]
+        headline = cell.weight in metric.headline_weights(config.weight)
         for other in others:
-            opponent = cells.get((reading, other, metric, weight))
-            if other != arm and opponent is not None:
-                found = compare(cell.values, opponent.values, metrics[metric].sign)
-                if found is not None:
-                    cell.against[other] = found
-    done = dict(cells)
-    for reading in READINGS:
-        family = [
-            where
-            for where, cell in cells.items()
-            if where[0] == reading
-            and where[3] in metrics[where[2]].headline_weights(config.weight)
-            and config.baseline in cell.against
-        ]
-        for where, p in zip(family, holm([cells[w].against[config.baseline].p for w in family]), strict=True):
-            cell = cells[where]
-            done[where] = Cell(**{**cell.__dict__, "corrected": p})
-    return done
+            opponent = cells.get((cell.reading, other, cell.metric, cell.weight))
+            if opponent is None or cell.arm in (other, config.baseline):
+                continue
+            found = compare(cell.values, opponent.values, metric.sign, config.seeds)
+            if found is not None:
+                family = (cell.reading, other) if headline else (cell.reading, other, cell.metric, cell.weight)
+                families.setdefault(family, {})[where, other] = found
+    against: dict[Where, dict[str, Comparison]] = {}
+    for members in families.values():
+        for (where, other), found in zip(members, corrected(list(members.values())), strict=True):
+            against.setdefault(where, {})[other] = found
+    return {where: replace(cell, against=against.get(where, {})) for where, cell in cells.items()}
 
 
 def _floors(root: Path, config: BenchConfig) -> dict[int, dict[str, float]]:
@@ -267,67 +271,3 @@ def _floors(root: Path, config: BenchConfig) -> dict[int, dict[str, float]]:
         with suppress(UserError):
             found[n] = floor_of(root, config, n)
     return found
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def rows(results: Results) -> list[dict[str, Any]]:
-    """The table as flat rows, NaN as None."""
-    found = []
-    for cell in results.cells.values():
-        base = cell.against.get(results.config.baseline)
-        row: dict[str, Any] = {
-            "reading": cell.reading,
-            "budget": results.budgets[cell.reading],
-            "arm": cell.arm,
-            "metric": cell.metric,
-            "guidance_weight": cell.weight,
-            "n": cell.n,
-            "seeds": len(cell.values),
-            "mean": cell.mean,
-            "sd": _finite(cell.sd),
-        }
-        for name in ("difference", "low", "high", "better", "p"):
-            row[f"vs_{results.config.baseline}_{name}"] = None if base is None else _finite(getattr(base, name))
-        row["p_holm"] = _finite(cell.corrected)
-        found.append(row)
-    return found
-
-
-def as_csv(results: Results) -> str:
-    table = rows(results)
-    out = io.StringIO()
-    if table:
-        writer = csv.DictWriter(out, list(table[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-    return out.getvalue()
-
-
-def as_json(results: Results) -> dict[str, Any]:
-    """Everything, per seed, with ledgers' last lines."""
-    return {
-        "baseline": results.config.baseline,
-        "budgets": results.budgets,
-        "costs": results.costs,
-        "floors": {str(n): f for n, f in results.floors.items()},
-        "missing": results.missing(),
-        "rows": rows(results),
-        "values": [
-            {
-                "reading": c.reading,
-                "arm": c.arm,
-                "metric": c.metric,
-                "guidance_weight": c.weight,
-                "by_seed": c.values,
-                "against": {k: {a: _finite(b) for a, b in asdict(v).items()} for k, v in c.against.items()},
-            }
-            for c in results.cells.values()
-        ],
-        "ledgers": [
-            {"arm": r.arm, "seed": r.seed, "state": r.state, **(r.ledger[-1] if r.ledger else {})}
-            for r in [results.guide, *results.runs.values()]
-        ],
-    }

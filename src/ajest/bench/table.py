@@ -7,18 +7,16 @@ from rich.table import Table
 
 from .plan import READINGS
 from .results import Results
-from .verdict import interval, metric_name, number
+from .verdict import decisive
+from .wording import amount, interval, metric_name, number, shown
 
 
 def verdict_tables(results: Results) -> list[Table]:
-    """One table for each of equal time and equal samples: headline metrics of every arm."""
+    """One table for each reading that the verdict rests on: headline metrics of every arm."""
     tables = []
-    for reading in ("calibrated", "samples"):
-        if reading not in results.budgets:
-            continue
-        budget = results.budgets[reading]
-        unit = f"{budget:,.0f} examples trained on" if reading == "samples" else f"{budget:.1f} s of training"
-        table = Table(title=f"At {READINGS[reading].title}: {unit}", title_justify="left")
+    for reading in decisive(results):
+        title = f"At {READINGS[reading].title}: {amount(reading, results.budgets[reading])}"
+        table = Table(title=title, title_justify="left")
         table.add_column("arm")
         for metric, weight in results.headlines():
             arrow = "lower" if metric.better == "lower" else "higher"
@@ -29,8 +27,10 @@ def verdict_tables(results: Results) -> list[Table]:
             for metric, weight in results.headlines():
                 cell = results.cell(reading, arm, metric.name, weight)
                 found = cell.against.get(results.config.baseline) if cell else None
-                row.append(number(cell.mean, metric) if cell else "-")
-                row.append(f"{number(found.difference, metric)} ({interval(found, metric)})" if found else "")
+                text = shown(results, cell, metric)
+                row.append(text.value if found else f"{text.value} ({text.detail})" if text.detail else text.value)
+                few = f"; {found.seeds} of {len(results.config.seeds)} seeds" if found and found.missing else ""
+                row.append(f"{number(found.difference, metric)} ({interval(found, metric)}{few})" if found else "")
             table.add_row(*row)
         tables.append(table)
     return tables

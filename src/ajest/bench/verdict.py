@@ -6,37 +6,22 @@ import math
 
 from ..metrics import Metric
 from .cost import selection_costs
-from .plan import READINGS, BenchConfig
+from .plan import READINGS, BenchConfig, spared
 from .quality import to_quality
 from .recommendation import cited
-from .results import Cell, Results
-from .statistics import Comparison
+from .results import Results
+from .statistics import ALPHA, LEAST_SEEDS, Comparison, Outcome, compare, corrected
+from .wording import amount, metric_name, number, told
 
-ALPHA = 0.05
-
-
-def number(value: float, metric: Metric | None = None) -> str:
-    """A number for people, in the metric's scale, with the digits that its size deserves."""
-    value *= metric.scale if metric else 1
-    if math.isnan(value):
-        return "-"
-    size = abs(value)
-    digits = 4 if 0 < size < 0.1 else 3 if size < 10 else 2 if size < 100 else 1
-    return f"{value:.{digits}f}"
+#: Readings whose budget counts the time or the work of scoring: there selection pays for itself or does not.
+CHARGED = ("calibrated", "net", "flops")
 
 
-def interval(found: Comparison, metric: Metric) -> str:
-    return "one seed" if math.isnan(found.low) else f"{number(found.low, metric)} to {number(found.high, metric)}"
-
-
-def p_value(p: float) -> str:
-    if math.isnan(p):
-        return "not testable"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def metric_name(metric: Metric, weight: float) -> str:
-    return f"{metric.label} with autoguidance" if weight != 1 else metric.label
+def decisive(results: Results) -> list[str]:
+    """The readings that a verdict rests on: equal time, equal samples and what all runs end at, as far as they are
+    there. Equal steps, which are no equal budget, count only where there is nothing else."""
+    there = [r for r in dict.fromkeys(("calibrated", "samples", results.config.whole)) if r in results.budgets]
+    return [r for r in there if r != "steps"] or there
 
 
 def caution(config: BenchConfig) -> str:
@@ -81,18 +66,19 @@ def quality_rows(results: Results) -> list[list[str]]:
 
 def verdict(results: Results) -> list[str]:
     """Sentences in the order of importance; the first says what to do."""
-    seeds = behind(results)
-    said = [sentence for reading in ("calibrated", "samples") for sentence in _at(results, reading)]
     if len(results.arms) < 2:
         return [f"{results.arms[0]} stands alone: a verdict needs a second arm to compare it with."]
+    readings = decisive(results)
+    said = [sentence for reading in readings for sentence in _at(results, reading)]
     if not said:
         return ["There is no verdict yet: no budget was reached and evaluated by all arms."]
-    said = [_in_short(results), *said, *_paid(results)]
+    said = [_in_short(results, readings), *said, *_paid(results)]
     said += [*_guidance(results), *cited(results.config)]
-    if seeds < 5:
+    seeds = behind(results)
+    if seeds < LEAST_SEEDS:
         said.append(
-            f"Only {seeds} seed{'s' if seeds > 1 else ''} stand{'' if seeds > 1 else 's'} behind this: "
-            "take it as a first look. Five are the least for a claim."
+            f"Only {seeds} seed{'' if seeds == 1 else 's'} stand{'s' if seeds == 1 else ''} behind this: "
+            f"take it as a first look. {LEAST_SEEDS} are the least for a claim."
         )
     return said
 
@@ -102,80 +88,80 @@ def behind(results: Results) -> int:
     return sum(all(results.runs[arm, seed].state == "done" for arm in results.arms) for seed in results.config.seeds)
 
 
-def examples(count: float) -> str:
-    """A number of examples for people."""
-    return f"{count / 1e6:.2f} million examples" if count >= 1e6 else f"{count:,.0f} examples"
-
-
-def _in_short(results: Results) -> str:
-    """The first sentence: what is certain, at equal time and at equal samples."""
+def _in_short(results: Results, readings: list[str]) -> str:
+    """The first sentence: what is certain at each reading."""
     baseline, parts = results.config.baseline, []
-    for reading in ("calibrated", "samples"):
-        if reading not in results.budgets:
-            continue
+    for reading in readings:
         wins = []
         for metric, weight in results.headlines():
-            cells = [results.cell(reading, arm, metric.name, weight) for arm in results.arms]
-            sure = [c.arm for c in cells if c is not None and _certain(c, baseline, metric.sign)]
+            found = _against(results, reading, metric, weight, baseline)
+            sure = [arm for arm, comparison in found.items() if comparison.outcome == "better"]
             if sure:
                 wins.append(f"{', '.join(sure)} on {metric_name(metric, weight)}")
         outcome = (
             f"certainly better than {baseline}: {'; '.join(wins)}" if wins else f"nothing certainly beats {baseline}"
         )
-        parts.append(f"at {READINGS[reading].title}, {outcome}")
+        parts.append(f"At {READINGS[reading].title}, {outcome}")
     seeds = behind(results)
-    return f"In short, from {seeds} seed{'s' if seeds > 1 else ''}: {'. '.join(p[0].upper() + p[1:] for p in parts)}."
+    opening = "In short" if seeds >= LEAST_SEEDS else "A first look"
+    return f"{opening}, from {seeds} seed{'' if seeds == 1 else 's'}: {'. '.join(parts)}."
+
+
+def _against(results: Results, reading: str, metric: Metric, weight: float, other: str) -> dict[str, Comparison]:
+    """How every arm compares with another on one metric."""
+    cells = [results.cell(reading, arm, metric.name, weight) for arm in results.arms]
+    return {cell.arm: cell.against[other] for cell in cells if cell is not None and other in cell.against}
 
 
 def _at(results: Results, reading: str) -> list[str]:
-    if reading not in results.budgets:
-        return []
-    budget = results.budgets[reading]
-    what = f"{budget:.3g} s of training" if reading != "samples" else f"{examples(budget)} trained on"
+    """The best arm on each headline metric."""
     said = []
     for metric, weight in results.headlines():
-        cells = [results.cell(reading, arm, metric.name, weight) for arm in results.arms]
-        there = [c for c in cells if c is not None and c.values]
-        base = results.cell(reading, results.config.baseline, metric.name, weight)
-        if len(there) < 2 or base is None:
-            continue
-        best = max(there, key=lambda c: c.mean * metric.sign)
-        where = f"At {READINGS[reading].title} ({what}), {metric_name(metric, weight)}"
-        said.append(f"{where}: {_best(results, metric, best, base, there)}")
+        found = _against(results, reading, metric, weight, results.config.baseline)
+        if found:
+            where = f"At {READINGS[reading].title} ({amount(reading, results.budgets[reading])})"
+            best = _best(results, reading, metric, weight, found)
+            said.append(f"{where}, {metric_name(metric, weight)}: {best}")
     return said
 
 
-def _best(results: Results, metric: Metric, best: Cell, base: Cell, there: list[Cell]) -> str:
-    baseline = results.config.baseline
-    better = [c for c in there if _certain(c, baseline, metric.sign)]
-    worse = [c for c in there if _certain(c, baseline, -metric.sign)]
-    if best.arm == baseline:
-        text = f"no arm is better than {baseline} ({number(base.mean, metric)})."
+def _best(results: Results, reading: str, metric: Metric, weight: float, found: dict[str, Comparison]) -> str:
+    """Arms are ranked by their paired difference to the baseline, those that lack seeds are not."""
+    baseline, planned = results.config.baseline, len(results.config.seeds)
+    cells = {arm: results.cells[reading, arm, metric.name, weight] for arm in (baseline, *found)}
+    ranked = {arm: f for arm, f in found.items() if not results.lacking(cells[arm])}
+    best = max((arm for arm, f in ranked.items() if f.improvement > 0), key=lambda a: ranked[a].improvement, default="")
+    if not ranked:
+        text = f"no arm but {baseline} has every seed, so none is ranked."
+    elif not best:
+        text = f"no arm is better than {baseline} ({number(cells[baseline].mean, metric)})."
     else:
-        found = best.against[baseline]
-        certainty = "certain" if best in better else "not certain"
+        leader = ranked[best]
+        certainty = "certain" if leader.outcome == "better" else "not certain"
+        few = f" ({leader.seeds} of {planned} seeds)" if leader.missing else ""
         text = (
-            f"{best.arm} is best with {number(best.mean, metric)} against {number(base.mean, metric)} for {baseline}, "
-            f"a difference of {number(found.difference, metric)} (95 % interval {interval(found, metric)}, "
-            f"better on {found.better:.0%} of seeds, corrected {p_value(best.corrected)}): {certainty}."
+            f"{best} is best with {number(leader.value, metric)} against {number(leader.other, metric)} for "
+            f"{baseline}, {told(leader, metric)}: {certainty}{few}."
         )
-        others = [c.arm for c in better if c is not best]
-        if others:
-            text += f" Also certainly better: {', '.join(others)}."
+    better, worse = ([a for a, f in found.items() if f.outcome == o and a != best] for o in ("better", "worse"))
+    if better:
+        text += f" Also certainly better: {', '.join(better)}."
     if worse:
-        text += f" Certainly worse than {baseline}: {', '.join(c.arm for c in worse)}."
+        text += f" Certainly worse than {baseline}: {', '.join(worse)}."
+    for arm, f in found.items():
+        if arm in ranked:
+            continue
+        text += (
+            f" {arm} lacks seeds and is not ranked: on the {f.seeds} of {planned} that it shares with {baseline} it "
+            f"has {number(f.value, metric)} against {number(f.other, metric)}."
+        )
     return text
 
 
-def _certain(cell: Cell, other: str, sign: int) -> bool:
-    """Better (in the direction of sign) beyond the corrected level."""
-    found = cell.against.get(other)
-    return found is not None and cell.corrected < ALPHA and found.difference * sign > 0
-
-
 def _paid(results: Results) -> list[str]:
-    """Whether selection paid for its overhead: against random at equal time, which costs nothing to choose."""
-    costs = selection_costs(results.config, results.costs)
+    """Whether selection paid for its overhead: against random, which costs nothing to choose, where time is equal."""
+    reading = next((r for r in CHARGED if r in results.budgets), None)
+    costs = selection_costs(results.config, spared(results.costs) if reading == "net" else results.costs)
     if not costs:
         return []
     dearest, cheapest = max(c.example_ratio for c in costs), min(c.example_ratio for c in costs)
@@ -185,38 +171,46 @@ def _paid(results: Results) -> list[str]:
         f"Scoring and choosing take up to {share:.0%} of a selecting step. With the super-batch that had to be drawn, "
         f"an example chosen by scores costs {factor} times as much time as one trained on without choosing."
     ]
-    opponent = "random" if "random" in results.arms else results.config.baseline
+    return said if reading is None else [*said, *_repaid(results, reading, [cost.arm for cost in costs])]
+
+
+def _repaid(results: Results, reading: str, arms: list[str]) -> list[str]:
+    """Whether these arms are better at a reading than arms that do not pay for scores."""
+    opponent, said = "random" if "random" in results.arms else results.config.baseline, []
     for metric, weight in results.headlines():
-        outcomes: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
-        for cost in costs:
-            cell = results.cell("calibrated", cost.arm, metric.name, weight)
-            found = cell.against.get(opponent) if cell is not None else None
-            if found is None or math.isnan(found.low):
-                continue
-            low, high = sorted((found.low * metric.sign, found.high * metric.sign))
-            outcomes["better" if low > 0 else "worse" if high < 0 else "undecided"].append(cost.arm)
-        parts = [f"{', '.join(arms)}: {outcome}" for outcome, arms in outcomes.items() if arms]
+        found = _against(results, reading, metric, weight, opponent)
+        outcomes: dict[Outcome, list[str]] = {"better": [], "worse": [], "undecided": []}
+        for arm in arms:
+            if arm in found:
+                outcomes[found[arm].outcome].append(arm)
+        parts = [f"{', '.join(names)}: {outcome}" for outcome, names in outcomes.items() if names]
         if parts:
-            name = metric_name(metric, weight)
             verb = "paid" if outcomes["better"] else "did not visibly pay"
             said.append(
-                f"Selection {verb} for this on {name}: at equal time, compared with {opponent}, {'; '.join(parts)} "
-                "(by 95 % intervals, not corrected)."
+                f"Selection {verb} for this on {metric_name(metric, weight)}: at {READINGS[reading].title}, "
+                f"compared with {opponent}, {'; '.join(parts)} (Holm-corrected p < {ALPHA:g} decides)."
             )
     return said
 
 
 def _guidance(results: Results) -> list[str]:
     """What autoguidance does to the baseline, in a sentence."""
-    weight, arm = results.config.weight, results.config.baseline
-    parts = []
-    whole = results.config.whole
+    config, whole = results.config, results.config.whole
+    metrics, found = [], []
     for metric in results.metrics:
-        plain, guided = (results.cell(whole, arm, metric.name, w) for w in (1.0, weight))
+        plain, guided = (results.cell(whole, config.baseline, metric.name, w) for w in (1.0, config.weight))
         if plain is not None and guided is not None and (metric.headline != "no" or metric.curve):
-            better = (guided.mean - plain.mean) * metric.sign > 0
-            verb = "improves" if better else "worsens"
-            parts.append(f"{verb} {metric.label} from {number(plain.mean, metric)} to {number(guided.mean, metric)}")
+            comparison = compare(guided.values, plain.values, metric.sign, config.seeds)
+            if comparison is not None:
+                metrics.append(metric)
+                found.append(comparison)
+    verbs = {"better": "certainly improves", "worse": "certainly worsens", "undecided": "moves"}
+    parts = [
+        f"{verbs[f.outcome]} {m.label} from {number(f.other, m)} to {number(f.value, m)}"
+        for m, f in zip(metrics, corrected(found), strict=True)
+    ]
     if not parts:
         return []
-    return [f"Autoguidance with weight {weight:g}, on {arm} after the whole run, {', '.join(parts)}."]
+    return [
+        f"Autoguidance with weight {config.weight:g}, on {config.baseline} after the whole run, {', '.join(parts)}."
+    ]

@@ -10,21 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..bench import figures as bench_figures
-from ..bench.figures import clean
+from ..bench.figures import OUTCOMES, clean
 from ..bench.plan import READINGS
 from ..bench.reliability import Estimate, quantities
 from ..bench.results import Cell, Results
 from ..bench.statistics import bootstrap_interval
-from ..bench.verdict import metric_name
+from ..bench.wording import metric_name
 from ..metrics import Metric
 from .plan import Grid
 from .results import Duel
 
-BETTER, WORSE, OPEN = "#009E73", "#D55E00", "#7F7F7F"
-
 
 def forest(duels: Sequence[Duel], other: str) -> Figure:
-    """Difference of each arm to `other` with its 95 % interval, a panel for each metric and reading."""
+    """Difference of each arm to `other` with its 95 % interval, a panel for each metric and reading; grey where
+    nothing is certain."""
     mine = [d for d in duels if d.other == other]
     arms = list(dict.fromkeys(d.arm for d in mine))
     metrics = list(dict.fromkeys((d.metric, d.weight) for d in mine))
@@ -51,8 +50,7 @@ def forest(duels: Sequence[Duel], other: str) -> Figure:
 
 def _whisker(axis: Axes, place: int, duel: Duel) -> None:
     found, scale = duel.found, duel.metric.scale
-    low, high = sorted((found.low * duel.metric.sign, found.high * duel.metric.sign))
-    colour = OPEN if math.isnan(low) or low <= 0 <= high else BETTER if low > 0 else WORSE
+    colour = OUTCOMES[found.outcome]
     axis.plot([found.low * scale, found.high * scale], [place, place], color=colour, lw=2.2)
     axis.plot(found.difference * scale, place, "o", color=colour, ms=5)
 
@@ -72,7 +70,7 @@ def heatmap(results: Results, grid: Grid, metric: Metric, weight: float) -> Figu
 
 
 def _reach(cell: Cell | None) -> float:
-    """Half the width of the interval of a mean over seeds; NaN with one."""
+    """Half the width of the interval of a mean over seeds; NaN where it is not known."""
     low, high = (math.nan, math.nan) if cell is None else bootstrap_interval(np.array(list(cell.values.values())))
     return (high - low) / 2
 

@@ -178,11 +178,10 @@ def _gains(
                 continue
             (weight,) = weights[guide.name]
             mine = values(*(charged if guide.charged else full), guide.name, weight, metric.name)
-            gain = compare(mine, plain, metric.sign)
+            gain = compare(mine, plain, metric.sign, full[1].seeds)
             if gain is None:
                 continue
             trained = trained or mine
-            versus = None if guide is GUIDES[0] else compare(mine, trained, metric.sign)
+            versus = None if guide is GUIDES[0] else compare(mine, trained, metric.sign, full[1].seeds)
             price = "yes" if guide.charged else "no" if guide.share is None else "free"
-            mean = sum(mine.values()) / len(mine)
-            yield GuideGain(guide.name, price, metric, weight, mean, gain, versus)
+            yield GuideGain(guide.name, price, metric, weight, gain.value, gain, versus)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,14 +17,14 @@ from ..bench.plan import READINGS
 from ..bench.recommendation import as_json
 from ..bench.reliability import reliability, reliability_table
 from ..bench.results import Cell, Results
-from ..bench.statistics import Comparison, compare
-from ..bench.verdict import interval, metric_name, number, p_value
+from ..bench.statistics import ALPHA, LEAST_SEEDS, Comparison
+from ..bench.wording import interval, metric_name, number, p_value
 from ..checkpoint import write_atomic, write_json
 from ..metrics import Metric
 from . import figures
 from .guides import GuideGain, read_gains
 from .plan import Grid, Study
-from .results import ALPHA, Duel, by_keep, counted, duels, matches, mean_ranks, recommended, results_of, table_of
+from .results import Duel, by_keep, counted, duels, matches, mean_ranks, recommended, results_of, table_of
 from .verdict import reference_costs, verdict
 
 
@@ -101,8 +100,9 @@ def _final(root: Path, final: Mapping[str, Results]) -> list[str]:
     parts += [
         "In brackets 95 % paired bootstrap intervals; on how many of the seeds it is better (the probability of "
         "improvement); p of a paired t-test, Holm-corrected over all comparisons of the "
-        f"reading; **bold**: below {ALPHA:g}. Elsewhere **bold** is better than the baseline and *italic* worse, where "
-        f"the interval of the difference is clear of 0. {_references(next(iter(final.values())))}"
+        f"reading; **bold**: certain, as no seed is missing of {LEAST_SEEDS} or more and p is below {ALPHA:g}. "
+        "Elsewhere **bold** is certainly better than the baseline and *italic* certainly worse, corrected over the "
+        f"arms on each metric by itself. {_references(next(iter(final.values())))}"
     ]
     return parts
 
@@ -144,8 +144,8 @@ def _gap(found: Sequence[Duel], arm: str, other: str, metric: str, weight: float
 
 def _told(duel: Duel) -> str:
     found = duel.found
-    text = f"{_difference(found, duel.metric)}, better on {found.better:.0%}, {p_value(duel.corrected)}"
-    return f"**{text}**" if duel.corrected < ALPHA else text
+    text = f"{_difference(found, duel.metric)}, better on {found.better:.0%}, {p_value(found.corrected)}"
+    return text if found.outcome == "undecided" else f"**{text}**"
 
 
 def _matches(results: Results) -> list[str]:
@@ -165,20 +165,13 @@ def _elsewhere(results: Results) -> str:
     for arm in results.arms:
         row = [arm]
         for metric, weight in columns:
-            mine, other = (
-                results.cell(results.config.whole, a, metric.name, weight) for a in (arm, results.config.baseline)
-            )
-            row.append("-" if mine is None else _marked(number(mine.mean, metric), mine, other, metric))
+            cell = results.cell(results.config.whole, arm, metric.name, weight)
+            found = cell.against.get(results.config.baseline) if cell else None
+            marks = {"better": "**", "worse": "*", "undecided": ""}
+            mark = marks[found.outcome] if found else ""
+            row.append(f"{mark}{_mean(results, cell, metric)}{mark}")
         rows.append(row)
     return markdown_table(heads, rows)
-
-
-def _marked(text: str, mine: Cell, other: Cell | None, metric: Metric) -> str:
-    """Bold where better than the baseline, italic where worse: where the interval of the difference is clear of 0."""
-    found = None if other is None or mine is other else compare(mine.values, other.values, metric.sign)
-    if found is None or math.isnan(found.low) or found.low <= 0 <= found.high:
-        return text
-    return f"**{text}**" if found.difference * metric.sign > 0 else f"*{text}*"
 
 
 def _guides(guides: Sequence[GuideGain]) -> list[str]:
@@ -206,7 +199,7 @@ def _screening(root: Path, screened: Mapping[str, Results]) -> list[str]:
         for results in screened.values():
             for metric, weight in results.headlines():
                 cell = results.cell(results.config.whole, arm, metric.name, weight)
-                row.append(number(cell.mean, metric) if cell else "-")
+                row.append(_mean(results, cell, metric))
         rows.append(row)
     parts = [markdown_table(heads, rows), _references(first)]
     trusted = reliability(first)
@@ -256,7 +249,10 @@ def _keeps(results: Results, grid: Grid) -> list[str]:
 
 
 def _difference(found: Comparison | None, metric: Metric) -> str:
-    return "-" if found is None else f"{number(found.difference, metric)} ({interval(found, metric)})"
+    if found is None:
+        return "-"
+    few = f"; {found.seeds} of {found.seeds + found.missing} seeds" if found.missing else ""
+    return f"{number(found.difference, metric)} ({interval(found, metric)}{few})"
 
 
 def _linked(root: Path, name: str, caption: str, figure: Figure) -> str:

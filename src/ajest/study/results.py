@@ -13,13 +13,11 @@ from ..arms import ARMS, Arm
 from ..bench.cost import SelectionCost, selection_costs
 from ..bench.plan import Costs, spared
 from ..bench.recommendation import Recommendation
-from ..bench.results import Results, collect
-from ..bench.statistics import Comparison, compare, holm
+from ..bench.results import Cell, Results, collect
+from ..bench.statistics import Comparison, compare, corrected
 from ..errors import UserError
 from ..metrics import Metric
 from .plan import ALWAYS, Grid, Stage, Study
-
-ALPHA = 0.01
 
 
 def results_of(root: Path, study: Study, stage: Stage) -> dict[str, Results]:
@@ -78,9 +76,7 @@ class Duel:
         reading: the budget.
         arm, other: names.
         metric, weight: what is compared.
-        value, against: mean of each.
-        found: the paired comparison.
-        corrected: p, Holm-corrected over all duels of the reading.
+        found: the paired comparison, corrected over all duels of the reading.
     """
 
     reading: str
@@ -88,31 +84,14 @@ class Duel:
     other: str
     metric: Metric
     weight: float
-    value: float
-    against: float
     found: Comparison
-    corrected: float
-
-    @property
-    def improvement(self) -> float:
-        """The difference, positive for better."""
-        return self.found.difference * self.metric.sign
-
-    @property
-    def certain(self) -> bool:
-        return self.corrected < ALPHA and self.improvement > 0
-
-    @property
-    def lost(self) -> bool:
-        """Certainly worse."""
-        return self.corrected < ALPHA and self.improvement < 0
 
     @property
     def doubt(self) -> float:
         """One-sided p, not corrected, that the arm is not better: near 1 where it is worse, 1/2 with one seed."""
         if math.isnan(self.found.p):
             return 0.5
-        return self.found.p / 2 if self.improvement > 0 else 1 - self.found.p / 2
+        return self.found.p / 2 if self.found.improvement > 0 else 1 - self.found.p / 2
 
 
 def duels(results: Results, others: Sequence[str] = ("baseline", "random")) -> list[Duel]:
@@ -135,23 +114,26 @@ def _randoms(results: Results) -> dict[float, str]:
 
 
 def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> list[Duel]:
-    reading, found = results.config.whole, []
+    reading, which, found = results.config.whole, [], []
     for metric, weight in results.headlines():
         for arm, other in pairs:
             a, b = (results.cell(reading, name, metric.name, weight) for name in (arm, other))
-            comparison = None if a is None or b is None else compare(a.values, b.values, metric.sign)
-            if a is not None and b is not None and comparison is not None:
-                found.append((arm, other, metric, weight, a.mean, b.mean, comparison))
-    corrected = holm([comparison.p for *_, comparison in found])
-    return [Duel(reading, *duel, p) for duel, p in zip(found, corrected, strict=True)]
+            comparison = _versus(results, a, b, metric)
+            if comparison is not None:
+                which.append((arm, other, metric, weight))
+                found.append(comparison)
+    return [Duel(reading, *duel, f) for duel, f in zip(which, corrected(found), strict=True)]
+
+
+def _versus(results: Results, a: Cell | None, b: Cell | None, metric: Metric) -> Comparison | None:
+    return None if a is None or b is None else compare(a.values, b.values, metric.sign, results.config.seeds)
 
 
 def victors(results: Results) -> list[str]:
     """Arms that certainly beat both the baseline and random on every headline metric."""
     all_duels = duels(results)
     mine = {arm: [d for d in all_duels if d.arm == arm] for arm in results.arms if arm not in ("baseline", "random")}
-    whole = len(results.config.seeds)
-    return [arm for arm, found in mine.items() if found and all(d.certain and d.found.seeds == whole for d in found)]
+    return [arm for arm, found in mine.items() if found and all(d.found.outcome == "better" for d in found)]
 
 
 def recommended(results: Results) -> Recommendation:
@@ -159,11 +141,11 @@ def recommended(results: Results) -> Recommendation:
     baseline on one and certainly loses on none: random choice, or where that does not, such a rule; else the baseline.
     Of several the one of best mean rank. Arms that did not finish every seed are not recommended."""
     config, won = results.config, victors(results)
-    seeds, baseline, ranked = len(config.seeds), config.baseline, mean_ranks({"": results})
+    baseline, ranked = config.baseline, mean_ranks({"": results})
 
     def of(arm: str, why: str) -> Recommendation:
         budget = f"{config.iterations:,} steps of {config.recipe.super_batch:,} examples"
-        return Recommendation(config.whole, arm, seeds, budget, why)
+        return Recommendation(config.whole, arm, len(config.seeds), budget, why)
 
     if won:
         arm = next(a for a in ranked if a in won)
@@ -172,7 +154,8 @@ def recommended(results: Results) -> Recommendation:
     better = [
         arm
         for arm, found in against.items()
-        if any(d.certain for d in found) and not any(d.lost or d.found.seeds < seeds for d in found)
+        if any(d.found.outcome == "better" for d in found)
+        and not any(d.found.outcome == "worse" or d.found.missing for d in found)
     ]
     if "random" in better:
         why = "no rule certainly beats both it and baseline, and it certainly beats baseline"
@@ -190,7 +173,7 @@ class AtKeep:
         keep: the fraction.
         cost: of its selecting step.
         metric, weight: what is compared.
-        value: its mean.
+        value: its mean, over the seeds that it has.
         random, baseline: the comparisons; None where the other is not there.
     """
 
@@ -220,7 +203,7 @@ def by_keep(results: Results, grid: Grid) -> list[AtKeep]:
             )
             if mine is None:
                 continue
-            versus = [None if o is None else compare(mine.values, o.values, metric.sign) for o in (random, baseline)]
+            versus = [_versus(results, mine, other, metric) for other in (random, baseline)]
             found.append(AtKeep(keep, costs.get(name), metric, weight, mine.mean, *versus))
     return found
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from ..bench.plan import READINGS
 from ..bench.results import Results
-from ..bench.verdict import interval, metric_name, number, p_value
-from .results import ALPHA, duels, victors
+from ..bench.statistics import ALPHA, LEAST_SEEDS
+from ..bench.wording import metric_name, number, told
+from .results import duels, victors
 
 
 def verdict(final: Mapping[str, Results]) -> list[str]:
@@ -21,22 +22,37 @@ def verdict(final: Mapping[str, Results]) -> list[str]:
                 f"At {where}, certainly better than baseline and random on every headline metric ({seeds} seeds, "
                 f"Holm-corrected p < {ALPHA:g}): {', '.join(won)}.{_uncharged(results, won)}"
             )
-            continue
-        mine = [d for d in duels(results) if d.arm not in ("baseline", "random")]
-        if not mine:
-            continue
-        arms = dict.fromkeys(d.arm for d in mine)
-        worst = [max((d for d in mine if d.arm == arm), key=lambda d: d.doubt) for arm in arms]
-        duel = min(worst, key=lambda d: d.doubt)
-        said.append(
-            f"At {where}, no rule certainly beats both baseline and random on every headline metric "
-            f"({duel.found.seeds} seeds). {duel.arm} came closest (its least certain comparison is the most certain); "
-            f"what fails it is {metric_name(duel.metric, duel.weight)} against {duel.other}: "
-            f"{number(duel.value, duel.metric)} against {number(duel.against, duel.metric)}, a difference of "
-            f"{number(duel.found.difference, duel.metric)} (95 % interval {interval(duel.found, duel.metric)}, "
-            f"corrected {p_value(duel.corrected)})."
-        )
+        elif any(d.arm not in ("baseline", "random") for d in duels(results)):
+            said.append(
+                f"At {where}, no rule certainly beats both baseline and random on every headline metric ({seeds} "
+                f"seeds).{_closest(results)}"
+            )
+    seeds = min((len(results.config.seeds) for results in final.values()), default=LEAST_SEEDS)
+    if said and seeds < LEAST_SEEDS:
+        said.append(f"{seeds} seed{'' if seeds == 1 else 's'}: take it as a first look. {LEAST_SEEDS} are the least "
+                    "for a claim.")  # fmt: skip
     return said
+
+
+def _closest(results: Results) -> str:
+    """The rule whose least certain comparison is the most certain; one that lacks seeds is none of them."""
+    mine = [d for d in duels(results) if d.arm not in ("baseline", "random")]
+    partial = list(dict.fromkeys(d.arm for d in mine if d.found.missing))
+    text = f" {', '.join(partial)}: seeds are missing, so not ranked." if partial else ""
+    worst = [
+        max((d for d in mine if d.arm == arm), key=lambda d: d.doubt)
+        for arm in dict.fromkeys(d.arm for d in mine)
+        if arm not in partial
+    ]
+    if not worst:
+        return text
+    duel = min(worst, key=lambda d: d.doubt)
+    found = duel.found
+    return (
+        f" {duel.arm} came closest (its least certain comparison is the most certain); what fails it is "
+        f"{metric_name(duel.metric, duel.weight)} against {duel.other}: {number(found.value, duel.metric)} against "
+        f"{number(found.other, duel.metric)}, {told(found, duel.metric)}.{text}"
+    )
 
 
 def reference_costs(results: Results) -> dict[str, float]:

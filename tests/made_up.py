@@ -1,0 +1,70 @@
+"""Results whose truth is known because they are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ajest.arms import ARMS, Arm
+from ajest.bench.plan import Costs
+from ajest.bench.results import Cell, Results, Run, Where, compared
+from conftest import small_bench
+
+BASE = (10.0, 12.0, 9.0, 11.0, 10.5, 9.5)
+NOISE = (-0.1, 0.2, 0.1, -0.15, 0.05, -0.1)  # sums to 0
+
+#: What a step of each kind costs in the tests.
+COSTS: Costs = {
+    "uniform": {"draw": 1.0, "target": 2.0, "update": 5.0},
+    "random 0.2": {"draw": 1.0, "target": 0.4, "update": 1.0},
+    "select jest guide 0.2": {
+        "draw": 1.0, "target": 2.0, "learner scoring": 2.0, "reference scoring": 1.0, "select": 1.0, "update": 1.0,
+    },
+    "guide": {"draw": 1.0, "target": 2.0, "update": 1.0},
+}  # fmt: skip
+
+
+def ahead(by: float, seeds: int = 6) -> list[float]:
+    """Values below the baseline's by so much on average, with a little noise, another one for another `by`."""
+    turn = round(10 * by) % len(NOISE)
+    noise = NOISE[turn:] + NOISE[:turn]
+    return [base - by + n for base, n in zip(BASE[:seeds], noise, strict=False)]
+
+
+def made_up(
+    values: Mapping[tuple[str, str, float], Mapping[str, Sequence[float | None]]],
+    arms: Sequence[Arm | str] = ("baseline", "ajest", "random"),
+    seeds: int = 6,
+    budgets: Mapping[str, float] | None = None,
+    costs: Costs = COSTS,
+    diverged: Sequence[tuple[str, int]] = (),
+    **config: object,
+) -> Results:
+    """Results of a bench on the small tree.
+
+    Args:
+        values: by (reading, metric, weight), then by arm, one a seed; None for one that is not there.
+        arms: in their order.
+        seeds: their number.
+        budgets: of readings; by default those of `values`, 4096 each.
+        costs: of kinds of steps.
+        diverged: runs by (arm, seed); all others are done.
+        config: more of `small_bench`.
+    """
+    chosen = tuple(ARMS[arm] if isinstance(arm, str) else arm for arm in arms)
+    bench = small_bench(arms=chosen, seeds=tuple(range(seeds)), **config)
+    cells: dict[Where, Cell] = {}
+    for (reading, metric, weight), by_arm in values.items():
+        for arm, of_seeds in by_arm.items():
+            where = (reading, arm, metric, weight)
+            found = {seed: value for seed, value in enumerate(of_seeds) if value is not None}
+            cells[where] = Cell(*where, bench.n_of(reading), found)
+    runs = {}
+    for arm in chosen:
+        for seed in range(seeds):
+            lost = (arm.name, seed) in diverged
+            state, why = ("diverged", "the loss is not finite") if lost else ("done", "")
+            runs[arm.name, seed] = Run(arm.name, seed, state, 40, why, [], [])
+    guide = Run("guide", 0, "unfinished", 0, "", [], [])
+    known = {reading: 4096.0 for reading, *_ in values} if budgets is None else dict(budgets)
+    return Results(Path("nowhere"), bench, costs, runs, guide, known, compared(bench, cells), {})

@@ -1,0 +1,463 @@
+"""What a bench concludes, from results whose truth is known because they are made up."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from ajest.arms import ARMS, arms_named
+from ajest.bench import verdict as judge
+from ajest.bench.cost import cost_rows, selection_costs
+from ajest.bench.export import as_csv, as_json, rows
+from ajest.bench.results import Run
+from ajest.bench.table import verdict_tables
+from ajest.bench.verdict import behind, caution, decisive, verdict
+from ajest.bench.wording import amount, ends, interval, metric_name, number, p_value, shown, told
+from ajest.training import LearningRate
+from ajest.tree.task import METRICS
+from conftest import small_bench, small_recipe
+from made_up import BASE, COSTS, NOISE, ahead, made_up
+
+ENERGY, MANDALA = (next(m for m in METRICS if m.name == name) for name in ("energy_distance", "mandala"))
+TIME, SAMPLES = ("calibrated", "energy_distance", 1.0), ("samples", "energy_distance", 1.0)
+
+
+@pytest.fixture(autouse=True)
+def uncited(monkeypatch):
+    """The studies that come with the package say nothing here."""
+    monkeypatch.setattr(judge, "cited", lambda config: [])
+
+
+def at_time(values, **changes):
+    """Made-up results at equal time on the energy distance, where lower is better."""
+    return made_up({TIME: values}, **changes)
+
+
+def said_of(results):
+    (found,) = [s for s in verdict(results) if s.startswith("At equal time")]
+    return found.split("energy distance × 1000: ")[1]
+
+
+def test_who_is_better_by_far_on_every_seed_is_best_and_certain():
+    results = at_time({"baseline": BASE, "ajest": ahead(2), "random": ahead(-3)})
+    short, best, *_ = verdict(results)
+    assert (
+        short
+        == "In short, from 6 seeds: At equal time, certainly better than baseline: ajest on energy distance × 1000."
+    )
+    assert best == (
+        "At equal time (4096.0 s of training), energy distance × 1000: ajest is best with 8333.3 against 10333.3 for "
+        "baseline, a difference of -2000.0 (95 % interval -2125.0 to -1858.3, better on 100% of seeds, corrected "
+        "p < 0.001): certain. Certainly worse than baseline: random."
+    )
+
+
+def test_where_higher_is_better_so_is_more():
+    results = made_up({("calibrated", "mandala", 3.0): {"baseline": BASE, "ajest": ahead(2), "random": ahead(-3)}})
+    best = verdict(results)[1]
+    assert "mandala with autoguidance: random is best with 13.33 against 10.33 for baseline" in best
+    assert best.endswith(": certain. Certainly worse than baseline: ajest.")
+
+
+def test_others_that_are_certain_are_named_too():
+    said = said_of(at_time({"baseline": BASE, "ajest": ahead(2), "random": ahead(3)}))
+    assert said.startswith("random is best with 7333.3 against 10333.3")
+    assert said.endswith(": certain. Also certainly better: ajest.")
+
+
+def test_a_lead_within_the_noise_is_not_certain():
+    wild = [b + g for b, g in zip(BASE, (-3, 2, -3, 2, -1, 1), strict=True)]
+    results = at_time({"baseline": BASE, "ajest": wild, "random": ahead(-0.01)})
+    assert said_of(results).startswith(
+        "ajest is best with 10000.0 against 10333.3 for baseline, a difference of -333.3 ("
+    )
+    assert said_of(results).endswith("better on 50% of seeds, corrected p = 1.000): not certain.")
+    assert "nothing certainly beats baseline." in verdict(results)[0]
+
+
+def test_where_all_are_worse_nobody_is_best():
+    said = said_of(at_time({"baseline": BASE, "ajest": ahead(-2), "random": ahead(-3)}))
+    assert said == "no arm is better than baseline (10333.3). Certainly worse than baseline: ajest, random."
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 4])
+def test_nothing_is_certain_below_five_seeds(seeds):
+    arms = {"baseline": BASE[:seeds], "ajest": ahead(5, seeds), "random": ahead(-5, seeds)}
+    results = at_time(arms, seeds=seeds)
+    first, best, *_, last = verdict(results)
+    counted = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    assert first == f"A first look, from {counted}: At equal time, nothing certainly beats baseline."
+    assert best.endswith("): not certain.")
+    assert "orse" not in best
+    assert last.startswith(
+        "Only 1 seed stands behind this: " if seeds == 1 else f"Only {seeds} seeds stand behind this: "
+    )
+    assert last.endswith("take it as a first look. 5 are the least for a claim.")
+    assert {shown(results, cell, ENERGY).outcome for cell in results.cells.values()} == {"undecided"}
+    assert {c.outcome for cell in results.cells.values() for c in cell.against.values()} == {"undecided"}
+
+
+def test_five_seeds_are_enough():
+    results = at_time({"baseline": BASE[:5], "ajest": ahead(2, 5), "random": ahead(-3, 5)}, seeds=5)
+    assert said_of(results).endswith(": certain. Certainly worse than baseline: random.")
+    assert not any("first look" in s for s in verdict(results))
+
+
+def test_gaps_that_are_the_same_on_every_seed_prove_nothing():
+    results = at_time({"baseline": BASE, "ajest": [b - 0.3 for b in BASE]})
+    assert said_of(results).endswith(
+        "a difference of -300.0 (no interval: the same on every seed, better on 100% of seeds, corrected not "
+        "testable): not certain."
+    )
+    assert shown(results, results.cell("calibrated", "ajest", "energy_distance", 1.0), ENERGY).detail == (
+        "no interval: the same on every seed"
+    )
+
+
+def test_an_arm_that_lost_its_worst_seed_is_compared_on_the_others_and_not_crowned():
+    """Its mean alone, 490 against 800, would make it best; where both have a seed it is behind."""
+    base = [0.500, 0.480, 0.490, 0.470, 0.480, 2.380]
+    lost = [0.501, 0.490, 0.491, 0.480, 0.488, None]
+    fair = [value - gap for value, gap in zip(base, (0.010, 0.012, 0.011, 0.009, 0.010, 0.008), strict=True)]
+    arms = {"baseline": base, "ajest": lost, "random": fair}
+    results = at_time(arms, diverged=[("ajest", 5)])
+    said = said_of(results)
+    assert said.startswith("random is best with 790.0 against 800.0 for baseline, a difference of -10.00 (")
+    assert said.endswith(
+        ": certain. ajest lacks seeds and is not ranked: on the 5 of 6 that it shares with baseline it has 490.0 "
+        "against 484.0."
+    )
+    cell = results.cell("calibrated", "ajest", "energy_distance", 1.0)
+    text = shown(results, cell, ENERGY)
+    assert text.value == "490.0"
+    assert text.detail.endswith("; 5 of 6 seeds, baseline there 484.0")
+    assert results.lacking(cell) == [5]
+    assert behind(results) == 5
+
+
+def test_an_arm_that_lost_a_seed_is_never_certain_however_far_ahead():
+    results = at_time({"baseline": BASE, "ajest": [*ahead(5)[:5], None]}, arms=("baseline", "ajest"))
+    assert said_of(results).startswith("no arm but baseline has every seed, so none is ranked. ajest lacks seeds")
+    assert "nothing certainly beats" in verdict(results)[0]
+    assert "did not visibly pay" in "".join(verdict(results))
+
+
+def test_a_baseline_that_lost_a_seed_is_compared_on_the_others():
+    results = at_time({"baseline": [None, *BASE[1:]], "ajest": ahead(2), "random": ahead(-1)})
+    said = said_of(results)
+    assert said.startswith("ajest is best with 8380.0 against 10400.0 for baseline, a difference of -2020.0 (")
+    assert said.endswith(": not certain (5 of 6 seeds).")
+    base = results.cell("calibrated", "baseline", "energy_distance", 1.0)
+    assert shown(results, base, ENERGY).detail == "sd 1193.7; 5 of 6 seeds"
+
+
+def test_seeds_that_no_arm_has_yet_keep_nobody_from_being_ranked():
+    few = {name: [*values[:5], None] for name, values in {"baseline": BASE, "ajest": ahead(2), "random": BASE}.items()}
+    assert said_of(at_time(few)).endswith(": not certain (5 of 6 seeds).")
+
+
+def test_p_is_corrected_over_all_headlines_of_a_reading_and_one_opponent():
+    both = {
+        TIME: {"baseline": BASE, "ajest": ahead(0.1), "random": ahead(0.05)},
+        ("calibrated", "mandala", 3.0): {"baseline": BASE, "ajest": ahead(0.4), "random": ahead(0.3)},
+        ("calibrated", "loss", 1.0): {"baseline": BASE, "ajest": ahead(0.1), "random": ahead(0.05)},
+        SAMPLES: {"baseline": BASE, "ajest": ahead(0.1)},
+    }
+    results = made_up(both)
+
+    def against(reading, arm, metric, weight, other):
+        return results.cell(reading, arm, metric, weight).against[other]
+
+    family = [against("calibrated", a, m, w, "baseline") for a in ("ajest", "random") for m, w in (
+        ("energy_distance", 1.0), ("mandala", 3.0))]  # fmt: skip
+    least = min(family, key=lambda f: f.p)
+    assert least.corrected == pytest.approx(4 * least.p)
+    # A metric that is no headline is corrected over the arms alone, another reading by itself.
+    alone = [against("calibrated", arm, "loss", 1.0, "baseline") for arm in ("ajest", "random")]
+    assert min(f.corrected for f in alone) == pytest.approx(2 * min(f.p for f in alone))
+    other = against("samples", "ajest", "energy_distance", 1.0, "baseline")
+    assert other.corrected == other.p
+    # Against random: ajest on two headlines; the baseline against random is the same test as random against it.
+    rivals = [against("calibrated", "ajest", m, w, "random") for m, w in (("energy_distance", 1.0), ("mandala", 3.0))]
+    assert min(f.corrected for f in rivals) == pytest.approx(min(1, 2 * min(f.p for f in rivals)))
+    assert results.cell("calibrated", "baseline", "energy_distance", 1.0).against == {}
+    assert set(results.cell("calibrated", "random", "energy_distance", 1.0).against) == {"baseline"}
+
+
+@pytest.mark.parametrize(
+    ("lead", "said"),
+    [
+        (2.0, "Selection paid for this on energy distance × 1000: at equal time, compared with random, ajest: better"),
+        (-2.0, "Selection did not visibly pay for this on energy distance × 1000: at equal time, compared with random, "
+               "ajest: worse"),
+        (0.01, "Selection did not visibly pay for this on energy distance × 1000: at equal time, compared with random, "
+               "ajest: undecided"),
+    ],
+)  # fmt: skip
+def test_selection_pays_if_it_beats_random_at_equal_time(lead, said):
+    ahead_of_random = [v - lead + n for v, n in zip(ahead(1), NOISE, strict=True)]
+    found = verdict(at_time({"baseline": BASE, "random": ahead(1), "ajest": ahead_of_random}))
+    assert found[2] == (
+        "Scoring and choosing take up to 50% of a selecting step. With the super-batch that had to be drawn, an "
+        "example chosen by scores costs 5.0 times as much time as one trained on without choosing."
+    )
+    assert found[3] == f"{said} (Holm-corrected p < 0.05 decides)."
+
+
+def test_without_random_selection_is_held_against_the_baseline():
+    results = at_time({"baseline": BASE, "ajest": ahead(2)}, arms=("baseline", "ajest"))
+    assert "compared with baseline, ajest: better" in verdict(results)[3]
+
+
+def test_whether_selection_paid_is_judged_where_its_scores_are_paid_for_and_nowhere_else():
+    at = {"baseline": BASE, "random": ahead(1), "ajest": ahead(3)}
+    for reading, title, cost in (
+        ("net", "equal time without the exact target", "5.0"),
+        ("flops", "equal operations of the networks", "5.0"),
+    ):
+        said = verdict(made_up({(reading, "energy_distance", 1.0): at}, end=reading, only=True))
+        assert f"an example chosen by scores costs {cost} times" in said[2]
+        assert f"at {title}, compared with random, ajest: better" in said[3]
+    for end in ("samples", "steps"):
+        said = verdict(made_up({(end, "energy_distance", 1.0): at}, end=end, only=True))
+        assert said[2].startswith("Scoring and choosing take")
+        assert len(said) == 3
+    dear = COSTS | {"select jest guide 0.2": COSTS["select jest guide 0.2"] | {"target": 6.0}}
+    factors = [
+        verdict(made_up({(reading, "energy_distance", 1.0): at}, costs=dear, end=end))[2]
+        for end, reading in (("time", "calibrated"), ("net", "net"))
+    ]
+    assert ["7.5 times" in factors[0], "5.0 times" in factors[1]] == [True, True]
+
+
+def test_the_factor_is_a_range_where_arms_cost_differently():
+    other = COSTS | {"select high-loss none 0.2": {"learner scoring": 3.0, "update": 1.0}}
+    results = at_time({"baseline": BASE, "ajest": ahead(1), "high-loss": ahead(1)}, costs=other,
+                      arms=("baseline", "ajest", "high-loss"))  # fmt: skip
+    said = verdict(results)[2]
+    assert "take up to 75% of a selecting step" in said
+    assert "costs 2.5 to 5.0 times as much" in said
+    assert verdict(replace(results, costs={}))[2:] == []
+
+
+def test_a_verdict_rests_on_what_the_runs_end_at():
+    at = {"baseline": BASE, "ajest": ahead(2), "random": ahead(1)}
+    for end, reading, title, budget in (
+        ("time", "calibrated", "equal time", "4096.0 s of training"),
+        ("net", "net", "equal time without the exact target", "4096.0 s of training"),
+        ("flops", "flops", "equal operations of the networks", "0.0000 TFLOP of the networks"),
+        ("samples", "samples", "equal samples", "4,096 examples trained on"),
+        ("steps", "steps", "equal steps (the whole run)", "4,096 steps"),
+    ):
+        results = made_up({(reading, "energy_distance", 1.0): at}, end=end, only=True)
+        assert decisive(results) == [reading]
+        assert verdict(results)[0].startswith(
+            f"In short, from 6 seeds: At {title}, certainly better than baseline: ajest"
+        )
+        assert verdict(results)[1].startswith(f"At {title} ({budget}), energy distance × 1000: ajest is best")
+        (table,) = verdict_tables(results)
+        assert table.title == f"At {title}: {budget}"
+    every = {(r, "energy_distance", 1.0): at for r in ("calibrated", "samples", "steps", "seconds", "flops")}
+    assert decisive(made_up(every)) == ["calibrated", "samples"]
+    assert decisive(made_up(every, end="flops")) == ["calibrated", "samples", "flops"]
+    assert decisive(made_up({})) == []
+    assert verdict(made_up({})) == ["There is no verdict yet: no budget was reached and evaluated by all arms."]
+    short = verdict(made_up({TIME: at, SAMPLES: {"baseline": BASE, "ajest": ahead(-1)}}))[0]
+    assert short.endswith(". At equal samples, nothing certainly beats baseline.")
+
+
+def test_the_terminal_table_shows_gaps_intervals_and_missing_seeds():
+    results = at_time({"baseline": BASE, "ajest": [*ahead(2)[:5], None], "random": ahead(1)})
+    (table,) = verdict_tables(results)
+    arms, means, gaps, *guided = ([*column.cells] for column in table.columns)
+    assert arms == ["baseline", "ajest", "random"]
+    assert means == ["10333.3 (sd 1080.1)", "8460.0", "9333.3"]
+    assert gaps[0] == ""
+    assert gaps[1].startswith("-2040.0 (-2")
+    assert gaps[1].endswith("; 5 of 6 seeds)")
+    assert gaps[2].startswith("-1000.0 (-11")
+    assert guided == [["-", "-", "-"], ["", "", ""]]
+    assert str(table.columns[1].header) == "energy distance × 1000\n(lower is better)"
+    assert str(table.columns[2].header) == "minus baseline\n(95 % interval)"
+    assert "higher is better" in str(table.columns[3].header)
+
+
+def test_what_autoguidance_does_is_said_with_its_certainty():
+    end = {
+        ("steps", "mandala", 1.0): {"baseline": BASE},
+        ("steps", "mandala", 3.0): {"baseline": ahead(-2)},
+        ("steps", "energy_distance", 1.0): {"baseline": BASE},
+        ("steps", "energy_distance", 3.0): {"baseline": ahead(-3)},
+        ("steps", "classification", 1.0): {"baseline": BASE},
+        ("steps", "classification", 3.0): {"baseline": ahead(0.01)},
+        ("steps", "l2", 1.0): {"baseline": BASE},
+        ("steps", "l2", 3.0): {"baseline": ahead(9)},
+    }
+    said = verdict(made_up({TIME: {"baseline": BASE, "random": BASE}} | end))[-1]
+    assert said == (
+        "Autoguidance with weight 3, on baseline after the whole run, certainly worsens energy distance × 1000 from "
+        "10333.3 to 13333.3, certainly improves mandala from 10.33 to 12.33, moves classification from 10.33 to 10.32."
+    )
+
+
+def test_words_for_numbers():
+    shown_as = {0.5: "0.500", 12.345: "12.35", 123.4: "123.4", -0.0312: "-0.0312", 0.0: "0.000", 0.1: "0.100",
+                10.0: "10.00", 100.0: "100.0", -12.0: "-12.00"}  # fmt: skip
+    assert {v: number(v) for v in shown_as} == shown_as
+    assert number(float("nan")) == "-"
+    assert number(0.5, ENERGY) == "500.0"
+    assert [p_value(p) for p in (math.nan, 0.0009, 0.001, 0.25)] == [
+        "not testable",
+        "p < 0.001",
+        "p = 0.001",
+        "p = 0.250",
+    ]
+    assert [metric_name(MANDALA, w) for w in (1, 3)] == ["mandala", "mandala with autoguidance"]
+    assert [amount(*b) for b in (("flops", 2.5e13), ("samples", 1e6), ("steps", 4096.0), ("net", 12.0))] == [
+        "25.00 TFLOP of the networks", "1,000,000 examples trained on", "4,096 steps", "12.00 s of training"
+    ]  # fmt: skip
+
+
+def test_an_interval_says_why_it_is_not_there():
+    one = at_time({"baseline": BASE[:1], "ajest": ahead(2, 1)}, seeds=1).cell(
+        "calibrated", "ajest", "energy_distance", 1.0
+    )
+    found = one.against["baseline"]
+    assert interval(found, ENERGY) == "no interval: one seed"
+    assert told(found, ENERGY) == (
+        "a difference of -1900.0 (no interval: one seed, better on 100% of seeds, corrected not testable)"
+    )
+
+
+def test_the_length_of_the_runs_is_said_for_every_end():
+    said = {end: ends(small_bench(end=end)) for end in ("steps", "time", "net", "flops", "samples")}
+    assert said == {
+        "steps": "40 steps",
+        "time": "40 steps of baseline, and for the others as much time",
+        "net": "40 steps of baseline, and for the others as much time without the exact target",
+        "flops": "40 steps of baseline, and for the others as many operations of the networks",
+        "samples": "40 steps, or fewer for arms that train on more in a step: all train on as many examples",
+    }
+
+
+def test_the_caution_is_about_the_clock_of_the_learning_rate():
+    assert "follows the number of steps." in caution(small_bench())
+    share = small_bench(recipe=small_recipe(learning_rate=LearningRate(decay=0.25, clock="share")), end="time")
+    assert "compare fairly at equal time." in caution(share)
+
+
+def test_flat_rows_hold_every_number():
+    results = at_time({"baseline": BASE, "ajest": [*ahead(2)[:5], None], "random": ahead(1)})
+    base, ajest, random = rows(results)
+    assert (base["seeds"], base["mean"], base["budget"], base["n"]) == (6, pytest.approx(62 / 6), 4096.0, 512)
+    assert (base["vs_baseline_seeds"], base["p_holm"], base["outcome"]) == (None, None, None)
+    assert (ajest["seeds"], ajest["vs_baseline_seeds"], ajest["outcome"]) == (5, 5, "undecided")
+    assert (random["outcome"], random["vs_baseline_difference"]) == ("better", pytest.approx(-1))
+    assert random["sd"] == pytest.approx(results.cell("calibrated", "random", "energy_distance", 1.0).sd)
+    against = results.cell("calibrated", "random", "energy_distance", 1.0).against["baseline"]
+    assert [random[f"vs_baseline_{n}"] for n in ("low", "high", "better", "p")] == [
+        against.low, against.high, 1.0, against.p
+    ]  # fmt: skip
+    assert random["p_holm"] == against.corrected
+    heads, first, *_ = as_csv(results).splitlines()
+    assert heads.split(",")[:6] == ["reading", "budget", "arm", "metric", "guidance_weight", "n"]
+    assert first.startswith("calibrated,4096.0,baseline,energy_distance,1.0,512,6,10.333")
+    assert as_csv(made_up({})) == ""
+    one = at_time({"baseline": BASE[:1], "ajest": ahead(2, 1)}, seeds=1)
+    assert [row["sd"] for row in rows(one)] == [None, None]
+    whole = as_json(results)
+    assert whole["values"][1]["by_seed"] == {s: ahead(2)[s] for s in range(5)}
+    assert whole["values"][1]["against"]["baseline"]["missing"] == 1
+    assert whole["values"][0]["against"] == {}
+    assert len(whole["ledgers"]) == 1 + 3 * 6
+    assert whole["ledgers"][1] == {"arm": "baseline", "seed": 0, "state": "done"}
+
+
+def test_what_is_missing_is_said_a_sentence_each():
+    at = {"baseline": BASE, "ajest": ahead(1), "random": BASE}
+    results = made_up({TIME: at, SAMPLES: {"baseline": BASE}}, diverged=[("ajest", 5)], end="time",
+                      recipe=small_recipe(not_finite="skip"))  # fmt: skip
+    runs = results.runs
+    runs["random", 0] = Run("random", 0, "unfinished", 7, "", [{"not_finite": 2000, "unusable": 30}], [])
+    missing = results.missing()
+    assert missing[:4] == [
+        "ajest, seed 5: stopped at step 40. the loss is not finite. It is left out of every comparison.",
+        "random, seed 0: its training is not finished (step 7).",
+        "random, seed 0: in 2,000 steps the loss or its gradient was not finite; they were skipped.",
+        "random, seed 0: 30 scores were not finite; these examples were not trained on.",
+    ]
+    assert missing[4:] == [
+        "equal samples: not evaluated yet for ajest, random.",
+        "equal time as measured in the runs: not evaluated yet.",
+        "equal time without the exact target: not evaluated yet.",
+    ]
+    assert results.unfinished == 1
+
+
+# What selection costs
+
+
+def test_costs_by_hand():
+    results = at_time({"baseline": BASE})
+    (cost,) = selection_costs(results.config, COSTS)
+    assert (cost.arm, cost.keep) == ("ajest", 0.2)
+    assert cost.step_ratio == pytest.approx(8 / 8)
+    assert cost.overhead_share == pytest.approx(4 / 8)
+    assert cost.example_ratio == pytest.approx(5)
+    assert cost.break_even == pytest.approx(0.2)
+    assert selection_costs(results.config, {}) == []
+    assert selection_costs(results.config, {"uniform": {"update": 1.0}}) == []
+
+
+def test_break_even_is_where_the_line_from_now_to_the_whole_super_batch_meets_a_uniform_step():
+    config = small_bench(arms=arms_named(("baseline", "ajest")))
+    kind = config.arms[1].kinds()[0]
+
+    def at(step, uniform):
+        return selection_costs(config, {"uniform": uniform, kind: step})[0].break_even
+
+    # Overhead 3, update 1 at a fifth and 5 for all: 3 + 5 k = 6 at k = 0.6.
+    assert at({"select": 3.0, "update": 1.0}, {"update": 5.0, "draw": 1.0}) == pytest.approx(0.6)
+    # Overhead 7 is more than a uniform step takes: none.
+    assert at({"select": 7.0, "update": 1.0}, {"update": 5.0, "draw": 1.0}) == pytest.approx(-0.2)
+    # An update that takes as long whatever is kept has no such fraction.
+    assert at({"select": 1.0, "update": 5.0}, {"update": 5.0}) == 0
+    # The target is made for the whole super-batch where it is scored: it does not scale.
+    assert at({"target": 2.0, "update": 1.0}, {"target": 2.0, "update": 5.0}) == pytest.approx(1.0)
+
+
+def test_break_even_of_arms_that_measure_nothing_scales_the_target_too():
+    for name in ("speed", "recall", "stale"):
+        config = small_bench(arms=arms_named(("baseline", name)))
+        costs = {kind: {"target": 0.4, "select": 4.0, "update": 1.0} for kind in config.arms[1].kinds()}
+        (cost,) = selection_costs(config, {"uniform": {"target": 2.0, "update": 5.0}, **costs})
+        # select 4 + (2 + 5) k = 7 at k = 3/7
+        assert cost.break_even == pytest.approx(3 / 7), name
+
+
+def test_break_even_of_a_proxy_pays_for_its_training():
+    config = small_bench(arms=arms_named(("baseline", "proxy")))
+    (kind,) = config.arms[1].kinds()
+    learner, guide = (config.task.network(role, 0).flops() for role in ("learner", "guide"))
+    r = guide / learner
+    (cost,) = selection_costs(config, {"uniform": {"update": 5.0}, kind: {"select": 2.0, "update": 1.0}})
+    assert cost.break_even == pytest.approx(0.2 + 2 * 0.8 / (5 * (1 + r) - 1))
+    assert cost.model_ratio == pytest.approx(r / 0.2 / 3 + 1 + r)
+
+
+def test_cost_rows_for_people():
+    config = small_bench(arms=arms_named(("baseline", "ajest")))
+    kind = config.arms[1].kinds()[0]
+    uniform = {"update": 5.0, "draw": 1.0}
+    for select, row in ((3.0, ["0.67", "75%", "3.33"]), (7.0, ["1.33", "88%", "6.67"])):
+        ((arm, *found, model, even),) = cost_rows(
+            selection_costs(config, {"uniform": uniform, kind: {"select": select, "update": 1.0}})
+        )
+        assert (arm, found, even) == ("ajest", row, "0.60" if select == 3 else "none")
+        assert model == f"{selection_costs(config, {'uniform': uniform, kind: uniform})[0].model_ratio:.2f}"
+
+
+def test_only_arms_that_score_have_a_cost():
+    config = small_bench(arms=(ARMS["baseline"], ARMS["random"], ARMS["hard"]))
+    kinds = {kind: {"update": 1.0} for arm in config.arms for kind in arm.kinds()}
+    assert [c.arm for c in selection_costs(config, kinds)] == ["hard"]

@@ -23,6 +23,10 @@ COSTS: Costs = {
     "guide": {"draw": 1.0, "target": 2.0, "update": 1.0},
 }  # fmt: skip
 
+#: The last line of a run's ledger.
+LEDGER = {"drawn": 10240, "scored": 10240, "trained": 2040, "flops": 2e12, "seconds": {"update": 3.0, "draw": 1.5},
+          "warmup_seconds": 0.25, "fired_at": None}  # fmt: skip
+
 
 def ahead(by: float, seeds: int = 6) -> list[float]:
     """Values below the baseline's by so much on average, with a little noise, another one for another `by`."""
@@ -64,7 +68,7 @@ def made_up(
         for seed in range(seeds):
             lost = (arm.name, seed) in diverged
             state, why = ("diverged", "the loss is not finite") if lost else ("done", "")
-            runs[arm.name, seed] = Run(arm.name, seed, state, 40, why, [], [])
+            runs[arm.name, seed] = Run(arm.name, seed, state, 40, why, [LEDGER], [])
     guide = Run("guide", 0, "unfinished", 0, "", [], [])
     known = {reading: 4096.0 for reading, *_ in values} if budgets is None else dict(budgets)
     return Results(Path("nowhere"), bench, costs, runs, guide, known, compared(bench, cells), {})

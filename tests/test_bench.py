@@ -17,11 +17,11 @@ from ajest.bench.grid import run_bench
 from ajest.bench.launch import Local
 from ajest.bench.plan import READINGS, run_folder
 from ajest.bench.published import beside_ours
-from ajest.bench.quality import crossing, to_quality
+from ajest.bench.quality import to_quality
 from ajest.bench.reliability import reliability, reliability_table
 from ajest.bench.report import render, write_report
 from ajest.bench.results import collect
-from ajest.bench.verdict import number, verdict
+from ajest.bench.verdict import verdict
 from ajest.config import to_json
 from ajest.errors import UserError
 from ajest.folders import snapshots
@@ -52,7 +52,7 @@ def test_every_arm_is_read_at_every_equal_budget(done):
                 assert cell is not None, (reading, arm, metric.name, weight)
                 assert set(cell.values) == {0, 1}
                 assert cell.n == config.n_of(reading)
-                assert set(cell.against) == {"baseline", "random"} - {arm}
+                assert set(cell.against) == (set() if arm == "baseline" else {"baseline", "random"} - {arm})
 
 
 def test_budgets_are_read_where_they_are_crossed(done):
@@ -171,9 +171,6 @@ def test_a_bench_goes_on_with_the_threads_it_was_timed_with(done, tmp_path, monk
 
 
 def test_time_to_quality_is_read_off_the_curves(done):
-    assert crossing([(1.0, 0.9), (2.0, 0.5), (3.0, 0.1)], 0.3, -1) == pytest.approx(2.5)
-    assert crossing([(1.0, 0.2), (2.0, 0.5)], 0.3, -1) == 1.0
-    assert crossing([(1.0, 0.2), (2.0, 0.5)], 0.6, 1) is None
     found = {(q.arm, q.metric.name): q for q in to_quality(collect(done))}
     assert set(found) == {(a.name, m) for a in small_bench().arms for m in ("energy_distance", "mandala")}
     assert all(q.seeds == 2 for q in found.values())
@@ -262,12 +259,7 @@ def test_common_budgets_are_those_of_the_slowest(done, tmp_path):
 
 def test_the_published_figures_stand_only_beside_the_published_settings(done):
     assert beside_ours(collect(done)) == []
-    assert tree_paper().iterations == 4096
     assert [a.name for a in tree_quick().arms] == [a.name for a in tree_paper().arms]
-    results = replace(collect(done), config=tree_paper())
-    rows = beside_ours(results)
-    assert len(rows) > 30
-    assert {r.judgement for r in rows} <= {"agree", "differ", "not comparable"}
 
 
 def test_benches_check_themselves():
@@ -289,12 +281,6 @@ def test_names_from_arms_never_reach_the_page_unescaped(done):
     config = replace(results.config, arms=(evil, *results.config.arms[1:]))
     page = render(replace(results, config=config))
     assert "<script>" not in page
-
-
-def test_numbers_for_people():
-    shown = {0.5: "0.500", 12.345: "12.35", 123.4: "123.4", -0.0312: "-0.0312", 0.0: "0.000"}
-    assert {v: number(v) for v in shown} == shown
-    assert number(float("nan")) == "-"
 
 
 class Here(Local):

@@ -119,7 +119,8 @@ def ours(values=EXACT, arms=ARM_NAMES, budgets=BUDGETS, **changes):
 
 
 def run(fired, state="done", loss=None):
-    return Run("", 0, state, 4096, "", [{"fired_at": fired}], [{"metrics": {"loss": loss} if loss else {"l2": 1}}])
+    return Run("", 0, state, 4096, "", [{"fired_at": fired}],
+               [{"n": 1, "weight": 1.0, "step": 1, "metrics": {"loss": loss} if loss else {"l2": 1}}])  # fmt: skip
 
 
 def rows_of(results):

@@ -16,7 +16,7 @@ from ajest.bench.wording import amount, ends, interval, metric_name, number, p_v
 from ajest.training import LearningRate
 from ajest.tree.task import METRICS
 from conftest import small_bench, small_recipe
-from made_up import BASE, COSTS, NOISE, ahead, made_up
+from made_up import BASE, COSTS, LEDGER, NOISE, ahead, made_up
 
 ENERGY, MANDALA = (next(m for m in METRICS if m.name == name) for name in ("energy_distance", "mandala"))
 TIME, SAMPLES = ("calibrated", "energy_distance", 1.0), ("samples", "energy_distance", 1.0)
@@ -370,7 +370,7 @@ def test_flat_rows_hold_every_number():
     assert whole["values"][1]["against"]["baseline"]["missing"] == 1
     assert whole["values"][0]["against"] == {}
     assert len(whole["ledgers"]) == 1 + 3 * 6
-    assert whole["ledgers"][1] == {"arm": "baseline", "seed": 0, "state": "done"}
+    assert whole["ledgers"][1] == {"arm": "baseline", "seed": 0, "state": "done", **LEDGER}
 
 
 def test_what_is_missing_is_said_a_sentence_each():

@@ -8,12 +8,15 @@ import pytest
 
 from ajest import checkpoint, jsonl
 from ajest.arms import ARMS, Scoring, arms_named
+from ajest.bench.figures import OUTCOMES
 from ajest.bench.plan import run_folder
 from ajest.bench.reliability import reliability
-from ajest.bench.results import Cell, Results, Run
+from ajest.bench.results import Cell, Results, Run, compared
 from ajest.errors import UserError
 from ajest.folders import adopt
 from ajest.selection.memory import Memory
+from ajest.study import page
+from ajest.study.figures import forest
 from ajest.study.guides import GUIDES, read_gains
 from ajest.study.plan import ALWAYS, Grid, random_at
 from ajest.study.presets import tree_full
@@ -25,12 +28,12 @@ SEEDS = 12
 COSTS = {"uniform": {"update": 3.0, "target": 1.0}, "random 0.2": {"update": 1.0}, "guide": {"update": 2.0}}
 
 
-def made(effects, end="time", absent=(), costs=COSTS, **config):
+def made(effects, end="time", absent=(), costs=COSTS, count=SEEDS, **config):
     """Results in which each arm is better than the baseline by so many standard deviations of the noise, the same on
     every headline metric, or by a pair of numbers one on each."""
     names = tuple(effects)
     arms = tuple(ARMS[n] if isinstance(n, str) else n for n in names)
-    bench = small_bench(arms=arms, seeds=tuple(range(SEEDS)), end=end, only=True, **config)
+    bench = small_bench(arms=arms, seeds=tuple(range(count)), end=end, only=True, **config)
     empty = Run("", 0, "done", 40, "", [], [])
     results = Results(Path("nowhere"), bench, costs, {}, empty, {}, {}, {})
     for k, (metric, weight) in enumerate(results.headlines()):
@@ -38,14 +41,14 @@ def made(effects, end="time", absent=(), costs=COSTS, **config):
         for arm, name in zip(arms, names, strict=True):
             effect = effects[name][k] if isinstance(effects[name], tuple) else effects[name]
             noise = rng.normal(size=SEEDS)
-            values = {s: 10 + metric.sign * (effect + noise[s]) for s in range(SEEDS) if (arm.name, s) not in absent}
+            values = {s: 10 + metric.sign * (effect + noise[s]) for s in range(count) if (arm.name, s) not in absent}
             where = (bench.whole, arm.name, metric.name, weight)
             results.cells[where] = Cell(*where, 512, values)
     for arm in arms:
-        for s in range(SEEDS):
+        for s in range(count):
             state = "diverged" if (arm.name, s) in absent else "done"
             results.runs[arm.name, s] = Run(arm.name, s, state, 40, "", [], [])
-    return results
+    return replace(results, cells=compared(bench, results.cells))
 
 
 def test_a_rule_that_beats_both_everywhere_is_the_victor_and_recommended():
@@ -71,7 +74,7 @@ def test_one_lost_headline_is_enough_to_lose():
     found = made({"baseline": 0, "random": 0, "hard": (8, -8)})
     assert victors(found) == []
     assert recommended(found).arm == "baseline"
-    lost = [d for d in duels(found) if d.arm == "hard" and d.lost]
+    lost = [d for d in duels(found) if d.arm == "hard" and d.found.outcome == "worse"]
     assert {d.metric.name for d in lost} == {found.headlines()[1][0].name}
 
 
@@ -87,6 +90,132 @@ def test_an_arm_that_lacks_seeds_is_neither_victor_nor_recommended():
     assert list(mean_ranks({"": found}))[-1] == "hard"
 
 
+def test_an_arm_that_lacks_seeds_is_judged_on_those_it_shares_and_is_not_the_closest():
+    found = made({"baseline": 0, "random": 0, "hard": 8, "easy": -1}, absent={("hard", 3)})
+    duel = next(d for d in duels(found) if (d.arm, d.other) == ("hard", "random"))
+    both = [found.cell("calibrated", arm, duel.metric.name, duel.weight).values for arm in ("hard", "random")]
+    assert duel.found.value == pytest.approx(np.mean([both[0][s] for s in range(SEEDS) if s != 3]))
+    assert duel.found.other == pytest.approx(np.mean([both[1][s] for s in range(SEEDS) if s != 3]))
+    assert (duel.found.seeds, duel.found.missing, duel.found.outcome) == (SEEDS - 1, 1, "undecided")
+    (said,) = verdict({"time": found})
+    assert "easy came closest" in said
+    assert said.endswith(" hard: seeds are missing, so not ranked.")
+    (said,) = verdict({"time": made({"baseline": 0, "random": 0, "hard": 8}, absent={("hard", 3)})})
+    assert "closest" not in said
+    assert said.endswith("(12 seeds). hard: seeds are missing, so not ranked.")
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_nothing_is_certain_below_five_seeds(seeds):
+    found = made({"baseline": 0, "random": 30, "hard": 60, "easy": -60}, count=seeds)
+    assert victors(found) == []
+    assert recommended(found).arm == "baseline"
+    assert recommended(found).why == "nothing certainly beats it"
+    assert {d.found.outcome for d in duels(found)} == {"undecided"}
+    said, look = verdict({"time": found})
+    assert "no rule certainly beats both" in said
+    assert look == f"{seeds} seed{'s' if seeds > 1 else ''}: take it as a first look. 5 are the least for a claim."
+
+
+def test_what_five_seeds_show_is_a_claim():
+    found = made({"baseline": 0, "random": 30, "hard": 60}, count=5)
+    assert victors(found) == ["hard"]
+    (said,) = verdict({"time": found})
+    assert said == (
+        "At equal time, certainly better than baseline and random on every headline metric (5 seeds, Holm-corrected "
+        "p < 0.05): hard."
+    )
+
+
+def test_sentences_of_a_verdict_in_full():
+    said = verdict(
+        {"time": made({"baseline": 0, "random": 0}), "again": made({"baseline": 0, "random": 0, "hard": -9})}
+    )
+    assert len(said) == 1  # two arms that are no rule have no verdict
+    assert said[0].startswith(
+        "At equal time, no rule certainly beats both baseline and random on every headline metric (12 seeds). hard "
+        "came closest (its least certain comparison is the most certain); what fails it is "
+    )
+    assert " against baseline: " in said[0] or " against random: " in said[0]
+    assert said[0].endswith("better on 0% of seeds, corrected p < 0.001).")
+    assert verdict({}) == []
+
+
+def test_a_winner_that_owes_its_reference_says_so():
+    won = made({"baseline": 0, "random": 0, "learnable": 9, "learnable-strong": 9, "hard": 9}, strong_iterations=80)
+    (said,) = verdict({"time": won})
+    assert said.endswith(
+        "learnable, learnable-strong, hard. But learnable uses a reference whose training, not charged here, took 10% "
+        "of a budget; learnable-strong uses a reference whose training, not charged here, took 200% of a budget."
+    )
+    (said,) = verdict({"time": replace(won, costs={})})
+    assert said.endswith(": learnable, learnable-strong, hard.")
+    assert reference_costs(replace(won, costs={"guide": {"update": 1.0}})) == {}
+    assert reference_costs(replace(won, costs={"uniform": {"update": 1.0}})) == {}
+
+
+def test_who_is_recommended_and_why():
+    for effects, arm, why in (
+        ({"random": 2, "hard": 6}, "hard", "it certainly beats baseline and random on every headline metric"),
+        ({"random": 6, "hard": 6}, "random", "no rule certainly beats both it and baseline, and it certainly beats "
+         "baseline: what helps for certain is the smaller batch"),
+        ({"random": (8, -8), "hard": 4}, "hard", "it certainly beats baseline, which random does not"),
+        ({"random": 0, "hard": 0}, "baseline", "nothing certainly beats it"),
+        ({"random": 2, "hard": 6, "easy": 9}, "easy", "it certainly beats baseline and random on every headline "
+         "metric"),
+    ):  # fmt: skip
+        found = recommended(made({"baseline": 0, **effects}))
+        assert (found.arm, found.why) == (arm, why)
+        assert (found.reading, found.seeds, found.budget) == ("calibrated", SEEDS, "40 steps of 256 examples")
+
+
+def test_doubt_is_the_one_sided_p_that_an_arm_is_not_better():
+    found = made({"baseline": 0, "random": 0, "hard": 1, "easy": -1})
+    by_arm = {(d.arm, d.other, d.metric.name): d for d in duels(found)}
+    for (arm, _, _), d in by_arm.items():
+        if arm == "hard":
+            assert d.doubt == pytest.approx(d.found.p / 2)
+            assert d.doubt < 0.5
+        if arm == "easy":
+            assert d.doubt == pytest.approx(1 - d.found.p / 2)
+            assert d.doubt > 0.5
+    assert {d.doubt for d in duels(made({"baseline": 0, "hard": 1, "random": 0}, count=1))} == {0.5}
+
+
+def test_ranks_are_means_over_headlines_and_readings():
+    one = made({"baseline": 0, "random": (5, -5), "hard": 9})
+    other = made({"baseline": 0, "random": -5, "hard": -9})
+    ranks = mean_ranks({"one": one})
+    assert ranks == {"hard": 1.0, "baseline": 2.5, "random": 2.5}
+    assert list(ranks) == ["hard", "baseline", "random"]
+    assert mean_ranks({"one": one, "other": other}) == {"baseline": 1.75, "hard": 2.0, "random": 2.25}
+    assert mean_ranks({}) == {}
+    lost = mean_ranks({"": made({"baseline": 0, "random": 0, "hard": 9, "easy": 8}, absent={("hard", 0), ("easy", 1)})})
+    assert lost["hard"] == lost["easy"] == 3.0
+
+
+def test_a_page_marks_what_is_certain_and_how_many_seeds_there_are(tmp_path):
+    effects = {"baseline": 0, "random": 0, "hard": 9, "easy": -9}
+    text = "\n".join(page._final(tmp_path, {"time": made(effects)}))
+    rows = {line.split(" | ")[0]: line for line in reversed(text.splitlines())}
+    assert rows["| hard"].count("**") == 2 * 4
+    assert "(no interval" not in text
+    for line in made(effects, count=4), made(effects, absent={("hard", 0), ("easy", 0)}):
+        text = "\n".join(page._final(tmp_path, {"time": line}))
+        rows = {line.split(" | ")[0]: line for line in reversed(text.splitlines())}
+        assert rows["| hard"].count("**") == rows["| easy"].count("**") == 0
+    assert "(11 seeds)" in rows["| hard"]
+    assert "; 11 of 12 seeds), better on 100%" in rows["| hard"]
+
+
+def test_a_forest_is_grey_where_nothing_is_certain():
+    for count, colours in ((5, ["better", "worse"]), (4, ["undecided"] * 2)):
+        found = duels(made({"baseline": 0, "hard": 60, "easy": -60}, count=count))
+        figure = forest(found, "baseline")
+        dots = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o"]
+        assert dots == [OUTCOMES[c] for c in colours]
+
+
 def test_the_closest_is_the_one_whose_worst_comparison_is_the_most_certain():
     """Not who is worse by little where all corrected p are 1: a lead of nothing much beats a deficit."""
     found = made({"baseline": 0, "random": 0, "easy": (3, -1), "hard": 0.2, "high-loss": (3, -0.5)})
@@ -99,7 +228,7 @@ def test_all_comparisons_of_a_reading_are_corrected_together():
     # random against the baseline, hard and easy against both, on two metrics
     assert len(found) == 10
     least = min(found, key=lambda d: d.found.p)
-    assert least.corrected == pytest.approx(min(1, 10 * least.found.p))
+    assert least.found.corrected == pytest.approx(min(1, 10 * least.found.p))
 
 
 def test_finalists_are_the_best_rules_and_a_variant_that_keeps_as_much_as_random_choice():
@@ -117,7 +246,7 @@ def test_a_finalist_of_another_keep_fraction_is_held_against_random_choice_at_it
     found = matches(results)
     assert {(d.arm, d.other) for d in found} == {("infobatch", "random-keep-0.65")}
     assert len(found) == len(results.headlines())
-    assert all(d.improvement == pytest.approx(1, abs=0.9) for d in found)
+    assert all(d.found.improvement == pytest.approx(1, abs=0.9) for d in found)
 
 
 def test_what_a_keep_fraction_costs_is_net_of_the_target_where_the_budget_is():

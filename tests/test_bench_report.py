@@ -1,0 +1,171 @@
+"""What the page and its Markdown say of results that are made up."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from ajest.bench import verdict as judge
+from ajest.bench.figures import OUTCOMES, differences
+from ajest.bench.markdown import as_markdown
+from ajest.bench.pictures import gallery_of
+from ajest.bench.report import render
+from ajest.bench.verdict import verdict
+from made_up import BASE, ahead, made_up
+from test_bench_published import ours
+
+ENERGY, GUIDED, LOSS = ("energy_distance", 1.0), ("mandala", 3.0), ("loss", 1.0)
+
+
+@pytest.fixture(autouse=True)
+def uncited(monkeypatch):
+    """The studies that come with the package say nothing here."""
+    monkeypatch.setattr(judge, "cited", lambda config: [])
+
+
+def page_of(results):
+    """The page without figures."""
+    groups = ("differences", "curves", "costs", "arms", *map(gallery_of, results.arms))
+    return render(results, {group: [] for group in groups})
+
+
+def table_of(page, title):
+    """Rows of the HTML table below a heading, each (class, value, detail)."""
+    section = page.split(f"<h3>At {title}")[1].split("</table>")[0]
+    rows = re.findall(r"<tr>(<td>.*?)</tr>", section, re.S)
+    return {
+        row.split("</td>")[0][4:]: re.findall(r'<td class="(.*?)" title=.*?>(.*?)<small>(.*?)</small>', row)
+        for row in rows
+    }
+
+
+def lines_of(text, title):
+    """Rows of the Markdown table below a heading."""
+    section = text.split(f"## At {title}")[1].split("\n##")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")
+    ]
+    return {row[0]: row[1:] for row in rows[2:]}
+
+
+AT_TIME = {
+    ("calibrated", *ENERGY): {"baseline": BASE, "ajest": ahead(2), "random": ahead(-3)},
+    ("calibrated", *GUIDED): {"baseline": BASE, "ajest": ahead(0.01), "random": [*ahead(5)[:5], None]},
+    ("calibrated", *LOSS): {"baseline": BASE, "ajest": ahead(-1), "random": ahead(1)},
+}
+
+
+def test_colours_and_bold_are_for_what_is_certain():
+    results = made_up(AT_TIME)
+    rows = table_of(page_of(results), "equal time")
+    assert [(tone, value) for tone, value, _ in rows["baseline"]] == [("", "10333.3"), ("", "10.33"), ("", "10.33")]
+    assert [(tone, value) for tone, value, _ in rows["ajest"]] == [
+        ("better", "8333.3"),
+        ("", "10.32"),
+        ("worse", "11.33"),
+    ]
+    assert [(tone, value) for tone, value, _ in rows["random"]] == [
+        ("worse", "13333.3"),
+        ("", "5.460"),
+        ("better", "9.333"),
+    ]
+    assert rows["baseline"][0][2] == "sd 1080.1"
+    assert rows["random"][1][2].endswith("; 5 of 6 seeds, baseline there 10.50")
+    lines = lines_of(as_markdown(results), "equal time: 4096.0 s of training, 512 samples")
+    assert [cell.split(" ")[0] for cell in lines["energy distance × 1000 ↓"]] == [
+        "10333.3",
+        "**8333.3**",
+        "**13333.3**",
+        "",
+    ]
+    assert lines["mandala +G ↑"][2].startswith("5.460 (")
+    assert lines["mandala +G ↑"][2].endswith("; 5 of 6 seeds, baseline there 10.50)")
+    assert lines["loss ↓"][0] == "10.33 (sd 1.080)"
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4])
+def test_nothing_has_a_colour_or_is_bold_below_five_seeds(seeds):
+    few = {where: {arm: values[:seeds] for arm, values in at.items()} for where, at in AT_TIME.items()}
+    results = made_up(few, seeds=seeds)
+    page, text = page_of(results), as_markdown(results)
+    rows = table_of(page, "equal time")
+    assert {tone for row in rows.values() for tone, *_ in row} == {""}
+    cells = [cell for row in lines_of(text, "equal time").values() for cell in row]
+    assert not any("**" in cell for cell in cells)
+    assert "take it as a first look" in page
+    assert "take it as a first look" in text
+    if seeds == 1:
+        assert all("no interval: one seed" in row[1][2] for name, row in rows.items() if name != "baseline")
+    figure = differences(results, "calibrated", results.headlines())
+    assert {line.get_color() for axis in figure.axes for line in axis.lines} <= {OUTCOMES["undecided"], "#555"}
+
+
+def test_a_figure_of_differences_has_the_colours_of_the_table():
+    figure = differences(made_up(AT_TIME), "calibrated", made_up(AT_TIME).headlines())
+    dots = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert dots == [OUTCOMES["better"], OUTCOMES["worse"]]
+    guided = [line.get_color() for line in figure.axes[1].lines if line.get_marker() == "o"]
+    assert guided == [OUTCOMES["undecided"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("end", "reading", "budget", "title", "amount"),
+    [
+        ("flops", "flops", 2e12, "equal operations of the networks", "2.000 TFLOP of the networks"),
+        ("net", "net", 33.0, "equal time without the exact target", "33.00 s of training"),
+        ("steps", "steps", 40.0, "equal steps (the whole run)", "40 steps"),
+        ("samples", "samples", 2040.0, "equal samples", "2,040 examples trained on"),
+        ("time", "calibrated", 0.5, "equal time", "0.500 s of training"),
+    ],
+)
+def test_a_bench_that_compares_at_its_end_alone_has_a_verdict_in_the_unit_of_that(end, reading, budget, title, amount):
+    at = {"baseline": BASE, "ajest": ahead(2), "random": ahead(1)}
+    results = made_up({(reading, *ENERGY): at}, budgets={reading: budget}, end=end, only=True)
+    page, text = page_of(results), as_markdown(results)
+    sentence = f"At {title} ({amount}), energy distance × 1000: ajest is best with 8333.3"
+    for said in (page, text):
+        assert "no verdict" not in said
+        assert sentence in said
+        assert f"At {title}: {amount}" in said
+    assert f"compared at {title}\non the task" in page
+    assert "What is missing" not in page
+
+
+def test_a_page_says_at_what_it_compares_and_how_long_runs_are():
+    at = {
+        ("calibrated", *ENERGY): {"baseline": BASE, "ajest": BASE},
+        ("samples", *ENERGY): {"baseline": BASE, "ajest": BASE},
+    }
+    page = page_of(made_up(at, end="time"))
+    assert "compared at equal time and at equal samples\non the task" in page
+    assert "<li>40 steps of baseline, and for the others as much time, with <b>256</b> drawn examples each</li>" in page
+    assert "40 steps of baseline, and for the others as much time, with 256 drawn" in as_markdown(
+        made_up(at, end="time")
+    )
+    assert "<li>40 steps, with <b>256</b>" in page_of(made_up(at))
+    assert "compared at equal time\non" in page_of(made_up({}, end="time"))
+    assert "40 steps, with 256 drawn" in as_markdown(made_up(at))
+
+
+def test_page_and_markdown_say_every_sentence_of_the_verdict_and_what_is_missing():
+    results = made_up(AT_TIME, diverged=[("random", 5)])
+    page, text = page_of(results), as_markdown(results)
+    for sentence in [*verdict(results), *results.missing()]:
+        assert f"<li>{sentence.replace('<', '&lt;')}</li>" in page
+        assert f"- {sentence}\n" in text
+    assert "random, seed 5: stopped at step 40" in page
+
+
+def test_costs_stand_in_page_and_markdown():
+    results = made_up(AT_TIME)
+    assert "<td>ajest</td><td>1.00</td><td>50%</td><td>5.00</td>" in page_of(results)
+    assert "| ajest | 1.00 | 50% | 5.00 |" in as_markdown(results)
+    assert "What selection costs" not in as_markdown(replace(results, costs={}))
+
+
+def test_published_figures_stand_beside_ours_in_page_and_markdown():
+    page, text = page_of(ours()), as_markdown(ours())
+    ajest = "<td>loss, equal samples</td><td>ajest</td><td>0.0135 ± 0.0034</td><td>0.0135 ± 0.0016</td>"
+    assert f'{ajest}<td class="agree">agree' in page
+    assert "| loss, equal samples | ajest | 0.0135 +- 0.0034 | 0.0135 +- 0.0016 | agree |" in text
+    assert "published figures" not in as_markdown(made_up(AT_TIME))

@@ -54,6 +54,7 @@ def trains_as_one(together, name):
         other = together[count][name]
         assert other.facts["ledger"] == one.facts["ledger"]
         assert other.facts["trigger"]["fired_at"] == one.facts["trigger"]["fired_at"]
+        assert (one.facts["trigger"]["fired_at"] is not None) == (name == "early")
         for key, value in one.tensors.items():
             if key.startswith("tally"):
                 assert torch.equal(value, other.tensors[key]), f"{count} processes kept other examples"

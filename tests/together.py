@@ -21,7 +21,7 @@ SCENARIOS = {
     "random": ("random", {}),
     "ajest": ("ajest", {}),
     "micro": ("ajest", {"micro_batch": 20}),
-    "early": ("early-ajest", {}),
+    "early": ("early-ajest", {}),  # fires in the middle, see `trainer_of`
     "joint": ("joint-gradient", {}),
     "stale": ("stale", {}),
     "recall": ("recall", {}),
@@ -44,6 +44,9 @@ def trainer_of(name: str) -> Trainer:
     guide = task.network("guide", 1).eval().requires_grad_(False)
     if arm.reference == "strong":
         guide = task.network("learner", 1).eval().requires_grad_(False)
+    if name == "early":  # a guide that the learner is ahead of, which takes it half of the steps to be sure of
+        guide.gain.fill_(1.0)
+        arm = replace(arm, trigger=replace(arm.trigger, half_life=STEPS / 2))
     proxy = task.network("guide", 2) if arm.scoring.scorer == "proxy" else None
     return Trainer(task.source("cpu"), task.network("learner", 0), recipe, arm, 0, guide, proxy)
 

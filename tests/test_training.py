@@ -118,11 +118,33 @@ def test_learner_and_reference_are_averaged_over_the_same_noise():
     before = small_task().network("learner", 0)
     step = t.step()
     source = small_task().source("cpu")
-    draws = [source.draw(256, generator(0, "draw", 0))]
-    draws.append(source.draw(256, generator(0, "draw", 0), generator(0, "draw", 0, "noise", 1)))
+    draws = [source.draw(256, generator(0, "learner", "draw", 0))]
+    noise = generator(0, "learner", "draw", 0, "noise", 1)
+    draws.append(source.draw(256, generator(0, "learner", "draw", 0), noise))
     draws = [source.complete(batch) for batch in draws]
     for found, network in ((step.scores.learner, before), (step.scores.reference, t.curator.reference)):
         torch.testing.assert_close(found, torch.stack([score(network, batch) for batch in draws]).mean(0))
+
+
+def _untrained(arm, seed=0):
+    t = trainer(arm, seed)
+    t.network.gain.data.fill_(0.5)  # apart from the guide, whose gain is 0
+    return t.curator.reliability(20, 0.0)
+
+
+def test_scores_repeat_and_a_second_draw_makes_them_repeat_better():
+    """Over 24 seeds the correlation after 40 steps is 0.174 with a standard deviation of 0.051 (0 with 0.063 if scores
+    were noise), and a second draw adds 0.100 with one of 0.065: at these numbers of seeds one correct run in 50,000
+    and one in 900 would fall below the bounds."""
+    trained = []
+    for seed in range(5):
+        t = trainer("stale", seed)
+        for _ in range(40):
+            t.step()
+        trained.append(t.curator.reliability(40, 0.5)["retest"])
+    assert sum(trained) / 5 > 0.08
+    gains = [_untrained("hard-draws", seed)["retest"] - _untrained("hard", seed)["retest"] for seed in range(4)]
+    assert sum(gains) / 4 > 0
 
 
 def test_reliability_of_scores():
@@ -132,17 +154,11 @@ def test_reliability_of_scores():
     found = t.curator.reliability(40, 0.5)
     assert set(found) == {"retest", "sigma share", "sigma share of ranks", "effective share", "agreement"}
     assert all(-1 <= v <= 1 for v in found.values())
-    assert found["retest"] > 0.2
     assert 0.05 < found["effective share"] < 1
     assert trainer("random").curator.reliability(0, 0.0) == {}
     assert "agreement" not in trainer("hard").curator.reliability(0, 0.0)
-    found = {}
-    for name in ("guide-hard", "hard", "hard-draws"):
-        other = trainer(name)
-        other.network.gain.data.fill_(0.5)  # apart from the guide, whose gain is 0
-        found[name] = other.curator.reliability(20, 0.0)
-    assert found["guide-hard"]["agreement"] < 0.999
-    assert found["hard-draws"]["retest"] > found["hard"]["retest"]  # what a second draw buys
+    found = _untrained("guide-hard")
+    assert found["agreement"] < 0.999
     late = trainer("hard-early")
     late.curator.trigger = replace(late.curator.trigger, on=False)
     assert late.curator.reliability(0, 0.5) == {}

@@ -121,7 +121,7 @@ def train(
     data: tuple[str, ...] = (),
     validation: tuple[str, ...] = (),
     arm: str = "baseline",
-    network: Literal["learner", "guide"] = "learner",
+    network: Literal["learner", "guide", "strong"] = "learner",
     seed: int = 0,
     iterations: int | None = None,
     super_batch: int | None = None,
@@ -152,7 +152,8 @@ def train(
         data: pictures to learn, see `ajest bench --help`.
         validation: held-out pictures of the same classes.
         arm: from which examples to learn, see `ajest arms`.
-        network: the network that is compared, or the smaller one that guides it.
+        network: the network that is compared ("learner"), the smaller one that guides it, or a strong reference as
+            large as the learner. Networks of one seed learn from the same examples only where this is the same.
         seed: names all random numbers.
         iterations: steps, in place of the preset's.
         super_batch: examples drawn for a step, in place of the preset's.

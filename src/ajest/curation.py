@@ -17,6 +17,7 @@ from .arms import LEAST_IN_STRATUM, Arm, Scoring
 from .batch import Batch, Source
 from .config import check
 from .ledger import Counts
+from .metrics import Role
 from .seeding import generator
 from .selection.features import score_with_features
 from .selection.memory import Memory, Remembered
@@ -104,7 +105,7 @@ class Curator:
         arm: how to choose.
         super_batch: examples drawn for a step.
         micro_batch: examples scored at a time.
-        seed: names the random streams. Arms of one seed draw the same examples.
+        seed, role: name the random streams. Arms of one seed draw the same examples, a guide of that seed others.
         reference: the model that learnability is measured against.
         proxy: the network whose losses stand for the learner's, for arms with a proxy.
     """
@@ -119,8 +120,9 @@ class Curator:
         seed: int,
         reference: nn.Module | None = None,
         proxy: nn.Module | None = None,
+        role: Role = "learner",
     ) -> None:
-        self.source, self.network, self.arm, self.seed = source, network, arm, seed
+        self.source, self.network, self.arm, self.seed, self.role = source, network, arm, seed, role
         self.super_batch, self.micro_batch = super_batch, micro_batch
         self.device = next(network.parameters()).device
         self.reference, self.proxy = reference, proxy
@@ -294,8 +296,8 @@ class Curator:
         return kinds[1] if every and step % every else kinds[0]
 
     def _draw(self, count: int, step: int, again: int, name: str = "draw") -> Batch:
-        eps = generator(self.seed, name, step, "noise", again) if again else None
-        return self.source.draw(count, generator(self.seed, name, step), eps)
+        eps = generator(self.seed, self.role, name, step, "noise", again) if again else None
+        return self.source.draw(count, generator(self.seed, self.role, name, step), eps)
 
     @staticmethod
     def _mine(batch: Batch) -> Batch:
@@ -303,7 +305,7 @@ class Curator:
         return batch if distributed.world() == 1 else batch[distributed.share(len(batch))]
 
     def _stream(self, step: int) -> torch.Generator:
-        return generator(self.seed, "select", step, device=self.device)
+        return generator(self.seed, self.role, "select", step, device=self.device)
 
     def _averaged(self, network: Any, batches: list[Batch]) -> Tensor:
         """Mean loss over noise draws, shape (B,), at half resolution if the arm says so."""

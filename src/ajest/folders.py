@@ -33,7 +33,7 @@ class RunConfig:
 
     Attributes:
         task: what is learned.
-        role: "learner" or "guide": which of the task's networks.
+        role: which of the task's networks; names the random streams together with the seed.
         recipe: how.
         arm: from which examples.
         seed: names the random streams.

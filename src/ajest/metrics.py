@@ -7,8 +7,11 @@ from typing import Literal
 
 from torch import Tensor
 
-#: Which of a task's two networks: the one that is compared, or the smaller one that guides it.
-Role = Literal["learner", "guide"]
+#: What a network is for, which is part of the names of its random streams: the one that is compared, the smaller one
+#: that guides it, a reference as large as the learner, or a small one that scores in the learner's place.
+Role = Literal["learner", "guide", "strong", "proxy"]
+#: Those whose network is as large as the learner's; the others are as large as the guide.
+LARGE: tuple[Role, ...] = ("learner", "strong")
 
 
 @dataclass(frozen=True)

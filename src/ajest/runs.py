@@ -22,7 +22,7 @@ from .batch import Source
 from .checkpoint import write_sealed
 from .config import check, to_json
 from .errors import Diverged
-from .folders import RunConfig, adopt, load_network, locked, read_status
+from .folders import RunConfig, adopt, load_network, locked, read_config, read_status
 from .trackers import Trackers
 from .training import Step, Trainer
 
@@ -120,7 +120,7 @@ def execution(
 
         if distributed.once(begin):
             return
-        trainer = make_trainer(folder, config, device, source)
+        trainer = make_trainer(folder, config, device, source, complain)
         losses = resume(folder, trainer, complain)
         recorder = _Recorder(folder, config, schedule, trainer, losses, complain)
         stack.callback(recorder.close)
@@ -146,20 +146,29 @@ def execution(
 
 
 def make_trainer(
-    folder: Path, config: RunConfig, device: torch.device | str = "cpu", source: Source | None = None
+    folder: Path,
+    config: RunConfig,
+    device: torch.device | str = "cpu",
+    source: Source | None = None,
+    complain: Callable[[str], None] = print,
 ) -> Trainer:
     """The trainer of a config at step 0, its reference loaded."""
     network = config.task.network(config.role, config.seed).to(device)
     reference = proxy = None
     if config.arm.reference in ("guide", "strong"):
         check(config.guide is not None, f"arm {config.arm.name!r} needs a reference: name its run with --guide")
-        reference, _ = load_network(
-            Path(os.path.normpath(folder / str(config.guide))), device=device, beside=config.task
-        )
+        place = Path(os.path.normpath(folder / str(config.guide)))
+        reference, _ = load_network(place, device=device, beside=config.task)
+        other = read_config(place)
+        if (other.role, other.seed) == (config.role, config.seed):
+            complain(
+                f"{place} is a {other.role} of seed {other.seed} too: it learned from the very examples that this run "
+                "draws; train references with --network guide or strong, or with another seed"
+            )
     if config.arm.scoring.scorer == "proxy":
-        proxy = config.task.network("guide", config.seed).to(device)
+        proxy = config.task.network("proxy", config.seed).to(device)
     source = config.task.source(device) if source is None else source
-    return Trainer(source, network, config.recipe, config.arm, config.seed, reference, proxy)
+    return Trainer(source, network, config.recipe, config.arm, config.seed, reference, proxy, config.role)
 
 
 def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> list[float]:

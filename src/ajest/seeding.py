@@ -1,19 +1,61 @@
 """Random streams that are named instead of stored.
 
-Every random number of a run comes from a generator made afresh from (seed, what for, step). Two arms of one
-seed therefore see the same numbers whatever else they do (common random numbers, METHOD 6), and a resumed run
-needs no generator state.
+Every random number of a run comes from a generator made afresh from (seed, role, what for, step). Two arms of one
+seed therefore see the same numbers whatever else they do (common random numbers, METHOD 6), a guide or strong reference
+of that seed sees others, and a resumed run needs no generator state.
 """
 
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 
+import numpy as np
 import torch
+from torch import Tensor
+
+_WORDS = 624  # of 32 bits: the state of the Mersenne twister
 
 
 def generator(seed: int, *stream: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh generator for one named stream, e.g. `generator(73, "draw", step)`."""
+    """A fresh generator for one named stream, e.g. `generator(73, "learner", "draw", step)`.
+
+    On the CPU the name fills the whole state of the Mersenne twister: `manual_seed` would use 32 bits of a seed, of
+    which 100,000 streams share some. On CUDA it is the key of 64 bits of a counter-based generator (Philox).
+
+    Args:
+        seed, stream: the name. Streams of equal names are equal, bit for bit.
+        device: where the numbers are made.
+    """
     name = "/".join(map(str, (seed, *stream))).encode()
-    value = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little") >> 1
-    return torch.Generator(device=device).manual_seed(value)
+    made = torch.Generator(device=device)
+    if made.device.type != "cpu":
+        return made.manual_seed(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little"))
+    state, words = _layout()
+    state = state.clone()
+    content = hashlib.shake_128(name).digest(8 + 4 * _WORDS)
+    numbers = state.numpy()
+    numbers[:8] = np.frombuffer(content, np.uint8, 8)  # `initial_seed`, which tells streams apart
+    numbers[words].view(np.uint64)[:] = np.frombuffer(content, "<u4", _WORDS, 8)
+    return made.set_state(state)
+
+
+def substream(parent: torch.Generator, device: torch.device | str = "cpu") -> torch.Generator:
+    """A fresh generator named by the next 124 random bits of another, which can be drawn from as far as need be."""
+    return generator(*torch.randint(1 << 62, (2,), generator=parent).tolist(), device=device)
+
+
+@cache
+def _layout() -> tuple[Tensor, slice]:
+    """(the state of a CPU generator that was just seeded, where in it the twister's words stand, each in 64 bits).
+
+    Raises:
+        RuntimeError: this torch keeps them elsewhere.
+    """
+    state = torch.Generator().manual_seed(5489).get_state()
+    words = slice(24, 24 + 8 * _WORDS)  # after the seed, two counters of 32 bits and one of 64
+    seeded = np.random.RandomState(5489).get_state(legacy=False)["state"]["key"]
+    head = state.numpy()[:8].view(np.uint64)
+    if len(state) < words.stop or head[0] != 5489 or not np.array_equal(state.numpy()[words].view(np.uint64), seeded):
+        raise RuntimeError(f"torch {torch.__version__} keeps the state of its CPU generator in a form unknown to ajest")
+    return state, words

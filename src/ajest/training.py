@@ -26,6 +26,7 @@ from .denoising import objective, per_example_loss
 from .ema import PowerEMA
 from .errors import Diverged
 from .ledger import Ledger
+from .metrics import Role
 from .selection.scoring import Scores
 from .selection.triggers import TriggerState
 
@@ -242,7 +243,7 @@ class Trainer:
         network: the learner, on its device.
         recipe: how it is trained.
         arm: what it is trained on.
-        seed: names the random streams. Arms of one seed draw the same examples.
+        seed, role: name the random streams. Arms of one seed draw the same examples, a guide of that seed others.
         reference: the model that learnability is measured against, for arms with one of their own.
         proxy: the smaller network that scores in the learner's place, for arms with a proxy.
 
@@ -259,6 +260,7 @@ class Trainer:
         seed: int,
         reference: nn.Module | None = None,
         proxy: nn.Module | None = None,
+        role: Role = "learner",
     ) -> None:
         arm = _within_ranks(arm, recipe)
         self.network, self.recipe, self.arm = network, recipe, arm
@@ -270,7 +272,7 @@ class Trainer:
         if arm.reference == "ema":
             reference = self.ema[recipe.ema_widths[0]]
         size, micro = recipe.super_batch, recipe.micro_batch
-        self.curator = Curator(source, network, arm, size, micro, seed, reference, proxy)
+        self.curator = Curator(source, network, arm, size, micro, seed, reference, proxy, role)
         self.tally = Tally()
         self.steps_taken = 0
         self.share = 0.0

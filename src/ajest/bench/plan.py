@@ -26,8 +26,6 @@ MOST_STEPS = 10_000
 #: is not known before, so there are several.
 DRIFTS = tuple(2 ** (k / 4) for k in range(-8, 5))
 
-STRONG_SEED = 10_000  # added to the guide's seed
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -80,7 +78,7 @@ class BenchConfig:
         end: what all runs end at.
         only: compare at the end alone, nowhere on the way.
         guide_iterations: steps of the one guide that all runs share.
-        guide_seed: its seed.
+        guide_seed: its seed, and the strong reference's; a run of that seed draws other examples than either.
         guide_recipe: how it is trained, None for the recipe of the others.
         samples: examples that runs are trained on if they end by these; None: as many as the most frugal arm is trained
             on in the baseline's steps.
@@ -162,8 +160,7 @@ class BenchConfig:
 
     def strong(self) -> RunConfig:
         """The strong reference's run; its examples are none of the arms'."""
-        seed = self.guide_seed + STRONG_SEED
-        return RunConfig(self.task, "learner", self.recipe, ARMS["baseline"], seed, self.strong_iterations)
+        return RunConfig(self.task, "strong", self.recipe, ARMS["baseline"], self.guide_seed, self.strong_iterations)
 
     def time(self, costs: Costs) -> float:
         """Calibrated seconds of a whole run of the baseline."""

@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from ..batch import Batch
 from ..denoising import LogNormal, edm_weight
+from ..seeding import substream
 
 #: torch's CPU generator makes normals 16 at a time: a draw of fewer is no prefix of a longer one.
 _UNIT = 16
@@ -59,16 +60,14 @@ class ImageSource:
         self._images = torch.from_numpy(np.array(images)).to(self.device) if resident else None
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
-        seeds = torch.randint(1 << 62, (4,), generator=generator).tolist()
-        picture, level, mirror = (torch.Generator().manual_seed(s) for s in seeds[:3])
+        picture, level, mirror = (substream(generator) for _ in range(3))
         index = torch.randint(len(self._host), (count,), generator=picture)
         sigma = self.noise(torch.randn(-(-count // _UNIT) * _UNIT, generator=level)[:count]).to(self.device)
         x0 = to_float(self._gather(index))
         if self.flip:
             mirrored = torch.rand(count, generator=mirror).to(self.device) < 0.5
             x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
-        seed = seeds[3] if eps is None else int(torch.randint(1 << 62, (), generator=eps))
-        noise = torch.Generator(self.device).manual_seed(seed)
+        noise = substream(generator if eps is None else eps, self.device)
         x = torch.randn(x0.shape, generator=noise, device=self.device)
         x = x.mul_(sigma[:, None, None, None]).add_(x0)
         label = None if self._labels is None else self._labels[index].to(self.device)

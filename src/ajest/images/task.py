@@ -18,7 +18,7 @@ from ..denoising import Denoiser, LogNormal, per_example_loss
 from ..distributed import in_chunks
 from ..errors import UserError
 from ..guidance import autoguide
-from ..metrics import Evaluation, Metric, Role
+from ..metrics import LARGE, Evaluation, Metric, Role
 from ..sampling import sample, sigma_schedule
 from ..seeding import generator
 from . import figures, quality
@@ -117,8 +117,8 @@ class ImageTask:
         return ImageSource(pictures.images, pictures.labels, noise, self.sigma_data, self.flip, device)
 
     def network(self, role: Role, seed: int) -> EDM2Denoiser:
-        architecture = self.learner if role == "learner" else self.guide
-        weights = generator(seed, "weights")
+        architecture = self.learner if role in LARGE else self.guide
+        weights = generator(seed, role, "weights")
         network = architecture.denoiser(self.resolution, len(self.classes), self.sigma_data, self.precision, weights)
         if self.compile:
             network.unet.compile()

@@ -21,7 +21,7 @@ from ..denoising import Denoiser, LogNormal
 from ..distributed import in_chunks
 from ..errors import Corrupt
 from ..guidance import autoguide
-from ..metrics import Evaluation, Metric, Role
+from ..metrics import LARGE, Evaluation, Metric, Role
 from ..sampling import sample, sigma_schedule
 from ..seeding import generator
 from . import figures, metrics
@@ -90,8 +90,8 @@ class TreeTask:
         return TreeSource(_distribution(self.label, str(device)), LogNormal(self.p_mean, self.p_std))
 
     def network(self, role: Role, seed: int) -> EnergyMLP:
-        hidden = self.hidden if role == "learner" else self.guide_hidden
-        return EnergyMLP(hidden, self.layers, self.sigma_data, generator(seed, "weights"))
+        hidden = self.hidden if role in LARGE else self.guide_hidden
+        return EnergyMLP(hidden, self.layers, self.sigma_data, generator(seed, role, "weights"))
 
     @property
     def samples(self) -> int:

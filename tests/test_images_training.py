@@ -232,3 +232,32 @@ def test_a_compiled_network_learns_and_samples_as_a_plain_one(tmp_path, monkeypa
         assert set(t.network.state_dict()) == set(small_images(learner=small).network("learner", 0).state_dict())
     for plain, fast in zip(found[False], found[True], strict=True):
         torch.testing.assert_close(plain, fast, rtol=1e-3, atol=1e-3)
+
+
+def test_dropout_draws_from_the_seeds_own_stream():
+    """Whatever else draws from torch's generator, which is left as it was: a restored run drops what it would have."""
+    dropping = Architecture(channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.5)
+
+    def made():
+        task = small_images(learner=dropping)
+        t = Trainer(task.source("cpu"), task.network("learner", 0), RECIPE, ARMS["baseline"], 0)
+        t.network.unet.out_gain.data.fill_(1.0)
+        return t
+
+    unbroken, cut = made(), made()
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    losses = [unbroken.step().loss for _ in range(4)]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert [cut.step().loss for _ in range(2)] == losses[:2]
+    resumed = made()
+    resumed.restore(*cut.state())
+    torch.manual_seed(3)
+    assert [resumed.step().loss for _ in range(2)] == losses[2:]
+    batch = unbroken.curator.source.draw(40, generator(0, "x"))
+    first, other = (made() for _ in range(2))
+    other.steps_taken = 1
+    for t in (first, other):
+        t.curator.source.draw = lambda *_: batch
+    assert first.step().loss != other.step().loss  # each step drops others

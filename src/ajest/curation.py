@@ -304,8 +304,9 @@ class Curator:
         """This process's part. One process has the very batch: runs that share a draw know it by that."""
         return batch if distributed.world() == 1 else batch[distributed.share(len(batch))]
 
-    def _stream(self, step: int) -> torch.Generator:
-        return generator(self.seed, self.role, "select", step, device=self.device)
+    def stream(self, *name: str | int) -> torch.Generator:
+        """A fresh generator of this run's, on its device."""
+        return generator(self.seed, self.role, *name, device=self.device)
 
     def _averaged(self, network: Any, batches: list[Batch]) -> Tensor:
         """Mean loss over noise draws, shape (B,), at half resolution if the arm says so."""
@@ -360,7 +361,7 @@ class Curator:
         arm = self.arm
         if usable is not None:
             scores, arm = scores[usable], replace(arm, within=None)  # what is left has no equal parts
-        kept = arm.choose(progress)(scores, self._count, self._stream(step))
+        kept = arm.choose(progress)(scores, self._count, self.stream("select", step))
         weight = None
         if arm.unbiased:
             weight = importance(arm.inclusion(progress)(scores, self._count), self._count)[kept]

@@ -8,6 +8,8 @@ of that seed sees others, and a resumed run needs no generator state.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -43,6 +45,19 @@ def generator(seed: int, *stream: str | int, device: torch.device | str = "cpu")
 def substream(parent: torch.Generator, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator named by the next 124 random bits of another, which can be drawn from as far as need be."""
     return generator(*torch.randint(1 << 62, (2,), generator=parent).tolist(), device=device)
+
+
+@contextmanager
+def drawing_from(stream: torch.Generator) -> Iterator[None]:
+    """Within, what has no generator of its own on this one's device, such as dropout, draws from this stream; after it
+    torch's own generator goes on as if nothing had been drawn."""
+    cuda = stream.device.type == "cuda"
+    with torch.random.fork_rng([stream.device] if cuda else []):
+        if cuda:
+            torch.cuda.set_rng_state(stream.get_state(), stream.device)
+        else:
+            torch.set_rng_state(stream.get_state())
+        yield
 
 
 @cache

@@ -27,6 +27,7 @@ from .ema import PowerEMA
 from .errors import Diverged
 from .ledger import Ledger
 from .metrics import Role
+from .seeding import drawing_from
 from .selection.scoring import Scores
 from .selection.triggers import TriggerState
 
@@ -296,7 +297,7 @@ class Trainer:
         """One step; `kind` forces one of `Arm.kinds()`."""
         phase, at = self.ledger.phase, self.steps_taken
         choice = self.curator.choose(at, self.share, phase, kind)
-        with phase("update"):
+        with phase("update"), drawing_from(self.curator.stream("update", at, distributed.rank())):
             total, weight = choice.counts.trained, choice.weight
             examples = self.ledger.counts.trained + total
             rate = self.recipe.learning_rate(at, examples, self.share)

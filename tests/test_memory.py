@@ -10,6 +10,7 @@ from ajest import Batch
 from ajest.errors import UserError
 from ajest.selection.cells import Cells
 from ajest.selection.memory import BINS, Levels, Memory, Remembered
+from ajest.training import Tally
 
 
 def numbers(seed=0):
@@ -77,6 +78,8 @@ class Touched(TorchDispatchMode):
         parts = out if isinstance(out, (tuple, list)) else [out]
         if name == "index_put_":
             parts = args[2:3]
+        elif name == "index_add_":
+            parts = args[2:]
         elif name in ("alias", "slice", "select", "view", "detach", "unsqueeze", "expand"):  # of the same numbers
             parts = []
         elif name != "index" and not name.startswith("new_"):
@@ -114,6 +117,17 @@ def test_growing_costs_each_example_the_same():
             touched(lambda c=cells, a=all_cells: [c.update(p, torch.ones(len(p))) for p in a.split(256)]) / size
         )
     assert costs[16_384] < 1.5 * costs[2_048]
+
+
+def test_counting_a_step_costs_what_it_names():
+    ids, cost = torch.arange(64), {}
+    for examples in (64, 1_280_000):
+        tally = Tally()
+        tally.count(torch.tensor([examples - 1]), torch.tensor([0]))
+        cost[examples] = touched(lambda tally=tally: tally.count(ids, ids[::3]))
+        assert tally.drawn[:64].tolist() == [1] * 63 + [1 + (examples == 64)]
+        assert tally.trained[:4].tolist() == [2, 0, 0, 1]
+    assert cost[64] == cost[1_280_000]
 
 
 @pytest.mark.parametrize("by", ["sigma", "id", "both"])

@@ -140,18 +140,18 @@ class Tally:
 
     def __init__(self, drawn: Tensor | None = None, trained: Tensor | None = None) -> None:
         nothing = torch.zeros(0, dtype=torch.int64)
-        self.drawn, self.trained = nothing if drawn is None else drawn, nothing if trained is None else trained
+        self.drawn = nothing.clone() if drawn is None else drawn.clone()
+        self.trained = nothing.clone() if trained is None else trained.clone()
 
     def count(self, drawn: Tensor, trained: Tensor) -> None:
-        """Book the ids of a step."""
-        self.drawn = _added(self.drawn, drawn, 0)
-        self.trained = _added(self.trained, trained, len(self.drawn))
-
-
-def _added(counts: Tensor, ids: Tensor, length: int) -> Tensor:
-    found = torch.bincount(ids.cpu(), minlength=max(len(counts), length))
-    found[: len(counts)] += counts
-    return found
+        """Book the ids of a step, in time that does not depend on how many examples there are."""
+        drawn, trained = drawn.cpu(), trained.cpu()
+        missing = int(max(drawn.max(), trained.max())) + 1 - len(self.drawn)
+        if missing > 0:
+            more = self.drawn.new_zeros(missing)
+            self.drawn, self.trained = torch.cat([self.drawn, more]), torch.cat([self.trained, more])
+        self.drawn.index_add_(0, drawn, torch.ones_like(drawn))
+        self.trained.index_add_(0, trained, torch.ones_like(trained))
 
 
 class Optimised:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..denoising import at_least_float32
 from ..errors import UserError, unknown
 
 #: "none"; "zscore" (mean 0, standard deviation 1); "rank" (uniform on [0, 1]); "running" (less the usual score at that
@@ -35,7 +36,8 @@ def strata_of(sigma: Tensor, strata: int) -> Tensor:
 
 def places(values: Tensor, stratum: Tensor) -> tuple[Tensor, Tensor]:
     """(place of each value among those of its stratum, from 0 for the lowest; size of its stratum), shape (B,) each,
-    in the type of `values`."""
+    in the type of `values`, float32 at least."""
+    values = at_least_float32(values)
     sizes = torch.bincount(stratum).to(values.dtype)
     order = values.argsort(stable=True)
     order = order[stratum[order].argsort(stable=True)]
@@ -47,7 +49,7 @@ def places(values: Tensor, stratum: Tensor) -> tuple[Tensor, Tensor]:
 def normalised(
     values: Tensor, how: Normalisation, stratum: Tensor | None = None, usual: Tensor | None = None
 ) -> Tensor:
-    """Values on one scale, shape (B,), within each stratum by itself where strata are given.
+    """Values on one scale, shape (B,), float32 at least, within each stratum by itself where strata are given.
 
     Args:
         values: scores, shape (B,).
@@ -58,6 +60,7 @@ def normalised(
     Raises:
         ValueError: "running" without `usual`.
     """
+    values = at_least_float32(values)
     if how == "none":
         return values
     smallest = torch.finfo(values.dtype).tiny

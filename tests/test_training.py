@@ -249,10 +249,9 @@ def test_late_watches_then_selects_for_good():
 
 def test_a_trigger_compares_both_networks_on_the_same_examples():
     """Of an arm that mostly remembers too: on the steps on which it scores, and then over the whole super-batch."""
-    early = Trigger("early", half_life=3)
+    early = Trigger("early")
     arm = replace(ARMS["stale"], trigger=early, reference="guide", memory=Memory("both", every=2))
     t = trainer(arm)
-    seen = []
     for number in range(6):
         before, network = t.trigger, copy.deepcopy(t.network)
         step = t.step()
@@ -263,7 +262,6 @@ def test_a_trigger_compares_both_networks_on_the_same_examples():
             continue
         batch = t.curator.source.complete(step.batch)
         losses = [score(n, batch).mean().item() for n in (network, t.curator.reference)]
-        seen.append(losses)
         expected = early.observe(before, number, tuple(losses))
         assert t.trigger.advantage == pytest.approx(expected.advantage, rel=1e-4)
     assert t.trigger.observations == 3

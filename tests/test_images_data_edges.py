@@ -17,7 +17,6 @@ from PIL import Image
 
 from ajest.cli_data import prepare as prepare_verb
 from ajest.errors import UserError
-from ajest.images.data import cache as cached
 from ajest.images.data import describe, open_images, prepare
 from ajest.images.data.decoding import decode
 from ajest.images.data.files import Unreadable
@@ -216,24 +215,6 @@ def test_a_full_disk_costs_the_cache_only(tmp_path, monkeypatch):
     assert len(said) == 1
     assert "No space left on device" in said[0]
     assert not list((tmp_path / "cache/images").iterdir())
-
-
-def test_the_faster_of_two_writers_is_used(tmp_path, monkeypatch):
-    cache, spec, really, others = tmp_path / "cache", archive(tmp_path / "x.zip", PETS), cached._fill, []
-
-    def slow(images, *rest):
-        if not others:  # while the first one decodes, a second one starts and is done before it
-            others.append(None)
-            read(spec, cache=cache)
-            (path,) = (p for p in cache.rglob("*.npy") if not p.parent.name.startswith("."))
-            others[0] = path.stat().st_ino
-        return really(images, *rest)
-
-    monkeypatch.setattr(cached, "_fill", slow)
-    found = read(spec, cache=cache)
-    (path,) = cache.rglob("*.npy")
-    assert path.stat().st_ino == others[0]
-    assert found.images[0, :, 0, 0].tolist() == list(RED)
 
 
 # Packing

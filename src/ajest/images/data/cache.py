@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
-import sys
+import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from ...checkpoint import read_sealed, write_sealed
+from ...checkpoint import read_sealed, unwritable, write_sealed
 from ...errors import Corrupt, UserError
-from .files import Unreadable
+from .changes import Changes
+from .loading import loaded
 from .parts import Part
+
+_MAKING = ".making-"  # begins the name of a folder that is being filled
+_POLL = 0.2  # seconds between two looks at a lock
 
 
 def cache_folder() -> Path:
@@ -39,85 +45,235 @@ def content_digest(images: np.ndarray, labels: np.ndarray | None, classes: Seque
     return found.hexdigest()
 
 
-def remembered(folder: Path, images: np.ndarray, labels: np.ndarray | None, classes: Sequence[str]) -> str:
+def remembered(
+    folder: Path,
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    classes: Sequence[str],
+    complain: Callable[[str], None],
+) -> str:
     """The digest of pictures that lie ready, computed once."""
     path = folder.with_suffix(".json")
-    with suppress(Corrupt, KeyError, TypeError):
-        return str(read_sealed(path)["digest"])
-    digest = content_digest(images, labels, classes)
-    with suppress(UserError):  # a cache that cannot be written costs time only
-        write_sealed(path, {"digest": digest})
-    return digest
+    with sole_writer(folder, complain):
+        with suppress(Corrupt, KeyError, TypeError):
+            return str(read_sealed(path)["digest"])
+        digest = content_digest(images, labels, classes)
+        with suppress(UserError):  # a cache that cannot be written costs time only
+            write_sealed(path, {"digest": digest})
+        return digest
 
 
-Found = tuple[np.ndarray, str, dict[str, str]]
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be decoded.
+
+    Attributes:
+        parts: where it comes from.
+        order: (part, number) of each example.
+        ids: of the examples.
+        labels: of the examples, or None.
+        classes: their keys.
+        resolution: height and width.
+    """
+
+    parts: list[Part]
+    order: list[tuple[int, int]]
+    ids: np.ndarray
+    labels: np.ndarray | None
+    classes: tuple[str, ...]
+    resolution: int
 
 
-def stored(folder: Path) -> Found | None:
-    """(pictures, digest, bad files) from the cache; None if they are not there or damaged."""
+@dataclass(frozen=True)
+class Decoded:
+    """Decoded pictures.
+
+    Attributes:
+        images: uint8, shape (N, 3, R, R), without the bad ones.
+        digest: of pictures, labels and classes.
+        bad: files that cannot be read, with the reason.
+        changes: what was done to how many pictures.
+    """
+
+    images: np.ndarray
+    digest: str
+    bad: dict[str, str]
+    changes: dict[str, int]
+
+
+def _stored(folder: Path) -> Decoded | None:
+    """What lies in the cache; None if there is nothing, or it is damaged."""
     try:
         facts: dict[str, Any] = read_sealed(folder / "facts.json")
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         if list(images.shape) != facts["shape"]:
             return None
-        return images, str(facts["digest"]), dict(facts["bad"])
+        return Decoded(images, str(facts["digest"]), dict(facts["bad"]), dict(facts["changes"]))
     except (Corrupt, OSError, EOFError, ValueError, KeyError, TypeError):
         return None
 
 
 def decoded(
-    folder: Path,
-    parts: list[Part],
-    order: list[tuple[int, int]],
-    ids: np.ndarray,
-    labels: np.ndarray | None,
-    classes: Sequence[str],
-    resolution: int,
-    judge: Callable[[dict[str, str]], None],
-    complain: Callable[[str], None],
-) -> Found:
-    """Decode everything into the cache, or into memory where that cannot be written. `judge` is told of bad files."""
-    shape = (len(order), 3, resolution, resolution)
+    folder: Path, wanted: Wanted, judge: Callable[[dict[str, str]], None], complain: Callable[[str], None]
+) -> Decoded:
+    """Decoded pictures from the folder; where there are none, one process decodes while others wait for it.
+
+    Args:
+        folder: in the cache, named by what decides its content.
+        wanted: what to decode.
+        judge: told about bad files before anything is kept; raises UserError where these are not to be left out.
+        complain: told about waiting, and about a cache that cannot be written to: then they are decoded into memory.
+
+    Raises:
+        UserError: no picture can be read, or they contradict each other; the disk or the memory is full.
+    """
+    found = _stored(folder)
+    if found is not None:
+        judge(found.bad)
+        return found
+    with sole_writer(folder, complain) as sole:
+        found = _stored(folder)  # by the one that was waited for
+        if found is not None:
+            judge(found.bad)
+            return found
+        if sole:
+            _sweep(folder)
+        return _made(folder, wanted, judge, complain)
+
+
+def _made(
+    folder: Path, wanted: Wanted, judge: Callable[[dict[str, str]], None], complain: Callable[[str], None]
+) -> Decoded:
+    shape = (len(wanted.order), 3, wanted.resolution, wanted.resolution)
     temporary: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_MAKING}{folder.name}-"))
         images = _reserved(temporary / "images.npy", shape)
     except OSError as error:
-        complain(f"decoded pictures cannot be kept in {folder.parent} ({error.strerror or error}): set AJEST_CACHE")
+        complain(
+            f"{math.prod(shape) / 2**30:,.2f} GiB of decoded pictures cannot be kept in {folder.parent} "
+            f"({error.strerror or error}), so they are held in memory: set AJEST_CACHE to a folder with room"
+        )
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-        temporary, images = None, np.empty(shape, dtype=np.uint8)
+        temporary, images = None, _in_memory(shape)
     try:
-        bad = _fill(images, parts, order, ids)
-        judge(bad)
-        if len(bad) == len(order):
-            raise UserError(f"{parts[0].spec} holds no picture that can be read")
-        if bad:
-            whole = np.array([i not in bad for i in ids])
-            labels = None if labels is None else labels[whole]
-            images = _moved_up(images, whole)
-            if temporary is not None:
-                images = _shortened(temporary / "images.npy", images)
-        digest = content_digest(images, labels, classes)
-        if temporary is None:
-            return images, digest, bad
-        if isinstance(images, np.memmap):
-            images.flush()
-        write_sealed(temporary / "facts.json", {"shape": list(images.shape), "digest": digest, "bad": bad})
-        faster = stored(folder)
-        if faster is not None:  # another process was: it uses what lies there
-            return faster
-        shutil.rmtree(folder, ignore_errors=True)  # damaged, if there at all
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if stored(folder) is None:
-                raise
-        return stored(folder) or (np.array(images), digest, bad)
+        images, bad, changes = _fill(images, wanted, judge)
+        whole = ~np.isin(wanted.ids, list(bad))
+        labels = None if wanted.labels is None else wanted.labels[whole]
+        found = Decoded(images, content_digest(images, labels, wanted.classes), bad, dict(changes.counts))
+        return found if temporary is None else _kept(folder, temporary, found)
+    except OSError as error:
+        raise unwritable(folder.parent, error) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _in_memory(shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return np.empty(shape, dtype=np.uint8)
+    except MemoryError as error:
+        raise UserError("decoded pictures fit neither on the disk nor into memory: set AJEST_CACHE") from error
+
+
+def _fill(
+    images: np.ndarray, wanted: Wanted, judge: Callable[[dict[str, str]], None]
+) -> tuple[np.ndarray, dict[str, str], Changes]:
+    """(The part of `images` that holds pictures now, bad files, what was done to the others)."""
+    bad: dict[str, str] = {}
+    changes, n = Changes(), 0
+    for name, found in zip(wanted.ids, loaded(wanted.parts, wanted.order, "decoding pictures"), strict=True):
+        if isinstance(found, str):
+            bad[str(name)] = found
+            continue
+        images[n] = found.pixels
+        changes.add(str(name), found)
+        n += 1
+    judge(bad)
+    if not n:
+        raise UserError(f"{wanted.parts[0].spec} holds no picture that can be read")
+    against = changes.contradiction()
+    if against:
+        raise UserError(f"{wanted.parts[0].spec}: {against}")
+    return images[:n], bad, changes
+
+
+def _kept(folder: Path, temporary: Path, found: Decoded) -> Decoded:
+    """What was decoded into a temporary folder, at its place."""
+    path, facts = temporary / "images.npy", temporary / "facts.json"
+    if isinstance(found.images, np.memmap):
+        found.images.flush()
+    _shorten(path, found.images.shape)
+    content = {"shape": list(found.images.shape), "digest": found.digest, "bad": found.bad, "changes": found.changes}
+    write_sealed(facts, content)
+    shutil.rmtree(folder, ignore_errors=True)  # damaged, if there at all
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if _stored(folder) is None:  # where locks do not work, another was faster
+            raise
+    return _stored(folder) or replace(found, images=np.array(found.images))
+
+
+@contextmanager
+def sole_writer(folder: Path, complain: Callable[[str], None]) -> Iterator[bool]:
+    """Of all that would write a folder of the cache, one at a time; the others wait. The lock ends with its process.
+
+    Whether it is so: not where the cache cannot be written to, or its file system has no locks.
+    """
+    try:
+        place = _lock_of(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(place, os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError:
+        yield False
+        return
+    try:
+        yield _acquired(handle, complain)
+    finally:
+        os.close(handle)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.parent.parent / "locks" / folder.name
+
+
+def _acquired(handle: int, complain: Callable[[str], None]) -> bool:
+    """Wait for a lock; False where there are none."""
+    said = False
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not said:
+                who = os.pread(handle, 200, 0).decode("utf-8", "replace") or "another process"
+                complain(f"{who} is reading these pictures into the cache: waiting for it")
+                said = True
+            time.sleep(_POLL)
+        except OSError:
+            return False
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, f"process {os.getpid()} of {socket.gethostname()}".encode(), 0)
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left beside a folder whose lock this one holds: theirs are free."""
+    for left in folder.parent.glob(f"{_MAKING}*-*"):
+        name = left.name.removeprefix(_MAKING).rpartition("-")[0]
+        if name == folder.name:
+            shutil.rmtree(left, ignore_errors=True)
+            continue
+        with suppress(OSError):
+            handle = os.open(_lock_of(folder.with_name(name)), os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -127,7 +283,7 @@ def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         OSError: there is no room.
     """
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        _write_header(file, shape)
         file.flush()
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, file.tell() + math.prod(shape))
@@ -136,59 +292,20 @@ def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     return np.lib.format.open_memmap(path, "r+")
 
 
-def _moved_up(images: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The pictures that are whole, in place: a copy of a large set would not fit into memory."""
-    rows = np.flatnonzero(whole)
-    for start in range(0, len(rows), 1024):
-        part = rows[start : start + 1024]
-        images[start : start + len(part)] = images[part]
-    return images[: len(rows)]
+def _shorten(path: Path, shape: tuple[int, ...]) -> None:
+    """Cut an array's file after its first rows."""
+    with path.open("r+b") as file:
+        _write_header(file, shape)  # as long as the old one: numpy leaves room for the number of rows
+        file.truncate(file.tell() + math.prod(shape))
 
 
-def _shortened(path: Path, images: np.ndarray) -> np.ndarray:
-    """The file with the array's first rows alone."""
-    final = path.with_suffix(".short")
-    with final.open("wb") as file:
-        write_rows(file, images, images.shape)
-    final.replace(path)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
 
 
 def write_rows(file: IO[bytes], rows: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> None:
     """An array of pictures as .npy, some at a time; with `axes`, each transposed by these (0 stays the rows)."""
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    _write_header(file, shape)
     for start in range(0, len(rows), 1024):
         part = rows[start : start + 1024]
         file.write(np.ascontiguousarray(part if axes is None else part.transpose(axes)).data)
-
-
-def _fill(images: np.ndarray, parts: list[Part], order: list[tuple[int, int]], ids: np.ndarray) -> dict[str, str]:
-    """Decode all pictures, in threads; returns the bad ones with the reason."""
-    bad: dict[str, str] = {}
-
-    def one(row: int) -> None:
-        part, number = order[row]
-        try:
-            images[row] = parts[part].load(number)
-        except Unreadable as error:
-            bad[str(ids[row])] = str(error)
-
-    with progress("decoding pictures", len(order)) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(one, range(len(order))):
-            advance()
-    return dict(sorted(bad.items()))
-
-
-@contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(escape(title), total=total)
-        yield lambda: bar.advance(task)

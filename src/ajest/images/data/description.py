@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..sheets import mosaic
-from .cache import progress
-from .files import Unreadable
+from .changes import Changes, phrase
 from .joining import distinct, joined, notes_of, several
 from .layouts import Split
+from .loading import loaded
 from .parts import part_of
 
 _COLUMNS = 16
@@ -32,7 +30,7 @@ class Description:
         classes: pictures by class key, rarest first; {} for an unconditional set.
         names: of the classes.
         bad: files that cannot be read, with the reason.
-        notes: what was left out, merged or taken for something.
+        notes: what was left out, merged, changed or taken for something.
         sheet: some pictures of different classes, uint8 (h, w, 3).
     """
 
@@ -59,33 +57,25 @@ def describe(spec: Sequence[str], resolution: int = 64, split: Split = "train", 
     modes: Counter[str] = Counter()
     bad = {name: why for part in parts for name, why in part.refused.items()}
 
-    def look(where: tuple[int, int]) -> tuple[int, int, str] | str:
-        p, i = where
-        try:
-            return parts[p].look(i)
-        except Unreadable as error:
-            return str(error)
+    changes = Changes()
+    # Spread over the list, which is sorted by class in most layouts.
+    places = set(np.linspace(0, len(order) - 1, min(shown, len(order))).round().astype(int).tolist())
+    thumbnails = []
 
-    with progress("looking at pictures", len(order)) as advance, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for (p, i), seen in zip(order, pool.map(look, order), strict=True):
-            advance()
-            if isinstance(seen, str):
-                bad[parts[p].ids[i]] = seen
-                continue
-            width, height, mode = seen
-            sizes[width, height] += 1
-            modes[mode] += 1
+    for row, ((p, i), seen) in enumerate(zip(order, loaded(parts, order, "looking at pictures"), strict=True)):
+        if isinstance(seen, str):
+            bad[parts[p].ids[i]] = seen
+            continue
+        sizes[seen.size] += 1
+        modes[seen.mode] += 1
+        changes.add(parts[p].ids[i], seen)
+        if row in places:
+            thumbnails.append(seen.pixels)
     counted = Counter() if labels is None else Counter(labels.tolist())
     balance = {classes[k]: n for k, n in sorted(counted.items(), key=lambda kn: (kn[1], kn[0]))}
-    thumbnails = []
-    # Spread over the list, which is sorted by class in most layouts.
-    for row in np.linspace(0, len(order) - 1, min(shown, len(order))).round().astype(int):
-        p, i = order[row]
-        try:
-            thumbnails.append(parts[p].load(i))
-        except Unreadable as error:
-            bad.setdefault(parts[p].ids[i], str(error))
+    said = (*notes_of(parts), phrase(changes.counts), changes.contradiction())
+    notes = tuple(text for text in said if text)
     layouts = tuple(part.layout for part in parts)
     sheet = mosaic(thumbnails, _COLUMNS)
     words = dict(zip(classes, names, strict=True))
-    return Description(layouts, len(order), sizes, modes, balance, words, bad, notes_of(parts), sheet)
+    return Description(layouts, len(order), sizes, modes, balance, words, bad, notes, sheet)

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from ...errors import UserError
+from .formats import HEAD
 
 MAX_BYTES = 64 << 20  # of one file
 MAX_LIST_BYTES = 384 << 20  # of a list of files: over a million pictures
 _LISTS = (".json", ".txt")
 MAX_FILES = 5_000_000
+_JUNK = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # folders that systems leave, some with thumbnails of the pictures
 
 
 class Unreadable(Exception):
     """One file cannot be used; the message says why."""
+
+
+def reason(error: Exception) -> str:
+    """What an error of a library says, in one line and without addresses in memory."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return re.sub(r"<[^<>]* at 0x[0-9A-Fa-f]+>", "the file", lines[0])
 
 
 @dataclass(frozen=True)
@@ -32,12 +42,14 @@ class Files:
         marks: by name inside: what tells that the content changed (size and CRC, or size and time).
         refused: names that are not read, with the reason.
         read: the bytes of a name; raises Unreadable.
+        head: the first bytes of a name, as many as tell what it is; b"" where it cannot be read.
     """
 
     path: Path
     marks: dict[str, str]
     refused: dict[str, str]
     read: Callable[[str], bytes] = field(repr=False)
+    head: Callable[[str], bytes] = field(repr=False)
 
     def digest(self, names: list[str]) -> str:
         """Of the marks of some names."""
@@ -59,9 +71,9 @@ def open_files(path: Path) -> Files:
 
 
 def _hidden(name: str) -> bool:
-    if "/." not in name and name[:1] != "." and "__MACOSX" not in name:  # nearly all: of many thousands
+    if "/." not in name and name[:1] != "." and not any(junk in name for junk in _JUNK):  # nearly all of thousands
         return False
-    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    return any((part.startswith(".") and part != "..") or part in _JUNK for part in PurePosixPath(name).parts)
 
 
 def _limited(count: int, path: Path) -> None:
@@ -103,7 +115,12 @@ def _folder(root: Path) -> Files:
         except OSError as error:
             raise Unreadable(error.strerror or str(error)) from error
 
-    return Files(root, marks, refused, read)
+    def head(name: str) -> bytes:
+        with suppress(OSError), (root / name).open("rb") as file:
+            return file.read(HEAD)
+        return b""
+
+    return Files(root, marks, refused, read, head)
 
 
 def _most(name: str) -> int:
@@ -158,4 +175,9 @@ def _archive(path: Path) -> Files:
         except Exception as error:  # zlib.error, lzma.LZMAError: what decompressors raise has no common base
             raise Unreadable(f"cannot be decompressed ({error})") from error
 
-    return Files(path, marks, refused, read)
+    def head(name: str) -> bytes:
+        with suppress(Exception), archive.open(infos[name]) as file:  # of damaged archives anything; `read` says it
+            return file.read(HEAD)
+        return b""
+
+    return Files(path, marks, refused, read, head)

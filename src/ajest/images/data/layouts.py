@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import UserError
-from .decoding import is_image
 from .files import Files, Unreadable
+from .formats import is_image
 
 Split = Literal["train", "val"]
 #: What the folders of a data set's parts are called.

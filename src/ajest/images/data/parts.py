@@ -13,15 +13,14 @@ import numpy as np
 from PIL import Image
 
 from ...errors import UserError
-from ..sheets import encode
 from . import shapes
-from .decoding import decode, read_header, whole
-from .files import Unreadable, open_files
+from .decoding import Picture, from_image, picture
+from .files import Unreadable, open_files, reason
+from .formats import overlooked
 from .layouts import Split, listing
 
 MAX_INFLATED = 4 << 30  # bytes of a compressed array
 SHAPES = {"train": 4096, "val": 1024}
-_PNG_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "I", "I;16")
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ class Part:
         ids: stable, one an example.
         keys: class key of each example, None for an unconditional set.
         words: names of classes for people, as far as they are known.
-        load: an example by its number as uint8 (3, R, R); raises Unreadable.
-        look: (width, height, mode) of a stored picture by its number; raises Unreadable.
+        load: an example by its number; raises Unreadable.
         refused: files that are not let in, with the reason.
         direct: all pictures at once, uint8 (N, 3, R, R), where they lie ready for use.
         notes: what was left out, merged or taken for something, a sentence each.
@@ -47,8 +45,7 @@ class Part:
     ids: Sequence[str]
     keys: Sequence[str] | None
     words: dict[str, str]
-    load: Callable[[int], np.ndarray] = field(repr=False)
-    look: Callable[[int], tuple[int, int, str]] = field(repr=False)
+    load: Callable[[int], Picture] = field(repr=False)
     refused: dict[str, str] = field(default_factory=dict)
     direct: np.ndarray | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
@@ -70,23 +67,17 @@ def part_of(spec: str, resolution: int, split: Split) -> Part:
     return _files(spec, resolution, split)
 
 
-def resized(pixels: np.ndarray, resolution: int) -> np.ndarray:
-    """A picture (h, w, 3) as (3, resolution, resolution)."""
-    if pixels.shape[:2] == (resolution, resolution):
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    return decode(encode(Image.fromarray(np.ascontiguousarray(pixels)), compress_level=0), resolution)
+def _resized(pixels: np.ndarray, resolution: int) -> Picture:
+    """A picture from uint8 (h, w, 3)."""
+    return from_image(Image.fromarray(np.ascontiguousarray(pixels)), resolution)
 
 
 def _files(spec: str, resolution: int, split: Split) -> Part:
-    found = listing(open_files(Path(spec)), split)
+    files = open_files(Path(spec))
+    found = listing(files, split)
+    unread = filter(None, [overlooked(files.marks, files.head)])
     ids = sorted(found.names)
     read, names = found.files.read, found.names
-
-    def look(i: int) -> tuple[int, int, str]:
-        image = read_header(read(names[ids[i]]))
-        facts = image.width, image.height, image.mode
-        whole(image)
-        return facts
 
     keys = [found.keys[i] for i in ids] if found.keys else None
     listed = "\n".join(f"{i}\t{key}" for i, key in zip(ids, keys or ids, strict=True))
@@ -94,7 +85,7 @@ def _files(spec: str, resolution: int, split: Split) -> Part:
     identity = hashlib.blake2b(f"{marks}\n{listed}".encode(errors="surrogateescape"), digest_size=16).hexdigest()
     return Part(
         spec, found.layout, identity, ids, keys, found.words,
-        lambda i: decode(read(names[ids[i]]), resolution), look, found.refused, notes=found.notes,
+        lambda i: picture(read(names[ids[i]]), resolution), found.refused, notes=(*found.notes, *unread),
     )  # fmt: skip
 
 
@@ -103,13 +94,11 @@ def _shapes(spec: str, rest: str, resolution: int, split: Split) -> Part:
     if count < 1:
         raise UserError(f"{spec!r}: after shapes: stands the number of pictures, as in shapes:1000")
     seed = 0 if split == "train" else 1
-    side = shapes.RESOLUTION
     keys = [shapes.CLASSES[i % len(shapes.CLASSES)] for i in range(count)]
     ids = [f"{split}/shape-{i:06d}" for i in range(count)]
     return Part(
         spec, f"procedural, {split}", f"shapes {seed} {count}", ids, keys, {},
-        lambda i: resized(shapes.draw(shapes.factors(i, seed)).transpose(1, 2, 0), resolution),
-        lambda i: (side, side, "RGB"),
+        lambda i: _resized(shapes.draw(shapes.factors(i, seed)).transpose(1, 2, 0), resolution),
     )  # fmt: skip
 
 
@@ -153,8 +142,7 @@ def _npz(path: Path, resolution: int) -> Part:
     identity = hashlib.blake2b("\n".join(marks).encode(), digest_size=16).hexdigest()
     return Part(
         str(path), ".npz", identity, ids, keys, words,
-        lambda i: resized(images[i], resolution),
-        lambda i: (images.shape[2], images.shape[1], "RGB"),
+        lambda i: _resized(images[i], resolution),
         direct=images.transpose(0, 3, 1, 2) if square else None,
     )  # fmt: skip
 
@@ -203,21 +191,13 @@ def _hub(spec: str, rest: str, resolution: int, split: Split) -> Part:
             raise UserError(f"{spec!r} has pictures without a class: name a split that has all, as in hf:{name}:train")
         keys = [str(names[k]) for k in numbers]
 
-    def load(i: int) -> np.ndarray:
+    def load(i: int) -> Picture:
         try:
-            picture = table[i][image]
-            # What PNG cannot hold goes through RGB.
-            stored = encode(picture if picture.mode in _PNG_MODES else picture.convert("RGB"), compress_level=0)
+            return from_image(table[i][image], resolution)
+        except Unreadable:
+            raise
         except Exception as error:  # the library and what it calls raise anything
-            raise Unreadable(str(error)) from error
-        return decode(stored, resolution)
-
-    def look(i: int) -> tuple[int, int, str]:
-        try:
-            picture = table[i][image]
-            return picture.width, picture.height, picture.mode
-        except Exception as error:
-            raise Unreadable(str(error)) from error
+            raise Unreadable(reason(error)) from error
 
     ids = [f"{part}/{i:07d}" for i in range(len(table))]
-    return Part(spec, "hub", f"{spec} {part} {getattr(table, '_fingerprint', len(table))}", ids, keys, {}, load, look)
+    return Part(spec, "hub", f"{spec} {part} {getattr(table, '_fingerprint', len(table))}", ids, keys, {}, load)

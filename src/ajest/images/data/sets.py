@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ...distributed import rank
 from ...errors import UserError, listed
-from .cache import cache_folder, decoded, remembered, stored
+from .cache import Wanted, cache_folder, decoded, remembered
+from .changes import phrase
+from .decoding import VERSION
 from .joining import distinct, joined, notes_of, report_bad, several
 from .layouts import Split
 from .parts import part_of
-
-_VERSION = 2  # of decoding: a change makes caches anew
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,36 +99,39 @@ def open_images(
         split: which part of a data set that has both; others are taken whole.
         skip_bad: go on without files that cannot be read.
         cache: folder for decoded pictures; None is `cache_folder()`.
-        complain: told what was left out, merged or taken for something.
+        complain: told what was left out, merged, changed or taken for something; in the first process alone.
 
     Raises:
         UserError: nothing to read; bad files, all named; a SPEC that is there twice.
     """
+    if rank():
+        complain = _silent
     parts = distinct([part_of(s, resolution, split) for s in several(spec)])
     for note in notes_of(parts):
         complain(note)
     refused = {name: why for part in parts for name, why in part.refused.items()}
     order, labels, classes, names = joined(parts)
     ids = np.array([parts[p].ids[i] for p, i in order])
-    listed = hashlib.blake2b("\n".join(map(str, ids)).encode(errors="surrogateescape")).hexdigest()  # and their order
-    identity = "\n".join([str(_VERSION), str(resolution), *sorted(p.identity for p in parts), *classes, listed])
+    ordered = hashlib.blake2b("\n".join(map(str, ids)).encode(errors="surrogateescape")).hexdigest()  # and their order
+    identity = "\n".join([str(VERSION), str(resolution), *sorted(p.identity for p in parts), *classes, ordered])
     key = hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     folder = (cache_folder() if cache is None else cache) / "images" / key
     direct = parts[0].direct
     # Only where ids are in order: labels are sorted by id, the pictures lie as they lie.
     if len(parts) == 1 and direct is not None and all(i == row for row, (_, i) in enumerate(order)):
-        return ImageSet(direct, labels, classes, names, ids, remembered(folder, direct, labels, classes))
-    found = stored(folder)
-    if found is None:
+        return ImageSet(direct, labels, classes, names, ids, remembered(folder, direct, labels, classes, complain))
 
-        def judge(bad: dict[str, str]) -> None:
-            report_bad(refused | bad, skip_bad, complain)
+    def judge(bad: dict[str, str]) -> None:
+        report_bad(refused | bad, skip_bad, complain)
 
-        found = decoded(folder, parts, order, ids, labels, classes, resolution, judge, complain)
-    else:
-        report_bad(refused | found[2], skip_bad, complain)
-    images, digest, bad = found
-    if bad:
-        whole = np.array([i not in bad for i in ids])
+    found = decoded(folder, Wanted(parts, order, ids, labels, classes, resolution), judge, complain)
+    if found.changes:
+        complain(f"{listed([part.spec for part in parts])}: pictures were changed: {phrase(found.changes)}")
+    if found.bad:
+        whole = ~np.isin(ids, list(found.bad))
         ids, labels = ids[whole], None if labels is None else labels[whole]
-    return ImageSet(images, labels, classes, names, ids, digest)
+    return ImageSet(found.images, labels, classes, names, ids, found.digest)
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""

@@ -1,0 +1,39 @@
+"""What was done to the pictures of a data set, said once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .decoding import Picture
+from .levels import contradiction
+
+
+@dataclass
+class Changes:
+    """Counts over the pictures added so far.
+
+    Attributes:
+        counts: how many pictures underwent each change.
+        largest: the evidence of `contradiction`.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    largest: dict[tuple[str, int], tuple[float, str]] = field(default_factory=dict)
+
+    def add(self, name: str, picture: Picture) -> None:
+        self.counts.update(picture.changes)
+        levels = picture.levels
+        if levels is not None and not levels.told:
+            key = levels.kind, levels.white
+            self.largest[key] = max(self.largest.get(key, (-1.0, "")), (levels.high, name))
+
+    def contradiction(self) -> str | None:
+        """Why the pictures cannot have been what they were taken for, or None."""
+        return contradiction(self.largest)
+
+
+def phrase(counts: Mapping[str, int]) -> str:
+    """All changes in one line, the commonest first; "" where there are none."""
+    return "; ".join(f"{n:,} {what}" for what, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))

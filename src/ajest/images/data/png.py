@@ -1,0 +1,85 @@
+"""What Pillow leaves out of PNG files, or refuses them for."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Bytes of text, after inflation, that are left in a file: what holds more is cut out. Pillow would refuse the file.
+MAX_TEXT = 1 << 20
+MAX_TEXTS = 32 << 20
+MAX_PROFILE = 8 << 20  # of a colour profile, inflated
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(kind, start, end) of each chunk of a PNG file, as far as they are whole; length and checksum included."""
+    start = len(SIGNATURE)
+    while start + 12 <= len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if end > len(data):
+            return
+        yield data[start + 4 : start + 8], start, end
+        start = end
+
+
+def lightened(data: bytes) -> tuple[bytes, bytes | None]:
+    """(The file without texts and colour profiles that Pillow finds too long, such a profile).
+
+    Neither says anything about the pixels, which are sound. A profile of more than `MAX_PROFILE` comes back as b"".
+    """
+    cuts: list[tuple[int, int]] = []
+    profile, texts = None, 0
+    for kind, start, end in chunks(data):
+        if kind not in (b"iCCP", *_TEXTS):
+            continue
+        most = MAX_PROFILE if kind == b"iCCP" else MAX_TEXT
+        found = _text(kind, data[start + 8 : end - 4], most)
+        if kind == b"iCCP":
+            if len(found) > MAX_TEXT:
+                profile = found if len(found) <= most else b""
+                cuts.append((start, end))
+        else:
+            texts += len(found)
+            if len(found) > most or texts > MAX_TEXTS:
+                cuts.append((start, end))
+    if not cuts:
+        return data, profile
+    edges = [0, *(edge for cut in cuts for edge in cut), len(data)]
+    return b"".join(data[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)), profile
+
+
+def _text(kind: bytes, body: bytes, most: int) -> bytes:
+    """What a chunk of text or a profile says, one byte more than `most` at the longest (PNG, third edition, 11.3.3).
+
+    b"" where it is damaged: Pillow passes over it as well.
+    """
+    _, _, rest = body.partition(b"\0")  # after the keyword
+    if kind == b"tEXt":
+        return rest[: most + 1]
+    if kind == b"iTXt":  # flag, method, language, translated keyword
+        compressed, fields = rest[:1] == b"\1", rest[2:].split(b"\0", 2)
+        if not compressed:
+            return fields[-1][: most + 1]
+        rest = b"\0" + fields[-1]
+    try:
+        return zlib.decompressobj().decompress(rest[1:], most + 1)
+    except zlib.error:
+        return b""
+
+
+def key_mask(data: bytes, key: tuple[int, int, int]) -> Image.Image:
+    """Opacity (mode L) of RGB with 16 bits, of which one colour is transparent: all bits are compared, as the standard
+    asks (PNG, third edition, section 11.3.1.1), where Pillow keeps the upper ones alone."""
+    same = np.array(True)
+    for rawmode, shift in (("RGB;16B", 8), ("RGB;16L", 0)):  # the latter takes the lower bytes for the upper ones
+        image: Any = Image.open(io.BytesIO(data), formats=("PNG",))
+        image.tile = [(*tile[:3], rawmode) for tile in image.tile]
+        same = same & (np.asarray(image) == [k >> shift & 255 for k in key]).all(2)
+    return Image.fromarray(np.where(same, 0, 255).astype(np.uint8))

@@ -80,7 +80,7 @@ def lines(name: str, rounds: int) -> dict[str, list[float]]:
         "target": lambda n: t.curator.source.complete(whole[:n]),
         "learner scoring": lambda n: score(t.network, done[:n]),
         "reference scoring": lambda n: score(t.curator.reference, done[:n]),
-        "update": lambda n: t.learner.update(done[:n], 1e-6),
+        "update": lambda n: t.learner.step(t.learner.gradients(done[:n], 1e-6)[1]),
     }
     for phase, work in phases.items():
         times = [median(lambda w=work, n=n: w(n), rounds) for n in sizes]

@@ -41,7 +41,8 @@ REFERENCE = Path(os.environ.get("AJEST_REFERENCE", Path(__file__).parents[2] / "
 @pytest.fixture
 def signals(monkeypatch):
     """The module `signal`, while this process takes signals as a command does."""
-    monkeypatch.setattr(interrupts, "_asked", False)
+    monkeypatch.setattr(interrupts, "_asked_at", None)
+    monkeypatch.setattr(interrupts, "_over", False)
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     interrupts.listen()
     yield signal

@@ -59,7 +59,7 @@ def test_a_finished_run_is_not_repeated(folder):
 
 def test_another_config_is_refused_with_the_field_that_differs(folder):
     changed = replace(config("early-ajest"), recipe=small_recipe(super_batch=512), seed=4)
-    with pytest.raises(UserError, match=r"recipe.super_batch: 256 -> 512; seed: 3 -> 4"):
+    with pytest.raises(UserError, match=r"recipe.super_batch: 256 -> 512, seed: 3 -> 4"):
         execute(folder / "early", changed, SCHEDULE)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -89,7 +90,8 @@ def execute(
 
     Raises:
         UserError: the folder belongs to another config or is in use, or cannot be written to.
-        KeyboardInterrupt: a signal came; where the run stands was saved (see `interrupts`).
+        KeyboardInterrupt: a signal came. The last finished step was saved, the running one too unless it was given up
+            (see `interrupts`).
     """
     for trainer in execution(folder, config, schedule, device, complain):
         if progress is not None and trainer.steps_taken:
@@ -124,25 +126,27 @@ def execution(
         losses = resume(folder, trainer, complain)
         recorder = _Recorder(folder, config, schedule, trainer, losses, complain)
         stack.callback(recorder.close)
-        try:
-            with interrupts.held():  # between steps too: whatever is done there, the run stands where it can be saved
+        told = False
+        with interrupts.held(recorder.step_seconds):  # between steps too: whatever is done there, the run is saved
+            try:
                 yield trainer
                 while trainer.steps_taken < config.iterations and not schedule.over(recorder.clocks()):
                     recorder.record(trainer.step())
-                    if distributed.anywhere(interrupts.asked()):
-                        distributed.once(recorder.save)
+                    told = distributed.anywhere(interrupts.asked())
+                    if told:
+                        distributed.once(recorder.save_last)
                         raise KeyboardInterrupt
                     yield trainer
-        except Diverged as error:
-            recorder.end("diverged", str(error))
-        except GeneratorExit:
-            if interrupts.asked():  # while another run of this process had its turn
-                recorder.save()
-            raise
-        else:
-            recorder.end("done")
-            if distributed.anywhere(interrupts.asked()):  # after the last step, or while other runs had their turns
-                raise KeyboardInterrupt
+                recorder.end("done")
+            except Diverged as error:
+                recorder.end("diverged", str(error))
+            except BaseException:
+                # A step was given up; or another process, or another run of this one, had to end.
+                if interrupts.asked() and distributed.rank() == 0:
+                    recorder.save_last()
+                raise
+        if distributed.anywhere(interrupts.asked()):  # after the last step, or while other runs had their turns
+            raise KeyboardInterrupt
 
 
 def make_trainer(
@@ -222,10 +226,17 @@ class _Recorder:
         self._trackers = Trackers(names, folder, to_json(config), trainer.steps_taken, complain)
         self._last = self.clocks()
         self._saved = time.monotonic()
+        self._saved_step = self._recorded_step = trainer.steps_taken
+        self._step_seconds: deque[float] = deque(maxlen=16)
         self._losses = losses
         self._fired = trainer.trigger.fired_at
 
+    def step_seconds(self) -> float:
+        """The longest of the last steps; 0 before the first."""
+        return max(self._step_seconds, default=0.0)
+
     def record(self, step: Step) -> None:
+        self._step_seconds.append(sum(step.seconds.values()))
         self._losses.append(step.loss)
         now = self.clocks()
         last = step.number == self.iterations or self.schedule.over(now)
@@ -239,6 +250,7 @@ class _Recorder:
         self._last = now
         if distributed.rank() == 0:
             self._write(step, now, reached, last)
+        self._recorded_step = step.number
 
     def _write(self, step: Step, now: dict[str, float], reached: Mapping[str, Sequence[float]], last: bool) -> None:
         if step.number in self.schedule.selection_at and step.kept is not None:
@@ -285,6 +297,13 @@ class _Recorder:
         facts["losses"] = self._losses
         checkpoint.save(self.folder / f"checkpoint-{facts['step']:07d}", tensors, facts)
         _prune(self.folder)
+        self._saved_step = facts["step"]
+
+    def save_last(self) -> None:
+        """Write a checkpoint of the last finished step, unless that is there or was not seen to its end."""
+        whole = self.trainer.whole and self._recorded_step == self.trainer.steps_taken
+        if whole and self._saved_step != self.trainer.steps_taken:
+            self.save()
 
     def _store_selection(self, step: Step) -> None:
         mask = torch.zeros(len(step.batch), dtype=torch.bool)

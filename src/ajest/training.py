@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from . import distributed
+from . import distributed, interrupts
 from .arms import Arm
 from .batch import Batch, Source
 from .config import check
@@ -168,27 +168,43 @@ class Optimised:
         peak = recipe.learning_rate.peak
         self.optimizer = torch.optim.Adam(network.parameters(), lr=peak, betas=recipe.betas, fused=True)
 
-    def update(
+    def gradients(
         self, batch: Batch, rate: float, weight: Tensor | None = None, total: int | None = None
     ) -> tuple[Tensor, bool]:
-        """Forward and backward on these examples alone, then an Adam step, unless that is skipped. Returns their losses
-        before it, shape (n,): those of all processes, each of which has its `distributed.share` of them; and whether
-        they and their gradient are finite.
+        """Forward and backward on these examples alone. Returns their losses, shape (n,): those of all processes, each
+        of which has its `distributed.share` of them; and whether they and their gradient are finite.
+
+        If it does not come to its end, the network is as before, bit for bit: one that normalises its own weights in
+        each forward pass too.
 
         Args:
             batch: what this process is to train on, completed.
-            rate: the learning rate.
+            rate: the learning rate of the `step` to come.
             weight: importance weights of these, shape (n,), or None.
             total: examples of all processes; None: there is one.
 
         Raises:
-            Diverged: a loss or gradient is not finite, and the recipe says to stop; the weights are as before.
+            Diverged: a loss or gradient is not finite, and the recipe says to stop.
             UserError: there are fewer examples than processes.
+            KeyboardInterrupt: it was given up (see `interrupts`).
         """
         total = len(batch) if total is None else total
         check(total >= distributed.world(), f"{total} examples a step are too few for {distributed.world()} processes")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
+        try:
+            with interrupts.undoable():
+                return self._gradients(batch, weight, total)
+        except BaseException:
+            self.optimizer.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                for tensor, before in kept:
+                    tensor.copy_(before)
+            raise
+
+    def _gradients(self, batch: Batch, weight: Tensor | None, total: int) -> tuple[Tensor, bool]:
         found = []
         size = self.recipe.micro_batch or len(batch)
         for i, part in enumerate(batch.split(size)):
@@ -205,14 +221,19 @@ class Optimised:
         losses = distributed.gather(torch.cat(found), total)
         finite = bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum() + losses.sum()))
         if not finite and self.recipe.not_finite == "stop":
+            rate = self.optimizer.param_groups[0]["lr"]
             raise Diverged(f"the loss or its gradient is not finite (learning rate {rate:g}): lower the learning rate")
+        return losses, finite
+
+    def step(self, finite: bool) -> None:
+        """An Adam step by what `gradients` left, unless that is not finite and to be skipped."""
         if not finite and self.recipe.not_finite == "zero":
-            for gradient in gradients:
-                torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)
+            for parameter in self.network.parameters():
+                if parameter.grad is not None:
+                    torch.nan_to_num_(parameter.grad, nan=0.0, posinf=0.0, neginf=0.0)
         if finite or self.recipe.not_finite == "zero":
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return losses, finite
 
     def state(self) -> dict[str, Tensor]:
         tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
@@ -250,6 +271,7 @@ class Trainer:
 
     Attributes:
         share: of the run that is done, 0 to 1, for what depends on it; set by whoever knows when the run ends.
+        whole: whether `state` is that of a finished step; not while one is being booked.
     """
 
     def __init__(
@@ -277,6 +299,7 @@ class Trainer:
         self.tally = Tally()
         self.steps_taken = 0
         self.share = 0.0
+        self.whole = True
         self._skipped = 0  # steps in a row
 
     @property
@@ -294,21 +317,29 @@ class Trainer:
             yield self.step()
 
     def step(self, kind: str | None = None) -> Step:
-        """One step; `kind` forces one of `Arm.kinds()`."""
+        """One step; `kind` forces one of `Arm.kinds()`.
+
+        Raises:
+            Diverged: see `steps`.
+            KeyboardInterrupt: the step was given up (see `interrupts`); the trainer is as before it.
+        """
         phase, at = self.ledger.phase, self.steps_taken
-        choice = self.curator.choose(at, self.share, phase, kind)
+        with interrupts.undoable():
+            choice = self.curator.choose(at, self.share, phase, kind)
+        optimised = [self.learner] if self.proxy is None else [self.learner, self.proxy]
         with phase("update"), drawing_from(self.curator.stream("update", at, distributed.rank())):
             total, weight = choice.counts.trained, choice.weight
-            examples = self.ledger.counts.trained + total
-            rate = self.recipe.learning_rate(at, examples, self.share)
+            rate = self.recipe.learning_rate(at, self.ledger.counts.trained + total, self.share)
             mine = None if weight is None else weight[distributed.share(total)]
             try:
-                losses, finite = self.learner.update(choice.chosen, rate, mine, total)
-                self._count_skipped(finite)
-                if self.proxy is not None:
-                    finite &= self.proxy.update(choice.chosen, rate, mine, total)[1]
+                found = [part.gradients(choice.chosen, rate, mine, total) for part in optimised]
+                self._count_skipped(found[0][1])
             except Diverged as error:
                 raise Diverged(f"at step {at + 1}: {error}") from error
+            self.whole = False
+            for part, (_, finite) in zip(optimised, found, strict=True):
+                part.step(finite)
+            losses = found[0][0]
             loss = (losses if weight is None else losses * weight).mean().item()
         with phase("ema"):
             self.ema.update(at + 1)
@@ -316,7 +347,9 @@ class Trainer:
             self.curator.learn(choice, losses, at, self.share)
         self.tally.count(choice.batch.id, choice.trained.id)
         self.steps_taken += 1
-        seconds = self.ledger.close_step(choice.kind, choice.counts, choice.flops, choice.unusable, not finite)
+        not_finite = not all(finite for _, finite in found)
+        seconds = self.ledger.close_step(choice.kind, choice.counts, choice.flops, choice.unusable, not_finite)
+        self.whole = True
         advantage = self.trigger.advantage
         return Step(self.steps_taken, choice.kind, loss, advantage, seconds, choice.batch, choice.kept, choice.scores)
 

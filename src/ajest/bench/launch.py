@@ -4,6 +4,7 @@ and treat one that fails alike: it is tried again as often as its kind of failur
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import time
 import traceback
@@ -140,10 +141,11 @@ class Slurm:
                     state, code = states[handle.job_id]
                     unseen[handle.job_id] = unseen.get(handle.job_id, 0) + 1 if state == "GONE" else 0
                     gone = unseen[handle.job_id] > _PATIENCE
-                    if said is None and state not in _STATES and not gone:
+                    if (said is None or said == ["stopped"]) and state not in _STATES and not gone:
                         still.append((handle, place, job, attempt))
                         continue
                     said = said or _read(place)  # it may have ended between the two looks
+                    stopped = said == ["stopped"]
                     if said is not None and said[0] == "done":
                         for complaint in said[1]:
                             say(f"{job.name}: {complaint}")
@@ -151,8 +153,9 @@ class Slurm:
                         continue
                     if said is not None and said[0] == "mistake":
                         raise UserError(said[1])
-                    log = said[1] if said is not None else handle.stderr() or handle.stdout() or ""
-                    kind = _kind(state, code, log) if said is None else "crashed"
+                    crashed = said is not None and not stopped
+                    log = said[1] if said and crashed else handle.stderr() or handle.stdout() or ""
+                    kind = "crashed" if crashed else _kind(state, code, log, stopped)
                     failure = Failure(job.name, kind, attempt, tail(log))
                     note(folder, failure)
                     say(str(failure))
@@ -204,14 +207,16 @@ def _read(place: Path) -> list[Any] | None:
 
 
 def _remote(do: Do[J], job: J, threads: int, place: Path) -> None:
-    """A job, on a machine of the cluster. How it ended is said in a file of JSON: nothing is unpickled here.
-    One that has to make room says nothing: where it stands was saved."""
-    interrupts.listen()
+    """A job, on a machine of the cluster. How it ended is said in a file of JSON: nothing is unpickled here."""
+    interrupts.listen(interrupts.leave, signal.SIGUSR2)  # which submitit has Slurm send before the time is over
     settle(threads)
     try:
         said: list[Any] = ["done", do(job, lambda what, done, total, note: None)]
     except UserError as error:
         said = ["mistake", str(error)]
+    except KeyboardInterrupt:  # where it stands was saved
+        checkpoint.write_json(place, ["stopped"])
+        raise
     except Exception:
         said = ["crashed", traceback.format_exc()]
     checkpoint.write_json(place, said)
@@ -234,9 +239,11 @@ def _states(ids: Sequence[str]) -> dict[str, tuple[str, str]]:
     return {name: told.get(name, pending if name.split("_")[0] in waiting else gone) for name in ids}
 
 
-def _kind(state: str, code: str, log: str) -> Kind:
-    """Why a job without an outcome ended."""
+def _kind(state: str, code: str, log: str, stopped: bool = False) -> Kind:
+    """Why a job ended that has not said it, or only that it was told to: by itself before its time was over."""
     kind = _STATES.get(state, "node")
+    if stopped and kind == "crashed":
+        return "timeout"
     if kind == "crashed" and _NO_MEMORY.search(log):
         return "memory"
     by_signal = code.startswith("137:") or not code.endswith(":0")

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from ajest.arms import ARMS
-from ajest.bench.pool import settle
 from ajest.images.architecture import SIZES
 from ajest.tasks import TreeTask
+from ajest.threads import keep_freed_memory
 from ajest.training import Recipe, Trainer
 from plain_unet import PlainDenoiser
 from straightforward import PlainTree, plain_step
@@ -82,7 +82,7 @@ def timed_by_setting(make: Callable[[], Contestants], rounds: int, threads: int)
 
 def _serve(pipe: Any, make: Callable[[], Contestants], keep: bool, threads: int) -> None:
     if keep:
-        settle(threads)
+        keep_freed_memory()
     torch.set_num_threads(threads)
     contestants = make()
     pipe.send(list(contestants))

@@ -20,7 +20,6 @@ import torch
 
 from ajest import autoguide, per_example_loss, sample, score, sigma_schedule
 from ajest.arms import arms_named
-from ajest.bench.pool import settle
 from ajest.denoising import objective
 from ajest.images.architecture import SIZES, Architecture
 from ajest.images.data.packing import prepare
@@ -29,6 +28,7 @@ from ajest.images.setup import image_task
 from ajest.images.task import ImageTask
 from ajest.presets import CPU_MINI
 from ajest.selection.scoring import Scores
+from ajest.threads import configure_threads
 from ajest.training import LearningRate, Recipe, Trainer
 from timing import matrix_product, timed
 
@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=parts, default=())
     options = parser.parse_args()
     usual = [name for name in parts if name != "large" or options.device == "cuda"]
-    settle()
+    configure_threads()
     card = f", {torch.cuda.get_device_name()}" if options.device == "cuda" else ""
     machine = f"{os.cpu_count()} cores, {platform.machine()}{card}"
     print(f"{machine}; Python {platform.python_version()}, torch {torch.__version__}\n")

@@ -15,11 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ajest.arms import ARMS
-from ajest.bench.pool import settle
 from ajest.images.architecture import SIZES, Architecture
 from ajest.images.setup import image_task
 from ajest.images.task import ImageTask
 from ajest.presets import CPU_MINI
+from ajest.threads import configure_threads
 from ajest.training import Trainer
 
 CANDIDATES = {
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--validation", nargs="*", default=["shapes"])
     parser.add_argument("--seconds", type=float, default=240)
     options = parser.parse_args()
-    settle(1)
+    configure_threads(1)
     settings = CPU_MINI.settings() | {"classes": 10}
     base = image_task(tuple(options.data), tuple(options.validation), **settings)  # type: ignore[arg-type]
     contestants = [Contestant(name, replace(base, learner=found)) for name, found in CANDIDATES.items()]

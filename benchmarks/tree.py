@@ -17,9 +17,9 @@ import torch
 from ajest import Scores, autoguide, sample, select
 from ajest.arms import ARMS
 from ajest.batch import Source
-from ajest.bench.pool import settle
 from ajest.bench.sharing import SharedDraws
 from ajest.tasks import TreeTask
+from ajest.threads import configure_threads
 from ajest.training import Recipe, Trainer
 from ajest.tree.network import EnergyMLP
 from straightforward import PlainTree, dense_jest, keep_graph_step, plain_step
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
-    settle()
+    configure_threads()
     cores = torch.multiprocessing.cpu_count()
     device, rounds = arguments.device, arguments.rounds
     torch.set_num_threads(cores)

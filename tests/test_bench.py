@@ -164,7 +164,7 @@ def test_a_bench_goes_on_with_the_threads_it_was_timed_with(done, tmp_path, monk
     shutil.copytree(done, copy)
     path = copy / "calibration.json"
     checkpoint.write_sealed(path, checkpoint.read_sealed(path) | {"threads": 3})
-    monkeypatch.setattr(grid, "settle", used.append)
+    monkeypatch.setattr(grid, "configure_threads", used.append)
     monkeypatch.setattr(Local, "work", lambda self, do, jobs, device, threads, *_: used.append(threads))
     run_bench(copy, small_bench(), Local(1))
     assert set(used) == {3}

@@ -171,9 +171,9 @@ def test_the_command_line_under_torchrun(tmp_path):
     done = launched(2, *train)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("2 steps done") == 1
-    again = launched(2, "-m", "ajest", "train", "tree", "--iterations", 3, "--super-batch", 64, "--out", run)
+    again = launched(2, "-m", "ajest", "train", "tree", "--iterations", 2, "--super-batch", 128, "--out", run)
     assert again.returncode != 0
     assert again.stderr.count("ajest: ") == 1, again.stderr
-    assert "iterations: 2 -> 3" in again.stderr
+    assert "super_batch: 64 -> 128" in again.stderr
     refused = launched(2, "-m", "ajest", "bench", "tree")
     assert "start it without torchrun" in refused.stderr

@@ -6,6 +6,7 @@ The pieces an engineer takes into another training loop:
     autoguide, sample              how to sample
     PowerEMA                       averages of the weights
     Ledger                         what it cost
+    keep_freed_memory              faster steps on a CPU
 """
 
 from .batch import Batch, Source
@@ -15,6 +16,7 @@ from .guidance import autoguide
 from .ledger import Counts, Ledger
 from .sampling import sample, sigma_schedule
 from .selection import POLICIES, Policy, Scores, Trigger, TriggerState, importance, inclusion_of, policy, score, select
+from .threads import keep_freed_memory
 
 __version__ = "0.1.0"
 
@@ -34,6 +36,7 @@ __all__ = [
     "autoguide",
     "importance",
     "inclusion_of",
+    "keep_freed_memory",
     "per_example_loss",
     "policy",
     "posthoc_coefficients",

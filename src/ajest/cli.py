@@ -17,8 +17,9 @@ from .cli_data import DATA_VERBS
 from .cli_runs import evaluate, sample, status
 from .cli_study import study
 from .cli_tasks import Precision, TaskName, launch_of, preset_of
-from .console import Device, complain, console, device_of
+from .console import Device, complain, console, device_of, readable
 from .errors import Corrupt, Elsewhere, UserError
+from .launcher import half_set, place
 
 NotFiniteChoice = Literal["stop", "skip", "zero"]  # `training.NotFinite`, which takes torch to import
 
@@ -172,10 +173,10 @@ def train(
         compiled: whether torch.compile makes networks of images faster, in place of the preset's choice.
         device: where to compute.
     """
-    from .bench.pool import settle
     from .bench.progress import board
     from .folders import RunConfig, read_status
     from .runs import Schedule, execute
+    from .threads import configure_threads
     from .trackers import checked
     from .training import Trainer
 
@@ -195,7 +196,7 @@ def train(
         not_finite=not_finite or recipe.not_finite,
     )
     config = RunConfig(plan.task, network, recipe, chosen, seed, steps, relative)
-    settle()
+    configure_threads()
     with board(f"training {out}", {arm: 1.0}) as lines:
 
         def progress(step: int, trainer: Trainer) -> None:
@@ -217,10 +218,10 @@ def report(folder: tyro.conf.Positional[Path]) -> None:
     Args:
         folder: of the bench; it may be half-finished.
     """
-    from .bench.pool import settle
     from .bench.report import write_report
+    from .threads import configure_threads
 
-    settle(1)  # many small operations: threads only get into each other's way
+    configure_threads(1)  # many small operations: threads only get into each other's way
     _print_verdict(write_report(folder))
     print(f"\nReport: {folder / 'report.html'}")
 
@@ -255,7 +256,12 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 
 def main() -> None:
-    """Entry point. Exit code 2 for the user's mistakes, 1 for ours, 130 for Ctrl-C."""
+    """Entry point. Exit code 2 for the user's mistakes, 1 for ours, 130 for Ctrl-C, 141 where nobody reads on."""
+    with readable():
+        _main()
+
+
+def _main() -> None:
     if sys.argv[1:] == ["--version"]:
         from . import __version__
 
@@ -283,11 +289,15 @@ def main() -> None:
 
 
 def _together(verb: list[str]) -> AbstractContextManager[None]:
-    """The processes that torchrun started, if it did."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return nullcontext()
+    """The processes that torchrun started, if it did and the verb is one that several can do together."""
     if verb not in (["train"], ["sample"], ["evaluate"]):
-        raise UserError(f"{' '.join(verb)} shares its work out by itself: start it without torchrun")
+        if verb in (["bench"], ["study"]) and place().world > 1:
+            raise UserError(f"{' '.join(verb)} shares its work out by itself: start it without torchrun")
+        return nullcontext()
+    if half_set():
+        complain(half_set())
+    if place().world == 1:
+        return nullcontext()
     from .distributed import joined
 
     return joined()

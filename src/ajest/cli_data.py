@@ -36,6 +36,7 @@ def describe(
     from .images.sheets import png
 
     found = data.describe(spec, resolution, "val" if validation else "train")
+    write_atomic(sheet, png(found.sheet))  # before anything is printed, which nobody may read to its end
     out = console(100)
     out.print(f"[bold]{found.total:,} pictures[/bold] ({'; '.join(dict.fromkeys(found.layouts))})")
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -63,7 +64,6 @@ def describe(
         out.print(f"  {name}: {why}", markup=False, highlight=False)
     if len(found.bad) > 20:
         out.print(f"  and {len(found.bad) - 20:,} more")
-    write_atomic(sheet, png(found.sheet))
     print(sheet)
 
 

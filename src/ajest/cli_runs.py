@@ -51,12 +51,12 @@ def sample(
         step: of the snapshot; without it the latest.
         device: where to compute.
     """
-    from .bench.pool import settle
     from .denoising import Denoiser
     from .folders import load_network, read_config
     from .guidance import autoguide
+    from .threads import configure_threads
 
-    settle()
+    configure_threads()
     where = device_of(device)
     task = read_config(run).task
     network, at = load_network(run, step, width, where)
@@ -152,9 +152,9 @@ def evaluate(
     from rich.table import Table
 
     from .bench.evaluation import evaluate_snapshot
-    from .bench.pool import settle
     from .bench.wording import number
     from .folders import load_snapshot, read_config
+    from .threads import configure_threads
 
     if not runs:
         raise UserError("name at least one run's folder")
@@ -166,7 +166,7 @@ def evaluate(
     weights = ((1.0,) if guide is None else (1.0, task.guidance)) if weights is None else weights
     if guide is None and any(w != 1 for w in weights):
         raise UserError("weights other than 1 need a guide: name its run with --guide")
-    settle()
+    configure_threads()
     where = device_of(device)
     table = Table(title=f"{n:,} samples")
     for heading in ("run", "step", "width", "weight"):

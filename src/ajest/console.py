@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from .errors import UserError
+from .launcher import place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +30,8 @@ def device_of(name: Device) -> str:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here: use --device cpu")
-    return f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" and "LOCAL_RANK" in os.environ else name
+    here = place()
+    return f"cuda:{here.local_rank}" if name == "cuda" and here.world > 1 else name
 
 
 def complain(text: str) -> None:
@@ -38,5 +43,30 @@ def console(width: int = 150) -> Console:
     """The terminal, or a file of this width."""
     from rich.console import Console
 
-    found = Console()
-    return found if found.is_terminal else Console(width=width)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:  # `readable` sees to it
+            raise
+
+    found = Plain()
+    return found if found.is_terminal else Plain(width=width)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Ends the program without a word if whoever reads stdout has left, as `head` does.
+
+    Raises:
+        SystemExit: with the code that a shell gives to programs ended by SIGPIPE, or that of a program that failed.
+    """
+    ended: SystemExit | None = None
+    try:
+        try:
+            yield
+        except SystemExit as error:
+            ended = error
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to fail at the very end
+        ended = ended if ended is not None and ended.code else SystemExit(128 + signal.SIGPIPE)
+    if ended is not None:
+        raise ended

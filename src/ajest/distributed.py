@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .errors import Elsewhere, UserError
+from .launcher import place
 
 T = TypeVar("T")
 
@@ -48,7 +49,7 @@ def joined() -> Iterator[None]:
     importlib.import_module("torch.distributed.nn.functional")
     cuda = torch.cuda.is_available()
     if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(place().local_rank)
     store, number, count = next(dist.rendezvous("env://"))
     # torchrun keeps its store when it starts all anew, with the addresses of those that were killed.
     store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
@@ -62,11 +63,6 @@ def joined() -> Iterator[None]:
     finally:
         gc.collect()  # what still holds on to the group would keep its threads too
         dist.destroy_process_group()
-
-
-def local_world() -> int:
-    """How many of the processes share this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def share(n: int, chunk: int = 1) -> slice:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,23 @@ class RunConfig:
         check(self.iterations >= 1, f"iterations must be at least 1, not {self.iterations}")
         self.arm.kept(self.recipe.super_batch)
 
+    @property
+    def stretched(self) -> str:
+        """What of it goes by the share of the run that is done, so that a longer run differs from its beginning; ""
+        where nothing does."""
+        rate = self.recipe.learning_rate
+        goes = {
+            "its learning rate falls": rate.clock == "share" and rate.decay > 0,
+            "its selection fades": self.arm.cooling,
+            "its selection stops": self.arm.trigger.mode == "share",
+        }
+        return next((f"{what} by the share of the run that is done" for what, is_so in goes.items() if is_so), "")
+
 
 def adopt(folder: Path, config: Any, name: str = "config.json") -> None:
     """Write the config into a new folder, or make sure that the folder has this very config.
+
+    A run may be given more steps, unless what it learns on the way depends on its length.
 
     Raises:
         UserError: the folder has another config; the message names the fields that differ.
@@ -65,14 +79,35 @@ def adopt(folder: Path, config: Any, name: str = "config.json") -> None:
         write_json(path, to_json(config))
         return
     stored = checkpoint.read_json(path)
-    changed = differences(from_json(type(config), stored, str(path)), config)
-    if changed:
+    known = from_json(type(config), stored, str(path))
+    changed = differences(known, config)
+    if changed and isinstance(config, RunConfig) and known == replace(config, iterations=known.iterations):
+        _extend(folder, known, config)
+    elif changed:
         raise UserError(
             f"{folder} holds a run of another config ({listed(changed)}): name a new folder with --out, "
             "or go on with the old settings"
         )
     if stored != json.loads(json.dumps(to_json(config))):  # what may change: where the data lies, summaries
         write_json(path, to_json(config))
+
+
+def _extend(folder: Path, known: RunConfig, config: RunConfig) -> None:
+    """Let a run go on beyond its end.
+
+    Raises:
+        UserError: it would not become what a run of that length becomes.
+    """
+    why = config.stretched
+    if config.iterations < known.iterations:
+        why = "it cannot be shortened"
+    check(
+        not why,
+        f"{folder} holds a run of {known.iterations:,} steps, which cannot become one of {config.iterations:,}: {why}; "
+        "name a new folder with --out, or keep the number of steps",
+    )
+    if read_status(folder).get("state") == "done":
+        (folder / "status.json").unlink()
 
 
 def read_config(folder: Path) -> RunConfig:

@@ -12,12 +12,13 @@ from ..checkpoint import sweep
 from ..errors import Corrupt, UserError
 from ..folders import adopt, locked, read_status, snapshots
 from ..runs import Schedule, clocks, execute
+from ..threads import configure_threads
 from ..training import Trainer
 from .calibration import calibrate, calibrated_costs, calibrated_threads
 from .evaluation import common_budgets, curve_points, evaluate_snapshot, floor_of, reached
 from .launch import Launch, Local
 from .plan import BenchConfig, Costs, run_folder
-from .pool import Report, sayer, settle
+from .pool import Report, sayer
 from .progress import board
 
 
@@ -73,7 +74,7 @@ def run_bench(
         common: dict[str, Any] = {"root": root.resolve(), "config": config, "device": device, "trackers": trackers}
         first = Job("what all runs need", "first", costs={}, **common)
         if launch.near:
-            settle(threads)
+            configure_threads(threads)
             prepare(first, say)
         else:
             work(f"preparing {root}", [first], {first.name: 1.0})

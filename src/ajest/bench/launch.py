@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 from .. import checkpoint, interrupts
 from ..config import check
 from ..errors import Corrupt, UserError
+from ..threads import configure_threads, cores, limited
 from . import pool
 from .failures import Failure, Kind, give_up, note, tail
-from .pool import Named, Report, cores, default_workers, limited, settle
+from .pool import Named, Report, default_workers
 from .progress import Board
 
 J = TypeVar("J", bound=Named)
@@ -209,7 +210,7 @@ def _read(place: Path) -> list[Any] | None:
 def _remote(do: Do[J], job: J, threads: int, place: Path) -> None:
     """A job, on a machine of the cluster. How it ended is said in a file of JSON: nothing is unpickled here."""
     interrupts.listen(interrupts.leave, signal.SIGUSR2)  # which submitit has Slurm send before the time is over
-    settle(threads)
+    configure_threads(threads)
     try:
         said: list[Any] = ["done", do(job, lambda what, done, total, note: None)]
     except UserError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import multiprocessing
 import os
@@ -18,10 +17,9 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-import torch
-
-from .. import distributed, interrupts
+from .. import interrupts
 from ..errors import UserError
+from ..threads import configure_threads, cores
 from .failures import Failure, Kind, give_up, note, tail
 from .progress import Board, Message
 
@@ -39,35 +37,8 @@ _TERMINATED = 130  # exit code of a worker that was told to end
 Report = Callable[[str, float, float, str], None]
 
 
-def cores() -> int:
-    return os.cpu_count() or 1
-
-
-def limited(threads: int) -> int:
-    """So many threads, or fewer where OMP_NUM_THREADS says so."""
-    wish = os.environ.get("OMP_NUM_THREADS", "")
-    return min(threads, int(wish)) if wish.isdigit() and int(wish) else threads
-
-
 def default_workers(device: str) -> int:
     return cores() if device == "cpu" else 1
-
-
-def settle(threads: int | None = None) -> None:
-    """Compute with this many threads (None: this process's share of the cores, or as many as OMP_NUM_THREADS says), and
-    keep freed memory.
-
-    By default the C library gives every large temporary back to the kernel and faults it in again, page by page:
-    half of the time of a step on some machines.
-    """
-    share = max(1, cores() // distributed.local_world())
-    torch.set_num_threads(limited(share) if threads is None else threads)
-    if sys.platform == "linux":
-        mmap_threshold, trim_threshold = -3, -1  # of mallopt(3)
-        library = ctypes.CDLL(None)
-        if hasattr(library, "mallopt"):
-            library.mallopt(mmap_threshold, 1 << 28)
-            library.mallopt(trim_threshold, 1 << 30)
 
 
 def work(
@@ -210,7 +181,7 @@ def _serve(jobs: Any, threads: int, log: Path) -> None:
     interrupts.listen(lambda: os._exit(_TERMINATED))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    settle(threads)
+    configure_threads(threads)
     while True:
         try:
             do, job = jobs.recv()

@@ -13,11 +13,12 @@ from ..bench.evaluation import evaluate_snapshot
 from ..bench.grid import train_references
 from ..bench.launch import Local
 from ..bench.plan import BenchConfig, Costs, run_folder
-from ..bench.pool import Report, sayer, settle
+from ..bench.pool import Report, sayer
 from ..bench.progress import board
 from ..bench.sharing import SharedDraws, in_turns
 from ..folders import adopt, locked, read_status
 from ..runs import execution
+from ..threads import configure_threads
 from .guides import GUIDES, WEIGHTS, Guided, best_weights, evaluate_guided
 from .plan import Stage, Study
 
@@ -69,7 +70,7 @@ def run_stage(
         everything = benches[first]
         # A stage that goes on does so with the threads it was timed with, however it is launched now.
         threads = calibrated_threads(folder / first) or launch.threads(device)
-        settle(threads)
+        configure_threads(threads)
         say = sayer()
         train_references(root, everything, device, say)
         for name, config in benches.items():

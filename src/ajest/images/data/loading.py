@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
+from ...threads import cores
 from .decoding import Picture
 from .files import Unreadable
 from .parts import Part
@@ -38,7 +38,7 @@ def loaded(parts: Sequence[Part], order: Sequence[tuple[int, int]], title: str) 
 def in_order(do: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
     """What `do` makes of each item, in threads; a bounded number is begun before it is asked for."""
     waiting: deque[Future[U]] = deque()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         try:
             for item in items:
                 if len(waiting) == _AHEAD:

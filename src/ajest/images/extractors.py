@@ -20,6 +20,7 @@ from torch.nn import functional
 from ..distributed import in_chunks
 from ..errors import UserError, unknown
 from . import inception, lite0
+from .source import check_levels
 
 
 @dataclass(frozen=True)
@@ -207,10 +208,11 @@ def extract(images: Tensor | np.ndarray, network: Extractor, batch: int = 16) ->
         batch: pictures at a time. 16 is fastest on a CPU, whose cache then holds the activations of Lite0.
 
     Raises:
-        UserError: no pictures.
+        UserError: no pictures, or such as are not uint8.
     """
     if len(images) == 0:
         raise UserError("there are no pictures to judge: ask for at least one")
+    check_levels(images)
     width = network.width
 
     def features(chunk: slice) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from ..batch import Batch
 from ..denoising import LogNormal, edm_weight
+from ..errors import UserError
 from ..seeding import substream
 
 #: torch's CPU generator makes normals 16 at a time: a draw of fewer is no prefix of a longer one.
@@ -19,8 +20,34 @@ _UNIT = 16
 _RESIDENT = 4 << 30
 
 
+def check_levels(images: Tensor | np.ndarray) -> None:
+    """Make sure that these are pictures of 8 bits. Numbers of another type are never guessed at.
+
+    Raises:
+        UserError: another type or shape than uint8 (N, channels, height, width); the message tells the range and the
+            mend.
+    """
+    kind = str(images.dtype).removeprefix("torch.")
+    if kind == "uint8" and images.ndim == 4:
+        return
+    text = f"images must be uint8 of shape (N, channels, height, width), not {kind} of {(*images.shape,)}"
+    if kind != "uint8" and len(images):
+        some = torch.as_tensor(images[:1024]).double()
+        low, high = some.min().item(), some.max().item()
+        mend = "bring them to levels from 0 to 255"
+        if low >= 0 and high <= 255:
+            mend = "multiply by 255, round" if high <= 1 else "round them to uint8"
+        text += f" from {low:.4g} to {high:.4g}: {mend}"
+    raise UserError(text)
+
+
 def to_float(images: Tensor) -> Tensor:
-    """uint8 pictures to float32 in [-1, 1]."""
+    """uint8 pictures to float32 in [-1, 1].
+
+    Raises:
+        UserError: see `check_levels`.
+    """
+    check_levels(images)
     return images.float().div_(127.5).sub_(1)
 
 
@@ -41,6 +68,9 @@ class ImageSource:
         sigma_data: standard deviation of the data, for the loss weight.
         flip: mirror every second picture, at random.
         device: where batches are wanted.
+
+    Raises:
+        UserError: images of another type or shape.
     """
 
     def __init__(
@@ -52,6 +82,7 @@ class ImageSource:
         flip: bool = False,
         device: torch.device | str = "cpu",
     ) -> None:
+        check_levels(images)
         self.device = torch.device(device)
         self.noise, self.sigma_data, self.flip = noise, sigma_data, flip
         self._labels = None if labels is None else torch.from_numpy(np.array(labels))

@@ -1,0 +1,56 @@
+"""Arrays that are no pictures of 8 bits are refused where they come in, whoever hands them over."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ajest.denoising import LogNormal
+from ajest.errors import UserError
+from ajest.images.extractors import Features, extract, extractor
+from ajest.images.quality import reference_features
+from ajest.images.source import ImageSource, to_float
+
+OTHERS = [
+    np.random.default_rng(0).random((4, 3, 8, 8)),
+    np.random.default_rng(0).random((4, 3, 8, 8)).astype(np.float32) * 255,
+    np.zeros((4, 3, 8, 8), np.int64),
+    np.zeros((4, 3, 8, 8), np.uint16),
+    np.zeros((4, 8, 8), np.uint8),
+]
+
+
+class Custom:
+    """A feature network of one's own, which takes anything."""
+
+    name, key, distance, width, identity = "custom", "fd", "FD", 1, "custom"
+
+    def __call__(self, images):
+        return Features(images.float().mean((1, 2, 3))[:, None])
+
+
+@pytest.mark.parametrize("images", OTHERS, ids=lambda a: f"{a.dtype}-{a.ndim}")
+def test_other_arrays_are_refused_where_they_come_in(images, tmp_path):
+    says = r"must be uint8 of shape \(N, channels, height, width\)"
+    with pytest.raises(UserError, match=says):
+        ImageSource(images, None, LogNormal(-0.4, 1.0))
+    for network in (Custom(), extractor("lite0")):
+        with pytest.raises(UserError, match=says):
+            extract(images, network)
+        with pytest.raises(UserError, match=says):
+            extract(torch.from_numpy(images), network)
+        with pytest.raises(UserError, match=says):
+            reference_features(images, "x", network, tmp_path)
+    if images.ndim == 4:
+        with pytest.raises(UserError, match="uint8"):
+            to_float(torch.from_numpy(images))
+
+
+def test_the_message_tells_the_range_and_the_mend():
+    with pytest.raises(UserError, match=r"float64 .* from 0 to 1: multiply by 255, round"):
+        ImageSource(np.linspace(0, 1, 4 * 3 * 64).reshape(4, 3, 8, 8), None, LogNormal(-0.4, 1.0))
+    with pytest.raises(UserError, match=r"float64 .* from nan to nan"):
+        ImageSource(np.full((4, 3, 8, 8), np.nan), None, LogNormal(-0.4, 1.0))
+    with pytest.raises(UserError, match="from 0 to 255: round them to uint8"):
+        ImageSource(np.linspace(0, 255, 4 * 3 * 64).reshape(4, 3, 8, 8), None, LogNormal(-0.4, 1.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +21,7 @@ COLUMNS = 12  # pictures side by side
 KEPT, DROPPED = "#0072B2", "#8a949c"
 _MOMENT_COLUMNS = 7
 _TIMES = 10
+_NAME_BYTES = 100  # of the class in a file's name
 
 
 def of_run(
@@ -167,19 +170,33 @@ def trajectories(paths: Tensor, sigmas: list[float], sigma_data: float) -> Figur
     return figure
 
 
+def file_names(classes: Sequence[str]) -> list[str]:
+    """What files of each class begin with: letters and digits of its name, cut to what file systems take. Where that
+    says nothing, or the same of two classes, the class's number follows."""
+    plain = [_plain(name) for name in classes]
+    counts = Counter(plain)
+    numbered = [f"{name or 'class'}-{i}" for i, name in enumerate(plain)]
+    found = [name if name and counts[name] == 1 else other for name, other in zip(plain, numbered, strict=True)]
+    return found if len(set(found)) == len(found) else numbered
+
+
+def _plain(name: str) -> str:
+    text = "".join(c if c.isalnum() else "-" for c in unicodedata.normalize("NFC", name).lower()).strip("-")
+    return text.encode()[:_NAME_BYTES].decode(errors="ignore")
+
+
 def write_pictures(images: Tensor, captions: Sequence[tuple[str, int]], columns: int, out: Path) -> list[Path]:
     """A PNG for each picture, named by class and seed, and `sheet.png` of all; returns the files, the sheet last.
 
     Args:
         images: uint8, shape (n, 3, h, w).
-        captions: (class name, seed) of each.
+        captions: (class, as in `file_names`, "" for none; seed) of each.
         columns: of the sheet.
         out: folder.
     """
     written = []
     for image, (name, seed) in zip(images, captions, strict=True):
-        safe = "".join(c if c.isalnum() else "-" for c in name.lower())
-        path = out / f"{safe + '-' if safe else ''}seed{seed:04d}.png"
+        path = out / f"{name + '-' if name else ''}seed{seed:04d}.png"
         write_atomic(path, png(image.permute(1, 2, 0).numpy()))
         written.append(path)
     write_atomic(out / "sheet.png", png(mosaic(images.numpy(), columns)))

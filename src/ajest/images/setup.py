@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config import check
-from .data import classes_wanted, open_images
+from .data import classes_wanted, of_classes, open_images
 from .task import ImageTask
 
 LEAST_HELD_OUT = 16
@@ -35,8 +35,10 @@ def image_task(
     Raises:
         UserError: the data cannot be read; too few pictures.
     """
-    train = open_images(data, resolution, "train", skip_bad, complain=complain)
-    train = train.only(classes_wanted(train, classes))
+    known = open_images(data, resolution, "train", skip_bad, complain=complain)
+    train = known.only(classes_wanted(known, classes))
+    if not known.classes:
+        complain(f"{' '.join(data)}: no classes, so the network is unconditional")
     references = min(int(str(settings.pop("references", 5000))), len(train) // 2)
     check(
         references >= 64,
@@ -44,7 +46,9 @@ def image_task(
     )
     held_out = open_images(validation, resolution, "val", skip_bad, complain=complain) if validation else None
     if held_out is not None:
-        held_out = held_out.only(train.classes)
+        held_out, notes = of_classes(held_out, known.classes, train.classes)
+        for note in notes:
+            complain(note)
         check(
             held_out.digest != train.digest,
             f"{' '.join(validation)} holds the training pictures themselves: name others for --validation, or none",

@@ -234,7 +234,8 @@ class ImageTask:
         noise = torch.stack([self._seeded(s) for _, s in pairs])
         labels = torch.tensor([c for c, _ in pairs]) if self.classes else None
         images = self._sample(denoiser, self.sigma_max * noise, labels, device)
-        captions = [(self._label(c), s) for c, s in pairs]
+        names = figures.file_names([self._label(c) for c in range(len(self.classes))])
+        captions = [(names[c] if names else "", s) for c, s in pairs]
         return figures.write_pictures(images, captions, len(seeds) if wanted else 8, out)
 
     def class_number(self, name: str) -> int:

@@ -4,7 +4,7 @@ from .cache import cache_folder
 from .description import Description, describe
 from .packing import prepare
 from .sets import ImageSet, open_images
-from .subsets import balanced, class_number, classes_wanted
+from .subsets import balanced, class_number, classes_wanted, of_classes
 
 __all__ = [
     "Description",
@@ -14,6 +14,7 @@ __all__ = [
     "class_number",
     "classes_wanted",
     "describe",
+    "of_classes",
     "open_images",
     "prepare",
 ]

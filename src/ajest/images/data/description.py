@@ -11,9 +11,9 @@ import numpy as np
 from ..sheets import mosaic
 from .changes import Changes, phrase
 from .joining import distinct, joined, notes_of, several
-from .layouts import Split
 from .loading import loaded
 from .parts import part_of
+from .splits import Split
 
 _COLUMNS = 16
 
@@ -73,7 +73,7 @@ def describe(spec: Sequence[str], resolution: int = 64, split: Split = "train", 
             thumbnails.append(seen.pixels)
     counted = Counter() if labels is None else Counter(labels.tolist())
     balance = {classes[k]: n for k, n in sorted(counted.items(), key=lambda kn: (kn[1], kn[0]))}
-    said = (*notes_of(parts), phrase(changes.counts), changes.contradiction())
+    said = (*notes_of(parts, classes), phrase(changes.counts), changes.contradiction())
     notes = tuple(text for text in said if text)
     layouts = tuple(part.layout for part in parts)
     sheet = mosaic(thumbnails, _COLUMNS)

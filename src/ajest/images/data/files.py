@@ -15,12 +15,14 @@ from typing import IO
 
 from ...errors import UserError
 from .formats import HEAD
+from .zip_names import names_of
 
 MAX_BYTES = 64 << 20  # of one file
 MAX_LIST_BYTES = 384 << 20  # of a list of files: over a million pictures
-_LISTS = (".json", ".txt")
+_LISTS = (".json", ".jsonl", ".txt", ".csv", ".tsv")
 MAX_FILES = 5_000_000
 _JUNK = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # folders that systems leave, some with thumbnails of the pictures
+_FOLLOW = "copy what it leads to (cp -rL)"
 
 
 class Unreadable(Exception):
@@ -41,15 +43,19 @@ class Files:
         path: of the folder or archive.
         marks: by name inside: what tells that the content changed (size and CRC, or size and time).
         refused: names that are not read, with the reason.
+        folders: names of all folders, empty ones too.
         read: the bytes of a name; raises Unreadable.
         head: the first bytes of a name, as many as tell what it is; b"" where it cannot be read.
+        notes: on names that were read in a way that is not certain.
     """
 
     path: Path
     marks: dict[str, str]
     refused: dict[str, str]
+    folders: frozenset[str]
     read: Callable[[str], bytes] = field(repr=False)
     head: Callable[[str], bytes] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     def digest(self, names: list[str]) -> str:
         """Of the marks of some names."""
@@ -82,20 +88,24 @@ def _limited(count: int, path: Path) -> None:
 
 
 def _folder(root: Path) -> Files:
-    marks, refused = {}, {}
+    marks, refused, folders, stored = {}, {}, set[str](), {}
     inside = root.resolve()
     for folder, subfolders, names in os.walk(root):  # does not follow links to folders
+        at = Path(folder).relative_to(root)
+        subfolders[:] = [name for name in subfolders if not _hidden(name)]
         for name in subfolders:
-            link = Path(folder, name)
-            if link.is_symlink():
-                refused[link.relative_to(root).as_posix()] = "a link to a folder is not followed"
+            key = (at / name).as_posix()
+            if Path(folder, name).is_symlink():
+                refused[key] = f"a link to a folder is not followed: {_FOLLOW}, or name the folders themselves"
+            else:
+                folders.add(key)
         for name in names:
             path = Path(folder, name)
-            key = path.relative_to(root).as_posix()
+            key = (at / name.replace("\\", "/")).as_posix()  # what a zip from Windows was unpacked to elsewhere
             if _hidden(key):
                 continue
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                refused[key] = "a link that leads outside the folder is not followed"
+                refused[key] = f"a link that leads outside the folder is not followed: {_FOLLOW}"
                 continue
             try:
                 facts = path.stat()
@@ -104,23 +114,26 @@ def _folder(root: Path) -> Files:
                 continue
             if not stat.S_ISREG(facts.st_mode):
                 refused[key] = "not a plain file"
-                continue
-            marks[key] = f"{facts.st_size} {facts.st_mtime_ns}"
+            elif key in marks or ".." in key.split("/"):
+                refused[key] = "its name, with \\ for /, is that of another place"
+            else:
+                marks[key] = f"{facts.st_size} {facts.st_mtime_ns}"
+                stored[key] = path
         _limited(len(marks), root)
 
     def read(name: str) -> bytes:
         try:
-            with (root / name).open("rb") as file:
+            with stored[name].open("rb") as file:
                 return _bounded(file, name)
         except OSError as error:
             raise Unreadable(error.strerror or str(error)) from error
 
     def head(name: str) -> bytes:
-        with suppress(OSError), (root / name).open("rb") as file:
+        with suppress(OSError), stored[name].open("rb") as file:
             return file.read(HEAD)
         return b""
 
-    return Files(root, marks, refused, read, head)
+    return Files(root, marks, refused, frozenset(folders), read, head)
 
 
 def _most(name: str) -> int:
@@ -144,18 +157,21 @@ def _archive(path: Path) -> Files:
     except Exception as error:  # NotImplementedError, struct.error, UnicodeDecodeError: of a damaged directory anything
         raise UserError(f"{path} cannot be read as a zip archive: {error}") from error
     _limited(len(members), path)
-    marks, refused, infos = {}, {}, {}
-    for info in members:
-        name = info.filename
-        if name.startswith("./") or "//" in name or "/./" in name:
-            name = str(PurePosixPath(name))
-        if name in ("", ".") or name.endswith("/") or _hidden(name):
+    marks, refused, infos, folders = {}, {}, {}, set[str]()
+    names, notes = names_of(members)
+    for info, name in zip(members, names, strict=True):
+        if name in ("", ".") or _hidden(name):
             continue
         parts = name.split("/")
-        if name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0]:
+        outside = name.startswith("/") or ".." in parts or ":" in parts[0]
+        if not outside:
+            folders.update("/".join(parts[:n]) for n in range(1, len(parts)))
+        if name.endswith("/"):
+            continue
+        if outside:
             refused[name] = "its name leads outside the archive"
         elif stat.S_ISLNK(info.external_attr >> 16):
-            refused[name] = "a link is not followed"
+            refused[name] = "a link is not followed: zip what it leads to (zip -r, without -y)"
         elif info.flag_bits & 1:
             refused[name] = "it is encrypted"
         elif info.file_size > _most(name):
@@ -180,4 +196,4 @@ def _archive(path: Path) -> Files:
             return file.read(HEAD)
         return b""
 
-    return Files(path, marks, refused, read, head)
+    return Files(path, marks, refused, frozenset(folders), read, head, notes)

@@ -41,9 +41,15 @@ def distinct(parts: list[Part]) -> list[Part]:
     return named
 
 
-def notes_of(parts: list[Part]) -> tuple[str, ...]:
-    """What is to be said of the parts, once."""
-    return tuple(dict.fromkeys(f"{part.spec}: {note}" for part in parts for note in part.notes))
+def notes_of(parts: list[Part], classes: Sequence[str]) -> tuple[str, ...]:
+    """What is to be said of the parts and of the classes that they have together, once."""
+    notes = [f"{part.spec}: {note}" for part in parts for note in part.notes]
+    counts = Counter(c.casefold() for c in classes)
+    alike = sorted((c for c in classes if counts[c.casefold()] > 1), key=lambda c: (c.casefold(), c))
+    if alike:
+        said = f"classes whose names differ by case alone are taken for different ones: {listed(alike)}"
+        notes.append(f"{parts[0].spec}: {said}")
+    return tuple(dict.fromkeys(notes))
 
 
 def _shared(parts: list[Part]) -> list[str]:

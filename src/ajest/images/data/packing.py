@@ -16,8 +16,8 @@ from ...checkpoint import unwritable
 from ...errors import UserError
 from ..sheets import png
 from .cache import write_rows
-from .layouts import Split
 from .sets import ImageSet, open_images
+from .splits import Split
 
 
 def prepare(

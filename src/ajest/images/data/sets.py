@@ -16,8 +16,8 @@ from .cache import Wanted, cache_folder, decoded, remembered
 from .changes import phrase
 from .decoding import VERSION
 from .joining import distinct, joined, notes_of, report_bad, several
-from .layouts import Split
 from .parts import part_of
+from .splits import Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class ImageSet:
         return len(self.images)
 
     def only(self, classes: tuple[str, ...]) -> ImageSet:
-        """The pictures of some classes alone, labelled by numbers into these.
+        """The pictures of some classes alone, labelled by numbers into these; all of them without labels for ().
 
         Raises:
             UserError: none of the pictures has such a class, or they have no classes at all.
@@ -54,15 +54,20 @@ class ImageSet:
             return self
         if self.labels is None:
             raise UserError("the validation pictures have no classes, and the training pictures have")
+        if not classes:
+            return replace(self, labels=None, classes=(), names=(), digest=self._digest_of(()))
         here = tuple(c for c in self.classes if c in classes)
         if not here:
             raise UserError(f"no picture has one of the classes {listed(classes)}")
         rows = np.flatnonzero(np.isin(self.labels, [self.classes.index(c) for c in here]))
         numbers = np.array([here.index(c) if c in here else -1 for c in self.classes])
         names = tuple(n for n, c in zip(self.names, self.classes, strict=True) if c in here)
-        digest = hashlib.blake2b(json.dumps([self.digest, here]).encode(), digest_size=16).hexdigest()
-        found = ImageSet(self.images[rows], numbers[self.labels[rows]], here, names, self.ids[rows], digest)
+        images = self.images if len(rows) == len(self) else self.images[rows]  # a mapped file stays one
+        found = ImageSet(images, numbers[self.labels[rows]], here, names, self.ids[rows], self._digest_of(here))
         return found.relabelled(classes)
+
+    def _digest_of(self, classes: tuple[str, ...]) -> str:
+        return hashlib.blake2b(json.dumps([self.digest, classes]).encode(), digest_size=16).hexdigest()
 
     def relabelled(self, classes: tuple[str, ...]) -> ImageSet:
         """With labels as numbers into these classes, as for validation pictures of another set's classes.
@@ -107,10 +112,10 @@ def open_images(
     if rank():
         complain = _silent
     parts = distinct([part_of(s, resolution, split) for s in several(spec)])
-    for note in notes_of(parts):
-        complain(note)
     refused = {name: why for part in parts for name, why in part.refused.items()}
     order, labels, classes, names = joined(parts)
+    for note in notes_of(parts, classes):
+        complain(note)
     ids = np.array([parts[p].ids[i] for p, i in order])
     ordered = hashlib.blake2b("\n".join(map(str, ids)).encode(errors="surrogateescape")).hexdigest()  # and their order
     identity = "\n".join([str(VERSION), str(resolution), *sorted(p.identity for p in parts), *classes, ordered])
@@ -130,7 +135,11 @@ def open_images(
     if found.bad:
         whole = ~np.isin(ids, list(found.bad))
         ids, labels = ids[whole], None if labels is None else labels[whole]
-    return ImageSet(found.images, labels, classes, names, ids, found.digest)
+    read = ImageSet(found.images, labels, classes, names, ids, found.digest)
+    left = classes if labels is None else tuple(classes[k] for k in np.unique(labels))
+    if len(left) < len(classes):
+        complain(f"no picture that can be read is of {listed(c for c in classes if c not in left)}: left out")
+    return read.only(left)
 
 
 def _silent(text: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...config import check
-from ...errors import unknown
+from ...errors import listed, unknown
 from .sets import ImageSet
 
 
@@ -30,6 +30,37 @@ def class_number(name: str, keys: tuple[str, ...], names: tuple[str, ...]) -> in
     if name.lower() not in known:
         raise unknown("class", name, known)
     return known[name.lower()]
+
+
+def of_classes(held_out: ImageSet, known: tuple[str, ...], learned: tuple[str, ...]) -> tuple[ImageSet, list[str]]:
+    """(The held-out pictures of the classes that are learned, what is to be said of the others).
+
+    Args:
+        held_out: pictures of any classes.
+        known: classes of the training pictures.
+        learned: those that are learned.
+
+    Raises:
+        UserError: none of them has such a class.
+    """
+    found = held_out.only(learned)
+    if not learned:
+        return found, []
+    notes = []
+    strange = [c for c in held_out.classes if c not in known]
+    if strange and held_out.labels is not None:
+        count = int(np.isin(held_out.labels, [held_out.classes.index(c) for c in strange]).sum())
+        folded = {c.casefold(): c for c in known}
+        alike = [folded[c.casefold()] for c in strange if c.casefold() in folded]
+        hint = f" (is it another spelling of {listed(alike)}?)" if alike else ""
+        notes.append(
+            f"{count:,} of {len(held_out):,} held-out pictures are left out, as no training picture is of "
+            f"{listed(strange)}{hint}"
+        )
+    absent = [c for c in learned if c not in held_out.classes]
+    if absent:
+        notes.append(f"no held-out picture is of {listed(absent)}")
+    return found, notes
 
 
 def balanced(labels: np.ndarray | None, size: int, count: int) -> np.ndarray:

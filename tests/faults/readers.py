@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageCms, PngImagePlugin, features
 
 from ajest import checkpoint, jsonl
 from ajest.arms import ARMS
@@ -72,8 +72,31 @@ def _place() -> Path:
 def picture(kind: str = "PNG", mode: str = "RGB") -> bytes:
     values = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     out = io.BytesIO()
-    Image.fromarray(values).convert(mode).save(out, kind)
+    image = Image.fromarray(values)
+    (image.convert("L") if mode in ("F", "I;16") else image).convert(mode).save(out, kind)
     return out.getvalue()
+
+
+#: What Pillow reads in every build, and the kinds that take ways of their own.
+PICTURES = (
+    ("PNG", "RGB"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("BMP", "RGB"), ("GIF", "P"), ("TIFF", "RGB"), ("TIFF", "F"),
+    ("TIFF", "I;16"), ("PPM", "L"), ("TGA", "RGB"), ("PNG", "LA"),
+    *((kind, "RGB") for kind, name in (("WEBP", "webp"), ("JPEG2000", "jpg_2000"), ("AVIF", "avif"))
+      if name in features.get_supported()),
+)  # fmt: skip
+
+
+def _deep() -> bytes:
+    """PNG with a text, a colour profile and 16 bits."""
+    about, out = PngImagePlugin.PngInfo(), io.BytesIO()
+    about.add_text("a", "b" * 99, zip=True)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = Image.fromarray(np.arange(0, 65536, 1024, dtype=np.uint16).reshape(8, 8))
+    image.save(out, "PNG", pnginfo=about, icc_profile=profile)
+    return out.getvalue()
+
+
+DEEP = _deep()
 
 
 def archive(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
@@ -236,7 +259,7 @@ READERS = {
         ),
         Reader(
             "picture",
-            (picture(), picture("JPEG"), picture("WEBP"), picture("BMP"), picture("GIF", "P"), picture("TIFF")),
+            (*(picture(kind, mode) for kind, mode in PICTURES), DEEP),
             lambda data, _: decode(data, 8),
         ),
         Reader("safetensors", (TENSORS,), _tensors),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 
 from PIL import features
 
@@ -58,7 +59,7 @@ def content(data: bytes) -> str:
         return "WEBP"
     if data[4:8] == b"ftyp":
         return _boxed(data)
-    if data[:1] == b"P" and data[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6", b"f") and data[2:3].isspace():
+    if data[:1] == b"P" and data[1:2] in (b"1", b"2", b"3", b"4", b"5", b"6", b"f", b"F") and data[2:3].isspace():
         return "PPM"
     if data[128:132] == b"DICM":
         return "DICOM"
@@ -134,6 +135,12 @@ def _is_tga(data: bytes) -> bool:
     return sound and size > 0 and not flags & 0xC0 and flags & 15 <= 8
 
 
+@cache
+def _supported() -> frozenset[str]:
+    """What this build of Pillow can do."""
+    return frozenset(features.get_supported())
+
+
 def decoder(data: bytes) -> tuple[str, str]:
     """(Pillow's decoder for these bytes, why there is none): one of both is "".
 
@@ -142,7 +149,7 @@ def decoder(data: bytes) -> tuple[str, str]:
     kind = content(data)
     if not kind:
         return "", "not a picture" if data else "an empty file"
-    if kind in _OPTIONAL and not features.check(_OPTIONAL[kind]):
+    if kind in _OPTIONAL and _OPTIONAL[kind] not in _supported():
         return "", f"{kind}, which this build of Pillow cannot decode: install another, or convert the file to PNG"
     if kind in _READ:
         return kind, ""

@@ -18,7 +18,7 @@ class Levels:
     """What was made of a picture's numbers, to be judged with the others of its data set (`contradiction`).
 
     Attributes:
-        kind: FLOATS, WHOLE or DEEP.
+        kind: FLOATS, WHOLE, DEEP, or fewer bits that the file tells.
         white: the number that was taken for white.
         high: the largest that there is.
         told: whether the file itself says what white is.
@@ -33,8 +33,8 @@ class Levels:
 def eight_bits(image: Image.Image) -> tuple[np.ndarray, Levels]:
     """(A picture of mode I, F or I;16 as uint8, what it was taken for).
 
-    Packed bits and PNM say what white is. 16 bits are taken whole. Floats from 0 to 1 are scaled by 255 and floats up
-    to 255 taken as they are; so are whole numbers of 32 bits, which beyond 255 are taken for 16 bits.
+    Packed bits and PNM say what white is. 16 bits are taken whole. Floats from 0 to 1 are scaled by 255. Floats up to
+    255 are taken as they are, and so are whole numbers of 32 bits.
 
     Raises:
         Unreadable: floats that are not finite, or numbers outside of these ranges.
@@ -42,24 +42,24 @@ def eight_bits(image: Image.Image) -> tuple[np.ndarray, Levels]:
     numbers = np.asarray(image, dtype=np.float64)
     tags = getattr(image, "tag_v2", {})
     bits = max(tags.get(_BITS, (16,))) if image.mode.startswith("I;16") else 32
-    kind, whites = DEEP, [min((1 << bits) - 1, 65535)]
+    kind, whites = DEEP if bits >= 16 else f"{bits} bits a channel", [min((1 << bits) - 1, 65535)]
     if image.mode == "F":
         kind, whites = FLOATS, [1, 255]
     elif image.mode == "I" and image.format not in ("PNG", "PPM"):
-        kind, whites = WHOLE, [255, 65535]
+        kind, whites = WHOLE, [255]
     if not np.isfinite(numbers).all():
         raise Unreadable("floats that are not finite (NaN or infinity)")
     low, high = float(numbers.min()), float(numbers.max())
     # What rounds to a level from 0 to 255 is in range.
     fits = [white for white in whites if low >= -white / 510 and high <= white * (1 + 1 / 510)]
     if not fits:
-        mend = "0 to 1, or to 0 to 255" if kind == FLOATS else "0 to 255, or to 0 to 65,535"
+        mend = "0 to 1, or to 0 to 255" if kind == FLOATS else "0 to 255, or save them with 16 bits"
         raise Unreadable(f"{kind} from {low:,.6g} to {high:,.6g}: scale them to {mend}")
     white = fits[0]
     found = np.clip(numbers * (255 / white), 0, 255).round().astype(np.uint8)
     if tags.get(_PHOTOMETRIC) == 0:  # white is zero: Pillow minds this at 8 bits alone
         found = 255 - found
-    return found, Levels(kind, white, high, told=kind == DEEP and (bits < 16 or image.format == "PPM"))
+    return found, Levels(kind, white, high, told=bits < 16 or (kind == DEEP and image.format == "PPM"))
 
 
 def contradiction(largest: dict[tuple[str, int], tuple[float, str]]) -> str | None:

@@ -1,4 +1,4 @@
-"""What Pillow leaves out of PNG files, or refuses them for."""
+"""What Pillow passes over in PNG files, or refuses sound ones for."""
 
 from __future__ import annotations
 
@@ -30,46 +30,45 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def lightened(data: bytes) -> tuple[bytes, bytes | None]:
-    """(The file without texts and colour profiles that Pillow finds too long, such a profile).
+    """(The file without what Pillow would refuse it for although its pixels are sound, its profile if that was cut).
 
-    Neither says anything about the pixels, which are sound. A profile of more than `MAX_PROFILE` comes back as b"".
+    This is texts and profiles that are too long, and chunks beside the pixels whose checksum is wrong. A profile that
+    is damaged, or of more than `MAX_PROFILE` bytes, comes back as b"".
     """
     cuts: list[tuple[int, int]] = []
     profile, texts = None, 0
     for kind, start, end in chunks(data):
-        if kind not in (b"iCCP", *_TEXTS):
+        if kind[0] & 32 == 0 or kind == b"tRNS":  # of the pixels
             continue
-        most = MAX_PROFILE if kind == b"iCCP" else MAX_TEXT
-        found = _text(kind, data[start + 8 : end - 4], most)
+        sound = zlib.crc32(data[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        said = _text(kind, data[start + 8 : end - 4]) if sound else b""
         if kind == b"iCCP":
-            if len(found) > MAX_TEXT:
-                profile = found if len(found) <= most else b""
-                cuts.append((start, end))
+            cut = not said or len(said) > MAX_TEXT
+            profile = (said if len(said) <= MAX_PROFILE else b"") if cut else None
         else:
-            texts += len(found)
-            if len(found) > most or texts > MAX_TEXTS:
-                cuts.append((start, end))
+            texts += len(said)
+            cut = not sound or len(said) > MAX_TEXT or texts > MAX_TEXTS
+        if cut:
+            cuts.append((start, end))
     if not cuts:
         return data, profile
     edges = [0, *(edge for cut in cuts for edge in cut), len(data)]
     return b"".join(data[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)), profile
 
 
-def _text(kind: bytes, body: bytes, most: int) -> bytes:
-    """What a chunk of text or a profile says, one byte more than `most` at the longest (PNG, third edition, 11.3.3).
-
-    b"" where it is damaged: Pillow passes over it as well.
-    """
+def _text(kind: bytes, body: bytes) -> bytes:
+    """What a chunk of text or a profile says (PNG, third edition, section 11.3.3), little more than Pillow takes at the
+    longest; b"" where it is damaged, and of other chunks."""
+    most = MAX_PROFILE if kind == b"iCCP" else MAX_TEXT
     _, _, rest = body.partition(b"\0")  # after the keyword
-    if kind == b"tEXt":
-        return rest[: most + 1]
     if kind == b"iTXt":  # flag, method, language, translated keyword
-        compressed, fields = rest[:1] == b"\1", rest[2:].split(b"\0", 2)
-        if not compressed:
-            return fields[-1][: most + 1]
-        rest = b"\0" + fields[-1]
+        compressed, rest = rest[:1] == b"\1", rest[1:2] + rest[2:].split(b"\0", 2)[-1]
+    else:
+        compressed = kind in (b"iCCP", b"zTXt")
+    if not compressed:
+        return rest[: most + 1] if kind in _TEXTS else b""
     try:
-        return zlib.decompressobj().decompress(rest[1:], most + 1)
+        return zlib.decompressobj().decompress(rest[1:], most + 1) if rest[:1] == b"\0" else b""
     except zlib.error:
         return b""
 

@@ -17,6 +17,7 @@ import torch
 
 from ajest import interrupts
 from ajest.arms import arms_named
+from ajest.bench.launch import Local
 from ajest.bench.plan import BenchConfig
 from ajest.images.architecture import Architecture
 from ajest.images.setup import image_task
@@ -103,3 +104,11 @@ def small_bench(**changes) -> BenchConfig:
         calibration_rounds=3,
     )
     return replace(config, **changes)
+
+
+class Here(Local):
+    """Jobs done one after the other in this process, which takes no time to start."""
+
+    def work(self, do, jobs, device, threads, lines, say, folder):
+        for job in jobs:
+            do(job, lambda *_: None)

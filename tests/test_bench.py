@@ -27,7 +27,7 @@ from ajest.errors import UserError
 from ajest.folders import snapshots
 from ajest.presets import tree_paper, tree_quick
 from ajest.training import LearningRate
-from conftest import small_bench
+from conftest import Here, small_bench
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ KILLABLE = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from conftest import small_bench
+from conftest import Here, small_bench
 from ajest.bench.grid import run_bench
 from ajest.bench.launch import Local
 if __name__ == "__main__":
@@ -162,7 +162,7 @@ def test_a_bench_whose_parent_is_killed_can_be_started_again_at_once(done, tmp_p
 def test_a_bench_goes_on_with_the_threads_it_was_timed_with(done, tmp_path, monkeypatch):
     copy, used = tmp_path / "copy", []
     shutil.copytree(done, copy)
-    path = copy / "calibration.json"
+    path = copy / "threads.json"
     checkpoint.write_sealed(path, checkpoint.read_sealed(path) | {"threads": 3})
     monkeypatch.setattr(grid, "configure_threads", used.append)
     monkeypatch.setattr(Local, "work", lambda self, do, jobs, device, threads, *_: used.append(threads))
@@ -281,14 +281,6 @@ def test_names_from_arms_never_reach_the_page_unescaped(done):
     config = replace(results.config, arms=(evil, *results.config.arms[1:]))
     page = render(replace(results, config=config))
     assert "<script>" not in page
-
-
-class Here(Local):
-    """Jobs done one after the other in this process, which takes no time to start."""
-
-    def work(self, do, jobs, device, threads, lines, say, folder):
-        for job in jobs:
-            do(job, lambda *_: None)
 
 
 @pytest.mark.parametrize(("end", "only"), [("time", True), ("flops", True), ("samples", False), ("net", False)])

@@ -173,6 +173,9 @@ def train(
         compiled: whether torch.compile makes networks of images faster, in place of the preset's choice.
         device: where to compute.
     """
+    from . import distributed
+    from .bench.disk import Claim, check_room
+    from .bench.pool import sayer
     from .bench.progress import board
     from .folders import RunConfig, read_status
     from .runs import Schedule, execute
@@ -197,12 +200,14 @@ def train(
     )
     config = RunConfig(plan.task, network, recipe, chosen, seed, steps, relative)
     configure_threads()
+    snapshots = tuple(float(steps * k // 16) for k in range(1, 17))
+    claim = Claim(out, config, len(snapshots), len(snapshots))
+    distributed.once(lambda: check_room(out, [claim], 1, sayer()))
     with board(f"training {out}", {arm: 1.0}) as lines:
 
         def progress(step: int, trainer: Trainer) -> None:
             lines.update((arm, "evaluating" if step == steps else "step", step, steps, f"{step:,}"))
 
-        snapshots = tuple(float(steps * k // 16) for k in range(1, 17))
         schedule = Schedule({"steps": snapshots}, trackers=checked(track))
         state = execute(out, config, schedule, device_of(device), progress, complain)
     if state == "diverged":

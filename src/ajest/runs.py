@@ -203,9 +203,9 @@ def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> l
     return list(stored.facts.get("losses", ()))
 
 
-def _prune(folder: Path) -> None:
-    """Keep the two newest checkpoints."""
-    for stem in list(checkpoint.stems(folder, "checkpoint").values())[:-2]:
+def _prune(folder: Path, keep: int = 2) -> None:
+    """Keep the newest checkpoints: the one to go on from, and the one before it in case that is damaged."""
+    for stem in list(checkpoint.stems(folder, "checkpoint").values())[:-keep]:
         checkpoint.delete(stem)
 
 
@@ -286,9 +286,14 @@ class _Recorder:
         self._trackers.close()
 
     def end(self, state: str, why: str | None = None) -> None:
-        """Note how the run ended."""
+        """Note how the run ended. Of its checkpoints the last one stays, in case it is given more steps."""
         said = {"state": state, "step": self.trainer.steps_taken} | ({} if why is None else {"why": why})
-        distributed.once(lambda: write_sealed(self.folder / "status.json", said))
+
+        def note() -> None:
+            write_sealed(self.folder / "status.json", said)
+            _prune(self.folder, keep=1)
+
+        distributed.once(note)
 
     def save(self) -> None:
         """Write a checkpoint, and keep the one before it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..training import Trainer
 from .plan import BenchConfig, Costs, run_folder
 
 WARMUP_ROUNDS = 4
+THREAD_ROUNDS = 5
 
 
 def calibrate(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
@@ -24,8 +26,7 @@ def calibrate(root: Path, config: BenchConfig, device: torch.device | str = "cpu
     if known:
         return known
     costs = measure(root, config, device)
-    threads = torch.get_num_threads()
-    write_sealed(root / "calibration.json", {"costs": costs, "rounds": config.calibration_rounds, "threads": threads})
+    write_sealed(root / "calibration.json", {"costs": costs, "rounds": config.calibration_rounds})
     return costs
 
 
@@ -35,10 +36,50 @@ def calibrated_costs(root: Path) -> Costs:
     return read_sealed(path)["costs"] if path.exists() else {}
 
 
-def calibrated_threads(root: Path) -> int | None:
-    """Threads that a bench was timed with, None before that."""
-    path = root / "calibration.json"
+def agreed_threads(root: Path) -> int | None:
+    """Threads that all runs of a folder compute with, None before `agree_on_threads`."""
+    path = root / "threads.json"
     return int(read_sealed(path)["threads"]) if path.exists() else None
+
+
+def agree_on_threads(root: Path, config: BenchConfig, device: str, asked: int, say: Callable[[str], None]) -> int:
+    """Threads of each run from now on, kept in threads.json: as many as are asked for, unless one alone is faster.
+
+    Threads wait for each other many times in a step. Where another process takes a core, they wait for that.
+
+    Args:
+        root, config: the bench.
+        device: where it computes.
+        asked: how many there could be.
+        say: told if fewer are taken.
+    """
+    known = agreed_threads(root)
+    if known is not None:
+        return known
+    seconds = step_seconds(root, config, (1, asked)) if asked > 1 and device == "cpu" else {}
+    threads = 1 if seconds and seconds[1] <= seconds[asked] else asked
+    if threads < asked:
+        say(
+            f"with {asked} threads a step takes {seconds[asked] / seconds[1]:.3g} times as long as with one: another "
+            "process takes a core, or the network is too small to share; each run gets one"
+        )
+    write_sealed(root / "threads.json", {"threads": threads, "asked": asked, "seconds": list(seconds.values())})
+    return threads
+
+
+def step_seconds(root: Path, config: BenchConfig, threads: tuple[int, ...]) -> dict[int, float]:
+    """Median seconds of the baseline's step with so many threads, timed in turns."""
+    before = torch.get_num_threads()
+    trainer = make_trainer(root / "guide", config.run(ARMS["baseline"], config.seeds[0]))
+    times: dict[int, list[float]] = {count: [] for count in threads}
+    for turn in range(1 + THREAD_ROUNDS):
+        for count, found in times.items():
+            torch.set_num_threads(count)
+            step = trainer.step()
+            if turn:
+                found.append(sum(step.seconds.values()))
+    torch.set_num_threads(before)
+    return {count: float(np.median(found)) for count, found in times.items()}
 
 
 def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:

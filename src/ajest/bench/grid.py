@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..checkpoint import sweep
 from ..errors import Corrupt, UserError
 from ..folders import adopt, locked, read_status, snapshots
 from ..runs import Schedule, clocks, execute
 from ..threads import configure_threads
 from ..training import Trainer
-from .calibration import calibrate, calibrated_costs, calibrated_threads
+from .calibration import agree_on_threads, agreed_threads, calibrate, calibrated_costs
+from .disk import check_room, claims, give_back
 from .evaluation import common_budgets, curve_points, evaluate_snapshot, floor_of, reached
 from .launch import Launch, Local
 from .plan import BenchConfig, Costs, run_folder
@@ -60,12 +63,13 @@ def run_bench(
             runs failed for good (the others are done).
     """
     launch = Local() if launch is None else launch
+    say = sayer()
     with locked(root):
         sweep(root, idle=60.0)  # a cluster's jobs may be at work
         adopt(root, config, "bench.json")
+        check_room(root, claims(root, config), launch.count(device), say)
         # A bench that goes on does so with the threads it was timed with, however it is launched now.
-        threads = calibrated_threads(root) or launch.threads(device)
-        say = sayer()
+        threads = agreed_threads(root) or launch.threads(device)
 
         def work(title: str, jobs: list[Job], prices: dict[str, float]) -> None:
             with board(title, prices) as lines:
@@ -78,6 +82,7 @@ def run_bench(
             prepare(first, say)
         else:
             work(f"preparing {root}", [first], {first.name: 1.0})
+        threads = agreed_threads(root) or threads
         common["costs"] = calibrated_costs(root)
         sizes = {config.n_final, config.n_curve}
         truth = [Job(f"what evaluations share, seed {s}", "truth", seed=s, **common) for s in config.seeds]
@@ -92,11 +97,14 @@ def run_bench(
             launch.work(_do, runs, device, threads, lines, say, root)
         late = list(_late_jobs(common, config, root))
         work("evaluating at equal budgets", late, {j.name: float(len(j.evaluations)) for j in late})
+        give_back(root, config, common["costs"])
 
 
 def prepare(job: Job, say: Callable[[str], None]) -> None:
-    """What all runs wait for: the references, the guide's own quality, and what every kind of step costs."""
+    """What all runs wait for: how many threads each has, the references, the guide's own quality, and what every kind
+    of step costs."""
     root, config = job.root, job.config
+    configure_threads(agree_on_threads(root, config, job.device, torch.get_num_threads(), say))
     train_references(root, config, job.device, say)
     guide, steps = root / "guide", config.guide_iterations
     evaluate_snapshot(guide, steps, (1.0,), config.n_curve, root / "truth", device=job.device)

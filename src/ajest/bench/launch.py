@@ -42,6 +42,7 @@ class Local:
         check(self.workers is None or self.workers >= 1, f"workers must be at least 1, not {self.workers}")
 
     def count(self, device: str) -> int:
+        """Jobs at the same time."""
         return default_workers(device) if self.workers is None else self.workers
 
     def threads(self, device: str) -> int:
@@ -105,7 +106,12 @@ class Slurm:
         check(self.cpus_per_run >= 1, f"cpus_per_run must be at least 1, not {self.cpus_per_run}")
         check(self.hours > 0, f"hours must be positive, not {self.hours}")
 
+    def count(self, device: str) -> int:
+        """Jobs at the same time."""
+        return self.max_parallel
+
     def threads(self, device: str) -> int:
+        """Threads of each job."""
         return self.cpus_per_run
 
     def work(

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
-from ..bench.calibration import calibrate, calibrated_threads
+from ..bench.calibration import agree_on_threads, agreed_threads, calibrate
+from ..bench.disk import check_room, claims
 from ..bench.evaluation import evaluate_snapshot
 from ..bench.grid import train_references
 from ..bench.launch import Local
@@ -68,10 +69,14 @@ def run_stage(
         folder = root / stage
         first, *others = benches
         everything = benches[first]
-        # A stage that goes on does so with the threads it was timed with, however it is launched now.
-        threads = calibrated_threads(folder / first) or launch.threads(device)
-        configure_threads(threads)
         say = sayer()
+        wanted = [claim for name, config in benches.items() for claim in claims(folder / name, config)]
+        check_room(root, wanted, TOGETHER * launch.count(device), say)
+        # A study that goes on does so with the threads it was timed with, however it is launched now.
+        threads = agreed_threads(root) or launch.threads(device)
+        configure_threads(threads)
+        threads = agree_on_threads(root, everything, device, threads, say)
+        configure_threads(threads)
         train_references(root, everything, device, say)
         for name, config in benches.items():
             adopt(folder / name, config, "bench.json")

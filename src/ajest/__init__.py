@@ -11,7 +11,7 @@ The pieces an engineer takes into another training loop:
 
 from .batch import Batch, Source
 from .denoising import Denoiser, LogNormal, per_example_loss
-from .ema import PowerEMA, posthoc_coefficients, reconstruct
+from .ema import PowerEMA, posthoc_coefficients, posthoc_residual, reconstruct
 from .guidance import autoguide
 from .ledger import Counts, Ledger
 from .sampling import sample, sigma_schedule
@@ -40,6 +40,7 @@ __all__ = [
     "per_example_loss",
     "policy",
     "posthoc_coefficients",
+    "posthoc_residual",
     "reconstruct",
     "sample",
     "score",

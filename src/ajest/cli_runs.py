@@ -30,6 +30,7 @@ def sample(
     width: float | None = None,
     guide_width: float | None = None,
     step: int | None = None,
+    allow_inexact_ema: bool = False,
     device: Device = "auto",
 ) -> None:
     """Sample from a trained run, with autoguidance if a guide and a weight are given.
@@ -46,9 +47,10 @@ def sample(
         guide: folder of the guide's run.
         weight: of autoguidance; 1 is none.
         interval: guide only between these two noise levels.
-        width: EMA width; one that was not kept is reconstructed from the snapshots.
+        width: EMA width; one that was not kept is reconstructed from the snapshots, and how far it is off is said.
         guide_width: the same of the guide.
         step: of the snapshot; without it the latest.
+        allow_inexact_ema: take a reconstructed width though it is more than 2 % off its averaging profile.
         device: where to compute.
     """
     from .denoising import Denoiser
@@ -59,12 +61,13 @@ def sample(
     configure_threads()
     where = device_of(device)
     task = read_config(run).task
-    network, at = load_network(run, step, width, where)
+    network, at = load_network(run, step, width, where, inexact=allow_inexact_ema)
     denoiser: Denoiser = network
     if weight != 1:
         if guide is None:
             raise UserError(f"a weight of {weight:g} needs a guide: name its run with --guide")
-        denoiser = autoguide(denoiser, load_network(guide, None, guide_width, where, task)[0], weight, interval)
+        guiding, _ = load_network(guide, None, guide_width, where, task, allow_inexact_ema)
+        denoiser = autoguide(denoiser, guiding, weight, interval)
     names = tuple(c.strip() for c in classes.split(",") if c.strip())
     paths = task.write_samples(denoiser, out, n, numbers(seeds), names, where)
     if len(paths) > 3:
@@ -128,6 +131,7 @@ def evaluate(
     extractors: tuple[str, ...] = (),
     data: tuple[str, ...] = (),
     validation: tuple[str, ...] = (),
+    allow_inexact_ema: bool = False,
     device: Device = "auto",
 ) -> None:
     """Measure snapshots of runs over guidance weights and EMA widths; what was measured before is not repeated.
@@ -141,11 +145,13 @@ def evaluate(
         n: samples; without it the task's usual number.
         guide: folder of the guide's run.
         weights: of autoguidance; without it 1, and the task's usual one if a guide is given.
-        widths: EMA widths; without it the first that was kept. Others are reconstructed from the snapshots.
+        widths: EMA widths; without it the first that was kept. Others are reconstructed from the snapshots, and how far
+            they are off is said.
         steps: of the snapshots; without it the latest.
         extractors: feature networks in place of the run's, see `ajest bench --help`.
         data: where the training pictures lie now, if not where they were; likewise validation.
         validation: where the validation pictures lie now.
+        allow_inexact_ema: take reconstructed widths though they are more than 2 % off their averaging profile.
         device: where to compute.
     """
     from rich.markup import escape
@@ -180,7 +186,9 @@ def evaluate(
         for step in steps or (int(load_snapshot(run, complain=complain).facts["step"]),):
             measured: list[dict[str, Any]] = []
             for width in widths or config.recipe.ema_widths[:1]:
-                for line in evaluate_snapshot(run, step, weights, n, run / "truth", guide, width, where, task=judged):
+                for line in evaluate_snapshot(
+                    run, step, weights, n, run / "truth", guide, width, where, task=judged, inexact=allow_inexact_ema
+                ):
                     values = [
                         _with_interval(number(line["metrics"].get(m.name, math.nan), m), line, m) for m in metrics
                     ]

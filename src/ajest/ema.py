@@ -10,6 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+#: Stored at each quarter of a run, these widths give any from 0.01 to 0.25 with a residual of at most 1.1 %. Fewer
+#: widths take many more snapshots: 0.01, 0.05 and 0.10 at 31 times have 2 %, 0.05 and 0.10 alone at 100 still more.
+SPANNING = (0.01, 0.02, 0.05, 0.1, 0.25)
+#: The residual of a reconstruction beyond which it is not the width that was asked for.
+TOLERANCE = 0.02
+
 
 @lru_cache
 def exponent(width: float) -> float:
@@ -34,7 +40,9 @@ def decay(width: float, t_next: float, t_delta: float) -> float:
 class PowerEMA:
     """Several power-function averages of one network at once.
 
-    Each average is a module of its own, in evaluation mode and without gradients, ready to be called.
+    Each average is a module of its own, in evaluation mode and without gradients, ready to be called. Parameters and
+    buffers of floating point are averaged alike, so that a BatchNorm's statistics stay those of the averaged weights'
+    time, and positive; other buffers, such as its count of batches, are copied.
 
     Args:
         network: the network to follow. Time counts from its present state.
@@ -48,9 +56,12 @@ class PowerEMA:
     @torch.no_grad()
     def update(self, t_next: float, t_delta: float = 1.0) -> None:
         """Take the network's present weights in, as time (steps or examples) moves on by `t_delta` to `t_next`."""
-        live = [p.detach() for p in self.network.parameters()]
+        live, counters = _parts(self.network)
         for width, average in self.averages.items():
-            torch._foreach_lerp_(list(average.parameters()), live, 1 - decay(width, t_next, t_delta))
+            mine, copies = _parts(average)
+            torch._foreach_lerp_(mine, live, 1 - decay(width, t_next, t_delta))
+            for copied, counter in zip(copies, counters, strict=True):
+                copied.copy_(counter)
 
     def __getitem__(self, width: float) -> nn.Module:
         return self.averages[width]
@@ -62,6 +73,13 @@ class PowerEMA:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         for width, module in self.averages.items():
             module.load_state_dict(average_of(state, width))
+
+
+def _parts(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """(parameters and buffers of floating point, other buffers) of a network."""
+    buffers = list(network.buffers())
+    floating = [b for b in buffers if b.is_floating_point()]
+    return [p.detach() for p in network.parameters()] + floating, [b for b in buffers if not b.is_floating_point()]
 
 
 def average_of(state: Mapping[str, Tensor], width: float) -> dict[str, Tensor]:
@@ -89,6 +107,29 @@ def posthoc_coefficients(times: Sequence[float], widths: Sequence[float], time: 
     Raises:
         ValueError: nothing stored, or an end beyond the last stored average.
     """
+    gram, wanted, _ = _products(times, widths, time, width)
+    solution = np.linalg.solve(gram, wanted)
+    return solution / solution.sum()
+
+
+def posthoc_residual(times: Sequence[float], widths: Sequence[float], time: float, width: float) -> float:
+    """How far `posthoc_coefficients` miss the wanted average: the relative L2 error of its averaging profile, 0 to
+    about 1 and more.
+
+    With G the inner products of the stored profiles (EDM2 algorithm 3), b theirs with the wanted profile p, and c the
+    coefficients, `|sum_i c_i p_i - p| / |p| = sqrt(1 - 2 c.b / |p|^2 + c.G.c / |p|^2)`.
+
+    Args, raises: as for `posthoc_coefficients`.
+    """
+    gram, wanted, square = _products(times, widths, time, width)
+    c = posthoc_coefficients(times, widths, time, width)
+    return float(np.sqrt(max(0.0, 1 + (c @ gram @ c - 2 * c @ wanted) / square)))
+
+
+def _products(
+    times: Sequence[float], widths: Sequence[float], time: float, width: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Inner products of the stored profiles with each other, with the wanted one, and of that with itself."""
     if len(times) == 0 or len(times) != len(widths):
         raise ValueError("post-hoc EMA needs at least one stored average, and as many times as widths")
     if time > max(times):
@@ -96,15 +137,16 @@ def posthoc_coefficients(times: Sequence[float], widths: Sequence[float], time: 
     t = np.asarray(times, dtype=np.float64)
     g = np.array([exponent(w) for w in widths])
     gram = profile_product(t[:, None], g[:, None], t[None, :], g[None, :])
-    wanted = profile_product(t, g, np.array(time), np.array(exponent(width)))
-    solution = np.linalg.solve(gram, wanted)
-    return solution / solution.sum()
+    end, power = np.array(float(time)), np.array(exponent(width))
+    wanted = profile_product(t, g, end, power)
+    return gram, wanted, float(profile_product(end, power, end, power))
 
 
 def reconstruct(
     stored: Iterable[Mapping[str, Tensor]], coefficients: Sequence[float] | np.ndarray
 ) -> dict[str, Tensor]:
-    """The weighted sum of stored weights, summed in float64 and returned in their own type.
+    """The weighted sum of stored weights, summed in float64 and returned in their own type; of what is not of floating
+    point, such as a count of batches, the last.
 
     `stored` may be a generator, so that only one set of weights is in memory at a time.
     """
@@ -112,6 +154,9 @@ def reconstruct(
     types: dict[str, torch.dtype] = {}
     for weights, c in zip(stored, coefficients, strict=True):
         for name, weight in weights.items():
+            if not weight.is_floating_point():
+                total[name], types[name] = weight, weight.dtype
+                continue
             if name not in total:
                 total[name], types[name] = torch.zeros_like(weight, dtype=torch.float64), weight.dtype
             total[name].add_(weight.double(), alpha=float(c))

@@ -19,7 +19,7 @@ from . import checkpoint
 from .arms import Arm
 from .checkpoint import Stored, unwritable, write_json
 from .config import check, differences, from_json, to_json
-from .ema import average_of, posthoc_coefficients, reconstruct
+from .ema import TOLERANCE, average_of, posthoc_coefficients, posthoc_residual, reconstruct
 from .errors import Corrupt, UserError, listed
 from .tasks import AnyTask, Role
 from .training import Recipe
@@ -199,6 +199,8 @@ def load_network(
     width: float | None = None,
     device: torch.device | str = "cpu",
     beside: AnyTask | None = None,
+    inexact: bool = False,
+    say: Callable[[str], None] = print,
 ) -> tuple[nn.Module, int]:
     """(an averaged network of a run in evaluation mode, the step it was taken at).
 
@@ -209,9 +211,12 @@ def load_network(
             snapshots up to that step.
         device: where the network goes.
         beside: the task of a network that it is to guide or to be compared with.
+        inexact: take a reconstructed width however far it is off, see `check_width`.
+        say: told how far a reconstructed width is off.
 
     Raises:
-        UserError: no such snapshot; a width that no average has; or the run learned something else than `beside`.
+        UserError: no such snapshot; a width that no average has, or that the snapshots are too few for; or the run
+            learned something else than `beside`.
     """
     config = read_config(folder)
     if beside is not None and beside.domain != config.task.domain:
@@ -222,19 +227,52 @@ def load_network(
     stored = load_snapshot(folder, step)
     kept = config.recipe.ema_widths
     width = kept[0] if width is None else width
-    weights = average_of(stored.tensors, width) if width in kept else _posthoc(folder, stored, kept, width)
+    if width in kept:
+        weights = average_of(stored.tensors, width)
+    else:
+        check_width(folder, int(stored.facts["step"]), width, inexact, say)
+        weights = _posthoc(folder, int(stored.facts["step"]), kept, width)
     network = config.task.network(config.role, config.seed).to(device)
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False), int(stored.facts["step"])
 
 
-def _posthoc(folder: Path, last: Stored, widths: tuple[float, ...], width: float) -> dict[str, Tensor]:
-    end = int(last.facts["step"])
-    known = {step: stem for step, stem in snapshots(folder).items() if step <= end}
-    times = [float(step) for step in known for _ in widths]
+def check_width(
+    folder: Path, step: int, width: float, inexact: bool = False, say: Callable[[str], None] = print
+) -> None:
+    """Say how far an average of a width that was not kept would be off, reconstructed from a run's snapshots up to a
+    step; nothing where it was kept.
+
+    Raises:
+        UserError: more than 2 % (`ema.TOLERANCE`) and not `inexact`; or no average has such a width.
+    """
+    kept = read_config(folder).recipe.ema_widths
+    if width in kept:
+        return
+    stems, times, widths = _stored(folder, step, kept)
     try:
-        coefficients = posthoc_coefficients(times, list(widths) * len(known), float(end), width)
+        residual = posthoc_residual(times, widths, float(step), width)
     except ValueError as error:
         raise UserError(str(error)) from error
-    each = (checkpoint.load(stem).tensors for stem in known.values())
-    return reconstruct((average_of(tensors, w) for tensors in each for w in widths), coefficients)
+    made_of = "1 snapshot" if len(stems) == 1 else f"{len(stems)} snapshots"
+    what = f"{folder}: an EMA of width {width:g} at step {step}, made of {made_of} of {', '.join(f'{w:g}' for w in kept)}"
+    what += f", is {residual:.2%} off its profile"
+    check(
+        inexact or residual <= TOLERANCE,
+        f"{what}, and more than {TOLERANCE:.0%} is another width: name one that was kept, or take it as it is with "
+        "--allow-inexact-ema",
+    )
+    say(what)
+
+
+def _posthoc(folder: Path, step: int, kept: tuple[float, ...], width: float) -> dict[str, Tensor]:
+    stems, times, widths = _stored(folder, step, kept)
+    each = (checkpoint.load(stem).tensors for stem in stems)
+    coefficients = posthoc_coefficients(times, widths, float(step), width)
+    return reconstruct((average_of(tensors, w) for tensors in each for w in kept), coefficients)
+
+
+def _stored(folder: Path, step: int, kept: tuple[float, ...]) -> tuple[list[Path], list[float], list[float]]:
+    """(the snapshots up to a step, time and width of each average in them)."""
+    known = {at: stem for at, stem in snapshots(folder).items() if at <= step}
+    return list(known.values()), [float(at) for at in known for _ in kept], list(kept) * len(known)

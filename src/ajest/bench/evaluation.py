@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from .. import checkpoint, distributed, jsonl
 from ..errors import Corrupt
-from ..folders import load_network, read_config, read_status, snapshots
+from ..folders import check_width, load_network, read_config, read_status, snapshots
 from ..tasks import AnyTask
 from .plan import READINGS, BenchConfig, Costs, run_folder
 
@@ -27,6 +27,8 @@ def evaluate_snapshot(
     device: torch.device | str = "cpu",
     keep_tensors: bool = False,
     task: AnyTask | None = None,
+    inexact: bool = False,
+    say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Evaluate one snapshot of a run with each guidance weight; what is in metrics.jsonl already is read there.
 
@@ -41,6 +43,7 @@ def evaluate_snapshot(
         device: where to compute.
         keep_tensors: store samples and trajectories for figures.
         task: in place of the run's, with other places of its data or other feature networks.
+        inexact, say: of a width that was not kept, see `folders.check_width`.
 
     Returns:
         The lines of metrics.jsonl, one a weight.
@@ -51,6 +54,7 @@ def evaluate_snapshot(
     others = {} if judges == getattr(config.task, "extractors", ()) else {"extractors": list(judges)}
     guided = None if guide is None else identity_of(guide)
     width = config.recipe.ema_widths[0] if width is None else width
+    check_width(folder, step, width, inexact, say)
     path = folder / "metrics.jsonl"
     known = {key(line): line for line in distributed.once(lambda: list(jsonl.read(path)))}
     lines = []
@@ -64,7 +68,7 @@ def evaluate_snapshot(
             lines.append(known[key(wanted)])
             continue
         if main is None:
-            main, _ = load_network(folder, step, width, device)
+            main, _ = load_network(folder, step, width, device, inexact=True, say=lambda _: None)
         guiding = load_network(guide, device=device, beside=task)[0] if guide is not None and weight != 1 else None
         result = task.evaluate(main, guiding, weight, n, config.seed, cache, device, pictures=keep_tensors)
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]

@@ -114,12 +114,12 @@ def prepare(job: Job, say: Callable[[str], None]) -> None:
 
 def train_references(root: Path, config: BenchConfig, device: str, say: Callable[[str], None]) -> None:
     """Train the guide, and the strong reference if an arm asks for one, unless they are there."""
-    wanted = {"guide": config.guide}
+    wanted = {"guide": (config.guide(), config.guide_schedule())}
     if any(arm.reference == "strong" for arm in config.arms):
-        wanted["strong"] = config.strong
-    for name, run in wanted.items():
+        wanted["strong"] = config.strong(), Schedule()
+    for name, (run, schedule) in wanted.items():
         say(f"training the {name}" if name == "guide" else "training the strong reference")
-        if execute(root / name, run(), Schedule(), device, complain=say) != "done":
+        if execute(root / name, run, schedule, device, complain=say) != "done":
             raise UserError(f"the {name}: {read_status(root / name)['why']}")
 
 

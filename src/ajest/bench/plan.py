@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ..arms import ARMS, Arm
 from ..config import check
+from ..ema import SPANNING
 from ..errors import UserError, listed
 from ..folders import RunConfig
 from ..runs import Schedule
@@ -144,14 +145,14 @@ class BenchConfig:
         return {name: reading for name, reading in READINGS.items() if name in wanted}
 
     def guide(self) -> RunConfig:
-        return RunConfig(
-            self.task,
-            "guide",
-            self.guide_recipe or self.recipe,
-            ARMS["baseline"],
-            self.guide_seed,
-            self.guide_iterations,
-        )
+        """The guide's run; it keeps averages from which any width of a guide can be had."""
+        recipe = self.guide_recipe or self.recipe
+        recipe = replace(recipe, ema_widths=tuple(dict.fromkeys((*recipe.ema_widths, *SPANNING))))
+        return RunConfig(self.task, "guide", recipe, ARMS["baseline"], self.guide_seed, self.guide_iterations)
+
+    def guide_schedule(self) -> Schedule:
+        """A snapshot at each quarter of the guide's run, as `SPANNING` asks for."""
+        return Schedule({"steps": tuple(self.guide_iterations * k / 4 for k in range(1, 5))})
 
     def run(self, arm: Arm, seed: int) -> RunConfig:
         guide = f"../../../{arm.reference}" if arm.reference in ("guide", "strong") else None

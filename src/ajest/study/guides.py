@@ -26,7 +26,7 @@ class Guide:
     Attributes:
         name: for people.
         share: of the run that is guided, whose snapshot guides it; None takes the trained guide.
-        width: EMA width of the guide; None is the first that is kept.
+        width: EMA width of the guide, one that is kept; None is the first of these.
         charged: whether the guided run was shorter by the guide's training time.
     """
 
@@ -42,10 +42,10 @@ GUIDES = (
     Guide("own snapshot at 1/16", 1 / 16),
     Guide("own snapshot at 1/8", 1 / 8),
     Guide("own snapshot at 1/4", 1 / 4),
-    Guide("own shorter EMA, width 0.005, post hoc", 1.0, 0.005),
+    Guide("own shorter EMA, width 0.005", 1.0, 0.005),
     Guide("own longer EMA, width 0.10", 1.0, 0.1),
-    Guide("own longer EMA, width 0.25, post hoc", 1.0, 0.25),
-    Guide("own snapshot at 1/4, width 0.25, post hoc", 1 / 4, 0.25),
+    Guide("own longer EMA, width 0.25", 1.0, 0.25),
+    Guide("own snapshot at 1/4, width 0.25", 1 / 4, 0.25),
 )
 
 

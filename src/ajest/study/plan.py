@@ -19,8 +19,9 @@ STAGES: tuple[Stage, ...] = ("screening", "dials", "final", "guides")
 #: training time taken off its runs.
 GUIDE_BENCHES = ("chosen", "full", "charged")
 
-#: Snapshots, as shares of a run: sixteen, from which averages of other widths can be reconstructed.
-CURVE = tuple(k / 16 for k in range(1, 17))
+#: What the runs of the stage "guides" keep to be guided by: snapshots at these shares, averages of these widths.
+OWN_SHARES = (1 / 16, 1 / 8, 1 / 4, 1.0)
+OWN_WIDTHS = (0.005, 0.1, 0.25)
 
 #: Arms that every final has, beside the finalists.
 ALWAYS = ("baseline", "random", "early-ajest")
@@ -167,10 +168,11 @@ class Study:
         arms = tuple({arm.name: arm for arm in (*always, *finalists, *matches)}.values())
         if name == "final":
             return {end: self.bench(arms, self.final_seeds, end) for end in self.final_ends}
-        baseline = always[:1]
+        widths = tuple(dict.fromkeys((*self.recipe.ema_widths, *OWN_WIDTHS)))
+        kept = replace(self, recipe=replace(self.recipe, ema_widths=widths))
         return {
-            "chosen": self.bench(baseline, self.screening_seeds, "steps", curve=CURVE),
-            "full": self.bench(baseline, self.final_seeds, "steps", curve=CURVE),
+            "chosen": kept.bench(always[:1], self.screening_seeds, "steps", curve=OWN_SHARES),
+            "full": kept.bench(always[:1], self.final_seeds, "steps", curve=OWN_SHARES),
         }
 
     def charged(self, costs: Costs) -> BenchConfig:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,8 +7,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajest import PowerEMA, autoguide, posthoc_coefficients, reconstruct, sample, sigma_schedule
+from ajest import (
+    Batch,
+    PowerEMA,
+    autoguide,
+    per_example_loss,
+    posthoc_coefficients,
+    reconstruct,
+    sample,
+    score,
+    sigma_schedule,
+)
 from ajest.ema import average_of, decay, exponent
+from ajest.selection.features import score_with_features
+from conftest import small_images, small_task
 
 SCALE = 0.5
 
@@ -141,3 +154,76 @@ def test_bad_ema_requests_are_named():
         posthoc_coefficients([], [], 1.0, 0.1)
     with pytest.raises(ValueError, match="after the last"):
         posthoc_coefficients([1.0], [0.1], 2.0, 0.1)
+
+
+class Energy(torch.nn.Module):
+    """The ideal denoiser of N(0, SCALE^2) times `factor`, whose score is the gradient of an energy."""
+
+    def __init__(self, factor=1.0):
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.tensor(factor, dtype=torch.float64))
+
+    def forward(self, x, sigma, label=None):
+        shape = (-1, *[1] * (x.ndim - 1))
+        variance = (SCALE**2 + sigma.square()).view(shape)
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            energy = (self.factor * x.square() / variance).sum() / -2
+            (slope,) = torch.autograd.grad(energy, x, create_graph=self.training)
+        return x + sigma.square().view(shape) * slope  # with a graph that nobody asked for
+
+
+def test_a_denoiser_that_differentiates_for_its_score_is_sampled_guided_and_scored():
+    start, sigmas = torch.randn(20, 2, dtype=torch.float64) * 5, sigma_schedule(8, 5.0, 0.01)
+    energy, guide = Energy(), Energy(0.9)
+    torch.testing.assert_close(sample(energy, start, sigmas, chunk=7), sample(gaussian, start, sigmas))
+    ideal = autoguide(gaussian, lambda x, s, y=None: x - 0.9 * (x - gaussian(x, s)), 2.0)
+    found = sample(autoguide(energy, guide, 2.0), start, sigmas)
+    torch.testing.assert_close(found, sample(ideal, start, sigmas))
+    assert not found.requires_grad
+    assert not found.is_inference()
+    seen = []
+    sample(energy, start, sigmas, churn=4.0, watch=lambda _, x: seen.append(x.requires_grad))
+    assert not any(seen)
+    batch = Batch(x=start, sigma=torch.ones(20).double(), weight=torch.ones(20).double(), id=torch.arange(20))
+    batch = replace(batch, target=torch.zeros_like(start))
+    wanted = per_example_loss(gaussian(batch.x, batch.sigma), batch)
+    torch.testing.assert_close(score(energy, batch, micro_batch=7), wanted)
+    torch.testing.assert_close(score_with_features(energy, batch, "residual")[0], wanted)
+
+
+@pytest.mark.parametrize("task", [small_task, small_images])
+def test_a_task_judges_a_denoiser_that_differentiates_for_its_score(task, tmp_path):
+    found = task().evaluate(Energy(), None, 1.0, 64, 0, tmp_path, pictures=True)
+    assert np.isfinite(found.metrics["loss"])
+    guided = task().evaluate(Energy(), Energy(0.9), 2.0, 64, 0, tmp_path)
+    assert np.isfinite(list(guided.metrics.values())).all()
+
+
+def test_buffers_are_averaged_as_weights_are_and_counters_copied():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).double()
+    ema, plain, states = PowerEMA(net, (0.05, 0.1)), {w: None for w in (0.05, 0.1)}, {}
+    for t in range(1, 33):
+        net(torch.randn(16, 3, dtype=torch.float64) * t)
+        ema.update(t)
+        for width, mean in plain.items():
+            live = net[1].running_var.clone()
+            plain[width] = live if mean is None else mean.lerp(live, 1 - decay(width, t, 1))
+        if t % 8 == 0:
+            states[t] = {k: v.clone() for k, v in ema.state_dict().items()}
+    for width, mean in plain.items():
+        torch.testing.assert_close(ema[width][1].running_var, mean)
+        assert ema[width][1].num_batches_tracked == net[1].num_batches_tracked == 32
+    assert not torch.isclose(ema[0.1][1].running_var, net[1].running_var, rtol=0.02).any()
+
+    again = PowerEMA(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).double(), (0.05, 0.1))
+    again.load_state_dict(ema.state_dict())
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in ema.state_dict().items())
+
+    times, widths = [float(t) for t in states for _ in plain], list(plain) * len(states)
+    coefficients = posthoc_coefficients(times, widths, 32.0, 0.07)
+    found = reconstruct([average_of(s, w) for s in states.values() for w in plain], coefficients)
+    assert found["1.num_batches_tracked"] == 32
+    between = sorted(ema[w][1].running_var[0].item() for w in plain)
+    assert between[0] < found["1.running_var"][0] < between[1]

@@ -255,7 +255,9 @@ def check_width(
     except ValueError as error:
         raise UserError(str(error)) from error
     made_of = "1 snapshot" if len(stems) == 1 else f"{len(stems)} snapshots"
-    what = f"{folder}: an EMA of width {width:g} at step {step}, made of {made_of} of {', '.join(f'{w:g}' for w in kept)}"
+    what = (
+        f"{folder}: an EMA of width {width:g} at step {step}, made of {made_of} of {', '.join(f'{w:g}' for w in kept)}"
+    )
     what += f", is {residual:.2%} off its profile"
     check(
         inexact or residual <= TOLERANCE,

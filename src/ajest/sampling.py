@@ -28,7 +28,7 @@ def sigma_schedule(steps: int = 32, sigma_max: float = 80.0, sigma_min: float = 
     return [(high + i / (steps - 1) * (low - high)) ** rho for i in range(steps)] + [0.0]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     denoiser: Denoiser,
     start: Tensor,
@@ -45,7 +45,8 @@ def sample(
     """Follow the probability-flow ODE from `start` with Heun's method; with `churn` add noise on the way.
 
     Args:
-        denoiser: any denoiser, guided or not.
+        denoiser: any denoiser, guided or not; called without gradients, which one that differentiates for its score
+            turns on for itself (`torch.enable_grad`).
         start: noisy examples at level `sigmas[0]`, shape (n, ...).
         sigmas: falling noise levels that end in 0, as `sigma_schedule` makes them.
         label: passed on to the denoiser.

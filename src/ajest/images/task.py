@@ -278,7 +278,7 @@ class ImageTask:
         source = ImageSource(pictures.images, pictures.labels, noise, self.sigma_data)
         batch = source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
 
-        @torch.inference_mode()
+        @torch.no_grad()
         def losses(chunk: slice) -> Tensor:
             part = batch[chunk].to(device)
             return per_example_loss(denoiser(part.x, part.sigma, part.label), part)

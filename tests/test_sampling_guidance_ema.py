@@ -203,7 +203,7 @@ def test_a_task_judges_a_denoiser_that_differentiates_for_its_score(task, tmp_pa
 def test_buffers_are_averaged_as_weights_are_and_counters_copied():
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2)).double()
-    ema, plain, states = PowerEMA(net, (0.05, 0.1)), {w: None for w in (0.05, 0.1)}, {}
+    ema, plain, states = PowerEMA(net, (0.05, 0.1)), dict.fromkeys((0.05, 0.1)), {}
     for t in range(1, 33):
         net(torch.randn(16, 3, dtype=torch.float64) * t)
         ema.update(t)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import re
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -79,7 +81,10 @@ def test_pictures_that_are_not_read_are_counted_by_suffix(tmp_path):
     junk = {"Thumbs.db": b"\xd0\xcf", "@eaDir/1.png/thumb.jpg": b"", "cat/notes.txt": b"x", "cat/model.bin": b"BM"}
     found, said = read(folder(tmp_path, {"cat/1.png": encoded(photo())} | others | junk))
     assert len(found) == 1
-    assert "5 files look like pictures and are not read: 3 .heic, 1 without a suffix (JPEG inside), 1 .psd" in said
+    assert (
+        "5 files look like pictures and are not read: 3 .heic, 1 without a suffix (JPEG inside: name them so), 1 .psd"
+        in said
+    )
     assert "\n" not in said
     assert "3 .heic" in describe([str(tmp_path)], 8).notes[0]
 
@@ -110,6 +115,16 @@ def test_many_unknown_suffixes_are_one_bounded_line():
 def test_refusals_name_what_the_file_is(data, message):
     with pytest.raises(Unreadable, match=message):
         decode(data, 8)
+
+
+def test_a_command_speaks_for_the_decoders(tmp_path):
+    """Pillow warns of some damage before it refuses a file."""
+    spec = folder(tmp_path / "x", {"1.tif": encoded(photo(), "TIFF")[:90], "2.png": encoded(photo())})
+    command = [sys.executable, "-m", "ajest", "data", "prepare", spec, str(tmp_path / "x.npz")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ajest: 1 file cannot be read (1.tif: TIFF that is damaged")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_content_decides_whatever_the_name_says(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -273,6 +274,7 @@ def _main() -> None:
         print(f"ajest {__version__}")
         return
     interrupts.listen()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged files, which are named by what is read
     try:
         with _together(sys.argv[1:2]):
             if sys.argv[1:2] == ["data"]:

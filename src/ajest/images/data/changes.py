@@ -27,7 +27,8 @@ class Changes:
         levels = picture.levels
         if levels is not None and not levels.told:
             key = levels.kind, levels.white
-            self.largest[key] = max(self.largest.get(key, (-1.0, "")), (levels.high, name))
+            if levels.high > self.largest.get(key, (-1.0, ""))[0]:
+                self.largest[key] = levels.high, name
 
     def contradiction(self) -> str | None:
         """Why the pictures cannot have been what they were taken for, or None."""
@@ -36,4 +37,8 @@ class Changes:
 
 def phrase(counts: Mapping[str, int]) -> str:
     """All changes in one line, the commonest first; "" where there are none."""
-    return "; ".join(f"{n:,} {what}" for what, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+    if not counts:
+        return ""
+    return "pictures were changed: " + "; ".join(
+        f"{n:,} {what}" for what, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )

@@ -199,4 +199,5 @@ def _suffix(name: str) -> str:
 
 
 def _phrase(suffix: str, count: int, kind: str) -> str:
-    return f"{count:,} {suffix or 'without a suffix'}" + (f" ({kind} inside)" if kind else "")
+    mend = ": name them so" if kind in _READ else ""
+    return f"{count:,} {suffix or 'without a suffix'}" + (f" ({kind} inside{mend})" if kind else "")

@@ -94,8 +94,11 @@ def _check_sizes(path: Path, members: list[zipfile.ZipInfo]) -> None:
 def _arrays(path: Path, headers: dict[str, _Header], marks: list[str], split: Split) -> Arrays:
     pictures, role = _pictures(path, headers, split)
     header = headers[pictures]
+    mend = "" if header.dtype == np.uint8 else ": save levels from 0 to 255, whole, as uint8"
     if header.dtype != np.uint8 or len(header.shape) != 4 or header.shape[3] != 3 or 0 in header.shape:
-        raise UserError(f"{path}: {pictures} must be uint8 of shape (N, H, W, 3), not {header.dtype} {header.shape}")
+        raise UserError(
+            f"{path}: {pictures} must be uint8 of shape (N, H, W, 3), not {header.dtype} {header.shape}{mend}"
+        )
     n = header.shape[0]
     labels = _labels(path, headers, role, n)
     texts = {name: _texts(path, headers, name) for name in _TEXTS if name in headers and name != labels}

@@ -131,7 +131,7 @@ def open_images(
 
     found = decoded(folder, Wanted(parts, order, ids, labels, classes, resolution), judge, complain)
     if found.changes:
-        complain(f"{listed([part.spec for part in parts])}: pictures were changed: {phrase(found.changes)}")
+        complain(f"{listed([part.spec for part in parts])}: {phrase(found.changes)}")
     if found.bad:
         whole = ~np.isin(ids, list(found.bad))
         ids, labels = ids[whole], None if labels is None else labels[whole]

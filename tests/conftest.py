@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import shutil
 import signal
+import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import hypothesis
 import pytest
 import torch
 
-from ajest import interrupts
+from ajest import cli, interrupts, threads
 from ajest.arms import arms_named
 from ajest.bench.launch import Local
 from ajest.bench.plan import BenchConfig
@@ -50,6 +52,46 @@ def signals(monkeypatch):
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs words as `ajest` would, in a folder of its own and in this process: another takes seconds to begin."""
+    monkeypatch.setattr(interrupts, "listen", lambda: None)
+    monkeypatch.setattr(threads, "configure_threads", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["ajest", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(command):
+    """Words that end with one line on stderr, which says this."""
+
+    def check(*words: object, says: str) -> None:
+        done = command(*words)
+        assert done.code == 2, done
+        assert done.err.startswith("ajest: "), done
+        assert done.err.count("\n") == 1, done
+        assert re.search(says, done.err), done.err
+
+    return check
 
 
 @pytest.fixture(scope="session")

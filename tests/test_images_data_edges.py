@@ -250,7 +250,7 @@ def test_bad_files_leave_the_others_in_their_order(tmp_path):
 def test_held_out_pictures_are_others_than_those_of_training(tmp_path):
     spec = archive(tmp_path / "x.zip", {f"cat/{i}.png": encoded((i, 9, 9)) for i in range(140)})
     with pytest.raises(UserError, match="the training pictures themselves"):
-        image_task((spec,), (spec,), resolution=8)
+        image_task((spec,), (spec,), resolution=16)
     few = archive(tmp_path / "y.zip", {f"cat/{i}.png": encoded((i, 9, 9)) for i in range(3)})
     with pytest.raises(UserError, match="3 pictures of these classes"):
-        image_task((spec,), (few,), resolution=8)
+        image_task((spec,), (few,), resolution=16)

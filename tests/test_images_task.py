@@ -22,7 +22,7 @@ from ajest.bench.verdict import verdict
 from ajest.cli_runs import numbers
 from ajest.config import differences, from_json, to_json
 from ajest.errors import UserError
-from ajest.folders import RunConfig, adopt, read_config
+from ajest.folders import Guidance, RunConfig, adopt, read_config
 from ajest.images import figures
 from ajest.images.data import balanced, prepare
 from ajest.images.metrics import metrics_of
@@ -121,14 +121,14 @@ def test_the_report_of_a_bench_on_pictures(done):
 def test_evaluations_judge_every_metric_and_are_not_repeated(done):
     root, _ = done
     run = run_folder(root, "baseline", 0)
-    lines = evaluate_snapshot(run, 32, (1.0, 2.0), 64, root, root / "guide", 0.05)
+    lines = evaluate_snapshot(run, 32, (1.0, 2.0), 64, root, Guidance(root / "guide"), 0.05)
     names = {m.name for m in read_config(run).task.metrics}
     assert names <= set(lines[0]["metrics"])
     assert names - {"loss"} <= set(lines[1]["metrics"])
     assert "loss" not in lines[1]["metrics"]
     assert lines[0]["metrics"]["kid_low"] < lines[0]["metrics"]["kid"] < lines[0]["metrics"]["kid_high"]
     before = (run / "metrics.jsonl").read_text()
-    assert evaluate_snapshot(run, 32, (1.0, 2.0), 64, root, root / "guide", 0.05) == lines
+    assert evaluate_snapshot(run, 32, (1.0, 2.0), 64, root, Guidance(root / "guide"), 0.05) == lines
     assert (run / "metrics.jsonl").read_text() == before
     reconstructed = evaluate_snapshot(run, 32, (1.0,), 64, root, None, 0.08)
     assert reconstructed[0]["metrics"]["loss"] == pytest.approx(lines[0]["metrics"]["loss"], rel=0.3)
@@ -138,8 +138,8 @@ def test_another_guide_is_another_evaluation_and_never_enters_the_report(done, t
     root, results = done
     run, other = run_folder(root, "baseline", 0), tmp_path / "guide"
     execute(other, replace(small_bench().guide(), seed=5), Schedule())
-    (own,) = evaluate_snapshot(run, 32, (2.0,), 200, root, root / "guide")
-    (foreign,) = evaluate_snapshot(run, 32, (2.0,), 200, root, other)
+    (own,) = evaluate_snapshot(run, 32, (2.0,), 200, root, Guidance(root / "guide"))
+    (foreign,) = evaluate_snapshot(run, 32, (2.0,), 200, root, Guidance(other))
     assert own["guide"] != foreign["guide"]
     assert own["metrics"]["fd_lite0"] != foreign["metrics"]["fd_lite0"]
     cell = collect(root).cell("calibrated", "baseline", "fd_lite0", 2.0)
@@ -147,13 +147,13 @@ def test_another_guide_is_another_evaluation_and_never_enters_the_report(done, t
     assert cell.values[0] == own["metrics"]["fd_lite0"]
 
 
-def test_a_guide_of_other_classes_is_refused(done, tmp_path):
+def test_a_guide_that_lacks_classes_is_refused(done, tmp_path):
     root, _ = done
     stars = image_task(("shapes:1000",), ("shapes:128",), 16, ("star", "heart"), learner=small_images().learner)
     config = replace(small_bench().guide(), task=stars)
     execute(tmp_path / "guide", config, Schedule())
-    with pytest.raises(UserError, match="must have learned the same"):
-        evaluate_snapshot(run_folder(root, "baseline", 0), 32, (2.0,), 64, root, tmp_path / "guide")
+    with pytest.raises(UserError, match="it has not learned circle"):
+        evaluate_snapshot(run_folder(root, "baseline", 0), 32, (2.0,), 64, root, Guidance(tmp_path / "guide"))
 
 
 def test_a_floor_of_fewer_pictures_says_only_what_does_not_depend_on_their_number():

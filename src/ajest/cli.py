@@ -9,46 +9,70 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
+from tyro.conf import OmitArgPrefixes as Flat
+from tyro.conf import Positional
 
 from . import interrupts
 from .cli_data import DATA_VERBS
+from .cli_options import (
+    Computing,
+    Data,
+    Drawing,
+    Folder,
+    Judging,
+    Launching,
+    Networks,
+    Number,
+    Sampling,
+    Training,
+    Wholes,
+    Word,
+    Words,
+    given,
+    shown,
+    verb,
+)
 from .cli_runs import evaluate, sample, status
 from .cli_study import study
-from .cli_tasks import Precision, TaskName, launch_of, preset_of
+from .cli_tasks import (
+    TaskName,
+    TrainedNetwork,
+    check_keep,
+    launch_of,
+    network_of,
+    preset_of,
+    recipe_of,
+    recipes_of,
+    sizes_of,
+)
+from .config import check
 from .console import Device, complain, console, device_of, readable
 from .errors import Corrupt, Elsewhere, UserError
 from .launcher import half_set, place
 
-NotFiniteChoice = Literal["stop", "skip", "zero"]  # `training.NotFinite`, which takes torch to import
 
-
+@verb
 def bench(
-    task: tyro.conf.Positional[TaskName],
-    preset: str = "",
-    data: tuple[str, ...] = (),
-    validation: tuple[str, ...] = (),
-    arms: tuple[str, ...] | None = None,
-    seeds: tuple[int, ...] | None = None,
-    keep: float | None = None,
-    iterations: int | None = None,
-    extractors: tuple[str, ...] = (),
-    classes: str = "",
-    flip: bool = False,
-    skip_bad: bool = False,
-    precision: Precision | None = None,
-    compiled: bool | None = None,
-    not_finite: NotFiniteChoice | None = None,
-    track: tuple[str, ...] = (),
-    launch: Literal["local", "slurm"] = "local",
-    workers: int | None = None,
-    partition: str = "",
-    gpus_per_run: int | None = None,
-    max_parallel: int | None = None,
-    hours: float | None = None,
-    out: Path | None = None,
+    task: Positional[TaskName],
+    *,
+    preset: Word = None,
+    arms: Words = None,
+    seeds: Wholes = None,
+    keep: Number = None,
+    weight: Number = None,
+    data: Flat[Data],
+    drawing: Flat[Drawing],
+    networks: Flat[Networks],
+    training: Flat[Training],
+    computing: Flat[Computing],
+    sampling: Flat[Sampling],
+    judging: Flat[Judging],
+    launching: Flat[Launching],
+    track: Words = None,
+    out: Folder = None,
     device: Device = "auto",
 ) -> None:
     """Compare arms at equal time and equal samples, and write a report.
@@ -56,38 +80,19 @@ def bench(
     Trains a guide, then every arm on every seed; finished runs are not repeated, so the same command goes on
     where it was stopped.
 
-    Example: ajest bench tree --preset quick --arms baseline ajest random --seeds 0 1 2
-             ajest bench images --data train.zip --validation val.zip --preset cpu-mini
+    Example: ajest bench tree --arms baseline ajest random --seeds 0 1 2
+             ajest bench images --data train.zip --validation val.zip
+             ajest bench images --data pets.zip --network xxs --p-mean -0.8
 
     Args:
         task: what to learn.
         preset: of the tree "quick" (5 minutes on 2 cores) or "paper" (the published settings, up to 90 minutes); of
             images "cpu-mini" (an hour on 2 cores), "gpu-mini" or "paper". Without it the first of these.
-        data: pictures to learn: a folder, .zip or .npz file, hf:NAME[:split], or shapes (the default); several are
-            one data set. See `ajest data describe`.
-        validation: held-out pictures of the same classes.
         arms: which arms, see `ajest arms`; without it the preset's.
         seeds: which seeds; without it the preset's. Five are the least for a claim.
         keep: keep fraction of all arms that keep a part.
-        iterations: steps of every run (on images of the baseline; the others get as much time), in place of the
-            preset's.
-        extractors: feature networks that pictures are judged by, each NAME or NAME=PATH: lite0, inception, dinov2.
-        classes: learn these alone: names or keys with commas between them, or how many; "all" for all. Without it
-            cpu-mini learns four, the others all.
-        flip: mirror every second picture.
-        skip_bad: go on without pictures that cannot be read.
-        precision: in which networks of images compute, in place of the preset's (which is float32 on processors that
-            are slow with bfloat16); weights stay in float32.
-        compiled: whether torch.compile makes networks of images faster, in place of the preset's choice.
-        not_finite: where a loss or gradient is not finite, "stop" the run, "skip" the step, or put "zero" in the place
-            of such gradients; without it the preset's choice. The report counts them.
+        weight: of autoguidance; without it the preset's.
         track: tell these of every run too: tensorboard, wandb, trackio.
-        launch: make runs on this machine, or hand them to a Slurm cluster.
-        workers: runs at the same time on this machine; without it one for each core.
-        partition: of the cluster.
-        gpus_per_run: of each of the cluster's jobs.
-        max_parallel: jobs of the cluster at the same time; without it 20.
-        hours: that a job of the cluster may take before it goes on in another; without it 24.
         out: folder of the bench; without it runs/TASK-PRESET.
         device: where to compute.
     """
@@ -95,48 +100,47 @@ def bench(
     from .bench.report import write_report
     from .trackers import checked
 
-    preset = preset or ("quick" if task == "tree" else "cpu-mini")
+    preset = {"tree": "quick", "images": "cpu-mini"}[task] if preset is None else preset
     # A cluster's machines have what is asked of them, whatever this one has.
-    place = device_of(device) if launch == "local" else "cuda" if gpus_per_run else "cpu"
-    config, named = preset_of(
-        task, preset, data, validation, extractors, classes, flip, skip_bad, precision, compiled, place
-    )
-    names = tuple(a.name for a in config.arms) if arms is None else arms
+    local = launching.launch == "local"
+    where = device_of(device) if local else "cuda" if launching.gpus_per_run else "cpu"
+    launch = launch_of(launching)
+    asked = given(data, drawing, computing, sampling, judging) | sizes_of(networks)
+    config, named = preset_of(task, preset, asked, where)
+    recipe, guide_recipe = recipes_of(config.recipe, config.guide_recipe, training, networks)
     config = replace(
         config,
-        arms=named(names, keep),
+        arms=named(tuple(a.name for a in config.arms) if arms is None else arms, keep),
         seeds=config.seeds if seeds is None else seeds,
-        iterations=config.iterations if iterations is None else iterations,
-        recipe=replace(config.recipe, not_finite=not_finite or config.recipe.not_finite),
+        iterations=config.iterations if training.iterations is None else training.iterations,
+        weight=config.weight if weight is None else weight,
+        recipe=recipe,
+        guide_recipe=guide_recipe,
     )
+    check_keep(config.arms, keep)
     root = Path("runs") / f"{task}-{preset}" if out is None else out
-    cluster = {"gpus_per_run": gpus_per_run, "max_parallel": max_parallel, "hours": hours}
-    run_bench(root, config, launch_of(launch, workers, partition, cluster), place, checked(track))
+    run_bench(root, config, launch, where, checked(() if track is None else track))
     _print_verdict(write_report(root))
     print(f"\nReport: {root / 'report.html'}")
 
 
+@verb
 def train(
-    task: tyro.conf.Positional[TaskName],
+    task: Positional[TaskName],
+    *,
     out: Path,
-    preset: str = "",
-    data: tuple[str, ...] = (),
-    validation: tuple[str, ...] = (),
+    preset: Word = None,
+    network: Annotated[TrainedNetwork, shown("{learner,guide,strong,nano,mini,xxs,xs,s,m}")] = "learner",
     arm: str = "baseline",
-    network: Literal["learner", "guide", "strong"] = "learner",
+    keep: Number = None,
+    guide: Folder = None,
     seed: int = 0,
-    iterations: int | None = None,
-    super_batch: int | None = None,
-    keep: float | None = None,
-    guide: Path | None = None,
-    scope: Literal["global", "rank"] | None = None,
-    not_finite: NotFiniteChoice | None = None,
-    track: tuple[str, ...] = (),
-    classes: str = "",
-    flip: bool = False,
-    skip_bad: bool = False,
-    precision: Precision | None = None,
-    compiled: bool | None = None,
+    scope: Annotated[Literal["global", "rank"] | None, shown("{global,rank}")] = None,
+    data: Flat[Data],
+    drawing: Flat[Drawing],
+    training: Flat[Training],
+    computing: Flat[Computing],
+    track: Words = None,
     device: Device = "auto",
 ) -> None:
     """Train one network; the same command goes on where it was stopped.
@@ -145,33 +149,23 @@ def train(
 
     Example: ajest train tree --network guide --iterations 512 --out runs/guide
              ajest train tree --arm ajest --guide runs/guide --out runs/ajest
-             ajest train images --data pets.zip --out runs/pets
+             ajest train images --data pets.zip --network xxs --out runs/pets
 
     Args:
         task: what to learn.
         out: folder of the run.
         preset: whose networks and recipe to take; without it "paper" for the tree, "cpu-mini" for images.
-        data: pictures to learn, see `ajest bench --help`.
-        validation: held-out pictures of the same classes.
+        network: the preset's network that is compared ("learner", as without it), the smaller one that guides it
+            ("guide"), or a strong reference as large as the learner ("strong"); of images also a learner of this size,
+            with the learning rate of its size. Networks of one seed learn from the same examples only where they are
+            for the same.
         arm: from which examples to learn, see `ajest arms`.
-        network: the network that is compared ("learner"), the smaller one that guides it, or a strong reference as
-            large as the learner. Networks of one seed learn from the same examples only where this is the same.
-        seed: names all random numbers.
-        iterations: steps, in place of the preset's.
-        super_batch: examples drawn for a step, in place of the preset's.
         keep: keep fraction, for arms that keep a part.
         guide: run whose latest snapshot is the reference, for arms that need one: the guide, or any other run.
+        seed: names all random numbers.
         scope: where several processes train together: choose from the whole super-batch ("global", the default) or each
             from its own part of it ("rank", as published).
-        not_finite: where a loss or gradient is not finite, "stop" the run, "skip" the step, or put "zero" in the place
-            of such gradients; without it the preset's choice. Each is counted.
         track: tell these of the run too: tensorboard, wandb, trackio.
-        classes: learn these alone, see `ajest bench --help`.
-        flip: mirror every second picture.
-        skip_bad: go on without pictures that cannot be read.
-        precision: in which networks of images compute, in place of the preset's (which is float32 on processors that
-            are slow with bfloat16); weights stay in float32.
-        compiled: whether torch.compile makes networks of images faster, in place of the preset's choice.
         device: where to compute.
     """
     from . import distributed
@@ -184,22 +178,21 @@ def train(
     from .trackers import checked
     from .training import Trainer
 
-    preset = preset or ("paper" if task == "tree" else "cpu-mini")
-    plan, named = preset_of(
-        task, preset, data, validation, (), classes, flip, skip_bad, precision, compiled, device_of(device)
-    )
+    preset = {"tree": "paper", "images": "cpu-mini"}[task] if preset is None else preset
+    role, size = network_of(network)
+    plan, named = preset_of(task, preset, given(data, drawing, computing) | size, device_of(device))
     (chosen,) = named((arm,), keep)
+    check_keep((chosen,), keep)
+    needs = chosen.reference in ("guide", "strong")
+    check(guide is None or needs, f"arm {arm!r} compares with no other run: leave out --guide")
     relative = None if guide is None else os.path.relpath(guide, out)
-    model = plan.guide() if network == "guide" else plan.run(chosen, seed)
-    steps = iterations or (plan.guide_iterations if network == "guide" else plan.iterations)
-    recipe = model.recipe
-    recipe = replace(
-        recipe,
-        super_batch=super_batch or recipe.super_batch,
-        scope=scope or recipe.scope,
-        not_finite=not_finite or recipe.not_finite,
-    )
-    config = RunConfig(plan.task, network, recipe, chosen, seed, steps, relative)
+    own, steps = plan.recipe, plan.iterations
+    if role == "guide":
+        own, steps = (own if plan.guide_recipe is None else plan.guide_recipe), plan.guide_iterations
+    steps = steps if training.iterations is None else training.iterations
+    recipe = recipe_of(own, training, training.learning_rate)
+    recipe = recipe if scope is None else replace(recipe, scope=scope)
+    config = RunConfig(plan.task, role, recipe, chosen, seed, steps, relative)
     configure_threads()
     snapshots = tuple(float(steps * k // 16) for k in range(1, 17))
     claim = Claim(out, config, len(snapshots), len(snapshots))
@@ -209,14 +202,14 @@ def train(
         def progress(step: int, trainer: Trainer) -> None:
             lines.update((arm, "evaluating" if step == steps else "step", step, steps, f"{step:,}"))
 
-        schedule = Schedule({"steps": snapshots}, trackers=checked(track))
+        schedule = Schedule({"steps": snapshots}, trackers=checked(() if track is None else track))
         state = execute(out, config, schedule, device_of(device), progress, complain)
     if state == "diverged":
         raise UserError(read_status(out)["why"])
     print(f"{out}: {steps:,} steps done. Next: ajest evaluate {out}")
 
 
-def report(folder: tyro.conf.Positional[Path]) -> None:
+def report(folder: Positional[Path]) -> None:
     """Write the report of a bench again, from whatever is in its folder.
 
     Example: ajest report runs/tree-quick
@@ -295,11 +288,11 @@ def _main() -> None:
         raise SystemExit(130) from None
 
 
-def _together(verb: list[str]) -> AbstractContextManager[None]:
+def _together(words: list[str]) -> AbstractContextManager[None]:
     """The processes that torchrun started, if it did and the verb is one that several can do together."""
-    if verb not in (["train"], ["sample"], ["evaluate"]):
-        if verb in (["bench"], ["study"]) and place().world > 1:
-            raise UserError(f"{' '.join(verb)} shares its work out by itself: start it without torchrun")
+    if words not in (["train"], ["sample"], ["evaluate"]):
+        if words in (["bench"], ["study"]) and place().world > 1:
+            raise UserError(f"{' '.join(words)} shares its work out by itself: start it without torchrun")
         return nullcontext()
     if half_set():
         complain(half_set())

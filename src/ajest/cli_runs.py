@@ -3,81 +3,107 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-import tyro
+from tyro.conf import OmitArgPrefixes as Flat
+from tyro.conf import Positional
 
+from .cli_options import (
+    Guiding,
+    Judging,
+    Number,
+    Numbers,
+    Places,
+    Sampling,
+    Whole,
+    Wholes,
+    Word,
+    given,
+    shown,
+    verb,
+)
+from .cli_tasks import changed, class_names
+from .config import check
 from .console import Device, complain, console, device_of
 from .errors import UserError
-
-if TYPE_CHECKING:
-    from .tasks import AnyTask
 
 LEAST_SAMPLES = 8  # neighbour metrics need a few
 
 
+@verb
 def sample(
-    run: tyro.conf.Positional[Path],
+    run: Positional[Path],
+    *,
     out: Path,
-    n: int | None = None,
-    classes: str = "",
-    seeds: str = "",
-    guide: Path | None = None,
-    weight: float = 1.0,
-    interval: tuple[float, float] | None = None,
-    width: float | None = None,
-    guide_width: float | None = None,
-    step: int | None = None,
+    n: Whole = None,
+    classes: Word = None,
+    seeds: Annotated[str | None, shown("0-31,40")] = None,
+    width: Number = None,
+    step: Whole = None,
+    weight: Number = None,
     allow_inexact_ema: bool = False,
+    guiding: Flat[Guiding],
+    sampling: Flat[Sampling],
     device: Device = "auto",
 ) -> None:
-    """Sample from a trained run, with autoguidance if a guide and a weight are given.
+    """Sample from a trained run, guided if a guide is named.
 
     Example: ajest sample runs/ajest --guide runs/guide --weight 3 --out samples
-             ajest sample runs/pets --classes goldfish,teapot --seeds 0-31 --out samples
+             ajest sample runs/pets --classes cat,dog --seeds 0-31 --out samples
+             ajest sample runs/pets --guide runs/pets --unconditional-guide --out s
 
     Args:
         run: folder of the run.
         out: folder for the samples and a picture or sheet of them.
-        n: how many; without it the task's usual number.
-        classes: of pictures, by name or key, with commas between them; each is drawn with every seed.
+        n: how many; without it the task's usual number. Of pictures not together with seeds.
+        classes: of pictures, by name or key, with commas between them (in double quotes if they hold commas); each is
+            drawn with every seed.
         seeds: of the start noise, such as 0-31 or 3,7: one a picture. The tree takes one for all points.
-        guide: folder of the guide's run.
-        weight: of autoguidance; 1 is none.
-        interval: guide only between these two noise levels.
-        width: EMA width; one that was not kept is reconstructed from the snapshots, and how far it is off is said.
-        guide_width: the same of the guide.
+        width: EMA width; without it the first that was kept. Another is reconstructed from the snapshots, and how far
+            it is off is said.
         step: of the snapshot; without it the latest.
+        weight: of the guidance; 1 is none. Without it the task's usual one.
         allow_inexact_ema: take a reconstructed width though it is more than 2 % off its averaging profile.
         device: where to compute.
     """
     from .denoising import Denoiser
-    from .folders import load_network, read_config
+    from .folders import load_guide, load_network, read_config
     from .guidance import autoguide
     from .threads import configure_threads
 
     configure_threads()
     where = device_of(device)
-    task = read_config(run).task
+    task = changed(read_config(run).task, given(sampling))
+    wanted = () if seeds is None else numbers(seeds)
+    check(n is None or not wanted or task.name == "tree", "--n and --seeds both say how many pictures: name one")
+    guidance = guiding.chosen(allow_inexact_ema)
+    check(weight is None or guidance is not None, "--weight needs a guide: name its run with --guide")
     network, at = load_network(run, step, width, where, inexact=allow_inexact_ema)
     denoiser: Denoiser = network
-    if weight != 1:
-        if guide is None:
-            raise UserError(f"a weight of {weight:g} needs a guide: name its run with --guide")
-        guiding, _ = load_network(guide, None, guide_width, where, task, allow_inexact_ema)
-        denoiser = autoguide(denoiser, guiding, weight, interval)
-    names = tuple(c.strip() for c in classes.split(",") if c.strip())
-    paths = task.write_samples(denoiser, out, n, numbers(seeds), names, where)
+    said = f"step {at:,}"
+    if guidance is not None:
+        weight = task.guidance if weight is None else weight
+        check(math.isfinite(weight), f"--weight must be a number, not {weight}")
+        guide, guide_at = load_guide(guidance, task, where)
+        itself = (run.resolve(), at, width) == (guidance.run.resolve(), guide_at, guidance.width)
+        check(
+            not itself or guidance.unconditional,
+            f"{run} would guide itself, which changes nothing: name another --guide-step, --guide-width or "
+            "--unconditional-guide",
+        )
+        denoiser = autoguide(denoiser, guide, weight, guidance.interval)
+        said += f", guided by {guidance.run} at step {guide_at:,} with weight {weight:g}"
+    names = () if classes is None else class_names(classes)
+    paths = task.write_samples(denoiser, out, n, wanted, names, where)
     if len(paths) > 3:
         print(f"{len(paths) - 1:,} pictures in {out}")
         paths = paths[-1:]
     for path in paths:
-        print(f"{path} (step {at:,})")
+        print(f"{path} ({said})")
 
 
-def status(folder: tyro.conf.Positional[Path], watch: float = 0.0) -> None:
+def status(folder: Positional[Path], watch: float = 0.0) -> None:
     """Show where the runs of a bench or study stand, while it is at work or after.
 
     Example: ajest status runs/tree-quick --watch 5
@@ -92,6 +118,7 @@ def status(folder: tyro.conf.Positional[Path], watch: float = 0.0) -> None:
 
     from .bench.status import look
 
+    check(0 <= watch < math.inf, f"--watch {watch:g}: seconds between looks, or 0 to look once")
     out = console()
     table, ended = look(folder)
     if not watch:
@@ -121,36 +148,35 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(found))
 
 
+@verb
 def evaluate(
-    runs: tyro.conf.Positional[tuple[Path, ...]],
-    n: int | None = None,
-    guide: Path | None = None,
-    weights: tuple[float, ...] | None = None,
-    widths: tuple[float, ...] | None = None,
-    steps: tuple[int, ...] | None = None,
-    extractors: tuple[str, ...] = (),
-    data: tuple[str, ...] = (),
-    validation: tuple[str, ...] = (),
+    runs: Positional[tuple[Path, ...]],
+    *,
+    n: Whole = None,
+    widths: Numbers = None,
+    steps: Wholes = None,
+    weights: Numbers = None,
     allow_inexact_ema: bool = False,
+    guiding: Flat[Guiding],
+    sampling: Flat[Sampling],
+    judging: Flat[Judging],
+    places: Flat[Places],
     device: Device = "auto",
 ) -> None:
     """Measure snapshots of runs over guidance weights and EMA widths; what was measured before is not repeated.
 
     Over several weights and widths, a heat-map of each headline metric is written into the run's folder.
 
-    Example: ajest evaluate runs/ajest --guide runs/guide --weights 1 2 3 --widths 0.01 0.05
+    Example: ajest evaluate runs/ajest --guide runs/guide --weights 1 2 3
+             ajest evaluate runs/ajest --widths 0.01 0.05 --sampler-steps 16
 
     Args:
         runs: folders of runs.
         n: samples; without it the task's usual number.
-        guide: folder of the guide's run.
-        weights: of autoguidance; without it 1, and the task's usual one if a guide is given.
         widths: EMA widths; without it the first that was kept. Others are reconstructed from the snapshots, and how far
             they are off is said.
         steps: of the snapshots; without it the latest.
-        extractors: feature networks in place of the run's, see `ajest bench --help`.
-        data: where the training pictures lie now, if not where they were; likewise validation.
-        validation: where the validation pictures lie now.
+        weights: of the guidance; without it 1, and the task's usual one if a guide is given.
         allow_inexact_ema: take reconstructed widths though they are more than 2 % off their averaging profile.
         device: where to compute.
     """
@@ -164,14 +190,17 @@ def evaluate(
 
     if not runs:
         raise UserError("name at least one run's folder")
-    tasks = [_task_of(read_config(run).task, extractors, data, validation) for run in runs]
+    tasks = [changed(read_config(run).task, given(sampling, judging, places)) for run in runs]
     task = tasks[0]
     n = task.samples if n is None else n
     if n < LEAST_SAMPLES:
         raise UserError(f"an evaluation needs at least {LEAST_SAMPLES} samples, not {n}")
-    weights = ((1.0,) if guide is None else (1.0, task.guidance)) if weights is None else weights
-    if guide is None and any(w != 1 for w in weights):
+    if weights is None:
+        weights = (1.0,) if guiding.guide is None else (1.0, task.guidance)
+    if guiding.guide is None and any(w != 1 for w in weights):
         raise UserError("weights other than 1 need a guide: name its run with --guide")
+    check(all(map(math.isfinite, weights)), "--weights must be numbers")
+    guidance = guiding.chosen(allow_inexact_ema)
     configure_threads()
     where = device_of(device)
     table = Table(title=f"{n:,} samples")
@@ -183,11 +212,12 @@ def evaluate(
     drawn: list[Path] = []
     for run, judged in zip(runs, tasks, strict=True):
         config = read_config(run)
-        for step in steps or (int(load_snapshot(run, complain=complain).facts["step"]),):
+        latest = () if steps is not None else (int(load_snapshot(run, complain=complain).facts["step"]),)
+        for step in latest if steps is None else steps:
             measured: list[dict[str, Any]] = []
-            for width in widths or config.recipe.ema_widths[:1]:
+            for width in config.recipe.ema_widths[:1] if widths is None else widths:
                 for line in evaluate_snapshot(
-                    run, step, weights, n, run / "truth", guide, width, where, task=judged, inexact=allow_inexact_ema
+                    run, step, weights, n, run / "truth", guidance, width, where, task=judged, inexact=allow_inexact_ema
                 ):
                     values = [
                         _with_interval(number(line["metrics"].get(m.name, math.nan), m), line, m) for m in metrics
@@ -202,18 +232,6 @@ def evaluate(
     console(220).print(table)
     for path in drawn:
         print(path)
-
-
-def _task_of(task: AnyTask, extractors: tuple[str, ...], data: tuple[str, ...], validation: tuple[str, ...]) -> AnyTask:
-    """A run's task with other feature networks or other places of its data."""
-    from .images.task import ImageTask
-
-    changes = {k: v for k, v in {"extractors": extractors, "data": data, "validation": validation}.items() if v}
-    if not changes:
-        return task
-    if not isinstance(task, ImageTask):
-        raise UserError("the tree makes its own examples and is judged exactly: --data, --extractors are for images")
-    return replace(task, **changes)  # type: ignore[arg-type]
 
 
 def _with_interval(text: str, line: dict[str, Any], metric: Any) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from .cli_options import Launching, Networks, NetworkSize, Training, flag, given
+from .config import check
 from .console import complain
 from .errors import UserError, unknown
 
@@ -13,67 +17,105 @@ if TYPE_CHECKING:
     from .bench.launch import Local, Slurm
     from .bench.plan import BenchConfig
     from .images.task import ImageTask
+    from .metrics import Role
+    from .presets import ImageDials
+    from .tasks import AnyTask
+    from .training import Recipe
 
 TaskName = Literal["tree", "images"]
-Precision = Literal["float32", "bfloat16", "float16"]
+TrainedNetwork = Literal["learner", "guide", "strong"] | NetworkSize
+T = TypeVar("T", bound="AnyTask")
+
+#: Options whose setting has another name.
+_SETTINGS = {"compiled": "compile", "network": "learner", "guide_network": "guide"}
+#: Why an option means nothing for the tree.
+_NOT_THE_TREE = {
+    "network": "its networks have one size each",
+    "guide_network": "its networks have one size each",
+    "precision": "its networks compute in float32",
+    "compiled": "its networks are not compiled",
+    "label_dropout": "what is learned is class A alone, without labels",
+    "unconditional_guide": "what is learned is class A alone, without labels",
+    "chunk": "its points are few enough",
+    "extractors": "it is judged exactly",
+    "references": "it is judged exactly",
+}
+
+
+def changed(task: T, asked: dict[str, Any]) -> T:
+    """The task with other settings, named as options.
+
+    Raises:
+        UserError: the task has no such setting, or it cannot have that value.
+    """
+    refuse_for(task.name, asked, {f.name for f in fields(task)})
+    return replace(task, **{_SETTINGS.get(name, name): value for name, value in asked.items()})
+
+
+def refuse_for(task: str, asked: dict[str, Any], known: set[str]) -> None:
+    """Refuse options without a meaning for the task, whose settings are `known`."""
+    for name in asked:
+        if _SETTINGS.get(name, name) not in known:
+            why = _NOT_THE_TREE.get(name, "it makes its own examples")
+            raise UserError(f"{flag(name)} is for images: the {task} has no use for it, because {why}")
 
 
 def preset_of(
-    task: TaskName,
-    preset: str,
-    data: tuple[str, ...],
-    validation: tuple[str, ...],
-    extractors: tuple[str, ...],
-    classes: str,
-    flip: bool,
-    skip_bad: bool,
-    precision: Precision | None = None,
-    compiled: bool | None = None,
-    device: str = "cpu",
+    task: TaskName, preset: str, asked: dict[str, Any], device: str = "cpu"
 ) -> tuple[BenchConfig, Callable[[tuple[str, ...], float | None], tuple[Arm, ...]]]:
-    """(the bench of a preset, what makes arms with the preset's dials)."""
+    """(the bench of a preset, what makes arms with the preset's dials).
+
+    Args:
+        task: what is learned.
+        preset: its name.
+        asked: settings of the task in place of the preset's, named as options.
+        device: where networks are to compute.
+    """
     from .arms import arms_named
     from .presets import IMAGES, PRESETS, TREE
 
     if preset not in PRESETS[task]:
         raise unknown(f"preset of {task}", preset, PRESETS[task])
     if task == "tree":
-        if data or validation or extractors or classes or flip or precision or compiled:
-            raise UserError("the tree makes its own examples: --data and what belongs to it are for images")
-        return TREE[preset](), arms_named
-    made = images_of(preset, data, validation, extractors, classes, flip, skip_bad, precision, compiled, device)
-    return IMAGES[preset].bench(made), IMAGES[preset].arms
+        config = TREE[preset]()
+        return replace(config, task=changed(config.task, asked)), arms_named
+    dials = dials_of(IMAGES[preset], asked)
+    return dials.bench(images_of(dials, asked, device)), dials.arms
 
 
-def images_of(
-    preset: str,
-    data: tuple[str, ...],
-    validation: tuple[str, ...],
-    extractors: tuple[str, ...] = (),
-    classes: str = "",
-    flip: bool = False,
-    skip_bad: bool = False,
-    precision: Precision | None = None,
-    compiled: bool | None = None,
-    device: str = "cpu",
-) -> ImageTask:
-    """The task of a data set with the networks and settings of a preset of images."""
+def dials_of(dials: ImageDials, asked: dict[str, Any]) -> ImageDials:
+    """The dials of images with networks of the sizes asked for, and the learning rates of these."""
+    from .images.architecture import LEARNING_RATES, SIZES
+
+    if "network" in asked:
+        dials = replace(dials, learner=SIZES[asked["network"]], rate=LEARNING_RATES[asked["network"]])
+    if "guide_network" in asked:
+        dials = replace(dials, guide=SIZES[asked["guide_network"]], guide_rate=LEARNING_RATES[asked["guide_network"]])
+    return dials
+
+
+def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> ImageTask:
+    """The task of a data set with networks and settings of these dials.
+
+    Args:
+        dials: with the networks that were asked for.
+        asked: settings in place of theirs, named as options.
+        device: where networks are to compute.
+    """
     from .images.setup import image_task
-    from .presets import IMAGES
 
-    settings: dict[str, Any] = IMAGES[preset].settings() | {"flip": flip}
-    settings["classes"] = _classes(classes, IMAGES[preset].classes)
-    if extractors:
-        settings["extractors"] = extractors
-    if precision is not None:
-        settings["precision"] = precision
-    elif settings["precision"] == "bfloat16" and not _fast_bfloat16(device):
+    settings: dict[str, Any] = dials.settings()
+    if settings["precision"] == "bfloat16" and not _fast_bfloat16(device):
         settings["precision"] = "float32"
-    if compiled is not None:
-        settings["compile"] = compiled
-    return image_task(
-        data or ("shapes",), _held_out(data, validation), skip_bad=skip_bad, complain=complain, **settings
-    )
+    own = {k: v for k, v in asked.items() if k not in ("data", "validation", "classes", "network", "guide_network")}
+    settings |= {_SETTINGS.get(name, name): value for name, value in own.items()}
+    classes = asked.get("classes")
+    data, validation = asked.get("data", ("shapes",)), asked.get("validation", ())
+    if "data" not in asked and "validation" not in asked:
+        validation = ("shapes",)  # the procedural data set brings its own
+    settings["classes"] = None if classes is None else _classes(classes)
+    settings["at_most"] = dials.classes if classes is None else None
+    return image_task(data, validation, complain=complain, **settings)
 
 
 def _fast_bfloat16(device: str) -> bool:
@@ -84,41 +126,77 @@ def _fast_bfloat16(device: str) -> bool:
     return device != "cpu" or any(ask is not None and ask() for ask in asked)
 
 
-def _classes(text: str, usual: int | None) -> int | tuple[str, ...] | None:
+def _classes(text: str) -> int | tuple[str, ...] | None:
     """Which classes to learn: a number of them, some, or None for all."""
-    if not text:
-        return usual
-    if text == "all" or text.isdigit():
-        return int(text) if text.isdigit() else None
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    if text == "all" or text.isdecimal():
+        return int(text) if text.isdecimal() else None
+    return class_names(text)
 
 
-def _held_out(data: tuple[str, ...], validation: tuple[str, ...]) -> tuple[str, ...]:
-    """The procedural data set brings its own validation pictures."""
-    return ("shapes",) if not data and not validation else validation
+def class_names(text: str) -> tuple[str, ...]:
+    """Names with commas between them; a name that holds commas stands in double quotes."""
+    found = next(csv.reader([text], skipinitialspace=True), [])
+    names = tuple(name.strip() for name in found if name.strip())
+    check(bool(names), f"--classes {text!r} names no class: give names with commas between them")
+    return names
 
 
-def launch_of(
-    kind: Literal["local", "slurm"], workers: int | None, partition: str, cluster: dict[str, Any]
-) -> Local | Slurm:
-    """Where the runs of a bench are made.
+def recipe_of(recipe: Recipe, training: Training, rate: float | None) -> Recipe:
+    """A recipe with what was asked for in the place of its own.
 
     Args:
-        kind: on this machine or by a Slurm cluster.
-        workers: of this machine.
-        partition: of the cluster.
-        cluster: other fields of `Slurm`; None leaves them.
+        recipe: of the preset.
+        training: what was asked for; its learning rate is not looked at.
+        rate: peak of the learning rate, None for the recipe's own.
+    """
+    own = {name: value for name, value in given(training).items() if name in ("super_batch", "not_finite")}
+    peak = recipe.learning_rate.peak if rate is None else rate
+    return replace(recipe, learning_rate=replace(recipe.learning_rate, peak=peak), **own)
+
+
+def recipes_of(
+    recipe: Recipe, guide_recipe: Recipe | None, training: Training, networks: Networks
+) -> tuple[Recipe, Recipe | None]:
+    """The recipes of a bench or study with what was asked for: (of the learners, of the guide if it differs)."""
+    own = recipe if guide_recipe is None else guide_recipe
+    learner = recipe_of(recipe, training, training.learning_rate)
+    guide = recipe_of(own, training, networks.guide_learning_rate)
+    return learner, None if guide_recipe is None and guide == learner else guide
+
+
+def sizes_of(networks: Networks) -> dict[str, Any]:
+    """The sizes of networks among what was asked for."""
+    return {name: value for name, value in given(networks).items() if name in ("network", "guide_network")}
+
+
+def network_of(wanted: TrainedNetwork) -> tuple[Role, dict[str, Any]]:
+    """(the role of a network that is trained alone, its size as an option if it is not the preset's)."""
+    if wanted == "learner" or wanted == "guide" or wanted == "strong":
+        return wanted, {}
+    return "learner", {"network": wanted}
+
+
+def check_keep(arms: Sequence[Arm], keep: float | None) -> None:
+    """Refuse a keep fraction where no arm keeps a part."""
+    check(
+        keep is None or any(arm.policy != "uniform" for arm in arms),
+        f"{', '.join(arm.name for arm in arms)} trains on every example: leave out --keep",
+    )
+
+
+def launch_of(options: Launching) -> Local | Slurm:
+    """Where the runs of a bench are made.
 
     Raises:
         UserError: something was asked for that belongs to the other kind.
     """
     from .bench.launch import Local, Slurm
 
-    asked = {name: value for name, value in cluster.items() if value is not None}
+    asked = given(options)
+    kind = asked.pop("launch", "local")
     if kind == "local":
-        if partition or asked:
-            raise UserError("--partition and what belongs to it are for --launch slurm")
-        return Local(workers)
-    if workers is not None:
-        raise UserError("--workers is for this machine: a cluster takes --max-parallel")
-    return Slurm(partition=partition, **asked)
+        other = [flag(name) for name in asked if name != "workers"]
+        check(not other, f"{', '.join(other)} is for a cluster: name it with --launch slurm, or leave this out")
+        return Local(options.workers)
+    check("workers" not in asked, "--workers is for this machine: a cluster takes --max-parallel")
+    return Slurm(**asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +10,15 @@ import torch
 from torch import Tensor
 
 from .batch import Batch
+from .config import check
+
+
+def check_noise(p_mean: float, p_std: float, sigma_data: float) -> None:
+    """Raise a UserError unless these settings of training noise can be: mean and standard deviation of ln sigma,
+    standard deviation of the data."""
+    check(math.isfinite(p_mean), f"p_mean must be a number, not {p_mean}")
+    check(0 < p_std < math.inf, f"p_std must be above 0, not {p_std}")
+    check(0 < sigma_data < math.inf, f"sigma_data must be above 0, not {sigma_data}")
 
 
 class Denoiser(Protocol):

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from . import checkpoint
 from .arms import Arm
 from .checkpoint import Stored, unwritable, write_json
 from .config import check, differences, from_json, to_json
+from .denoising import Denoiser
 from .ema import TOLERANCE, average_of, posthoc_coefficients, posthoc_residual, reconstruct
 from .errors import Corrupt, UserError, listed
+from .guidance import relabelled
 from .tasks import AnyTask, Role
 from .training import Recipe
 
@@ -193,6 +195,32 @@ def load_snapshot(folder: Path, step: int | None = None, complain: Callable[[str
     return checkpoint.load(known[step])
 
 
+@dataclass(frozen=True)
+class Guidance:
+    """Which network guides, and where.
+
+    Attributes:
+        run: folder of the guide's run.
+        step: of its snapshot; None is the latest whole one.
+        width: of its EMA; None is the first that was kept.
+        interval: noise levels between which it guides; None is all.
+        unconditional: it is asked without labels (classifier-free guidance).
+        inexact: its width is taken however far it is off, see `check_width`.
+    """
+
+    run: Path
+    step: int | None = None
+    width: float | None = None
+    interval: tuple[float, float] | None = None
+    unconditional: bool = False
+    inexact: bool = field(default=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.interval is not None:
+            low, high = self.interval
+            check(0 <= low < high, f"an interval goes from a lower to a higher noise level, not from {low} to {high}")
+
+
 def load_network(
     folder: Path,
     step: int | None = None,
@@ -210,7 +238,7 @@ def load_network(
         width: of the EMA; None takes the first; a width that was not kept is reconstructed post hoc from all
             snapshots up to that step.
         device: where the network goes.
-        beside: the task of a network that it is to guide or to be compared with.
+        beside: the task of a network that it is to be compared with.
         inexact: take a reconstructed width however far it is off, see `check_width`.
         say: told how far a reconstructed width is off.
 
@@ -219,10 +247,17 @@ def load_network(
             learned something else than `beside`.
     """
     config = read_config(folder)
-    if beside is not None and beside.domain != config.task.domain:
-        raise UserError(
-            f"{folder} learned {config.task.subject}, and what it is to guide learned {beside.subject}: both must have "
-            "learned the same, of the same classes"
+    if beside is not None:
+        _same_domain(folder, config.task, beside)
+        check(
+            config.task.classes == beside.classes,
+            f"{folder} learned {config.task.subject}, and what it is compared with learned {beside.subject}: both must "
+            "have learned the same classes",
+        )
+        check(
+            config.task.label_dropout > 0 or beside.label_dropout == 0,
+            f"{folder} learned with every label, and what it is compared with drops some: train both with "
+            "--label-dropout",
         )
     stored = load_snapshot(folder, step)
     kept = config.recipe.ema_widths
@@ -235,6 +270,53 @@ def load_network(
     network = config.task.network(config.role, config.seed).to(device)
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False), int(stored.facts["step"])
+
+
+def load_guide(guidance: Guidance, beside: AnyTask, device: torch.device | str = "cpu") -> tuple[Denoiser, int]:
+    """(a run's averaged network, to be asked with the labels of what it guides; the step it was taken at).
+
+    A guide of other classes is asked by their keys, one that learned no classes without labels (METHOD 4).
+
+    Args:
+        guidance: which.
+        beside: the task of what it guides.
+        device: where the network goes.
+
+    Raises:
+        UserError: see `load_network`; or the guide lacks a class, or cannot answer without labels and is to.
+    """
+    task = read_config(guidance.run).task
+    _same_domain(guidance.run, task, beside)
+    network, step = load_network(guidance.run, guidance.step, guidance.width, device, inexact=guidance.inexact)
+    if guidance.unconditional or not task.classes or not beside.classes:
+        check(
+            not guidance.unconditional or bool(beside.classes),
+            f"{guidance.run} guides what was learned without labels ({beside.subject}): leave out "
+            "--unconditional-guide",
+        )
+        check(
+            not task.classes or task.label_dropout > 0,
+            f"{guidance.run} learned with every label, so that it cannot be asked without one: train it with "
+            "--label-dropout 0.1, or name another guide",
+        )
+        return relabelled(network, None), step
+    if task.classes == beside.classes:
+        return network, step
+    missing = [c for c in beside.classes if c not in task.classes]
+    check(
+        not missing,
+        f"{guidance.run} cannot guide: it has not learned {listed(missing, 5)}; name a guide of these classes, or of "
+        "none",
+    )
+    return relabelled(network, torch.tensor([task.classes.index(c) for c in beside.classes])), step
+
+
+def _same_domain(folder: Path, task: AnyTask, beside: AnyTask) -> None:
+    check(
+        task.domain == beside.domain,
+        f"{folder} learned {task.subject}, and the network beside it learned {beside.subject}: both must have learned "
+        "the same task, at the same resolution",
+    )
 
 
 def check_width(

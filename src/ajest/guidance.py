@@ -1,4 +1,4 @@
-"""Guidance: from two denoisers to a denoiser, so that every sampler works guided without knowing it."""
+"""Guidance: from two denoisers to a denoiser, so that every sampler works guided without knowing it (METHOD 4)."""
 
 from __future__ import annotations
 
@@ -34,3 +34,20 @@ def autoguide(main: Denoiser, guide: Denoiser, weight: float, interval: tuple[fl
         return torch.where(inside, torch.lerp(guide(x, sigma, label), strong, weight), strong)
 
     return guided
+
+
+def relabelled(guide: Denoiser, numbers: Tensor | None) -> Denoiser:
+    """A guide that learned other labels, or none, as one that is asked with the labels of what it guides.
+
+    Args:
+        guide: the denoiser that guides.
+        numbers: the guide's label for each label of what it guides, int64, shape (classes,); None asks it without any.
+    """
+
+    def asked(x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        own = (
+            None if numbers is None or label is None else torch.where(label < 0, label, numbers.to(label.device)[label])
+        )
+        return guide(x, sigma, own)
+
+    return asked

@@ -151,8 +151,8 @@ class ImageDials:
 CPU_MINI = ImageDials(
     learner=SIZES["mini"],
     guide=SIZES["nano"],
-    rate=0.04,
-    guide_rate=0.04,
+    rate=LEARNING_RATES["mini"],
+    guide_rate=LEARNING_RATES["nano"],
     super_batch=20,
     micro_batch=None,
     iterations=1600,

@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .config import check
 from .denoising import Denoiser
+
+
+def check_sampler(steps: int, sigma_max: float, sigma_min: float) -> None:
+    """Raise a UserError unless these settings of a sampler can be."""
+    check(steps >= 2, f"sampler_steps must be at least 2, not {steps}")
+    check(
+        0 < sigma_min < sigma_max < math.inf,
+        f"sigma_min must lie above 0 and below sigma_max, not {sigma_min} with a sigma_max of {sigma_max}",
+    )
 
 
 def sigma_schedule(steps: int = 32, sigma_max: float = 80.0, sigma_min: float = 0.002, rho: float = 7.0) -> list[float]:

@@ -30,7 +30,17 @@ class Task(Protocol):
 
     @property
     def domain(self) -> tuple[object, ...]:
-        """What two networks must have in common for one to guide or to judge the other."""
+        """What two networks must have in common, beside classes, for one to guide or to judge the other."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Key of each class whose number is a label; empty where nothing has a label."""
+        ...
+
+    @property
+    def label_dropout(self) -> float:
+        """Share of training examples that lose their label."""
         ...
 
     @property
@@ -73,8 +83,10 @@ class Task(Protocol):
         cache: Path,
         device: torch.device | str = "cpu",
         pictures: bool = False,
+        interval: tuple[float, float] | None = None,
     ) -> Evaluation:
-        """Judge a denoiser on n samples, guided unless the weight is 1; with `pictures` keep some for figures."""
+        """Judge a denoiser on n samples, guided unless the weight is 1 (between the noise levels of `interval`, if
+        given); with `pictures` keep some for figures."""
         ...
 
     def floor(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -53,6 +54,9 @@ class LearningRate:
     decay: float = 512
     rampup: float = 0
     clock: Literal["steps", "examples", "share"] = "steps"
+
+    def __post_init__(self) -> None:
+        check(0 < self.peak < inf, f"the learning rate must be above 0, not {self.peak}")
 
     def __call__(self, step: int, examples: int, share: float = 0.0) -> float:
         rate = self.peak

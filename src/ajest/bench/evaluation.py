@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import checkpoint, distributed, jsonl
+from ..config import to_json
 from ..errors import Corrupt
-from ..folders import check_width, load_network, read_config, read_status, snapshots
+from ..folders import Guidance, check_width, load_guide, load_network, read_config, read_status, snapshots
 from ..tasks import AnyTask
 from .plan import READINGS, BenchConfig, Costs, run_folder
 
@@ -22,7 +24,7 @@ def evaluate_snapshot(
     weights: Iterable[float],
     n: int,
     cache: Path,
-    guide: Path | None = None,
+    guidance: Guidance | None = None,
     width: float | None = None,
     device: torch.device | str = "cpu",
     keep_tensors: bool = False,
@@ -38,11 +40,11 @@ def evaluate_snapshot(
         weights: guidance weights; 1 is unguided.
         n: samples.
         cache: folder for what evaluations of a seed share.
-        guide: folder of the guide's run; needed for a weight other than 1.
+        guidance: what guides; needed for a weight other than 1.
         width: EMA width; None is the first one kept.
         device: where to compute.
         keep_tensors: store samples and trajectories for figures.
-        task: in place of the run's, with other places of its data or other feature networks.
+        task: in place of the run's, with other places of its data, feature networks or settings of the sampler.
         inexact, say: of a width that was not kept, see `folders.check_width`.
 
     Returns:
@@ -50,9 +52,8 @@ def evaluate_snapshot(
     """
     config = read_config(folder)
     task = config.task if task is None else task
-    judges = getattr(task, "extractors", ())
-    others = {} if judges == getattr(config.task, "extractors", ()) else {"extractors": list(judges)}
-    guided = None if guide is None else identity_of(guide)
+    plain = _settings(config.task, task)
+    guided = None if guidance is None else identity_of(guidance.run, guidance.step)
     width = config.recipe.ema_widths[0] if width is None else width
     check_width(folder, step, width, inexact, say)
     path = folder / "metrics.jsonl"
@@ -60,7 +61,9 @@ def evaluate_snapshot(
     lines = []
     main = None
     for weight in weights:
-        wanted = {"step": step, "width": width, "weight": weight, "n": n, **others}
+        wanted: dict[str, Any] = {"step": step, "width": width, "weight": weight, "n": n}
+        settings = plain if weight == 1 or guidance is None else plain | _settings(Guidance(guidance.run), guidance)
+        wanted |= {"settings": settings} if settings else {}
         if weight != 1:
             wanted["guide"] = guided
         stem = folder / "samples" / f"step-{step:07d}-weight-{weight:g}-n-{n}"
@@ -69,8 +72,10 @@ def evaluate_snapshot(
             continue
         if main is None:
             main, _ = load_network(folder, step, width, device, inexact=True, say=lambda _: None)
-        guiding = load_network(guide, device=device, beside=task)[0] if guide is not None and weight != 1 else None
-        result = task.evaluate(main, guiding, weight, n, config.seed, cache, device, pictures=keep_tensors)
+        guiding = interval = None
+        if guidance is not None and weight != 1:
+            guiding, interval = load_guide(guidance, task, device)[0], guidance.interval
+        result = task.evaluate(main, guiding, weight, n, config.seed, cache, device, keep_tensors, interval)
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
         lines.append({**wanted, "clocks": clocks, "metrics": result.metrics})
         if distributed.rank() == 0:
@@ -80,16 +85,23 @@ def evaluate_snapshot(
     return lines
 
 
+def _settings(old: AnyTask | Guidance, new: AnyTask | Guidance) -> dict[str, Any]:
+    """Settings, as JSON, of which the new value is not the old one and which change what is measured."""
+    changed = (f.name for f in fields(new) if f.compare and getattr(old, f.name) != getattr(new, f.name))
+    return {name: to_json(getattr(new, name)) for name in changed if name != "step"}  # the guide's digest tells that
+
+
 def key(line: dict[str, Any]) -> str:
     """What makes two evaluations the same one."""
-    return json.dumps([line.get(k) for k in ("step", "width", "weight", "n", "guide", "extractors")])
+    return json.dumps([line.get(k) for k in ("step", "width", "weight", "n", "guide", "settings")], sort_keys=True)
 
 
-def identity_of(run: Path) -> str | None:
-    """Of the latest snapshot of a run, which is the one that guides; None if it has none that can be read."""
-    stems = list(snapshots(run).values())
+def identity_of(run: Path, step: int | None = None) -> str | None:
+    """Of a snapshot of a run, the latest unless a step is named; None if it has none that can be read."""
+    known = snapshots(run)
+    step = max(known, default=None) if step is None else step
     try:
-        return str(checkpoint.facts(stems[-1])["sha256"])[:16] if stems else None
+        return None if step is None else str(checkpoint.facts(known[step])["sha256"])[:16]
     except (Corrupt, KeyError):
         return None
 

@@ -12,7 +12,7 @@ import torch
 
 from ..checkpoint import sweep
 from ..errors import Corrupt, UserError
-from ..folders import adopt, locked, read_status, snapshots
+from ..folders import Guidance, adopt, locked, read_status, snapshots
 from ..runs import Schedule, clocks, execute
 from ..threads import configure_threads
 from ..training import Trainer
@@ -177,7 +177,9 @@ def _do(job: Job, report: Report) -> list[str]:
         keep = (step == end and n == config.n_final) or (step in history and n == config.n_curve)
         weights = (1.0, config.weight)
         try:
-            evaluate_snapshot(folder, step, weights, n, cache, root / "guide", device=job.device, keep_tensors=keep)
+            evaluate_snapshot(
+                folder, step, weights, n, cache, Guidance(root / "guide"), device=job.device, keep_tensors=keep
+            )
         except Corrupt as error:
             complaints.append(f"{error}; delete {folder} and start again to make it anew")
     return complaints

@@ -102,6 +102,7 @@ class Slurm:
     near = False
 
     def __post_init__(self) -> None:
+        check(self.gpus_per_run >= 0, f"gpus_per_run must be at least 0, not {self.gpus_per_run}")
         check(self.max_parallel >= 1, f"max_parallel must be at least 1, not {self.max_parallel}")
         check(self.cpus_per_run >= 1, f"cpus_per_run must be at least 1, not {self.cpus_per_run}")
         check(self.hours > 0, f"hours must be positive, not {self.hours}")

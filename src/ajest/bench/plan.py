@@ -122,6 +122,8 @@ class BenchConfig:
             self.strong_iterations >= 1 or all(a.reference != "strong" for a in self.arms),
             "an arm asks for a strong reference: strong_iterations must be at least 1",
         )
+        check(math.isfinite(self.weight), f"the guidance weight must be a number, not {self.weight}")
+        check(self.weight != 1, "a guidance weight of 1 is no guidance: take another one")
         check(min(self.n_final, self.n_curve) >= 200, "evaluations need at least 200 samples")
         for arm in self.arms:
             arm.kept(self.recipe.super_batch)

@@ -205,12 +205,12 @@ def _run(root: Path, config: BenchConfig, costs: Costs, arm: str, seed: int) -> 
 
 
 def _own(root: Path, config: BenchConfig, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The evaluations that belong to the bench: with its own guide and feature networks, of the average it reports."""
+    """The evaluations that belong to the bench: with its own guide and settings, of the average it reports."""
     guide, width = identity_of(root / "guide"), config.recipe.ema_widths[0]
     return [
         line
         for line in lines
-        if line.get("guide") in (None, guide) and "extractors" not in line and line["width"] == width
+        if line.get("guide") in (None, guide) and "settings" not in line and line["width"] == width
     ]
 
 

@@ -8,10 +8,21 @@ from typing import Literal
 import torch
 
 from ..config import check
+from ..errors import UserError
 from .network import EDM2Denoiser, Embedding, UNet
 from .transformer import PatchTransformer
 
 Precision = Literal["float32", "bfloat16", "float16"]
+
+#: Heights and widths that every network of `SIZES` can learn.
+RESOLUTIONS = range(16, 257, 8)
+
+
+def check_resolution(resolution: int) -> None:
+    """Raise a UserError unless networks can learn pictures of this height and width."""
+    if resolution not in RESOLUTIONS:
+        near = min(RESOLUTIONS, key=lambda r: (abs(r - resolution), -r))
+        raise UserError(f"resolution {resolution}: it must be a multiple of 8 from 16 to 256, such as {near}")
 
 
 @dataclass(frozen=True)
@@ -86,5 +97,5 @@ SIZES: dict[str, Architecture] = {
     "m": Architecture(channels=256),
 }
 
-#: Learning rates of the published sizes (METHOD 5, EDM2 table 6).
-LEARNING_RATES: dict[str, float] = {"xxs": 0.017, "xs": 0.012, "s": 0.010, "m": 0.009}
+#: Learning rates: the published ones (METHOD 5, EDM2 table 6), and those of `cpu-mini`'s networks.
+LEARNING_RATES: dict[str, float] = {"nano": 0.04, "mini": 0.04, "xxs": 0.017, "xs": 0.012, "s": 0.010, "m": 0.009}

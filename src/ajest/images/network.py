@@ -188,13 +188,17 @@ class Embedding(nn.Module):
         raise NotImplementedError
 
     def embed(self, c_noise: Tensor, label: Tensor | None) -> Tensor:
-        """(n, channels) in float32 from c_noise (n,) and labels: int64 (n,) or one-hot (n, classes)."""
+        """(n, channels) in float32 from c_noise (n,) and labels: int64 (n,) or one-hot (n, classes). No label, -1 or
+        None, is the zero vector in the place of a one-hot one."""
         embedding = self.emb_noise(self.emb_fourier(c_noise))
         if self.emb_label is not None:
-            if label is None:
-                raise ValueError("this network is conditional: it needs labels")
             classes = self.emb_label.weight.shape[1]
-            one_hot = label if label.ndim == 2 else functional.one_hot(label, classes)
+            if label is None:
+                one_hot = c_noise.new_zeros(len(c_noise), classes)
+            elif label.ndim == 2:
+                one_hot = label
+            else:
+                one_hot = functional.one_hot(label + 1, classes + 1)[:, 1:]
             embedding = mp_sum(embedding, self.emb_label(one_hot.float() * math.sqrt(classes)), LABEL_BALANCE)
         return functional.silu(embedding) / SILU_GAIN
 

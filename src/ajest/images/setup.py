@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from ..config import check
-from .data import classes_wanted, of_classes, open_images
+from ..distributed import once
+from ..errors import listed
+from .architecture import RESOLUTIONS, check_resolution
+from .data import ImageSet, classes_wanted, of_classes, open_images, sizes_of
+from .data.splits import Split
 from .task import ImageTask
 
 LEAST_HELD_OUT = 16
+USUAL_RESOLUTION = 64  # that of METHOD 5's networks, and of presets' times
 
 
 def image_task(
     data: tuple[str, ...],
     validation: tuple[str, ...] = (),
-    resolution: int = 64,
+    resolution: int | None = None,
     classes: int | tuple[str, ...] | None = None,
+    at_most: int | None = None,
     skip_bad: bool = False,
     complain: Callable[[str], None] = print,
     **settings: object,
@@ -26,24 +33,32 @@ def image_task(
     Args:
         data: training pictures, as `open_images` reads them.
         validation: held-out pictures of the same classes.
-        resolution: height and width to bring pictures to.
+        resolution: height and width to bring pictures to; None takes that of the training pictures if all are square
+            and of one size that networks can learn, else 64.
         classes: learn these alone, named or keyed; or so many, spread over the list of classes; None learns all.
+        at_most: learn so many classes if there are more; one line then says so.
         skip_bad: go on without files that cannot be read.
-        complain: told about those.
+        complain: told about those, and about pictures that are cropped, resized or left out.
         settings: other fields of `ImageTask`.
 
     Raises:
-        UserError: the data cannot be read; too few pictures.
+        UserError: the data cannot be read; too few pictures; a resolution or number of classes that cannot be.
     """
+    sizes, mend = _sizes(data, "train"), "; --resolution names another size" if resolution is None else ""
+    resolution = _resolution_of(sizes) if resolution is None else resolution
+    check_resolution(resolution)
     known = open_images(data, resolution, "train", skip_bad, complain=complain)
-    train = known.only(classes_wanted(known, classes))
+    train = known.only(_wanted(known, classes, at_most))
+    left_out = _left_out(known, train) if classes is None else ""
     if not known.classes:
         complain(f"{' '.join(data)}: no classes, so the network is unconditional")
     references = min(int(str(settings.pop("references", 5000))), len(train) // 2)
     check(
         references >= 64,
-        f"{' '.join(data)} holds {len(train)} pictures to learn: too few to judge samples by; 128 are the least",
+        f"{' '.join(data)} holds {len(train)} pictures to learn{left_out and f' ({left_out})'}: too few to judge "
+        "samples by; 128 are the least",
     )
+    said = [_of_sizes(sizes, resolution, "pictures", mend), left_out and f"learning {left_out}"]
     held_out = open_images(validation, resolution, "val", skip_bad, complain=complain) if validation else None
     if held_out is not None:
         held_out, notes = of_classes(held_out, known.classes, train.classes)
@@ -57,7 +72,8 @@ def image_task(
             len(held_out) >= LEAST_HELD_OUT,
             f"{' '.join(validation)} holds {len(held_out)} pictures of these classes: {LEAST_HELD_OUT} are the least",
         )
-    return ImageTask(
+        said.append(_of_sizes(_sizes(validation, "val"), resolution, "validation pictures", mend))
+    task = ImageTask(
         data=tuple(_absolute(s) for s in data),
         validation=tuple(_absolute(s) for s in validation),
         digest=train.digest,
@@ -69,9 +85,55 @@ def image_task(
         references=references,
         **settings,  # type: ignore[arg-type]
     )
+    for line in filter(None, said):
+        complain(line)
+    return task
 
 
 def _absolute(spec: str) -> str:
     """A path from anywhere; what is no path stays as it is."""
     procedural = spec.partition(":")[0] in ("shapes", "hf")
     return spec if procedural or not Path(spec).exists() else str(Path(spec).resolve())
+
+
+def _sizes(spec: tuple[str, ...], split: Split) -> Counter[tuple[int, int]]:
+    """Sizes of the stored pictures; of several processes one looks."""
+    found = once(lambda: [[w, h, n] for (w, h), n in sizes_of(spec, split).items()])
+    return Counter({(w, h): n for w, h, n in found})
+
+
+def _resolution_of(sizes: Counter[tuple[int, int]]) -> int:
+    """The pictures' own size if it is one that networks can learn, else the usual one."""
+    width, height = next(iter(sizes)) if len(sizes) == 1 else (0, 1)
+    return width if width == height and width in RESOLUTIONS else USUAL_RESOLUTION
+
+
+def _of_sizes(sizes: Counter[tuple[int, int]], resolution: int, what: str, mend: str) -> str:
+    """What happens to pictures of these sizes, empty if nothing does."""
+    total, square = sizes.total(), f"{resolution} x {resolution}"
+    resized = total - sizes[resolution, resolution]
+    cropped = sum(n for (w, h), n in sizes.items() if w != h)
+    how = f"resized to {square}" + (f", {cropped:,} of them cropped to a square first" if cropped else "")
+    where = f" (all are {' x '.join(map(str, next(iter(sizes))))})" if len(sizes) == 1 else ""
+    return f"{resized:,} of {total:,} {what} are {how}{where}{mend}" if resized else ""
+
+
+def _wanted(pictures: ImageSet, classes: int | tuple[str, ...] | None, at_most: int | None) -> tuple[str, ...]:
+    """Keys of the classes to learn."""
+    known = len(pictures.classes)
+    check(classes is None or known > 0, "the pictures have no classes to choose from: leave out --classes")
+    check(
+        not isinstance(classes, int) or 1 <= classes <= known,
+        f"--classes {classes}: the pictures have {known} classes; take 1 to {known}, or all",
+    )
+    return classes_wanted(pictures, at_most if classes is None else classes)
+
+
+def _left_out(everything: ImageSet, learned: ImageSet) -> str:
+    """Which classes are learned where others are left out, else empty."""
+    if learned.classes == everything.classes:
+        return ""
+    return (
+        f"{len(learned.classes)} of {len(everything.classes)} classes, {len(learned):,} of {len(everything):,} "
+        f"pictures: {listed(learned.names, 5)}; --classes all learns all"
+    )

@@ -68,6 +68,8 @@ class ImageSource:
         sigma_data: standard deviation of the data, for the loss weight.
         flip: mirror every second picture, at random.
         device: where batches are wanted.
+        label_dropout: share of examples whose label is -1, which is none. It is drawn with the example, so that
+            learner, reference and all arms agree about it.
 
     Raises:
         UserError: images of another type or shape.
@@ -81,8 +83,10 @@ class ImageSource:
         sigma_data: float = 0.5,
         flip: bool = False,
         device: torch.device | str = "cpu",
+        label_dropout: float = 0.0,
     ) -> None:
         check_levels(images)
+        self.label_dropout = label_dropout
         self.device = torch.device(device)
         self.noise, self.sigma_data, self.flip = noise, sigma_data, flip
         self._labels = None if labels is None else torch.from_numpy(np.array(labels))
@@ -92,6 +96,8 @@ class ImageSource:
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
         picture, level, mirror = (substream(generator) for _ in range(3))
+        # Of the example, not of its noise: another draw of that loses the same labels.
+        lost = substream(mirror) if self.label_dropout else mirror
         index = torch.randint(len(self._host), (count,), generator=picture)
         sigma = self.noise(torch.randn(-(-count // _UNIT) * _UNIT, generator=level)[:count]).to(self.device)
         x0 = to_float(self._gather(index))
@@ -101,7 +107,11 @@ class ImageSource:
         noise = substream(generator if eps is None else eps, self.device)
         x = torch.randn(x0.shape, generator=noise, device=self.device)
         x = x.mul_(sigma[:, None, None, None]).add_(x0)
-        label = None if self._labels is None else self._labels[index].to(self.device)
+        label = None if self._labels is None else self._labels[index]
+        if label is not None:
+            if self.label_dropout:
+                label = torch.where(torch.rand(count, generator=lost) < self.label_dropout, -1, label)
+            label = label.to(self.device)
         weight = edm_weight(sigma, self.sigma_data)
         return Batch(x=x, sigma=sigma, weight=weight, id=index.to(self.device), target=x0, label=label)
 

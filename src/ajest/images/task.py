@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..config import check
-from ..denoising import Denoiser, LogNormal, per_example_loss
+from ..denoising import Denoiser, LogNormal, check_noise, per_example_loss
 from ..distributed import in_chunks
 from ..errors import UserError
 from ..guidance import autoguide
 from ..metrics import LARGE, Evaluation, Metric, Role
-from ..sampling import sample, sigma_schedule
+from ..sampling import check_sampler, sample, sigma_schedule
 from ..seeding import generator
 from . import figures, quality
 from .architecture import SIZES, Architecture, Precision
@@ -49,6 +49,7 @@ class ImageTask:
         learner, guide: the networks.
         p_mean, p_std: of ln sigma in training.
         sigma_data: standard deviation of the data.
+        label_dropout: share of training examples that lose their label, for classifier-free guidance.
         precision: in which networks compute; weights and preconditioning stay in float32.
         compile: compile the networks with torch.compile.
         sampler_steps, sigma_max, sigma_min: of the sampler.
@@ -72,6 +73,7 @@ class ImageTask:
     p_mean: float = -0.4
     p_std: float = 1.0
     sigma_data: float = 0.5
+    label_dropout: float = 0.0
     precision: Precision = "float32"
     compile: bool = False
     sampler_steps: int = 32
@@ -82,12 +84,20 @@ class ImageTask:
     references: int = 5000
 
     def __post_init__(self) -> None:
+        check_noise(self.p_mean, self.p_std, self.sigma_data)
+        check(0 <= self.label_dropout < 1, f"label_dropout must lie in [0, 1), not {self.label_dropout}")
+        check(
+            self.label_dropout == 0 or bool(self.classes),
+            "the pictures have no classes, so there is no label to drop: leave out --label-dropout",
+        )
+        check_sampler(self.sampler_steps, self.sigma_max, self.sigma_min)
+        check(self.chunk >= 1, f"chunk must be at least 1, not {self.chunk}")
         check(len(self.extractors) >= 1, "at least one feature extractor must be named")
         check(self.references >= 2, f"references must be at least 2, not {self.references}")
 
     @property
     def domain(self) -> tuple[object, ...]:
-        return self.name, self.resolution, self.classes
+        return self.name, self.resolution
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -114,7 +124,9 @@ class ImageTask:
     def source(self, device: torch.device | str) -> ImageSource:
         pictures = self._pictures("train")
         noise = LogNormal(self.p_mean, self.p_std)
-        return ImageSource(pictures.images, pictures.labels, noise, self.sigma_data, self.flip, device)
+        return ImageSource(
+            pictures.images, pictures.labels, noise, self.sigma_data, self.flip, device, self.label_dropout
+        )
 
     def network(self, role: Role, seed: int) -> EDM2Denoiser:
         architecture = self.learner if role in LARGE else self.guide
@@ -155,12 +167,13 @@ class ImageTask:
         cache: Path,
         device: torch.device | str = "cpu",
         pictures: bool = False,
+        interval: tuple[float, float] | None = None,
     ) -> Evaluation:
-        """Judge a denoiser, guided with `weight` if it is not 1, on n samples.
+        """Judge a denoiser, guided with `weight` if it is not 1 (within `interval`, if given), on n samples.
 
         With `pictures` the result holds `samples` (at most 32, uint8), their `labels` and `trajectories` (6 paths).
         """
-        denoiser = main if guide is None else autoguide(main, guide, weight)
+        denoiser = main if guide is None else autoguide(main, guide, weight, interval)
         start, labels = self.start(n, seed), self.labels(n)
         images = self._sample(denoiser, start, labels, device)
         values: dict[str, float] = {}

@@ -75,6 +75,7 @@ class Study:
     Attributes:
         task, recipe: what is learned, and how; the learning rate follows the share of the run, so that it is
             annealed for each budget.
+        guide_recipe: how the guide is trained, None for the recipe of the others.
         rules: arms that are screened.
         grids: dials that are looked into.
         controls: arms that the grids are held against: random choice at their keep fractions.
@@ -103,6 +104,7 @@ class Study:
     finalists: int = 4
     n: int = 16384
     weight: float = 3.0
+    guide_recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
         shared = sorted(set(self.screening_seeds) & set(self.final_seeds))
@@ -128,6 +130,7 @@ class Study:
             strong_iterations=self.strong_iterations,
             end=end,
             only=True,
+            guide_recipe=self.guide_recipe,
             weight=self.weight,
             n_final=self.n,
             n_curve=self.n,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..arms import ARMS, Arm, arms_named
 from ..images.task import ImageTask
-from ..presets import CPU_MINI
+from ..presets import CPU_MINI, ImageDials
 from ..tasks import TreeTask
 from ..training import LearningRate, Recipe
 from .plan import ALWAYS, Grid, Study, random_at
@@ -91,14 +91,15 @@ IMAGE_RULES = (
 )  # fmt: skip
 
 
-def images_full(task: ImageTask) -> Study:
-    """The networks and super-batch of `cpu-mini`, a quarter of its steps; under an hour a stage on 2 cores."""
-    bench = CPU_MINI.bench(task)
-    named = {arm.name: arm for arm in (*CPU_MINI.arms((*ALWAYS, "ajest")), *map(_small_batch, IMAGE_RULES))}
+def images_full(task: ImageTask, dials: ImageDials = CPU_MINI) -> Study:
+    """The super-batch of `cpu-mini` and a quarter of its steps; with its networks under an hour a stage on 2 cores."""
+    bench = dials.bench(task)
+    named = {arm.name: arm for arm in (*dials.arms((*ALWAYS, "ajest")), *map(_small_batch, IMAGE_RULES))}
     grid = Grid("hard-running", ("keep", (0.2, 0.4)), ("temperature", (0.5, 1.0, 2.0)))
     return Study(
         task=task,
         recipe=bench.recipe,
+        guide_recipe=None if bench.guide_recipe == bench.recipe else bench.guide_recipe,
         rules=tuple(named.values()),
         grids=(grid,),
         controls=_randoms((0.4,)),
@@ -116,9 +117,9 @@ def images_full(task: ImageTask) -> Study:
     )
 
 
-def images_quick(task: ImageTask) -> Study:
+def images_quick(task: ImageTask, dials: ImageDials = CPU_MINI) -> Study:
     """Two rules and few steps: to see what a study of pictures is."""
-    full = images_full(task)
+    full = images_full(task, dials)
     return replace(
         full,
         rules=tuple(a for a in full.rules if a.name in (*ALWAYS, "hard", "sigma-loss")),
@@ -134,5 +135,5 @@ def images_quick(task: ImageTask) -> Study:
 
 
 TREE: dict[str, Callable[[], Study]] = {"quick": tree_quick, "full": tree_full}
-IMAGES: dict[str, Callable[[ImageTask], Study]] = {"quick": images_quick, "full": images_full}
+IMAGES: dict[str, Callable[[ImageTask, ImageDials], Study]] = {"quick": images_quick, "full": images_full}
 PRESETS: dict[str, tuple[str, ...]] = {"tree": tuple(TREE), "images": tuple(IMAGES)}

@@ -17,7 +17,7 @@ from ..bench.plan import BenchConfig, Costs, run_folder
 from ..bench.pool import Report, sayer
 from ..bench.progress import board
 from ..bench.sharing import SharedDraws, in_turns
-from ..folders import adopt, locked, read_status
+from ..folders import Guidance, adopt, locked, read_status
 from ..runs import execution
 from ..threads import configure_threads
 from .guides import GUIDES, WEIGHTS, Guided, best_weights, evaluate_guided
@@ -170,6 +170,6 @@ def _group(group: Group, report: Report) -> list[str]:
         report("evaluating", total + k, 2.0 * total, arm.name)
         weights = (1.0, config.weight)
         evaluate_snapshot(
-            folder, status["step"], weights, config.n_final, group.truth, root / "guide", device=group.device
+            folder, status["step"], weights, config.n_final, group.truth, Guidance(root / "guide"), device=group.device
         )
     return complaints

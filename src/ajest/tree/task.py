@@ -17,12 +17,12 @@ from torch import Tensor
 from .. import checkpoint
 from ..batch import Batch
 from ..config import check
-from ..denoising import Denoiser, LogNormal
+from ..denoising import Denoiser, LogNormal, check_noise
 from ..distributed import in_chunks
 from ..errors import Corrupt
 from ..guidance import autoguide
 from ..metrics import LARGE, Evaluation, Metric, Role
-from ..sampling import sample, sigma_schedule
+from ..sampling import check_sampler, sample, sigma_schedule
 from ..seeding import generator
 from . import figures, metrics
 from .distribution import PER_BRANCH, TreeDistribution, branches
@@ -78,9 +78,21 @@ class TreeTask:
     sigma_max: float = 5.0
     sigma_min: float = 0.002
 
+    def __post_init__(self) -> None:
+        check_noise(self.p_mean, self.p_std, self.sigma_data)
+        check_sampler(self.sampler_steps, self.sigma_max, self.sigma_min)
+
     @property
     def domain(self) -> tuple[object, ...]:
         return self.name, self.label
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def label_dropout(self) -> float:
+        return 0.0
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -132,7 +144,8 @@ class TreeTask:
 
     def prepare(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> Tensor:
         """End points of the exact ODE from `start(n, seed)`, kept in the folder `cache`."""
-        stem = cache / f"truth-{self.label}-seed{seed}-n{n}-steps{self.sampler_steps}"
+        levels = f"steps{self.sampler_steps}-from{self.sigma_max:g}-to{self.sigma_min:g}"
+        stem = cache / f"truth-{self.label}-seed{seed}-n{n}-{levels}"
         try:
             return checkpoint.load(stem).tensors["end"].to(device)
         except Corrupt:
@@ -152,13 +165,14 @@ class TreeTask:
         cache: Path,
         device: torch.device | str = "cpu",
         pictures: bool = False,
+        interval: tuple[float, float] | None = None,
     ) -> Evaluation:
-        """Judge a denoiser, guided with `weight` if it is not 1, on n samples.
+        """Judge a denoiser, guided with `weight` if it is not 1 (within `interval`, if given), on n samples.
 
         With `pictures` the result holds `samples` (at most 16,384 of them) and `trajectories` (48 paths).
         """
         distribution = _distribution(self.label, str(device))
-        denoiser = main if guide is None else autoguide(main, guide, weight)
+        denoiser = main if guide is None else autoguide(main, guide, weight, interval)
         start, truth = self.start(n, seed, device), self.prepare(n, seed, cache, device)
         end = self._sample(denoiser, start)
         hit = metrics.hits(distribution, end)

@@ -4,6 +4,7 @@ from .cache import cache_folder
 from .description import Description, describe
 from .packing import prepare
 from .sets import ImageSet, open_images
+from .sizes import sizes_of
 from .subsets import balanced, class_number, classes_wanted, of_classes
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "of_classes",
     "open_images",
     "prepare",
+    "sizes_of",
 ]

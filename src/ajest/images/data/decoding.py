@@ -87,6 +87,15 @@ def read_header(data: bytes) -> Image.Image:
     return image
 
 
+def size_of(data: bytes) -> tuple[int, int]:
+    """(width, height) of a stored picture, without decoding it.
+
+    Raises:
+        Unreadable: see `read_header`.
+    """
+    return read_header(png.lightened(data)[0] if data.startswith(png.SIGNATURE) else data).size
+
+
 def decode(data: bytes, resolution: int) -> np.ndarray:
     """The pixels of `picture`, uint8 (3, resolution, resolution)."""
     return picture(data, resolution).pixels

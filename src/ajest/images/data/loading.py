@@ -29,7 +29,7 @@ def loaded(parts: Sequence[Part], order: Sequence[tuple[int, int]], title: str) 
         except Unreadable as error:
             return str(error)
 
-    with _progress(title, len(order)) as advance:
+    with progress(title, len(order)) as advance:
         for found in in_order(load, order):
             advance()
             yield found
@@ -52,7 +52,7 @@ def in_order(do: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
 
 
 @contextmanager
-def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
     """A bar on a terminal; nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda: None

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ...errors import UserError, listed
 from . import shapes
-from .decoding import Picture, from_image, picture
+from .decoding import Picture, from_image, picture, size_of
 from .files import open_files
 from .formats import overlooked
 from .hub import hub_table
@@ -37,6 +37,7 @@ class Part:
         keys: class key of each example, None for an unconditional set.
         words: names of classes for people, as far as they are known.
         load: an example by its number; raises Unreadable.
+        size: (width, height) of a stored picture by its number, without decoding it; raises Unreadable.
         refused: files that are not let in, with the reason.
         direct: all pictures at once, uint8 (N, 3, R, R), where they lie ready for use.
         notes: what was left out, merged or taken for something, a sentence each.
@@ -49,6 +50,7 @@ class Part:
     keys: Sequence[str] | None
     words: dict[str, str]
     load: Callable[[int], Picture] = field(repr=False)
+    size: Callable[[int], tuple[int, int]] = field(repr=False)
     refused: dict[str, str] = field(default_factory=dict)
     direct: np.ndarray | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
@@ -91,7 +93,8 @@ def _files(spec: str, resolution: int, split: Split) -> Part:
     identity = hashlib.blake2b(f"{marks}\n{told}".encode(errors="surrogateescape"), digest_size=16).hexdigest()
     return Part(
         spec, found.layout, identity, ids, keys, found.words,
-        lambda i: picture(read(names[ids[i]]), resolution), found.refused, notes=(*found.notes, *unread),
+        lambda i: picture(read(names[ids[i]]), resolution), lambda i: size_of(read(names[ids[i]])),
+        found.refused, notes=(*found.notes, *unread),
     )  # fmt: skip
 
 
@@ -105,6 +108,7 @@ def _shapes(spec: str, rest: str, resolution: int, split: Split) -> Part:
     return Part(
         spec, f"procedural, {split}", f"shapes {seed} {count}", ids, keys, {},
         lambda i: _resized(shapes.draw(shapes.factors(i, seed)).transpose(1, 2, 0), resolution),
+        lambda i: (shapes.RESOLUTION, shapes.RESOLUTION),
     )  # fmt: skip
 
 
@@ -114,7 +118,7 @@ def _npz(path: Path, resolution: int, split: Split) -> Part:
     square = images.shape[1] == images.shape[2] == resolution
     return Part(
         str(path), ".npz", found.identity, found.ids, found.keys, found.words,
-        lambda i: _resized(images[i], resolution),
+        lambda i: _resized(images[i], resolution), lambda i: (images.shape[2], images.shape[1]),
         direct=images.transpose(0, 3, 1, 2) if square else None, notes=found.notes,
     )  # fmt: skip
 
@@ -124,7 +128,7 @@ def _hub(spec: str, resolution: int, split: Split) -> Part:
     ids = [f"{table.split}/{i:07d}" for i in range(table.size)]
     return Part(
         spec, "hub", table.identity, ids, table.keys, table.words,
-        lambda i: picture(table.read(i), resolution), notes=table.notes,
+        lambda i: picture(table.read(i), resolution), lambda i: size_of(table.read(i)), notes=table.notes,
     )  # fmt: skip
 
 

@@ -1,0 +1,322 @@
+"""Options of the command line: each reaches what it names, is checked, or is refused where it means nothing."""
+
+from dataclasses import fields, replace
+from typing import get_args
+
+import numpy as np
+import pytest
+
+import ajest.bench.grid
+import ajest.bench.report
+import ajest.cli
+import ajest.runs
+import ajest.study.page
+import ajest.study.run
+from ajest import cli_options as options
+from ajest.cli_tasks import _SETTINGS, class_names
+from ajest.images.architecture import LEARNING_RATES, RESOLUTIONS, SIZES
+from ajest.images.setup import image_task
+from ajest.images.task import ImageTask
+from ajest.presets import CPU_MINI
+from ajest.training import LearningRate, NotFinite, Recipe
+
+IMAGES = (
+    "images", "--data", "shapes:256", "--classes", "all", "--resolution", "16", "--p-mean", "-0.8", "--p-std", "1.6",
+    "--sigma-data", "0.4", "--label-dropout", "0.1", "--super-batch", "64", "--iterations", "40",
+    "--learning-rate", "0.02", "--not-finite", "skip", "--precision", "float32", "--compiled", "False",
+)  # fmt: skip
+JUDGED = (
+    "--network", "xs", "--guide-network", "nano", "--sampler-steps", "5", "--sigma-min", "0.01", "--sigma-max", "50",
+    "--chunk", "7", "--references", "64", "--extractors", "lite0", "--weight", "1.7",
+)  # fmt: skip
+
+
+@pytest.fixture
+def benches(monkeypatch):
+    """Configs that commands would run, which are not run."""
+    found = []
+    monkeypatch.setattr(ajest.bench.grid, "run_bench", lambda root, config, *_: found.append(config))
+    monkeypatch.setattr(ajest.bench.report, "write_report", lambda root: None)
+    monkeypatch.setattr(ajest.cli, "_print_verdict", lambda _: None)
+    monkeypatch.setattr(ajest.study.run, "run_stage", lambda root, plan, stage, benches, *_: found.append(plan))
+    monkeypatch.setattr(ajest.study.page, "write_page", lambda root, plan, command: [command])
+
+    def execute(out, config, *_):
+        found.append(config)
+        return "done"
+
+    monkeypatch.setattr(ajest.runs, "execute", execute)
+    return found
+
+
+def is_as_asked(task):
+    assert (task.p_mean, task.p_std, task.sigma_data, task.label_dropout) == (-0.8, 1.6, 0.4, 0.1)
+    assert (task.resolution, task.size, len(task.classes), task.compile) == (16, 256, 10, False)
+
+
+def is_judged_as_asked(task):
+    assert (task.sampler_steps, task.sigma_min, task.sigma_max, task.chunk, task.references) == (5, 0.01, 50, 7, 64)
+    assert (task.learner, task.guide, task.extractors) == (SIZES["xs"], SIZES["nano"], ("lite0",))
+
+
+def test_options_are_named_as_what_they_change():
+    known = {f.name for kind in (ImageTask, Recipe) for f in fields(kind)} | {"iterations", "guide_learning_rate"}
+    groups = (options.Drawing, options.Networks, options.Computing, options.Sampling, options.Judging, options.Training)
+    for group in (*groups, options.Data):
+        names = {_SETTINGS.get(f.name, f.name) for f in fields(group)} - {"skip_bad"}
+        assert names <= known, group
+    assert get_args(options.NetworkSize) == tuple(SIZES) == tuple(LEARNING_RATES)
+    assert options.NotFinite == NotFinite
+
+
+def test_options_reach_a_bench(command, benches):
+    done = command("bench", *IMAGES, *JUDGED, "--guide-learning-rate", "0.03", "--arms", "baseline", "hard-running")
+    assert done.code == 0, done.err
+    (config,) = benches
+    is_as_asked(config.task)
+    is_judged_as_asked(config.task)
+    assert (config.weight, config.iterations, config.recipe.super_batch, config.recipe.not_finite) == (
+        1.7,
+        40,
+        64,
+        "skip",
+    )
+    assert config.recipe.learning_rate.peak == 0.02
+    guide = config.guide().recipe  # it draws as many, and stops as they do
+    assert (guide.super_batch, guide.not_finite, guide.learning_rate.peak) == (64, "skip", 0.03)
+
+
+def test_options_reach_a_study(command, benches):
+    done = command("study", *IMAGES, *JUDGED, "--stages", "screening", "--guide-learning-rate", "0.03")
+    assert done.code == 0, done.err
+    (plan,) = benches
+    is_as_asked(plan.task)
+    is_judged_as_asked(plan.task)
+    config = plan.stage("screening")["time"]
+    assert (config.weight, config.iterations, config.recipe.super_batch) == (1.7, 40, 64)
+    assert config.recipe.learning_rate.peak == 0.02
+    assert config.guide().recipe.learning_rate.peak == 0.03
+    assert "--network xs" in done.out  # a page's command gives that page
+
+
+def test_options_reach_a_run(command, benches):
+    assert command("train", *IMAGES, "--network", "xxs", "--out", "r").code == 0
+    assert command("train", *IMAGES[:5], "--network", "s", "--out", "r").code == 0
+    assert command("train", *IMAGES[:5], "--network", "guide", "--learning-rate", "0.5", "--out", "r").code == 0
+    asked, size, guide = benches
+    is_as_asked(asked.task)
+    recipe = asked.recipe
+    assert (asked.iterations, recipe.super_batch, recipe.learning_rate.peak, recipe.not_finite) == (
+        40,
+        64,
+        0.02,
+        "skip",
+    )
+    assert (asked.role, asked.task.learner) == ("learner", SIZES["xxs"])
+    assert (size.role, size.task.learner, size.recipe.learning_rate.peak) == (
+        "learner",
+        SIZES["s"],
+        LEARNING_RATES["s"],
+    )
+    assert (guide.role, guide.task.guide, guide.recipe.learning_rate.peak) == ("guide", SIZES["nano"], 0.5)
+    assert guide.iterations == CPU_MINI.guide_iterations
+
+
+def test_the_trees_options_reach_its_bench(command, benches):
+    levels = ("--p-mean", "-2", "--p-std", "1", "--sigma-data", "0.6", "--sigma-min", "0.01", "--sigma-max", "4")
+    assert command("bench", "tree", *levels, "--sampler-steps", "9", "--learning-rate", "0.05").code == 0
+    (config,) = benches
+    task = config.task
+    assert (task.p_mean, task.p_std, task.sigma_data) == (-2, 1, 0.6)
+    assert (task.sigma_min, task.sigma_max, task.sampler_steps) == (0.01, 4, 9)
+    assert config.recipe.learning_rate.peak == 0.05
+    assert config.guide().recipe.learning_rate.peak == 0.01  # the guide keeps its own
+
+
+def test_what_is_checked_is_what_is_asked_for(command, refused, benches):
+    """Against the super-batch that is asked for, not the preset's, and its own arms, not the preset's."""
+    data = ("images", "--data", "shapes:256", "--classes", "all")
+    assert command("train", *data, "--arm", "hard", "--super-batch", "128", "--out", "r").code == 0
+    assert command("train", *data, "--super-batch", "4", "--out", "r").code == 0
+    assert command("bench", *data, "--arms", "baseline", "hard", "--super-batch", "128").code == 0
+    assert [c.recipe.super_batch for c in benches] == [128, 4, 128]
+    refused("train", *data, "--arm", "hard", "--super-batch", "64", "--out", "r", says="64 examples are too few")
+    refused("train", *data, "--arm", "ajest", "--guide", "g", "--super-batch", "4", "--out", "r", says="1 kept")
+    refused("bench", *data, "--super-batch", "4", says="1 kept examples are fewer")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--super-batch", "0"), "super_batch must be at least 1, not 0"),
+        (("--iterations", "0"), "at least (1|32).*not 0"),
+        (("--learning-rate", "0"), "learning rate must be above 0"),
+        (("--learning-rate", "nan"), "learning rate must be above 0"),
+        (("--p-std", "0"), "p_std must be above 0"),
+        (("--p-mean", "inf"), "p_mean must be a number"),
+        (("--sigma-data", "-1"), "sigma_data must be above 0"),
+        (("--keep", "0"), "keep fraction"),
+    ],
+)
+@pytest.mark.parametrize("verb", [("bench", "tree"), ("train", "tree", "--arm", "random", "--out", "r")])
+def test_values_are_checked(refused, benches, verb, words, says):
+    refused(*verb, *words, says=says)
+    assert not benches
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("bench", "tree", "--sampler-steps", "1"), "sampler_steps must be at least 2"),
+        (("bench", "tree", "--sigma-min", "0"), "sigma_min must lie above 0"),
+        (("bench", "tree", "--sigma-max", "0.001"), "below sigma_max"),
+        (("bench", "tree", "--weight", "1"), "guidance weight of 1"),
+        (("bench", "tree", "--weight", "nan"), "weight must be a number"),
+        (("bench", "tree", "--guide-learning-rate", "0"), "learning rate"),
+        (("bench", "tree", "--workers", "0"), "workers must be at least 1"),
+        (("bench", "tree", "--launch", "slurm", "--gpus-per-run", "-1"), "gpus_per_run must be at least 0"),
+        (("bench", "tree", "--launch", "slurm", "--max-parallel", "0"), "max_parallel must be at least 1"),
+        (("bench", "tree", "--launch", "slurm", "--hours", "0"), "hours must be positive"),
+        (("bench", "tree", "--hours", "0"), "--hours is for a cluster"),
+        (("bench", "tree", "--launch", "slurm", "--workers", "2"), "--max-parallel"),
+        (("bench", "tree", "--arms", "baseline", "--keep", "0.5"), "trains on every example: leave out --keep"),
+        (("train", "tree", "--keep", "0.5", "--out", "r"), "trains on every example: leave out --keep"),
+        (("train", "tree", "--guide", "g", "--out", "r"), "compares with no other run: leave out --guide"),
+        (("study", "tree", "--workers", "0"), "workers must be at least 1"),
+        (("study", "tree", "--iterations", "0"), "at least 32 iterations"),
+        (("status", ".", "--watch", "-1"), "--watch -1"),
+        (("bench", "images", "--resolution", "0"), "multiple of 8 from 16 to 256, such as 16"),
+        (("bench", "images", "--resolution", "63"), "such as 64"),
+        (("bench", "images", "--resolution", "512"), "such as 256"),
+        (("bench", "images", "--data", "shapes:400", "--chunk", "0"), "chunk must be at least 1"),
+        (("bench", "images", "--data", "shapes:400", "--label-dropout", "1"), "label_dropout must lie in"),
+        (("bench", "images", "--data", "shapes:256", "--classes", "0"), "take 1 to 10, or all"),
+        (("bench", "images", "--data", "shapes:256", "--classes", "11"), "take 1 to 10, or all"),
+        (("bench", "images", "--data", "shapes:256", "--classes", ","), "names no class"),
+    ],
+)
+def test_what_cannot_be_is_refused(refused, benches, words, says):
+    refused(*words, says=says)
+    assert not benches
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("bench", "images", "--data"),
+        ("bench", "images", "--data", "shapes:256", "--classes", ""),
+        ("bench", "images", "--extractors"),
+        ("bench", "images", "--validation"),
+        ("bench", "tree", "--arms"),
+        ("bench", "tree", "--seeds"),
+        ("bench", "tree", "--preset", ""),
+        ("bench", "tree", "--track"),
+        ("bench", "tree", "--launch", "slurm", "--partition", ""),
+        ("train", "images", "--out", "r", "--data"),
+        ("train", "tree", "--out", "r", "--arm", ""),
+        ("study", "tree", "--stages"),
+        ("study", "tree", "--finalists"),
+        ("study", "tree", "--final-ends"),
+        ("sample", "r", "--out", "s", "--seeds", ""),
+        ("sample", "r", "--out", "s", "--classes", ""),
+        ("evaluate", "r", "--steps"),
+        ("evaluate", "r", "--widths"),
+        ("evaluate", "r", "--weights"),
+        ("evaluate", "r", "--data"),
+    ],
+)
+def test_an_option_without_a_value_is_not_the_default(refused, benches, words):
+    name = [word for word in words if word.startswith("--")][-1]
+    refused(*words, says=f"{name} names nothing")
+    assert not benches
+
+
+TREELESS = {
+    "--data": "x", "--validation": "x", "--classes": "2", "--resolution": "64", "--flip": None, "--skip-bad": None,
+    "--label-dropout": "0.1", "--precision": "float32", "--compiled": "True",
+}  # fmt: skip
+TREELESS_BENCH = TREELESS | {
+    "--network": "xs", "--guide-network": "xs", "--chunk": "9", "--extractors": "lite0", "--references": "99",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", ["bench", "study", "train"])
+def test_the_tree_takes_no_option_that_it_would_ignore(refused, benches, verb):
+    words = ("train", "tree", "--out", "r") if verb == "train" else (verb, "tree")
+    for name, value in (TREELESS if verb == "train" else TREELESS_BENCH).items():
+        refused(*words, name, *([] if value is None else [value]), says=f"{name} is for images: .* because")
+    assert not benches
+
+
+def test_what_belongs_to_a_guide_needs_one(refused):
+    for words in (
+        ("--interval", "0.1", "2"),
+        ("--guide-width", "0.1"),
+        ("--guide-step", "3"),
+        ("--unconditional-guide",),
+    ):
+        refused("sample", "r", "--out", "s", *words, says=f"{words[0]} needs a guide")
+        refused("evaluate", "r", *words, says=f"{words[0]} needs a guide")
+
+
+def test_class_names_may_hold_commas():
+    assert class_names('star, "black, white",moon') == ("star", "black, white", "moon")
+
+
+def packed(path, sides, count=160):
+    """An .npz of pictures of one size: (height, width)."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *sides, 3), dtype=np.uint8)
+    np.savez(path, images=images, labels=np.arange(count) % 10, classes=[f"pet{i}" for i in range(10)])
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("sides", "resolution", "says"),
+    [
+        ((32, 32), 32, ""),
+        ((16, 16), 16, ""),
+        ((28, 28), 64, "160 of 160 pictures are resized to 64 x 64 (all are 28 x 28); --resolution names another"),
+        ((32, 48), 64, "160 of 160 pictures are resized to 64 x 64, 160 of them cropped"),
+    ],
+)
+def test_the_resolution_is_that_of_the_pictures(tmp_path, sides, resolution, says):
+    said: list[str] = []
+    task = image_task((packed(tmp_path / "d.npz", sides),), complain=said.append)
+    assert task.resolution == resolution
+    assert task.source("cpu")._host.shape[2:] == (resolution, resolution)
+    assert len(said) == bool(says)
+    assert not says or said[0].startswith(says)
+
+
+def test_what_is_cropped_or_resized_is_counted(tmp_path):
+    specs = packed(tmp_path / "a.npz", (32, 32), 150), packed(tmp_path / "b.npz", (32, 40), 20)
+    said: list[str] = []
+    assert image_task(specs, (packed(tmp_path / "v.npz", (48, 48), 30),), 32, complain=said.append).resolution == 32
+    assert said == [
+        "20 of 170 pictures are resized to 32 x 32, 20 of them cropped to a square first",
+        "30 of 30 validation pictures are resized to 32 x 32 (all are 48 x 48)",
+    ]
+
+
+def test_classes_that_a_preset_leaves_out_are_said(command, refused, benches, tmp_path):
+    packed(tmp_path / "d.npz", (16, 16), 400)
+    done = command("train", "images", "--data", "d.npz", "--out", "r")
+    assert done.err == (
+        "ajest: learning 4 of 10 classes, 160 of 400 pictures: pet0, pet2, pet5, pet7; --classes all learns all\n"
+    )
+    assert command("train", "images", "--data", "d.npz", "--classes", "all", "--out", "r").err == ""
+    assert command("train", "images", "--data", "d.npz", "--classes", "5", "--out", "r").err == ""
+    assert [len(config.task.classes) for config in benches] == [4, 10, 5]
+    packed(tmp_path / "few.npz", (16, 16), 200)
+    says = r"holds 80 pictures to learn \(4 of 10 classes, 80 of 200 pictures: .*--classes all"
+    refused("train", "images", "--data", "few.npz", "--out", "r", says=says)
+
+
+def test_a_learning_rate_and_a_task_are_checked_where_they_are_made():
+    with pytest.raises(ajest.cli.UserError, match="learning rate must be above 0"):
+        LearningRate(peak=-1)
+    assert {16, 32, 64, 96, 256} <= set(RESOLUTIONS)
+    for name in SIZES:  # every network learns every resolution
+        network = replace(SIZES[name], channels=8).build(24, 2)
+        assert network is not None

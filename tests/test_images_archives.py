@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 
 import numpy as np
@@ -133,6 +134,28 @@ def test_links_in_archives_are_refused_with_the_mend(tmp_path):
         out.writestr(link, "../1.png")
     with pytest.raises(UserError, match=r"a link is not followed: zip what it leads to \(zip -r, without -y\)"):
         read(tmp_path / "x.zip")
+
+
+def test_what_lies_in_the_place_of_pictures_is_named(tmp_path):
+    for name in ("train-1of2.zip", "train-2of2.zip", "test.tar.gz"):
+        (tmp_path / name).write_bytes(b"")
+    says = r"holds no picture, but test\.tar\.gz, train-1of2\.zip, .*: name the archives themselves and unpack them"
+    with pytest.raises(UserError, match=says):
+        read(tmp_path)
+    with pytest.raises(UserError, match=r"neither a folder nor a whole zip archive .*: unpack other archives"):
+        read(tmp_path / "test.tar.gz")
+
+
+def test_names_that_are_no_unicode(tmp_path):
+    for i, name in enumerate((b"caf\xe9", b"caf\xe8")):
+        folder = tmp_path / "d" / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        for k in range(70):
+            (folder / f"{k}.png").write_bytes(png(70 * i + k))
+    found, said = read(tmp_path / "d")
+    assert found.classes == (r"caf\udce8", r"caf\udce9")
+    assert said == [r"names of classes that are not Unicode are written with escapes: caf\udce8, caf\udce9"]
+    assert "".join([*found.names, *found.ids]).encode()
 
 
 def test_suffixes_of_archives_are_read_in_any_case(tmp_path):

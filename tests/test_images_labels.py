@@ -206,9 +206,9 @@ def test_pictures_in_a_folder_beside_their_table(archive):
 
 
 def test_files_that_may_tell_classes_are_named(archive):
-    text = {"instances.json": "{}", "README.md": "", "boxes.xml": "", "bad.csv": "1.png,blurred"}
+    text = {"instances.json": "{}", "README.txt": "", "boxes.xml": "", "bad.csv": "1.png,blurred", "list.txt": ""}
     found, said = read(archive(**dict.fromkeys(PETS, ""), **text))
-    assert (found, said) == ({}, ["no classes are read from bad.csv, boxes.xml, instances.json"])
+    assert (found, said) == ({}, ["no classes are read from bad.csv, boxes.xml, instances.json, list.txt"])
 
 
 def test_names_of_tables():

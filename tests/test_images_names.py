@@ -151,3 +151,5 @@ def test_a_keyword_hides_no_folder_without_a_word(archive, tmp_path, monkeypatch
     assert len(found) == 8
     assert said == ["shapes is a word of this program: what is called shapes here is meant by ./shapes"]
     assert len(read("./shapes")[0]) == 1
+    Path("shapes").rename("hf")
+    assert len(read("hf")[0]) == 1  # the word needs its colon

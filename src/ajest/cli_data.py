@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from .console import complain, console
-from .errors import UserError
+from .errors import UserError, listed
 
 
 def describe(
@@ -49,7 +49,7 @@ def describe(
         counts = list(found.classes.values())
         table.add_row("classes", f"{len(counts):,} of {counts[0]:,} to {counts[-1]:,} pictures")
         few = [
-            f"{found.names[k]}{'' if found.names[k] == k else f' ({k})'}: {n:,}"
+            listed([f"{found.names[k]}{'' if found.names[k] == k else f' ({k})'}: {n:,}"])
             for k, n in list(found.classes.items())[:5]
         ]
         if counts[0] < counts[-1]:
@@ -61,7 +61,7 @@ def describe(
     for note in found.notes:
         out.print(note, markup=False, highlight=False, soft_wrap=True)
     for name, why in list(found.bad.items())[:20]:
-        out.print(f"  {name}: {why}", markup=False, highlight=False)
+        out.print(listed([f"  {name}: {why}"]), markup=False, highlight=False)
     if len(found.bad) > 20:
         out.print(f"  and {len(found.bad) - 20:,} more")
     print(sheet)

@@ -130,6 +130,11 @@ PETS = {"cat/a.png": picture(), "cat/b.png": picture(mode="L"), "dog/a.jpg": pic
 EDM = {"0/a.png": picture(), "0/b.png": picture()}
 TINY = {"tiny/val/images/val_0.JPEG": picture("JPEG"), "tiny/val/images/val_1.JPEG": picture("JPEG")}
 ANNOTATIONS = b"val_0.JPEG\tn01443537\t0\t32\t44\t62\nval_1.JPEG\tn04398044\t52\t55\t57\t59\n"
+FLAT = {"a.png": picture(), "b.png": picture()}
+TABLES = {
+    "metadata.csv": b'file_name;text;label\na.png;"a;\nb";1.0\nb.png;;2.0\n',
+    "metadata.jsonl": b'{"file_name": "a.png", "label": "cat"}\n{"file_name": "b.png", "label": 3, "box": [1]}\n',
+}
 BOMB = archive({"cat/a.png": b"\0" * (66 << 20)}, zipfile.ZIP_DEFLATED)
 OUTSIDE = archive({"../../a.png": picture(), "/etc/b.png": picture(), "C:\\c.png": picture(), "cat/d.png": picture()})
 
@@ -256,6 +261,10 @@ READERS = {
             lambda data, folder: _within(
                 data, "tiny/words.txt", {**TINY, "tiny/val/val_annotations.txt": ANNOTATIONS}, folder, "val"
             ),
+        ),
+        *(
+            Reader(name, (text,), lambda data, folder, name=name: _within(data, name, FLAT, folder))  # type: ignore[misc]
+            for name, text in TABLES.items()
         ),
         Reader(
             "picture",

@@ -153,7 +153,9 @@ def _archive(path: Path) -> Files:
         archive = zipfile.ZipFile(path)
         members = archive.infolist()
     except zipfile.BadZipFile as error:
-        raise UserError(f"{path} is neither a folder nor a whole zip archive ({error})") from error
+        raise UserError(
+            f"{path} is neither a folder nor a whole zip archive ({error}): unpack other archives"
+        ) from error
     except Exception as error:  # NotImplementedError, struct.error, UnicodeDecodeError: of a damaged directory anything
         raise UserError(f"{path} cannot be read as a zip archive: {error}") from error
     _limited(len(members), path)

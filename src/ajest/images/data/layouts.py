@@ -9,13 +9,19 @@ from ...errors import UserError, listed
 from .edm import label_table
 from .files import Files, Unreadable
 from .formats import is_image, overlooked
-from .splits import ANY_FOLDER, READ_AS, Chosen, Role, Split, chosen_part, role_of, roles_of
+from .splits import ANY_FOLDER, READ_AS, Chosen, Role, Split, chosen_part, role_of, roles_of, words_of
 from .tables import FORMS, Unusable, classes_of, is_label_table
 
 _LISTS = frozenset(("dataset.json", "wnids.txt", "words.txt"))
 #: Files beside pictures without a class that may tell it.
-_DATA_FORMS = (*FORMS, ".json", ".parquet", ".xml", ".mat", ".npy", ".pkl", ".xlsx", ".h5", ".lst")
-_PACKED = (".zip", ".npz", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".parquet", ".tfrecord")
+_DATA_FORMS = (*FORMS, ".json", ".txt", ".parquet", ".xml", ".mat", ".npy", ".pkl", ".xlsx", ".h5", ".lst")
+_TEXTS = frozenset(("readme", "license", "licence", "copying", "requirements", "notes"))  # words of files to read
+#: Files that may hold the pictures, and what to do with them.
+_PACKED = {
+    **dict.fromkeys((".zip", ".npz"), "name the archives themselves"),
+    **dict.fromkeys((".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"), "unpack them"),
+    **dict.fromkeys((".parquet", ".arrow"), "name the folder as hf:FOLDER"),
+}
 
 
 @dataclass(frozen=True)
@@ -202,8 +208,9 @@ def _empty(files: Files, place: str, chosen: Chosen) -> list[str]:
 def _check_told(files: Files, inner: Iterable[str], chosen: Chosen) -> None:
     """Refuse val/images without its annotations, unless the training part has no classes either."""
     part = chosen.folder.removesuffix("/images/")
-    plain = any(role_of(n.partition("/")[0])[0] == "train" and n.split("/")[1:-1] == ["images"] for n in inner)
-    if chosen.role == "val" and chosen.folder.endswith("/images/") and not plain:
+    if chosen.role != "val" or not chosen.folder.endswith("/images/"):
+        return
+    if not any(n.split("/")[1:-1] == ["images"] and role_of(n.partition("/")[0])[0] == "train" for n in inner):
         raise UserError(
             f"{files.path} holds {part}/images without {part}/{part}_annotations.txt, which tells their classes"
         )
@@ -212,7 +219,7 @@ def _check_told(files: Files, inner: Iterable[str], chosen: Chosen) -> None:
 def _idle(files: Files, place: str, notes: list[str]) -> list[str]:
     """Files that may tell classes and are not read, besides those that notes name."""
     found = [n for _, names in _above(files, place) for n in names if n.lower().endswith(_DATA_FORMS)]
-    other = sorted(n for n in found if not any(n in note for note in notes))
+    other = sorted(n for n in found if not any(n in note for note in notes) and not _TEXTS & set(words_of(n)))
     return [f"no classes are read from {listed(other)}"] if other else []
 
 
@@ -239,5 +246,6 @@ def _why(files: Files, refused: dict[str, str]) -> str:
         return f" that may be read ({listed([name])}: {why})"
     if unread := overlooked(files.marks, files.head):
         return f": {unread}"
-    packed = sorted(n for n in files.marks if n.lower().endswith(_PACKED))
-    return f", but archives: name these, or unpack them: {listed(packed)}" if packed else ""
+    packed = sorted(n for n in files.marks if n.lower().endswith(tuple(_PACKED)))
+    mends = {mend for n in packed for suffix, mend in _PACKED.items() if n.lower().endswith(suffix)}
+    return f", but {listed(packed)}: {' and '.join(sorted(mends))}" if packed else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def part_of(spec: str, resolution: int, split: Split) -> Part:
         UserError: it names nothing that can be read as pictures.
     """
     name, _, rest = spec.partition(":")
-    if name in KEYWORDS:
+    if spec == "shapes" or (":" in spec and name in KEYWORDS):
         part = _shapes(spec, rest, resolution, split) if name == "shapes" else _hub(spec, resolution, split)
         hidden = [path for path in (spec, name) if Path(path).exists()]
         notes = [f"{name} is a word of this program: what is called {p} here is meant by ./{p}" for p in hidden[:1]]
@@ -133,12 +133,34 @@ def _hub(spec: str, resolution: int, split: Split) -> Part:
 
 
 def _in_one_form(part: Part) -> Part:
-    """With class keys in Unicode's composed form (NFC): systems write names in several."""
+    """With names that are Unicode, those of classes composed (NFC): systems write names in several forms."""
+    part = replace(part, ids=part.ids if _is_unicode(part.ids) else list(map(_escaped, part.ids)))
     if part.keys is None:
         return part
-    composed = {key: unicodedata.normalize("NFC", key) for key in set(part.keys)}
-    words = {unicodedata.normalize("NFC", key): unicodedata.normalize("NFC", name) for key, name in part.words.items()}
-    merged = [key for key, n in Counter(composed.values()).items() if n > 1]
-    said = f"classes whose names differ in their Unicode form alone are one: {listed(sorted(merged))}"
-    notes = (*part.notes, said) if merged else part.notes
-    return replace(part, keys=[composed[key] for key in part.keys], words=words, notes=notes)
+    composed = {key: _composed(key) for key in set(part.keys)}
+    merged = sorted(key for key, n in Counter(composed.values()).items() if n > 1)
+    notes = []
+    if merged:
+        notes.append(f"classes whose names differ in their Unicode form alone are one: {listed(merged)}")
+    strange = sorted(key for key in composed if not _is_unicode([key]))
+    if strange:
+        notes.append(f"names of classes that are not Unicode are written with escapes: {listed(strange)}")
+    words = {_composed(key): _composed(name) for key, name in part.words.items()}
+    return replace(part, keys=[composed[key] for key in part.keys], words=words, notes=(*part.notes, *notes))
+
+
+def _composed(name: str) -> str:
+    return _escaped(unicodedata.normalize("NFC", name))
+
+
+def _escaped(name: str) -> str:
+    """Without the marks that stand for bytes which are no text: they can be written nowhere."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _is_unicode(names: Iterable[str]) -> bool:
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -23,7 +23,7 @@ NAMES = ["Müller", "Žluťoučký kůň", "café", "plain"]
 
 def png(level: int) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (level % 256, level // 256, 9)).save(buffer, "PNG")
+    Image.new("RGB", (16, 16), (level % 256, level // 256, 9)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -69,7 +69,7 @@ def test_classes_that_differ_by_case_are_two_and_it_is_said(archive):
 
 def test_held_out_classes_are_compared_as_they_are_read_by_people(archive):
     spec = archive("train.zip", composed("NFD"), each=40)
-    task = image_task((spec,), (archive("val.zip", composed("NFC"), 10, 900),), resolution=8)
+    task = image_task((spec,), (archive("val.zip", composed("NFC"), 10, 900),), resolution=16)
     assert task.classes == tuple(sorted(NAMES))
     assert len(task._pictures("val")) == 40
 
@@ -78,7 +78,7 @@ def test_held_out_pictures_of_strange_classes_are_named(archive):
     said: list[str] = []
     train = archive("train.zip", ["pet0", "pet1", "pet2", "pet3"], each=40)
     val = archive("val.zip", ["pet0", "Pet1", "Pet3", "newt"], 20, 900)
-    task = image_task((train,), (val,), resolution=8, complain=said.append)
+    task = image_task((train,), (val,), resolution=16, complain=said.append)
     assert len(task._pictures("val")) == 20
     assert said == [
         "60 of 80 held-out pictures are left out, as no training picture is of Pet1, Pet3, newt "
@@ -86,7 +86,7 @@ def test_held_out_pictures_of_strange_classes_are_named(archive):
         "no held-out picture is of pet1, pet2, pet3",
     ]
     with pytest.raises(UserError, match="no picture has one of the classes pet0"):
-        image_task((train,), (archive("other.zip", ["newt"], 20, 900),), resolution=8, complain=said.append)
+        image_task((train,), (archive("other.zip", ["newt"], 20, 900),), resolution=16, complain=said.append)
 
 
 def test_held_out_classes_that_are_not_learned_are_no_surprise(archive):
@@ -102,7 +102,7 @@ def test_held_out_classes_of_an_unconditional_network_do_not_matter(archive, tmp
     for i in range(128):
         (tmp_path / "flat" / f"{i}.png").write_bytes(png(i))
     task = image_task(
-        (str(tmp_path / "flat"),), (archive("val.zip", "ab", 10, 900),), resolution=8, complain=said.append
+        (str(tmp_path / "flat"),), (archive("val.zip", "ab", 10, 900),), resolution=16, complain=said.append
     )
     assert (task.classes, task._pictures("val").labels) == ((), None)
     assert said == [f"{tmp_path / 'flat'}: no classes, so the network is unconditional"]

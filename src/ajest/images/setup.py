@@ -10,7 +10,7 @@ from ..config import check
 from ..distributed import once
 from ..errors import listed
 from .architecture import RESOLUTIONS, check_resolution
-from .data import ImageSet, classes_wanted, of_classes, open_images, sizes_of
+from .data import ImageSet, classes_wanted, is_keyword, of_classes, open_images, sizes_of
 from .data.splits import Split
 from .task import ImageTask
 
@@ -92,8 +92,7 @@ def image_task(
 
 def _absolute(spec: str) -> str:
     """A path from anywhere; what is no path stays as it is."""
-    procedural = spec.partition(":")[0] in ("shapes", "hf")
-    return spec if procedural or not Path(spec).exists() else str(Path(spec).resolve())
+    return spec if is_keyword(spec) or not Path(spec).exists() else str(Path(spec).resolve())
 
 
 def _sizes(spec: tuple[str, ...], split: Split) -> Counter[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from .cache import cache_folder
 from .description import Description, describe
 from .packing import prepare
+from .parts import is_keyword
 from .sets import ImageSet, open_images
 from .sizes import sizes_of
 from .subsets import balanced, class_number, classes_wanted, of_classes
@@ -15,6 +16,7 @@ __all__ = [
     "class_number",
     "classes_wanted",
     "describe",
+    "is_keyword",
     "of_classes",
     "open_images",
     "prepare",

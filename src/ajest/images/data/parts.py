@@ -23,7 +23,6 @@ from .npz import read_npz
 from .splits import Split
 
 SHAPES = {"train": 4096, "val": 1024}
-KEYWORDS = ("shapes", "hf")  # what a SPEC that is no path begins with
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,11 @@ class Part:
     notes: tuple[str, ...] = ()
 
 
+def is_keyword(spec: str) -> bool:
+    """Whether a SPEC is no path, whatever there is of its name."""
+    return spec == "shapes" or spec.startswith(("shapes:", "hf:"))
+
+
 def part_of(spec: str, resolution: int, split: Split) -> Part:
     """Recognise a SPEC.
 
@@ -63,7 +67,7 @@ def part_of(spec: str, resolution: int, split: Split) -> Part:
         UserError: it names nothing that can be read as pictures.
     """
     name, _, rest = spec.partition(":")
-    if spec == "shapes" or (":" in spec and name in KEYWORDS):
+    if is_keyword(spec):
         part = _shapes(spec, rest, resolution, split) if name == "shapes" else _hub(spec, resolution, split)
         hidden = [path for path in (spec, name) if Path(path).exists()]
         notes = [f"{name} is a word of this program: what is called {p} here is meant by ./{p}" for p in hidden[:1]]

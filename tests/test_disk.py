@@ -91,7 +91,7 @@ def test_sizes_are_those_of_the_files(arm, tmp_path):
 def test_a_bench_that_does_not_fit_is_refused_before_it_begins(whole, tmp_path, monkeypatch):
     space(monkeypatch, 1000)
     root = tmp_path / "deep" / "bench"
-    said = r"bench: 7 runs take about [\d.]+ kB of disk, and 1 kB are free there; free some space"
+    said = r"bench: 7 runs take up to [\d.]+ kB of disk, and 1 kB are free there; free some space"
     with pytest.raises(UserError, match=said):
         grid.run_bench(root, CONFIG, Here())
     assert not (root / "guide").exists()
@@ -107,7 +107,7 @@ def test_what_runs_take_is_said_once(tmp_path, monkeypatch):
     most = 16 * sizes.snapshot(run) + 3 * sizes.checkpoint(run)
     least = 2 * sizes.snapshot(run) + sizes.checkpoint(run)
     show = disk._readable
-    assert said == [f"1 run takes about {show(most)} of disk, {show(least)} when all is read; 5 GB are free"]
+    assert said == [f"1 run takes up to {show(most)} of disk, {show(least)} when all is read; 5 GB are free"]
     assert [show(n) for n in (12, 1500, 2e6, 3.21e12)] == ["12 bytes", "1.5 kB", "2 MB", "3.21 TB"]
 
 

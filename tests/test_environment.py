@@ -189,6 +189,10 @@ def test_an_exit_code_says_that_nobody_read_on(monkeypatch):
             raise BrokenPipeError
 
     monkeypatch.setattr(os, "dup2", lambda *_: None)
+    with monkeypatch.context() as closed:
+        closed.setattr(sys, "stdout", None)
+        with readable():
+            pass
     for code, expected in ((None, 141), (0, 0), (2, 2)):
         with pytest.raises(SystemExit) as ended:
             leaves(code)

@@ -64,7 +64,8 @@ def readable() -> Iterator[None]:
             yield
         except SystemExit as error:
             ended = error
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it may have been closed from the start
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to fail at the very end
         ended = ended if ended is not None and ended.code else SystemExit(128 + signal.SIGPIPE)

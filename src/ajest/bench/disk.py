@@ -74,7 +74,7 @@ def check_room(root: Path, wanted: Sequence[Claim], at_once: int, say: Callable[
     there = sum(_bytes_in(c.folder) for c in begun)
     above = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
     free = shutil.disk_usage(above).free
-    what = f"{len(begun)} run{'s take' if len(begun) > 1 else ' takes'} about {_readable(most)} of disk"
+    what = f"{len(begun)} run{'s take' if len(begun) > 1 else ' takes'} up to {_readable(most)} of disk"
     check(
         most - there <= free,
         f"{root}: {what}, and {_readable(free)} are free there; free some space or name another folder with --out",

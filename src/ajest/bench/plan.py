@@ -196,17 +196,15 @@ class BenchConfig:
     def _sure(self, clock: str, costs: Costs) -> float:
         """What every run has used up of a clock when it ends, whatever kinds of step it takes.
 
-        Steps that use up the whole use up at least the whole times the least ratio of the two clocks. Where all steps
-        are of one kind, their number is known, and the last one counts in full.
+        Steps that use up the whole use up at least the whole times the least ratio of the two clocks; and there are at
+        least as many as if all were of the dearest kind, the last of them in full.
         """
         total, least = self.total(costs), []
         for arm in self.arms:
             spent, added = self._per_step(self.whole, arm, costs), self._per_step(clock, arm, costs)
-            if len(spent) == 1:
-                ((kind, each),) = spent.items()
-                least.append(math.ceil(total / each - 1e-9) * added[kind])
-            else:
-                least.append(min(total / spent[kind] * added[kind] for kind in spent))
+            steps = math.ceil(total / max(spent.values()) - 1e-9)
+            by_ratio = min(total / spent[kind] * added[kind] for kind in spent)
+            least.append(max(steps * min(added.values()), by_ratio))
         return min(least)
 
     def curve_budgets(self, costs: Costs) -> tuple[str, tuple[float, ...]]:

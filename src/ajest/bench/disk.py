@@ -45,7 +45,8 @@ def claims(root: Path, config: BenchConfig) -> list[Claim]:
         for arm in config.arms
         for seed in config.seeds
     ]
-    references = [Claim(root / "guide", config.guide(), 1, 1)]
+    guided = len(config.guide_schedule().budgets["steps"])
+    references = [Claim(root / "guide", config.guide(), guided, guided)]
     if any(arm.reference == "strong" for arm in config.arms):
         references.append(Claim(root / "strong", config.strong(), 1, 1))
     return references + runs

@@ -9,7 +9,7 @@ import torch
 from ajest.denoising import LogNormal
 from ajest.errors import UserError
 from ajest.images.extractors import Features, extract, extractor
-from ajest.images.quality import reference_features
+from ajest.images.references import references_of
 from ajest.images.source import ImageSource, to_float
 
 OTHERS = [
@@ -24,7 +24,7 @@ OTHERS = [
 class Custom:
     """A feature network of one's own, which takes anything."""
 
-    name, key, distance, width, identity = "custom", "fd", "FD", 1, "custom"
+    name, key, distance, width, classifies, identity = "custom", "fd", "FD", 1, False, "custom"
 
     def __call__(self, images):
         return Features(images.float().mean((1, 2, 3))[:, None])
@@ -41,7 +41,7 @@ def test_other_arrays_are_refused_where_they_come_in(images, tmp_path):
         with pytest.raises(UserError, match=says):
             extract(torch.from_numpy(images), network)
         with pytest.raises(UserError, match=says):
-            reference_features(images, "x", network, tmp_path)
+            references_of(images, np.arange(4), np.arange(4), "x", network, tmp_path)
     if images.ndim == 4:
         with pytest.raises(UserError, match="uint8"):
             to_float(torch.from_numpy(images))

@@ -1,11 +1,15 @@
+import re
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from ajest.errors import UserError
 from ajest.images.architecture import SIZES, Architecture
-from ajest.images.network import EDM2Denoiser, MPConv, UNet, mp_cat, mp_sum, normalize
+from ajest.images.network import Block, EDM2Denoiser, MPConv, UNet, mp_cat, mp_sum, normalize
+from ajest.images.transformer import TransformerBlock
 from ajest.seeding import generator
+from conftest import small_images
 
 TINY = Architecture(channels=8, multipliers=(1, 2), blocks=1, attention=(8,))
 
@@ -118,3 +122,69 @@ def test_sums_and_joins_keep_the_magnitude():
     assert float(mp_sum(a, torch.randn(a.shape, generator=g), 0.3).square().mean()) == pytest.approx(1, abs=0.02)
     rms = normalize(3 * a, (1,)).square().mean(1).sqrt()
     torch.testing.assert_close(rms, torch.ones_like(rms), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["unet", "transformer"])
+def test_any_number_of_channels_is_built_or_refused_in_one_line(kind):
+    x, refused = torch.randn(1, 1024, 2, 2), 0
+    for channels in range(1, 1025):
+        architecture = Architecture(kind, channels, multipliers=(1,))
+        error = architecture_error(architecture)
+        if error is not None:
+            refused += 1
+            assert re.fullmatch(r"attention over \d+ channels cannot be parted into \d+ heads: .*", str(error))
+        elif channels < 260 and channels % 64 in (0, 1, 32, 63):  # what attends is all that could fail
+            if kind == "unet":
+                found = Block(channels, channels, 1, "enc", attention=True)(x[:, :channels], x[0, :1, 0, :1])
+            else:
+                found = TransformerBlock(channels, 1)(x[:, :channels].flatten(2).mT, x[0, :1, 0, :1])
+            assert found.numel() == 4 * channels
+    assert 0 < refused < 1024
+
+
+def architecture_error(architecture):
+    try:
+        architecture.fit(16)
+    except UserError as error:
+        return error
+    return None
+
+
+def test_channels_that_cannot_be_parted_are_told_before_anything_is_built():
+    for channels in (100, 200):
+        with pytest.raises(
+            UserError, match=r"attention over \d+ channels cannot be parted into \d heads: take multiples"
+        ):
+            Architecture(channels=channels).fit(64)
+    Architecture(channels=96, multipliers=(1, 2)).fit(64)  # 192 are three heads
+    with pytest.raises(UserError, match="attention over 200 channels"):
+        small_images(learner=Architecture(channels=200))
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_a_transformer_takes_half_the_resolution(patch):
+    network = Architecture("transformer", 32, blocks=2, patch=patch).denoiser(16, 5, generator=generator(0, "weights"))
+    network.unet.out_gain.data.fill_(1.0)
+    network.eval()
+    x, sigma, labels = batch(side=8)
+    with torch.no_grad():
+        half = network(x, sigma, labels)
+    assert half.shape == x.shape
+    assert half.isfinite().all()
+    # The embedding of a place is the mean of those that it covers: equal ones stay what they are.
+    network.unet.position.data[:] = network.unet.position.data[:1]
+    same = Architecture("transformer", 32, blocks=2, patch=patch).denoiser(8, 5)
+    weights = {k: v[: (8 // patch) ** 2] if k == "unet.position" else v for k, v in network.state_dict().items()}
+    same.load_state_dict(weights)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x, sigma, labels), same.eval()(x, sigma, labels))
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [Architecture("transformer", 32, blocks=1, patch=4), Architecture(channels=8, multipliers=(1, 2, 2))],
+)
+def test_a_resolution_that_a_network_cannot_take_is_named(architecture):
+    network = architecture.denoiser(16, 5)
+    with pytest.raises(UserError, match="needs a resolution that 4 divides, not 6"):
+        network(*batch(side=6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import scipy.linalg
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.functional import normalize
 
 from ajest.errors import UserError
-from ajest.images import quality
+from ajest.images import quality, references
 from ajest.images.extractors import Features
-from ajest.images.quality import Moments, consistency, frechet_distance, kid, moments, prdc, reference_features
+from ajest.images.quality import Moments, consistency, frechet_distance, kid, moments, prdc, streamed
+from ajest.images.references import References, Stock, references_of
 
 SEEDS = st.integers(0, 2**31)
 
@@ -170,7 +173,7 @@ def test_kid_is_unbiased_and_its_interval_covers():
 
 def test_prdc_of_equal_sets():
     x = normal(200, 8, 0)
-    found = prdc(x, x, k=5)
+    found = prdc(x, x)
     assert (found.precision, found.recall, found.coverage) == (1, 1, 1)
     assert found.density == pytest.approx(6 / 5)  # each picture is in its own ball and, on average, in 5 others
 
@@ -181,13 +184,46 @@ def test_prdc_of_sets_far_apart():
 
 
 def test_prdc_by_hand():
-    real = torch.tensor([[0.0], [1.0], [3.0], [10.0]])  # distances to the nearest other: 1, 1, 2, 7
+    real = torch.tensor(
+        [[0.0], [1.0], [3.0], [10.0]]
+    )  # distances to the nearest other: 1, 1, 2, 7; to the next 3, 2, 3, 9
     fake = torch.tensor([[0.5], [20.0]])  # 19.5 both
-    found = prdc(real, fake, k=1)
+    found = prdc(real, fake, k=1, k_dense=1)
     assert found.precision == 0.5  # 20 lies in no ball: 10 + 7 < 20
     assert found.recall == 1.0
     assert found.density == pytest.approx(2 / 2)  # 0.5 lies in the balls of 0 and 1; 20 in none
     assert found.coverage == pytest.approx(2 / 4)  # of 0 and 1; 3 - 2 > 0.5, 10 - 7 > 0.5
+    wider = prdc(real, fake, k=1, k_dense=2)
+    assert (wider.precision, wider.recall) == (found.precision, found.recall)
+    assert wider.density == pytest.approx(3 / (2 * 2))  # of 0, 1 and 3: 3 - 3 < 0.5; 10 - 9 > 0.5
+    assert wider.coverage == pytest.approx(3 / 4)
+
+
+def from_the_papers(real: np.ndarray, fake: np.ndarray) -> tuple[float, float, float, float]:
+    """Pair by pair: equations 1 and 2 of arXiv 1904.06991 with k = 3, section 3 of arXiv 2002.09797 with k = 5."""
+
+    def radius(s: np.ndarray, i: int, k: int) -> float:
+        return sorted(np.linalg.norm(s[i] - s[j]) for j in range(len(s)) if j != i)[k - 1]
+
+    def within(a: np.ndarray, s: np.ndarray, k: int) -> list[bool]:
+        return [bool(np.linalg.norm(a - s[i]) <= radius(s, i, k)) for i in range(len(s))]
+
+    precision = float(np.mean([any(within(y, real, 3)) for y in fake]))
+    recall = float(np.mean([any(within(x, fake, 3)) for x in real]))
+    balls = np.array([within(y, real, 5) for y in fake])
+    return precision, recall, float(balls.sum() / (5 * len(fake))), float(balls.any(0).mean())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_prdc_is_what_the_papers_define(seed):
+    # Lengths that differ much: scaled to length 1, these features would give other numbers.
+    lengths = normal(40, 1, seed + 50).exp()
+    real, fake = normal(40, 3, seed) * lengths, 0.7 * normal(25, 3, seed + 9) + 0.4
+    found = prdc(real, fake)
+    expected = from_the_papers(real.numpy(), fake.numpy())
+    assert (found.precision, found.recall, found.density, found.coverage) == pytest.approx(expected)
+    turned = prdc(normalize(real), normalize(fake))
+    assert (turned.precision, turned.recall, turned.density, turned.coverage) != pytest.approx(expected)
 
 
 def test_prdc_tells_lost_kinds_from_bad_samples():
@@ -203,12 +239,12 @@ def test_prdc_tells_lost_kinds_from_bad_samples():
 @given(SEEDS, st.integers(6, 40), st.integers(6, 40))
 def test_prdc_is_in_range_and_motions_keep_it(seed, n, m):
     x, y = normal(n, 5, seed), normal(m, 5, seed + 1, shift=0.5)
-    found = prdc(x, y, k=3)
+    found = prdc(x, y)
     assert all(0 <= v <= 1 for v in (found.precision, found.recall, found.coverage))
     assert found.density >= 0
-    moved = prdc(*(s @ rotation(5, seed + 2) + 30 for s in (x, y)), k=3)
+    moved = prdc(*(s @ rotation(5, seed + 2) + 30 for s in (x, y)))
     assert moved == found
-    turned = prdc(y, x, k=3)
+    turned = prdc(y, x)
     assert (turned.precision, turned.recall) == (found.recall, found.precision)
 
 
@@ -217,6 +253,47 @@ def test_prdc_in_parts(monkeypatch):
     whole = prdc(x, y)
     monkeypatch.setattr(quality, "_ROWS", 16)
     assert prdc(x, y) == whole
+
+
+@pytest.mark.parametrize(
+    ("stock", "n", "pool", "said"),
+    [
+        (Stock(1000, 1000, 100), 100, "validation", "Real examples are 100 validation pictures."),
+        (Stock(1000, 1000, 99), 100, "references", "100 training pictures, compared with the other 900."),
+        (Stock(1000, 800, 99), 200, "spare", "200 training pictures that are no references."),
+        (Stock(1000, 5000), 500, "references", "500 training pictures, compared with the other 500."),
+        (Stock(1000, 1000), 501, "references", "500 training pictures, compared with the other 500: too few"),
+        (Stock(1000, 1000, 700), 800, "validation", "700 validation pictures: too few for metrics"),
+    ],
+)
+def test_where_other_real_pictures_come_from(stock, n, pool, said):
+    found, there = stock.pool(n)
+    assert found == pool
+    assert said in stock.notes(n)[1]
+    if pool == "validation":
+        return
+    labels = np.arange(1000) % 7
+    rows, near = stock.rows(labels)
+    others = stock.others(found, labels, min(n, there))
+    assert len(set(others)) == len(others) == min(n, there)
+    assert np.bincount(labels[others]).max() - np.bincount(labels[others]).min() <= 1
+    if pool == "spare":
+        assert not set(others) & set(rows)
+    assert set(near) <= set(rows)
+
+
+def test_notes_name_the_number_of_references(monkeypatch):
+    assert Stock(2000, 9000).notes(9)[0] == "Samples are compared with all 2,000 training pictures."
+    assert Stock(2000, 500).notes(9)[0] == "Samples are compared with 500 of the 2,000 training pictures."
+    many = Stock(100_000, 100_000)
+    assert many.notes(9)[0].endswith(
+        "all 100,000 training pictures, in KID and the neighbour metrics with 5,000 of these."
+    )
+    rows, near = many.rows(np.arange(100_000) % 200)
+    assert (len(rows), len(near)) == (100_000, 5000)
+    assert set(np.bincount(near % 200)) == {25}
+    others = many.others("references", np.arange(100_000) % 200, 2000)
+    assert not set(others) & set(near)  # all that KID looks at stays
 
 
 def test_consistency_looks_at_the_data_sets_classes_only():
@@ -240,6 +317,7 @@ class Counting:
     key: str = "fd_counting"
     distance: str = "FD-Counting"
     width: int = 3
+    classifies: bool = False
     seen: list[int] = field(default_factory=list)
 
     def __call__(self, images: torch.Tensor) -> Features:
@@ -251,28 +329,38 @@ def pictures(n: int, side: int = 8) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, 3, side, side), dtype=np.uint8)
 
 
-def test_reference_features_are_kept_by_content(tmp_path):
+def counted(network: Counting, images: np.ndarray, digest: str, cache: Path, count: int | None = None) -> References:
+    rows = np.arange(len(images) if count is None else count)
+    return references_of(images, rows, rows[::3], digest, network, cache)
+
+
+def test_references_are_kept_by_content(tmp_path, monkeypatch):
+    monkeypatch.setattr(references, "_BLOCK", 32)
     network, images = Counting(), pictures(70)
-    first = reference_features(images, "a", network, tmp_path)
+    first = counted(network, images, "a", tmp_path)
     assert network.seen == [16, 16, 16, 16, 6]
-    again = reference_features(images, "a", network, tmp_path)
+    again = counted(network, images, "a", tmp_path)
     assert len(network.seen) == 5
-    torch.testing.assert_close(again.features, first.features, rtol=0, atol=0)
-    assert again.logits is None
+    for name in ("mean", "cov", "n"):
+        assert np.array_equal(getattr(again.moments, name), getattr(first.moments, name))
+    assert torch.equal(again.near, first.near)
+    features = torch.from_numpy(images).float().mean((2, 3))
+    assert torch.equal(first.near, features[::3])
+    np.testing.assert_allclose(first.moments.cov, np.cov(features.double().numpy().T), rtol=1e-10)
     # Other content, another size, another number and other weights are other features.
-    reference_features(images, "b", network, tmp_path)
-    reference_features(pictures(70, 4), "a", network, tmp_path)
-    reference_features(images[:64], "a", network, tmp_path)
+    counted(network, images, "b", tmp_path)
+    counted(network, pictures(70, 4), "a", tmp_path)
+    assert counted(network, images, "a", tmp_path, 64).moments.n == 64
     assert sum(network.seen) == 3 * 70 + 64
     other = Counting(identity="counting 2")
-    reference_features(images, "a", other, tmp_path)
+    counted(other, images, "a", tmp_path)
     assert sum(other.seen) == 70
 
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "gone", "facts"])
-def test_damaged_reference_features_are_made_anew(tmp_path, damage):
+def test_damaged_references_are_made_anew(tmp_path, damage):
     network, images = Counting(), pictures(10)
-    first = reference_features(images, "a", network, tmp_path)
+    first = counted(network, images, "a", tmp_path)
     (tensors,) = tmp_path.rglob("*.safetensors")
     (facts,) = tmp_path.rglob("*.json")
     content = tensors.read_bytes()
@@ -284,11 +372,38 @@ def test_damaged_reference_features_are_made_anew(tmp_path, damage):
         tensors.unlink()
     else:
         facts.write_text("{")
-    again = reference_features(images, "a", network, tmp_path)
-    torch.testing.assert_close(again.features, first.features, rtol=0, atol=0)
+    again = counted(network, images, "a", tmp_path)
+    assert torch.equal(again.moments.cov, first.moments.cov)
     assert network.seen == [10, 10]
-    reference_features(images, "a", network, tmp_path)
+    counted(network, images, "a", tmp_path)
     assert network.seen == [10, 10]
+
+
+def test_pictures_are_taken_away_from_references_without_a_second_look(tmp_path):
+    network, images = Counting(), pictures(60)
+    everything = counted(network, images, "a", tmp_path)
+    taken = np.array([0, 3, 4, 11, 59])
+    stay = np.setdiff1d(np.arange(60), taken)
+    features = torch.from_numpy(images).float().mean((2, 3))
+    rest = everything.without(taken, features[taken])
+    assert sorted(rest.rows) == [i for i in range(0, 60, 3) if i not in taken]
+    assert torch.equal(rest.near, features[rest.rows])
+    direct = moments(features[stay])
+    assert rest.moments.n == 55
+    np.testing.assert_allclose(rest.moments.mean, direct.mean, rtol=1e-13)
+    np.testing.assert_allclose(rest.moments.cov, direct.cov, rtol=1e-11)
+    with pytest.raises(ValueError, match="more than half"):
+        everything.without(stay, features[stay])
+
+
+@given(SEEDS, st.lists(st.integers(1, 9), min_size=2, max_size=6))
+def test_streamed_moments_are_those_of_all_at_once_whatever_the_blocks(seed, sizes):
+    x = 1e4 + mixed(sum(sizes), 4, seed)  # a mean far beyond the spread, where E[x^2] - E[x]^2 loses all digits
+    found = streamed(x.split(sizes))
+    assert found.n == len(x)
+    np.testing.assert_allclose(found.mean, x.numpy().mean(0), rtol=1e-13)
+    expected = np.cov(x.numpy().T)
+    np.testing.assert_allclose(found.cov, expected, rtol=1e-7, atol=1e-9 * np.abs(expected).max())
 
 
 def test_by_directions_pictures_of_short_features_do_not_pass_for_real_ones():
@@ -297,8 +412,8 @@ def test_by_directions_pictures_of_short_features_do_not_pass_for_real_ones():
     active = torch.rand(300, 64, generator=g).argsort(1).argsort(1) < 6
     real = torch.cat([3.0 * active * (0.5 + torch.rand(300, 64, generator=g)), torch.zeros(300, 16)], 1)
     noise = torch.cat([torch.zeros(100, 64), 0.1 * torch.rand(100, 16, generator=g)], 1)
-    plain, turned = prdc(real, noise), prdc(real, noise, directions=True)
+    plain, turned = prdc(real, noise), prdc(normalize(real), normalize(noise))
     assert plain.precision == 1
     assert plain.density > 5
     assert turned.precision == turned.density == turned.coverage == 0
-    assert prdc(real, 7 * real, directions=True).coverage == 1
+    assert prdc(normalize(real), normalize(7 * real)).coverage == 1

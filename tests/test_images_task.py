@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ajest import checkpoint
+from ajest import checkpoint, jsonl
 from ajest.arms import arms_named
 from ajest.bench.evaluation import curve_points, evaluate_snapshot
 from ajest.bench.figures import heatmap
@@ -23,10 +23,13 @@ from ajest.cli_runs import numbers
 from ajest.config import differences, from_json, to_json
 from ajest.errors import UserError
 from ajest.folders import Guidance, RunConfig, adopt, read_config
-from ajest.images import figures
+from ajest.images import extractors, figures
 from ajest.images.data import balanced, prepare
+from ajest.images.extractors import Features, extract, extractor
 from ajest.images.metrics import metrics_of
+from ajest.images.quality import frechet_distance, moments
 from ajest.images.setup import image_task
+from ajest.images.task import ImageTask
 from ajest.presets import IMAGES
 from ajest.runs import Schedule, execute
 from ajest.tasks import AnyTask
@@ -157,33 +160,91 @@ def test_a_guide_that_lacks_classes_is_refused(done, tmp_path):
 
 
 def test_a_floor_of_fewer_pictures_says_only_what_does_not_depend_on_their_number():
-    task = small_images()  # 128 validation pictures
+    task = small_images()  # 128 validation pictures, 160 spare ones
     assert math.isfinite(task.floor(100, 0, None)["fd_lite0"])
     assert set(task.floor(500, 0, None)) == {"kid", "kid_low", "kid_high"}
+    assert task.notes(500)[1].startswith("Real examples are 160 training pictures that are no references: too few")
 
 
-def test_a_floor_beyond_the_held_out_pictures_is_of_training_pictures_that_are_no_references():
+def test_all_training_pictures_are_references_unless_fewer_are_asked_for():
     settings = {"learner": small_images().learner, "guide": small_images().guide}
-    task = image_task(("shapes:600",), ("shapes:32",), 16, references=300, **settings)
-    held_out, _, _ = task._other(32)
-    rest, _, labels = task._other(200)
-    everything, kept = task._pictures("train").images, task._pictures("val").images
-    references = balanced(task._pictures("train").labels, len(everything), 300)
-    assert len(held_out) == 32
-    assert all((kept == one).all((1, 2, 3)).any() for one in held_out)
-    free = np.delete(everything, references, 0)
-    assert len(rest) == len(labels) == 200
-    assert all((free == one).all((1, 2, 3)).any() for one in rest)
+    task = image_task(("shapes:300",), (), 16, **settings)
+    network = extractor("lite0")
+    images, labels = task._pictures("train").images, task._pictures("train").labels
+    found = task._references(network)
+    features = extract(images, network).features
+    assert found.moments.n == len(found.near) == 300
+    np.testing.assert_allclose(found.moments.mean, features.double().mean(0), rtol=1e-5, atol=1e-7)
+    # Nothing is held out, so real pictures are compared with the others: as if these alone had been references.
+    rows = task._stock.others("references", labels, 100)
+    rest = np.setdiff1d(np.arange(300), rows)
+    direct = frechet_distance(moments(features[rest]), moments(features[rows]))
+    assert task.floor(100, 0, None)["fd_lite0"] == pytest.approx(direct, rel=1e-4)
+    assert task.notes(100)[:2] == (
+        "Samples are compared with all 300 training pictures.",
+        "Real examples are 100 training pictures, compared with the other 200.",
+    )
+    fewer = replace(task, references=96)
+    assert fewer._references(network).moments.n == 96
+    with pytest.raises(UserError, match="references must be at least 64, not 10"):
+        replace(task, references=10)
+
+
+def test_fewer_samples_than_classes_are_of_classes_spread_over_all():
+    names = tuple(f"n{i:04d}" for i in range(1000))
+    task = replace(small_images(), classes=names, names=names)
+    real = np.repeat(np.arange(1000), 10)
+    for n in (8, 250, 999, 1000, 1500):
+        asked = np.bincount(task.labels(n), minlength=1000)
+        judged = np.bincount(real[balanced(real, len(real), n)], minlength=1000)
+        assert np.array_equal(asked, judged)  # samples and real pictures are of the same classes
+        assert asked.sum() == n
+        assert asked.max() - asked.min() <= 1
+        gaps = np.diff(np.flatnonzero(asked), prepend=-1, append=1000)
+        assert gaps.max() <= 2 * max(1, -(-1000 // n)) + 1
+        assert torch.equal(task.labels(1500)[:n], task.labels(n))
+
+
+def test_noise_of_a_sample_depends_on_its_number_alone_and_no_more_than_a_chunk_is_made(monkeypatch):
+    task = replace(small_images(), chunk=8)
+    whole = task.start(slice(0, 40), 3)
+    assert torch.equal(torch.cat([task.start(slice(i, i + 5), 3) for i in range(0, 40, 5)]), whole)
+    asked = []
+    start = ImageTask.start
+
+    def watched(self, part, seed):
+        asked.append(part.stop - part.start)
+        return start(self, part, seed)
+
+    monkeypatch.setattr(ImageTask, "start", watched)
+    network = task.network("learner", 0).eval()
+    task.evaluate(network, None, 1.0, 36, 0, None)
+    assert asked == [8, 8, 8, 8, 4]
+
+
+def test_a_class_whose_name_is_no_other_classes():
+    keys, names = ("n01", "n02", "n03", "Mus", "mus"), ("crane", "Crane", "caf\u00e9", "mouse", "rat")
+    task = replace(small_images(), classes=keys, names=names)
+    for name, number in (("n01", 0), ("crane", 0), ("Crane", 1), ("cafe\u0301", 2), ("Mus", 3), ("mus", 4), ("RAT", 4)):
+        assert task.class_number(name) == number
+    with pytest.raises(UserError, match="'CRANE' stands for several classes: name one by its key, n01, n02"):
+        task.class_number("CRANE")
+    with pytest.raises(UserError, match="'MUS' stands for several classes"):
+        task.class_number("MUS")
+    twins = replace(task, names=("crane", "crane", "a", "b", "c"))
+    with pytest.raises(UserError, match="'crane' stands for several classes: name one by its key, n01, n02"):
+        twins.class_number("crane")
 
 
 def test_the_five_best_guesses_say_nothing_among_five_classes():
     known = ("n01443537", "n02410509", "n03255030", "n04259630", "n04398044", "n07615774")
     for count, top in ((6, ["top1", "top5"]), (5, ["top1"]), (1, []), (0, [])):
-        task = replace(small_images(), classes=known[:count])
+        task = replace(small_images(), classes=known[:count], names=known[:count])
         assert [m.name for m in task.metrics if m.name.startswith("top")] == top
 
 
-def test_a_report_without_its_data_has_no_floor_and_all_the_rest(done, tmp_path):
+def test_a_report_without_its_data_has_no_floor_and_all_the_rest(done, tmp_path, monkeypatch):
+    monkeypatch.setenv("AJEST_CACHE", str(tmp_path / "cache"))
     root, results = done
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
@@ -213,9 +274,9 @@ def test_seeds_share_noise_and_classes_and_moments_hold_pictures(done):
     assert stored["target"].shape == stored["x"].shape == (32, 3, 16, 16)
     assert int(stored["kept"].sum()) == 6
     task = results.config.task
-    assert torch.equal(task.start(8, 3), task.start(20, 3)[:8])
-    assert not torch.equal(task.start(8, 3), task.start(8, 4))
-    assert task.labels(12).tolist() == [*range(10), 0, 1]
+    assert torch.equal(task.start(slice(0, 8), 3), task.start(slice(0, 20), 3)[:8])
+    assert not torch.equal(task.start(slice(0, 8), 3), task.start(slice(0, 8), 4))
+    assert sorted(task.labels(20).tolist()) == sorted([*range(10)] * 2)
 
 
 def test_configs_of_both_tasks_come_back_from_json(done):
@@ -303,8 +364,10 @@ def test_real_pictures_are_chosen_from_all_classes_alike():
     labels = np.array([0] * 50 + [1] * 5 + [2] * 20)
     chosen = labels[balanced(labels, 75, 30)]
     assert np.bincount(chosen).tolist() == [13, 5, 12]
-    assert balanced(None, 10, 4).tolist() == [0, 3, 6, 9]
+    assert len(set(balanced(None, 10, 4).tolist())) == 4
     assert len(balanced(labels, 75, 1000)) == 75
+    # Not the first of each class, which in a film are the first scenes.
+    assert balanced(np.zeros(1000, dtype=np.int64), 1000, 100).max() > 900
 
 
 def test_presets_of_images_are_whole_benches():
@@ -370,3 +433,53 @@ def test_pictures_without_classes_are_learned_unconditionally(tmp_path):
     ]
     with pytest.raises(UserError, match="has no classes"):
         task.write_samples(network, tmp_path / "s", classes=("star",))
+
+
+def colours(path, device):
+    """A feature network of three weights: mean colours times these."""
+    weights = np.loadtxt(path)
+    scale = torch.from_numpy(weights).float()
+    return lambda images: Features(images.float().mean((2, 3)) * scale), f"colours {weights.tolist()}"
+
+
+def test_other_weights_under_the_same_path_give_new_numbers(done, tmp_path, monkeypatch):
+    root, _ = done
+    monkeypatch.setitem(extractors.NAMES, "colours", extractors.Name("fd_x", "FD-X", "colours", 3, False, colours))
+    path, run = tmp_path / "weights.txt", run_folder(root, "baseline", 0)
+    task = replace(read_config(run).task, extractors=(f"colours={path}",))
+
+    def measured():
+        (line,) = evaluate_snapshot(run, 32, (1.0,), 64, root, task=task)
+        return line
+
+    path.write_text("1 1 1")
+    first = measured()
+    assert measured() == first
+    floor = task.floor(100, 0, root)
+    path.write_text("2 2 2.0")
+    second = measured()
+    assert second["metrics"]["fd_x"] == pytest.approx(4 * first["metrics"]["fd_x"], rel=1e-4)
+    assert task.floor(100, 0, root)["fd_x"] == pytest.approx(4 * floor["fd_x"], rel=1e-4)
+    path.write_text("1 1 1")
+    before = (run / "metrics.jsonl").read_text()
+    assert measured() == first
+    assert (run / "metrics.jsonl").read_text() == before
+    assert all(line["judges"][0].startswith("lite0") for line in collect(root).runs["baseline", 0].lines)
+
+
+def test_a_report_never_mixes_evaluations_by_different_weights(done, tmp_path):
+    root, results = done
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    path = run_folder(copy, "random", 1) / "metrics.jsonl"
+    lines = jsonl.read(path)
+    path.unlink()
+    for line in lines:
+        jsonl.append(path, {**line, "judges": ["of yesterday"]})
+    again = collect(copy)
+    where = "calibrated", "random", "fd_lite0", 1.0
+    assert set(results.cell(*where).values) == {0, 1}
+    assert set(again.cell(*where).values) == {0}
+    for line in lines:  # judged anew, as the bench does it when it is started again
+        jsonl.append(path, line)
+    assert collect(copy).cell(*where).values == results.cell(*where).values

@@ -230,6 +230,8 @@ def evaluate(
     real = [number(floor[m.name], m) if m.name in floor else "" for m in metrics]
     table.add_row("real examples", "", "", "", *real)
     console(220).print(table)
+    for note in task.notes(n):
+        print(note)
     for path in drawn:
         print(path)
 

@@ -71,7 +71,7 @@ class ImageDials:
         curve: points of learning curves, as shares of the run.
         ema_widths: the first is the one reported.
         precision, compile: see `ImageTask`.
-        references: real pictures that samples are compared with.
+        references: training pictures that samples are compared with; None for all.
         classes: how many to learn, spread over the data set's; None for all.
         chunk: pictures sampled or judged at a time.
     """
@@ -98,7 +98,7 @@ class ImageDials:
     ema_widths: tuple[float, ...] = (0.10, 0.05)
     precision: Precision = "bfloat16"
     compile: bool = False
-    references: int = 5000
+    references: int | None = None
     classes: int | None = None
     chunk: int = 32
 

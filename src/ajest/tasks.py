@@ -61,6 +61,14 @@ class Task(Protocol):
         """Whether the exact target costs time that no real data set asks for."""
         ...
 
+    def judges(self, device: torch.device | str = "cpu") -> tuple[str, ...]:
+        """Identities of the networks that judge samples; their weights may change under the same names."""
+        ...
+
+    def notes(self, n: int) -> tuple[str, ...]:
+        """What a reader should know of the metrics of n samples, in a sentence each."""
+        ...
+
     def example_names(self) -> Sequence[str]:
         """A stable name for each id of an example."""
         ...

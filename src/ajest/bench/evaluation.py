@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def evaluate_snapshot(
     """
     config = read_config(folder)
     task = config.task if task is None else task
-    plain = _settings(config.task, task)
+    plain, judges = _settings(config.task, task), list(task.judges(device))
     guided = None if guidance is None else identity_of(guidance.run, guidance.step)
     width = config.recipe.ema_widths[0] if width is None else width
     check_width(folder, step, width, inexact, say)
@@ -64,6 +65,7 @@ def evaluate_snapshot(
         wanted: dict[str, Any] = {"step": step, "width": width, "weight": weight, "n": n}
         settings = plain if weight == 1 or guidance is None else plain | _settings(Guidance(guidance.run), guidance)
         wanted |= {"settings": settings} if settings else {}
+        wanted |= {"judges": judges} if judges else {}
         if weight != 1:
             wanted["guide"] = guided
         stem = folder / "samples" / f"step-{step:07d}-weight-{weight:g}-n-{n}"
@@ -93,7 +95,8 @@ def _settings(old: AnyTask | Guidance, new: AnyTask | Guidance) -> dict[str, Any
 
 def key(line: dict[str, Any]) -> str:
     """What makes two evaluations the same one."""
-    return json.dumps([line.get(k) for k in ("step", "width", "weight", "n", "guide", "settings")], sort_keys=True)
+    names = ("step", "width", "weight", "n", "guide", "settings", "judges")
+    return json.dumps([line.get(k) for k in names], sort_keys=True)
 
 
 def identity_of(run: Path, step: int | None = None) -> str | None:
@@ -106,19 +109,29 @@ def identity_of(run: Path, step: int | None = None) -> str | None:
         return None
 
 
-def floor_of(root: Path, config: BenchConfig, n: int, device: torch.device | str = "cpu") -> dict[str, float]:
+def floor_of(
+    root: Path, config: BenchConfig, n: int, device: torch.device | str = "cpu", fresh: bool = False
+) -> dict[str, float]:
     """Metrics of real data, kept in the bench's folder.
+
+    Args:
+        root: of the bench.
+        config: of the bench.
+        n: real examples.
+        device: where to compute.
+        fresh: take them anew if the weights that judge have changed; a report takes what is there.
 
     Raises:
         UserError: they are not kept yet, and the data are not where they were.
     """
     path = root / "truth" / f"floor-n{n}.json"
-    try:
-        return checkpoint.read_sealed(path)
-    except Corrupt:
-        values = config.task.floor(n, config.seeds[0], root / "truth", device)
-        checkpoint.write_sealed(path, values)
-        return values
+    with suppress(Corrupt, KeyError):
+        kept = checkpoint.read_sealed(path)
+        if not fresh or kept["judges"] == list(config.task.judges(device)):
+            return dict(kept["metrics"])
+    values = config.task.floor(n, config.seeds[0], root / "truth", device)
+    checkpoint.write_sealed(path, {"judges": list(config.task.judges(device)), "metrics": values})
+    return values
 
 
 def reached(folder: Path) -> dict[str, dict[float, int]]:

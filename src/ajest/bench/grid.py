@@ -161,7 +161,7 @@ def _do(job: Job, report: Report) -> list[str]:
         for n in sorted({config.n_curve, config.n_final}):
             config.task.prepare(n, job.seed, cache, job.device)
             if job.seed == config.seeds[0]:
-                floor_of(root, config, n, job.device)
+                floor_of(root, config, n, job.device, fresh=True)
         return complaints
 
     arm = config.arms[job.arm]

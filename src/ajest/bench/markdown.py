@@ -105,10 +105,9 @@ def _reading(results: Results, reading: str) -> list[str]:
         + [number(floor[m.name], m) if m.name in floor and w == 1 else ""]
         for m, w in columns
     ]
-    return [
-        f"## At {READINGS[reading].title}: {amount(reading, results.budgets[reading])}, {n:,} samples",
-        grid(heads, rows),
-    ]
+    title = f"## At {READINGS[reading].title}: {amount(reading, results.budgets[reading])}, {n:,} samples"
+    notes = " ".join(results.config.task.notes(n))
+    return [title, grid(heads, rows), *([notes] if notes else [])]
 
 
 def _shown(results: Results, cell: Cell | None, metric: Metric) -> str:

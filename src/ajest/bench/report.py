@@ -88,6 +88,7 @@ def _table(results: Results, reading: str) -> dict[str, Any]:
         "reading": READINGS[reading],
         "budget": amount(reading, results.budgets[reading]),
         "n": n,
+        "notes": results.config.task.notes(n),
         "columns": [
             {"label": m.label, "guided": w != 1, "better": m.better, "headline": (m, w) in headlines}
             for m, w in columns

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -188,6 +190,7 @@ def collect(root: Path) -> Results:
     config = read_bench(root)
     costs = calibrated_costs(root)
     runs = {(arm.name, seed): _run(root, config, costs, arm.name, seed) for arm in config.arms for seed in config.seeds}
+    runs = _judged_alike(runs)
     budgets = common_budgets(root, config)
     cells = _cells(root, config, runs, budgets)
     guide = _run(root, config, costs, "guide", config.guide_seed)
@@ -212,6 +215,16 @@ def _own(root: Path, config: BenchConfig, lines: list[dict[str, Any]]) -> list[d
         for line in lines
         if line.get("guide") in (None, guide) and "settings" not in line and line["width"] == width
     ]
+
+
+def _judged_alike(runs: dict[tuple[str, int], Run]) -> dict[tuple[str, int], Run]:
+    """The runs with those evaluations alone that were made with the same weights of feature networks, of several the
+    ones that most runs were judged with last: until the bench is started again, the others are missing."""
+    last = Counter(json.dumps(run.lines[-1].get("judges")) for run in runs.values() if run.lines)
+    if not last:
+        return runs
+    weights = json.loads(last.most_common(1)[0][0])
+    return {k: replace(run, lines=[x for x in run.lines if x.get("judges") == weights]) for k, run in runs.items()}
 
 
 def _cells(

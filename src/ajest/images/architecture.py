@@ -9,7 +9,7 @@ import torch
 
 from ..config import check
 from ..errors import UserError
-from .network import EDM2Denoiser, Embedding, UNet
+from .network import EDM2Denoiser, Embedding, UNet, heads_of
 from .transformer import PatchTransformer
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -52,14 +52,29 @@ class Architecture:
         check(len(self.multipliers) >= 1 and min(self.multipliers) >= 1, "multipliers must be at least 1")
         check(0 <= self.dropout < 1, f"dropout must lie in [0, 1), not {self.dropout}")
 
+    def fit(self, resolution: int) -> None:
+        """Make sure, without building it, that the network can be built for pictures of this resolution.
+
+        Raises:
+            UserError: the resolution cannot be divided as often as the levels ask, or channels not into heads.
+        """
+        levels = len(self.multipliers) if self.kind == "unet" else 1
+        unit = self.patch << (levels - 1)
+        check(resolution % unit == 0, f"this network needs a resolution that {unit} divides, not {resolution}")
+        if self.kind == "transformer":
+            heads_of(self.channels)
+        else:
+            for level, multiplier in enumerate(self.multipliers):
+                if level == levels - 1 or (resolution // self.patch >> level) in self.attention:
+                    heads_of(self.channels * multiplier)
+
     def build(self, resolution: int, classes: int, generator: torch.Generator | None = None) -> Embedding:
         """The raw network for pictures of this resolution; `classes` 0 is unconditional.
 
         Raises:
-            UserError: the resolution cannot be divided as often as the levels ask.
+            UserError: see `fit`.
         """
-        unit = self.patch * (2 ** (len(self.multipliers) - 1) if self.kind == "unet" else 1)
-        check(resolution % unit == 0, f"this network needs a resolution that {unit} divides, not {resolution}")
+        self.fit(resolution)
         if self.kind == "transformer":
             return PatchTransformer(resolution, self.channels, classes, self.patch, self.blocks, generator=generator)
         return UNet(

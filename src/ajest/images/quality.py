@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from .. import checkpoint, distributed
-from ..errors import Corrupt, UserError
-from .extractors import Extractor, Features, extract
+from ..errors import UserError
 
 _Z = 1.959964  # 97.5 % quantile of the normal distribution
 TOP = 5  # guesses of a classifier that count as right, beside the best one alone
@@ -66,10 +61,45 @@ def moments(features: Tensor | np.ndarray) -> Moments:
     Raises:
         UserError: fewer than two, or numbers that are not finite.
     """
-    x = _checked(features)
-    mean = x.mean(0)
-    centred = x - mean
-    return Moments(mean, centred.T @ centred / (len(x) - 1), len(x))
+    return streamed(torch.as_tensor(features).split(_ROWS))
+
+
+def streamed(blocks: Iterable[Tensor]) -> Moments:
+    """The moments of features that come a block (n_i, d) at a time: no two blocks need be in memory at once.
+
+    Each block's mean and scatter matrix in float64 are joined with those of all before it (Chan, Golub and LeVeque
+    1983, The American Statistician 37): nothing large is subtracted from anything large.
+
+    Raises:
+        UserError: fewer than two in all, or numbers that are not finite.
+    """
+    n, mean, scatter = 0, torch.zeros(0), torch.zeros(0)
+    for block in blocks:
+        x = _checked(block, 1)
+        if n == 0:
+            mean, scatter = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1], x.shape[1])
+        own = x.mean(0)
+        x = x - own
+        shift = own - mean
+        scatter.addmm_(x.T, x).addr_(shift, shift, alpha=n * len(x) / (n + len(x)))
+        mean = mean + shift * (len(x) / (n + len(x)))
+        n += len(x)
+    if n < 2:
+        raise UserError(f"features of {n} pictures are too few: at least 2 are needed")
+    return Moments(mean, scatter / (n - 1), n)
+
+
+def without(whole: Moments, part: Moments) -> Moments:
+    """The moments of what is left of a set when a part of at most half of it is taken away (`streamed`, solved for the
+    other block)."""
+    n = whole.n - part.n
+    if n < part.n:
+        raise ValueError(f"a part of {part.n} is more than half of {whole.n}: the rest would be inexact")
+    mean = whole.mean + (whole.mean - part.mean) * (part.n / n)
+    shift = mean - part.mean
+    scatter = whole.cov * (whole.n - 1) - part.cov * (part.n - 1)
+    scatter.addr_(shift, shift, alpha=-n * part.n / whole.n)
+    return Moments(mean, scatter / (n - 1), n)
 
 
 def _root(matrix: Tensor) -> Tensor:
@@ -143,50 +173,51 @@ def _kernel_own(x: Tensor) -> Tensor:
     return (x.square().sum(1) / x.shape[1] + 1) ** 3
 
 
-def prdc(real: Tensor | np.ndarray, fake: Tensor | np.ndarray, k: int = 5, directions: bool = False) -> Prdc:
-    """Precision and recall (arXiv 1904.06991), density and coverage (arXiv 2002.09797), by neighbours.
+def prdc(real: Tensor | np.ndarray, fake: Tensor | np.ndarray, k: int = 3, k_dense: int = 5) -> Prdc:
+    """Precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991, equations 1 and 2), density and coverage
+    (Naeem et al. 2020, arXiv 2002.09797, section 3), by Euclidean distances of features.
 
-    The ball of a picture reaches to its k-th nearest other of the same set, edge included. For two equal sets
-    precision, recall and coverage are 1 and density is (k + 1) / k, since each picture lies in its own ball too.
+    The ball of a picture reaches to its k-th nearest other of the same set, edge included.
 
     Args:
-        real, fake: features (n, d) and (m, d), more than k each.
-        k: neighbours.
-        directions: compare the directions of features alone (scaled to length 1). Pictures that excite a network
-            little, such as noise and blur, have short features: by plain distances these lie in the middle of all
-            others, within nearly every ball, and an untrained model has a precision of 1.
+        real, fake: features (n, d) and (m, d), more than k and k_dense each.
+        k: neighbours for precision and recall; 3 is the published number.
+        k_dense: neighbours for density and coverage; 5 is the published number.
 
     Raises:
         UserError: too few, of different widths, or not finite.
     """
-    if k < 1:
-        raise UserError(f"neighbour metrics need k of at least 1, not {k}")
-    x, y = _checked(real, k + 1), _checked(fake, k + 1)
+    if min(k, k_dense) < 1:
+        raise UserError(f"neighbour metrics need k of at least 1, not {min(k, k_dense)}")
+    x, y = _checked(real, max(k, k_dense) + 1), _checked(fake, k + 1)
     if x.shape[1] != y.shape[1]:
         raise UserError(f"features of widths {x.shape[1]} and {y.shape[1]} cannot be compared: use one network")
-    if directions:
-        x, y = (normalize(part) for part in (x, y))
     centre = x.mean(0)  # distances by products lose digits far from the origin
     x, y = x - centre, y - centre
     edge = 1e-12 * float(x.square().sum(1).max() + y.square().sum(1).max())  # rounding puts nothing outside its ball
-    reach_x, reach_y = (
-        # The nearest of all is the picture itself.
-        torch.cat([part.kthvalue(k + 1, 1).values for part in _squared_distances(s, s)]) + edge
-        for s in (x, y)
-    )
-    balls = torch.zeros(len(y), dtype=torch.int64)  # of real pictures, around each sample
-    recalled, covered = 0, 0
-    for distances, reach in zip(_squared_distances(x, y), reach_x.split(_ROWS), strict=True):
-        inside = distances <= reach[:, None]
-        balls += inside.sum(0)
-        covered += int(inside.any(1).sum())
+    reach_x, dense_x = (reach + edge for reach in _reaches(x, (k, k_dense)))
+    (reach_y,) = (reach + edge for reach in _reaches(y, (k,)))
+    precise = torch.zeros(len(y), dtype=torch.bool)
+    balls, recalled, covered = 0, 0, 0
+    for part, distances in zip(torch.arange(len(x)).split(_ROWS), _squared_distances(x, y), strict=True):
+        precise |= (distances <= reach_x[part, None]).any(0)
         recalled += int((distances <= reach_y).any(1).sum())
+        inside = distances <= dense_x[part, None]
+        balls += int(inside.sum())
+        covered += int(inside.any(1).sum())
     return Prdc(
-        precision=float((balls > 0).double().mean()),
+        precision=float(precise.double().mean()),
         recall=recalled / len(x),
-        density=float(balls.double().mean() / k),
+        density=balls / (k_dense * len(y)),
         coverage=covered / len(x),
     )
+
+
+def _reaches(x: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
+    """Squared distances (n,) of each x to its k-th nearest other, for each k."""
+    # The nearest of all is the picture itself.
+    nearest = torch.cat([part.topk(max(ks) + 1, 1, largest=False).values for part in _squared_distances(x, x)])
+    return [nearest[:, k] for k in ks]
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
@@ -207,35 +238,3 @@ def consistency(logits: Tensor, labels: Tensor, indices: Sequence[int]) -> tuple
     among = logits[:, list(indices)]
     best = among.topk(min(TOP, len(indices)), 1).indices == labels.to(among.device)[:, None]
     return float(best[:, 0].double().mean()), float(best.any(1).double().mean())
-
-
-def reference_features(images: np.ndarray, digest: str, network: Extractor, cache: Path, batch: int = 16) -> Features:
-    """Features of real pictures, kept in the folder `cache` by content and network.
-
-    Args:
-        images: uint8, shape (N, 3, R, R).
-        digest: of their content and order.
-        network: the feature network; its `identity` tells its weights.
-        cache: folder. What is damaged in there is made anew.
-        batch: pictures at a time.
-
-    Raises:
-        UserError: the folder cannot be written to.
-    """
-    what = f"{digest}\n{network.identity}\n{'x'.join(map(str, images.shape))}"
-    stem = cache / "features" / hashlib.blake2b(what.encode(), digest_size=16).hexdigest()
-    kept = _kept(stem, (len(images), network.width))
-    if not distributed.anywhere(kept is None) and kept is not None:
-        return kept
-    found = extract(images, network, batch)
-    tensors = {"features": found.features} | ({} if found.logits is None else {"logits": found.logits})
-    checkpoint.save(stem, tensors, {"pictures": len(found), "data": digest, "network": network.identity})
-    return found
-
-
-def _kept(stem: Path, shape: tuple[int, int]) -> Features | None:
-    try:
-        tensors = checkpoint.load(stem).tensors
-        return Features(tensors["features"], tensors.get("logits")) if tensors["features"].shape == shape else None
-    except (Corrupt, KeyError):
-        return None

@@ -12,9 +12,10 @@ from ..errors import listed
 from .architecture import RESOLUTIONS, check_resolution
 from .data import ImageSet, classes_wanted, is_keyword, of_classes, open_images, sizes_of
 from .data.splits import Split
+from .imagenet import read_indices
 from .task import ImageTask
 
-LEAST_HELD_OUT = 16
+LEAST_HELD_OUT, LEAST_LEARNED = 16, 128
 USUAL_RESOLUTION = 64  # that of METHOD 5's networks, and of presets' times
 
 
@@ -26,6 +27,7 @@ def image_task(
     at_most: int | None = None,
     skip_bad: bool = False,
     complain: Callable[[str], None] = print,
+    imagenet: Path | None = None,
     **settings: object,
 ) -> ImageTask:
     """The task of a data set.
@@ -39,10 +41,13 @@ def image_task(
         at_most: learn so many classes if there are more; one line then says so.
         skip_bad: go on without files that cannot be read.
         complain: told about those, and about pictures that are cropped, resized or left out.
+        imagenet: JSON file that says which class of ImageNet each class is, see `read_indices`; without it they are
+            known by WordNet ids and names.
         settings: other fields of `ImageTask`.
 
     Raises:
-        UserError: the data cannot be read; too few pictures; a resolution or number of classes that cannot be.
+        UserError: the data cannot be read; too few pictures; a resolution or number of classes that cannot be; networks
+            that do not fit the resolution.
     """
     sizes, mend = _sizes(data, "train"), "; --resolution names another size" if resolution is None else ""
     resolution = _resolution_of(sizes) if resolution is None else resolution
@@ -52,11 +57,10 @@ def image_task(
     left_out = _left_out(known, train) if classes is None else ""
     if not known.classes:
         complain(f"{' '.join(data)}: no classes, so the network is unconditional")
-    references = min(int(str(settings.pop("references", 5000))), len(train) // 2)
     check(
-        references >= 64,
+        len(train) >= LEAST_LEARNED,
         f"{' '.join(data)} holds {len(train)} pictures to learn{left_out and f' ({left_out})'}: too few to judge "
-        "samples by; 128 are the least",
+        f"samples by; {LEAST_LEARNED} are the least",
     )
     said = [_of_sizes(sizes, resolution, "pictures", mend), left_out and f"learning {left_out}"]
     held_out = open_images(validation, resolution, "val", skip_bad, complain=complain) if validation else None
@@ -82,9 +86,12 @@ def image_task(
         classes=train.classes,
         names=train.names,
         resolution=resolution,
-        references=references,
+        held_out=0 if held_out is None else len(held_out),
+        imagenet=() if imagenet is None else read_indices(imagenet, train.classes, train.names),
         **settings,  # type: ignore[arg-type]
     )
+    for architecture in (task.learner, task.guide):
+        architecture.fit(resolution)
     for line in filter(None, said):
         complain(line)
     return task

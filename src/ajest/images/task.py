@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -21,17 +20,20 @@ from ..guidance import autoguide
 from ..metrics import LARGE, Evaluation, Metric, Role
 from ..sampling import check_sampler, sample, sigma_schedule
 from ..seeding import generator
-from . import figures, quality
+from . import figures
 from .architecture import SIZES, Architecture, Precision
-from .data import ImageSet, balanced, cache_folder, class_number, open_images
-from .extractors import Extractor, Features, class_indices, extract, extractor
-from .metrics import FREE_OF_N, compared, metrics_of
+from .data import ImageSet, cache_folder, class_number, open_images, spread_order
+from .extractors import Extractor, extract, extractor, looked_at
+from .imagenet import class_indices
+from .metrics import FREE_OF_N, compared, metrics_of, without_classes
 from .network import EDM2Denoiser
+from .references import References, Stock, references_of, remembered
 from .source import ImageSource, to_uint8
 
 SHOWN = 32  # samples kept for figures
 TRAJECTORIES = 6
 LOSS_EXAMPLES = 512
+LEAST_REFERENCES = 64
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class ImageTask:
         sampler_steps, sigma_max, sigma_min: of the sampler.
         chunk: pictures sampled or judged at a time.
         extractors: feature networks, NAME or NAME=PATH; the first is the one that a verdict rests on.
-        references: real training pictures that samples are compared with.
+        references: training pictures that samples are compared with; None for all.
+        held_out: validation pictures.
+        imagenet: ImageNet's index of each class; () goes by the classes' keys and names.
     """
 
     name: Literal["images"] = "images"
@@ -81,7 +85,9 @@ class ImageTask:
     sigma_min: float = 0.002
     chunk: int = 32
     extractors: tuple[str, ...] = ("lite0",)
-    references: int = 5000
+    references: int | None = None
+    held_out: int = 0
+    imagenet: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_noise(self.p_mean, self.p_std, self.sigma_data)
@@ -93,7 +99,10 @@ class ImageTask:
         check_sampler(self.sampler_steps, self.sigma_max, self.sigma_min)
         check(self.chunk >= 1, f"chunk must be at least 1, not {self.chunk}")
         check(len(self.extractors) >= 1, "at least one feature extractor must be named")
-        check(self.references >= 2, f"references must be at least 2, not {self.references}")
+        count = self.references
+        check(
+            count is None or count >= LEAST_REFERENCES, f"references must be at least {LEAST_REFERENCES}, not {count}"
+        )
 
     @property
     def domain(self) -> tuple[object, ...]:
@@ -101,8 +110,23 @@ class ImageTask:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        known = len(self.classes) if class_indices(self.classes) is not None else 0
-        return metrics_of(self.extractors, known)
+        return metrics_of(self.extractors, 0 if self._indices is None else len(self.classes))
+
+    def judges(self, device: torch.device | str = "cpu") -> tuple[str, ...]:
+        """The identities of the feature networks, whose weights may change under the same names."""
+        return tuple(extractor(spec, device).identity for spec in self.extractors)
+
+    def notes(self, n: int) -> tuple[str, ...]:
+        """What a reader should know of the metrics of n samples: what they were compared with, and what is absent."""
+        return *self._stock.notes(n), *without_classes(self.extractors, self.classes, self.names, self._indices)
+
+    @property
+    def _indices(self) -> tuple[int, ...] | None:
+        return self.imagenet or class_indices(self.classes, self.names)
+
+    @property
+    def _stock(self) -> Stock:
+        return Stock(self.size, self.size if self.references is None else self.references, self.held_out)
 
     @property
     def samples(self) -> int:
@@ -144,18 +168,28 @@ class ImageTask:
         return sigma_schedule(self.sampler_steps, self.sigma_max, self.sigma_min)
 
     def labels(self, n: int) -> Tensor | None:
-        """Classes in turn, shape (n,): every class as often as every other."""
-        return torch.arange(n) % len(self.classes) if self.classes else None
+        """The classes of n samples, shape (n,): every class as often as every other, and where there are fewer samples
+        than classes, of classes spread over all; a smaller n is a prefix."""
+        if not self.classes:
+            return None
+        order = torch.from_numpy(spread_order(len(self.classes)))
+        return order[torch.arange(n) % len(order)]
 
-    def start(self, n: int, seed: int) -> Tensor:
-        """Start noise of the sampler, the same for all arms of a seed; a smaller n is a prefix."""
-        shape = (n, 3, self.resolution, self.resolution)
-        return self.sigma_max * torch.randn(shape, generator=generator(seed, "evaluation", "start"))
+    def start(self, part: slice, seed: int) -> Tensor:
+        """Start noise of some samples, the same for all arms of a seed: that of a sample depends on its number alone.
+
+        Args:
+            part: numbers of the samples, from start to stop.
+            seed: of the run.
+        """
+        shape = (3, self.resolution, self.resolution)
+        streams = (generator(seed, "evaluation", "start", i) for i in range(part.start, part.stop))
+        return self.sigma_max * torch.stack([torch.randn(shape, generator=stream) for stream in streams])
 
     def prepare(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> None:
-        """Features of the real pictures, kept by content in the user's cache."""
+        """Statistics of the real pictures, kept by content in the user's cache."""
         for spec in self.extractors:
-            self._real(extractor(spec, device), self.references)
+            self._references(extractor(spec, device))
 
     def evaluate(
         self,
@@ -174,41 +208,41 @@ class ImageTask:
         With `pictures` the result holds `samples` (at most 32, uint8), their `labels` and `trajectories` (6 paths).
         """
         denoiser = main if guide is None else autoguide(main, guide, weight, interval)
-        start, labels = self.start(n, seed), self.labels(n)
-        images = self._sample(denoiser, start, labels, device)
+        labels = self.labels(n)
+        networks = [extractor(spec, device) for spec in self.extractors]
+
+        def solved(part: slice) -> Tensor:
+            return self._solved(denoiser, self.start(part, seed), labels if labels is None else labels[part], device)
+
         values: dict[str, float] = {}
-        for i, spec in enumerate(self.extractors):
-            network = extractor(spec, device)
-            real = self._real(network, self.references)
-            found = extract(images, network, self.chunk)
-            values = compared(network.key, real, found, labels, self.classes, whole=i == 0) | values
+        judged = looked_at(solved, n, networks, self.chunk)
+        for i, (network, found) in enumerate(zip(networks, judged, strict=True)):
+            real = self._references(network)
+            values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
         if weight == 1:
             values["loss"] = self._loss(denoiser, seed, device)
-        if not pictures:
-            return Evaluation(values)
-        path: list[Tensor] = []
-        shown = labels[:TRAJECTORIES].to(device) if labels is not None else None
-
-        def watch(_: int, state: Tensor) -> None:
-            path.append(state.cpu())
-
-        sample(denoiser, start[:TRAJECTORIES].to(device), self.sigmas(), shown, watch=watch)
-        tensors = {"samples": images[:SHOWN], "trajectories": torch.stack(path, 1)}
-        if labels is not None:
-            tensors["labels"] = labels[:SHOWN]
-        return Evaluation(values, tensors)
+        return Evaluation(values, self._shown(denoiser, min(n, SHOWN), seed, device) if pictures else {})
 
     def floor(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
-        """Metrics of n other real pictures: validation pictures, or training pictures that are no references. Where
-        there are fewer of either, only the metrics that do not depend on n."""
+        """Metrics of n other real pictures: validation pictures, or else training pictures, which are no references
+        then. Where there are fewer of either, only the metrics that do not depend on n."""
+        what = (self.digest, self.validation_digest, self._stock.references, self._indices, self.judges(device), n)
+        return remembered("floor", what, cache_folder(), lambda: self._floor(n, device))
+
+    def _floor(self, n: int, device: torch.device | str) -> dict[str, float]:
+        pool, there = self._stock.pool(n)
+        pictures = self._pictures("val" if pool == "validation" else "train")
+        rows = self._stock.others(pool, pictures.labels, min(n, there))
+        labels = None if pictures.labels is None else torch.from_numpy(pictures.labels[rows])
         values: dict[str, float] = {}
         for i, spec in enumerate(self.extractors):
             network = extractor(spec, device)
-            other = self._other(n)
-            found = quality.reference_features(*other[:2], network, cache_folder())
-            real = self._real(network, self.references)
-            values = compared(network.key, real, found, other[2], self.classes, whole=i == 0) | values
-        if len(other[0]) < n:  # the others depend on the number of pictures, and of these there are not as many
+            found = extract(pictures.images[rows], network)
+            real = self._references(network)
+            if pool == "references":
+                real = real.without(rows, found.features)
+            values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
+        if there < n:  # the others depend on the number of pictures, and of these there are not as many
             return {name: value for name, value in values.items() if name in FREE_OF_N}
         return values
 
@@ -244,9 +278,13 @@ class ImageTask:
         seeds = seeds or tuple(range(n))
         wanted = [self.class_number(c) for c in classes]
         pairs = [(c, s) for c in wanted for s in seeds] if wanted else [(self._drawn_class(s), s) for s in seeds]
-        noise = torch.stack([self._seeded(s) for _, s in pairs])
         labels = torch.tensor([c for c, _ in pairs]) if self.classes else None
-        images = self._sample(denoiser, self.sigma_max * noise, labels, device)
+
+        def solved(part: slice) -> Tensor:
+            start = self.sigma_max * torch.stack([self._seeded(s) for _, s in pairs[part]])
+            return self._solved(denoiser, start, labels if labels is None else labels[part], device).cpu()
+
+        images = in_chunks(solved, len(pairs), self.chunk)
         names = figures.file_names([self._label(c) for c in range(len(self.classes))])
         captions = [(names[c] if names else "", s) for c, s in pairs]
         return figures.write_pictures(images, captions, len(seeds) if wanted else 8, out)
@@ -275,14 +313,23 @@ class ImageTask:
     def _seeded(self, seed: int) -> Tensor:
         return torch.randn(3, self.resolution, self.resolution, generator=generator(seed, "sample", "start"))
 
-    def _sample(self, denoiser: Denoiser, start: Tensor, labels: Tensor | None, device: torch.device | str) -> Tensor:
-        """uint8 samples on the CPU."""
+    def _solved(self, denoiser: Denoiser, start: Tensor, labels: Tensor | None, device: torch.device | str) -> Tensor:
+        """uint8 samples, on the device."""
+        label = None if labels is None else labels.to(device)
+        return to_uint8(sample(denoiser, start.to(device), self.sigmas(), label))
 
-        def solve(part: slice) -> Tensor:
-            label = labels[part].to(device) if labels is not None else None
-            return to_uint8(sample(denoiser, start[part].to(device), self.sigmas(), label)).cpu()
+    def _shown(self, denoiser: Denoiser, n: int, seed: int, device: torch.device | str) -> dict[str, Tensor]:
+        """The first n samples and the paths of a few."""
+        labels = self.labels(n)
+        path: list[Tensor] = []
 
-        return in_chunks(solve, len(start), self.chunk)
+        def watch(_: int, state: Tensor) -> None:
+            path.append(state[:TRAJECTORIES].cpu())
+
+        start, label = self.start(slice(0, n), seed).to(device), None if labels is None else labels.to(device)
+        images = to_uint8(sample(denoiser, start, self.sigmas(), label, watch=watch)).cpu()
+        tensors = {"samples": images, "trajectories": torch.stack(path, 1)}
+        return tensors if labels is None else tensors | {"labels": labels}
 
     def _loss(self, denoiser: Denoiser, seed: int, device: torch.device | str) -> float:
         """Mean loss on held-out pictures (training pictures where there are none)."""
@@ -298,28 +345,10 @@ class ImageTask:
 
         return in_chunks(losses, len(batch), self.chunk).double().mean().item()
 
-    def _real(self, network: Extractor, count: int) -> Features:
+    def _references(self, network: Extractor) -> References:
         pictures = self._pictures("train")
-        chosen = balanced(pictures.labels, len(pictures), count)
-        digest = f"{pictures.digest}-first{count}"
-        return quality.reference_features(pictures.images[chosen], digest, network, cache_folder())
-
-    def _other(self, n: int) -> tuple[np.ndarray, str, Tensor | None]:
-        """(pictures, digest, labels) of n real pictures that are no references, as balanced as can be: held-out ones
-        if there are enough, else the rest of the training pictures, else the most that there are."""
-        train = self._pictures("train")
-        rest = np.setdiff1d(np.arange(len(train)), balanced(train.labels, len(train), self.references))
-        pools = [(train, rest, self.references)]
-        if self.validation:
-            held_out = self._pictures("val")
-            pools.insert(0, (held_out, np.arange(len(held_out)), 0))
-        pictures, free, but = next((p for p in pools if len(p[1]) >= n), max(pools, key=lambda p: len(p[1])))
-        if len(free) < 2:
-            raise UserError("the data set is too small to compare real pictures with others: lower `references`")
-        labels = None if pictures.labels is None else pictures.labels[free]
-        chosen = free[balanced(labels, len(free), n)]
-        found = None if pictures.labels is None else torch.from_numpy(pictures.labels[chosen])
-        return pictures.images[chosen], f"{pictures.digest}-other{n}-{but}", found
+        rows, near = self._stock.rows(pictures.labels)
+        return references_of(pictures.images, rows, near, pictures.digest, network, cache_folder())
 
     def _pictures(self, split: Literal["train", "val"]) -> ImageSet:
         spec, digest = (self.data, self.digest) if split == "train" else (self.validation, self.validation_digest)

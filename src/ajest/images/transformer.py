@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .network import HEAD_CHANNELS, RESIDUAL_BALANCE, SILU_GAIN, Embedding, MPConv, mp_sum, normalize
+from .network import RESIDUAL_BALANCE, SILU_GAIN, Embedding, MPConv, heads_of, mp_sum, normalize
 
 FOURIER_CHANNELS = 64
 WIDENING = 4  # hidden channels of an MLP in units of its input's
@@ -17,7 +19,7 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, channels: int, embedding: int, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.heads = max(1, channels // HEAD_CHANNELS)
+        self.heads = heads_of(channels)
         self.emb_gain = nn.Parameter(torch.zeros(2))
         self.emb_linear = MPConv(embedding, (1 + WIDENING) * channels, 0, generator)
         self.qkv = MPConv(channels, 3 * channels, 0, generator)
@@ -74,13 +76,22 @@ class PatchTransformer(Embedding):
     def last_layer(self) -> nn.Module:
         return self.out
 
+    def _positions(self, rows: int, columns: int) -> Tensor:
+        """The embedding of each position, (rows x columns, channels): of a smaller picture the means over what each
+        of its positions covers."""
+        side = math.isqrt(len(self.position))
+        if (rows, columns) == (side, side):
+            return self.position
+        grid = self.position.T.reshape(1, -1, side, side)
+        return functional.adaptive_avg_pool2d(grid, (rows, columns)).flatten(2)[0].T
+
     def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
         """x (n, channels, resolution, resolution) in the type to compute in; the answer has the same."""
         embedding = self.embed(c_noise, label)
         n, _, h, w = x.shape
-        tokens = functional.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)
+        tokens = self.unshuffled(x).flatten(2).transpose(1, 2)
         tokens = self.patch_in(torch.cat([tokens, torch.ones_like(tokens[..., :1])], 2))
-        tokens = mp_sum(tokens, normalize(self.position, (1,)).to(x.dtype), 0.5)
+        tokens = mp_sum(tokens, normalize(self._positions(h // self.patch, w // self.patch), (1,)).to(x.dtype), 0.5)
         for block in self.blocks:
             tokens = block(tokens, embedding)
         out = self.out(normalize(tokens, (2,)), gain=self.out_gain)

@@ -113,6 +113,12 @@ class TreeTask:
     def guidance(self) -> float:
         return 3.0
 
+    def judges(self, device: torch.device | str = "cpu") -> tuple[str, ...]:
+        return ()
+
+    def notes(self, n: int) -> tuple[str, ...]:
+        return ()
+
     @property
     def costly_target(self) -> bool:
         return True

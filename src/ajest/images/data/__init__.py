@@ -6,7 +6,7 @@ from .packing import prepare
 from .parts import is_keyword
 from .sets import ImageSet, open_images
 from .sizes import sizes_of
-from .subsets import balanced, class_number, classes_wanted, of_classes
+from .subsets import balanced, class_number, classes_wanted, folded, of_classes, spread_order
 
 __all__ = [
     "Description",
@@ -16,9 +16,11 @@ __all__ = [
     "class_number",
     "classes_wanted",
     "describe",
+    "folded",
     "is_keyword",
     "of_classes",
     "open_images",
     "prepare",
     "sizes_of",
+    "spread_order",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 
 from ...config import check
-from ...errors import listed, unknown
+from ...errors import UserError, listed, unknown
 from .sets import ImageSet
 
 
@@ -21,15 +23,35 @@ def classes_wanted(pictures: ImageSet, wanted: int | tuple[str, ...] | None) -> 
 
 
 def class_number(name: str, keys: tuple[str, ...], names: tuple[str, ...]) -> int:
-    """The number of a class by its key or its name.
+    """The number of a class by its key or its name; Unicode's forms and upper case do not matter unless they must.
 
     Raises:
-        UserError: there is no such class.
+        UserError: there is no such class, or the name stands for several.
     """
-    known = {**{n.lower(): i for i, n in enumerate(names)}, **{k.lower(): i for i, k in enumerate(keys)}}
-    if name.lower() not in known:
-        raise unknown("class", name, known)
-    return known[name.lower()]
+    for known, plain in ((keys, str), (names, str), (keys, folded), (names, folded)):
+        found = [i for i, other in enumerate(known) if plain(other) == plain(name)]
+        if len(found) > 1:
+            raise UserError(
+                f"{name!r} stands for several classes: name one by its key, {listed([keys[i] for i in found])}"
+            )
+        if found:
+            return found[0]
+    raise unknown("class", name, {*map(folded, keys), *map(folded, names)})
+
+
+def folded(name: str) -> str:
+    """A name as people read it, whatever its Unicode form and case."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def spread_order(count: int) -> np.ndarray:
+    """The numbers below `count` in an order of which every beginning is spread over all (van der Corput, base 2)."""
+    bits = max(1, (count - 1).bit_length())
+    numbers = np.arange(1 << bits)
+    turned = np.zeros_like(numbers)
+    for k in range(bits):
+        turned |= (numbers >> k & 1) << (bits - 1 - k)
+    return turned[turned < count]
 
 
 def of_classes(held_out: ImageSet, known: tuple[str, ...], learned: tuple[str, ...]) -> tuple[ImageSet, list[str]]:
@@ -64,13 +86,15 @@ def of_classes(held_out: ImageSet, known: tuple[str, ...], learned: tuple[str, .
 
 
 def balanced(labels: np.ndarray | None, size: int, count: int) -> np.ndarray:
-    """Numbers of `count` examples, rising: spread evenly, the classes in equal parts as far as they have them."""
+    """Numbers of `count` of `size` examples, rising: at random, but the same ones each time, and the classes in equal
+    parts as far as they have them. Fewer examples than classes are of classes spread over all."""
     count = min(count, size)
+    mixed = np.random.default_rng(0).permutation(size)
     if labels is None:
-        return np.linspace(0, size - 1, count).round().astype(np.int64)
-    order = np.argsort(labels, kind="stable")
+        return np.sort(mixed[:count])
+    order = mixed[np.argsort(labels[mixed], kind="stable")]
     # The k-th example of every class comes before the (k + 1)-th of any.
-    rank = np.empty(size, dtype=np.int64)
+    rank, place = np.empty(size, dtype=np.int64), np.argsort(spread_order(int(labels.max()) + 1))
     starts = np.searchsorted(labels[order], labels[order], side="left")
     rank[order] = np.arange(size) - starts
-    return np.sort(np.lexsort((labels, rank))[:count])
+    return np.sort(np.lexsort((place[labels], rank))[:count])

@@ -14,7 +14,8 @@ import ajest.study.page
 import ajest.study.run
 from ajest import cli_options as options
 from ajest.cli_tasks import _SETTINGS, class_names
-from ajest.images.architecture import LEARNING_RATES, RESOLUTIONS, SIZES
+from ajest.images.architecture import LEARNING_RATES, SIZES
+from ajest.images.data.sizes import RESOLUTIONS
 from ajest.images.setup import image_task
 from ajest.images.task import ImageTask
 from ajest.presets import CPU_MINI
@@ -179,6 +180,8 @@ def test_values_are_checked(refused, benches, verb, words, says):
         (("bench", "tree", "--launch", "slurm", "--hours", "0"), "hours must be positive"),
         (("bench", "tree", "--hours", "0"), "--hours is for a cluster"),
         (("bench", "tree", "--launch", "slurm", "--workers", "2"), "--max-parallel"),
+        (("bench", "tree", "--launch", "slurm", "--device", "cpu"), "--gpus-per-run"),
+        (("study", "tree", "--stages", "screening", "--finalists", "hard"), "add it to --stages"),
         (("bench", "tree", "--arms", "baseline", "--keep", "0.5"), "trains on every example: leave out --keep"),
         (("train", "tree", "--keep", "0.5", "--out", "r"), "trains on every example: leave out --keep"),
         (("train", "tree", "--guide", "g", "--out", "r"), "compares with no other run: leave out --guide"),
@@ -287,6 +290,19 @@ def test_the_resolution_is_that_of_the_pictures(tmp_path, sides, resolution, say
     assert task.source("cpu")._host.shape[2:] == (resolution, resolution)
     assert len(said) == bool(says)
     assert not says or said[0].startswith(says)
+
+
+def test_packing_keeps_the_resolution_of_the_pictures(command, refused, tmp_path):
+    packed(tmp_path / "d.npz", (32, 32), 20)
+    done = command("data", "prepare", "d.npz", "own.npz")
+    assert (done.code, done.err) == (0, "")
+    done = command("data", "prepare", "d.npz", "other.npz", "--resolution", "16")
+    assert done.err == "ajest: 20 of 20 pictures are resized to 16 x 16 (all are 32 x 32)\n"
+    found = [np.load(tmp_path / name)["images"].shape for name in ("own.npz", "other.npz")]
+    assert found == [(20, 32, 32, 3), (20, 16, 16, 3)]
+    refused("data", "prepare", "d.npz", "third.npz", "--resolution", "0", says="multiple of 8 from 16 to 256")
+    refused("data", "describe", "d.npz", "--resolution", "0", says="at least 1, not 0")
+    assert "32 x 32, unless --resolution says otherwise" in command("data", "describe", "d.npz").out
 
 
 def test_what_is_cropped_or_resized_is_counted(tmp_path):

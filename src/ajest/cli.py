@@ -103,6 +103,7 @@ def bench(
     preset = {"tree": "quick", "images": "cpu-mini"}[task] if preset is None else preset
     # A cluster's machines have what is asked of them, whatever this one has.
     local = launching.launch == "local"
+    check(local or device == "auto", "--device is for this machine: a cluster's jobs take --gpus-per-run")
     where = device_of(device) if local else "cuda" if launching.gpus_per_run else "cpu"
     launch = launch_of(launching)
     asked = given(data, drawing, computing, sampling, judging) | sizes_of(networks)

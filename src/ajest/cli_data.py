@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
+from .cli_options import Whole
+from .config import check
 from .console import complain, console
 from .errors import UserError, listed
 
@@ -33,8 +35,10 @@ def describe(
 
     from .checkpoint import write_atomic
     from .images import data
+    from .images.data.sizes import resolution_of
     from .images.sheets import png
 
+    check(resolution >= 1, f"the resolution of a contact sheet must be at least 1, not {resolution}")
     found = data.describe(spec, resolution, "val" if validation else "train")
     write_atomic(sheet, png(found.sheet))  # before anything is printed, which nobody may read to its end
     out = console(100)
@@ -44,6 +48,8 @@ def describe(
     if len(found.sizes) > 6:
         sizes.append(f"{len(found.sizes) - 6:,} other sizes")
     table.add_row("sizes", ", ".join(sizes))
+    size = resolution_of(found.sizes)
+    table.add_row("learned at", f"{size} x {size}, unless --resolution says otherwise")
     table.add_row("modes", ", ".join(f"{mode}: {n:,}" for mode, n in found.modes.most_common()))
     if found.classes:
         counts = list(found.classes.values())
@@ -69,7 +75,7 @@ def describe(
 
 def prepare(
     paths: tyro.conf.Positional[tuple[str, ...]],
-    resolution: int = 64,
+    resolution: Whole = None,
     validation: bool = False,
     skip_bad: bool = False,
 ) -> None:
@@ -80,18 +86,28 @@ def prepare(
     Args:
         paths: the data set (a folder, .zip or .npz file, hf:NAME[:split], or shapes; several are one data set), and
             last the file to write: OUT.npz, which is used in place; or OUT.zip, in EDM's form.
-        resolution: height and width.
+        resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the pictures if all are square
+            and of one such size, else 64.
         validation: the validation part of a data set that has one.
         skip_bad: go on without files that cannot be read.
     """
     from .images import data
+    from .images.data.sizes import check_resolution, resolution_of, what_is_changed
 
     if len(paths) < 2:
         raise UserError("name the data set and the file to write: ajest data prepare SPEC OUT.npz")
     spec, out = paths[:-1], Path(paths[-1])
     if out.exists():  # where OUT was forgotten, the last path is a part of the data set
         raise UserError(f"{out} exists already: name the file to write last, or remove the old one")
-    found = data.prepare(spec, out, resolution, "val" if validation else "train", skip_bad, complain)
+    split: Literal["train", "val"] = "val" if validation else "train"
+    sizes = data.sizes_of(spec, split)
+    said = "" if resolution is not None else "; --resolution names another size"
+    resolution = resolution_of(sizes) if resolution is None else resolution
+    check_resolution(resolution)
+    found = data.prepare(spec, out, resolution, split, skip_bad, complain)
+    changed = what_is_changed(sizes, resolution, mend=said)
+    if changed:
+        complain(changed)
     print(f"{out}: {len(found):,} pictures of {len(found.classes) or 'no'} classes, {out.stat().st_size / 1e6:,.0f} MB")
 
 

@@ -28,6 +28,7 @@ from .cli_options import (
     verb,
 )
 from .cli_tasks import TaskName, changed, dials_of, images_of, recipes_of, sizes_of
+from .config import check
 from .console import Device, console, device_of
 from .errors import UserError, unknown
 
@@ -92,6 +93,7 @@ def study(
     from .study.run import run_guides, run_stage
 
     preset = "quick" if preset is None else preset
+    check(finalists is None or "final" in stages, "--finalists are rules of the stage final: add it to --stages")
     launch, place = Local(workers), device_of(device)
     asked = given(data, drawing, computing, sampling, judging) | sizes_of(networks)
     plan = _preset_of(task, preset, asked, place)

@@ -8,21 +8,10 @@ from typing import Literal
 import torch
 
 from ..config import check
-from ..errors import UserError
 from .network import EDM2Denoiser, Embedding, UNet, heads_of
 from .transformer import PatchTransformer
 
 Precision = Literal["float32", "bfloat16", "float16"]
-
-#: Heights and widths that every network of `SIZES` can learn.
-RESOLUTIONS = range(16, 257, 8)
-
-
-def check_resolution(resolution: int) -> None:
-    """Raise a UserError unless networks can learn pictures of this height and width."""
-    if resolution not in RESOLUTIONS:
-        near = min(RESOLUTIONS, key=lambda r: (abs(r - resolution), -r))
-        raise UserError(f"resolution {resolution}: it must be a multiple of 8 from 16 to 256, such as {near}")
 
 
 @dataclass(frozen=True)

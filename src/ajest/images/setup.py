@@ -7,16 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config import check
-from ..distributed import once
+from ..distributed import once, rank
 from ..errors import listed
-from .architecture import RESOLUTIONS, check_resolution
 from .data import ImageSet, classes_wanted, is_keyword, of_classes, open_images, sizes_of
+from .data.sizes import check_resolution, resolution_of, what_is_changed
 from .data.splits import Split
 from .imagenet import read_indices
 from .task import ImageTask
 
 LEAST_HELD_OUT, LEAST_LEARNED = 16, 128
-USUAL_RESOLUTION = 64  # that of METHOD 5's networks, and of presets' times
 
 
 def image_task(
@@ -49,8 +48,10 @@ def image_task(
         UserError: the data cannot be read; too few pictures; a resolution or number of classes that cannot be; networks
             that do not fit the resolution.
     """
+    if rank():  # of several processes one speaks
+        complain = _silent
     sizes, mend = _sizes(data, "train"), "; --resolution names another size" if resolution is None else ""
-    resolution = _resolution_of(sizes) if resolution is None else resolution
+    resolution = resolution_of(sizes) if resolution is None else resolution
     check_resolution(resolution)
     known = open_images(data, resolution, "train", skip_bad, complain=complain)
     train = known.only(_wanted(known, classes, at_most))
@@ -62,21 +63,10 @@ def image_task(
         f"{' '.join(data)} holds {len(train)} pictures to learn{left_out and f' ({left_out})'}: too few to judge "
         f"samples by; {LEAST_LEARNED} are the least",
     )
-    said = [_of_sizes(sizes, resolution, "pictures", mend), left_out and f"learning {left_out}"]
-    held_out = open_images(validation, resolution, "val", skip_bad, complain=complain) if validation else None
-    if held_out is not None:
-        held_out, notes = of_classes(held_out, known.classes, train.classes)
-        for note in notes:
-            complain(note)
-        check(
-            held_out.digest != train.digest,
-            f"{' '.join(validation)} holds the training pictures themselves: name others for --validation, or none",
-        )
-        check(
-            len(held_out) >= LEAST_HELD_OUT,
-            f"{' '.join(validation)} holds {len(held_out)} pictures of these classes: {LEAST_HELD_OUT} are the least",
-        )
-        said.append(_of_sizes(_sizes(validation, "val"), resolution, "validation pictures", mend))
+    said = [what_is_changed(sizes, resolution, "pictures", mend), left_out and f"learning {left_out}"]
+    held_out = _held_out(validation, resolution, known, train, skip_bad, complain) if validation else None
+    if validation:
+        said.append(what_is_changed(_sizes(validation, "val"), resolution, "validation pictures", mend))
     task = ImageTask(
         data=tuple(_absolute(s) for s in data),
         validation=tuple(_absolute(s) for s in validation),
@@ -97,6 +87,40 @@ def image_task(
     return task
 
 
+def _held_out(
+    validation: tuple[str, ...],
+    resolution: int,
+    known: ImageSet,
+    train: ImageSet,
+    skip_bad: bool,
+    complain: Callable[[str], None],
+) -> ImageSet:
+    """The held-out pictures of the classes that are learned.
+
+    Args:
+        validation, resolution, skip_bad, complain: see `image_task`.
+        known: all training pictures.
+        train: those that are learned.
+    """
+    found = open_images(validation, resolution, "val", skip_bad, complain=complain)
+    found, notes = of_classes(found, known.classes, train.classes)
+    for note in notes:
+        complain(note)
+    check(
+        found.digest != train.digest,
+        f"{' '.join(validation)} holds the training pictures themselves: name others for --validation, or none",
+    )
+    check(
+        len(found) >= LEAST_HELD_OUT,
+        f"{' '.join(validation)} holds {len(found)} pictures of these classes: {LEAST_HELD_OUT} are the least",
+    )
+    return found
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
 def _absolute(spec: str) -> str:
     """A path from anywhere; what is no path stays as it is."""
     return spec if is_keyword(spec) or not Path(spec).exists() else str(Path(spec).resolve())
@@ -106,22 +130,6 @@ def _sizes(spec: tuple[str, ...], split: Split) -> Counter[tuple[int, int]]:
     """Sizes of the stored pictures; of several processes one looks."""
     found = once(lambda: [[w, h, n] for (w, h), n in sizes_of(spec, split).items()])
     return Counter({(w, h): n for w, h, n in found})
-
-
-def _resolution_of(sizes: Counter[tuple[int, int]]) -> int:
-    """The pictures' own size if it is one that networks can learn, else the usual one."""
-    width, height = next(iter(sizes)) if len(sizes) == 1 else (0, 1)
-    return width if width == height and width in RESOLUTIONS else USUAL_RESOLUTION
-
-
-def _of_sizes(sizes: Counter[tuple[int, int]], resolution: int, what: str, mend: str) -> str:
-    """What happens to pictures of these sizes, empty if nothing does."""
-    total, square = sizes.total(), f"{resolution} x {resolution}"
-    resized = total - sizes[resolution, resolution]
-    cropped = sum(n for (w, h), n in sizes.items() if w != h)
-    how = f"resized to {square}" + (f", {cropped:,} of them cropped to a square first" if cropped else "")
-    where = f" (all are {' x '.join(map(str, next(iter(sizes))))})" if len(sizes) == 1 else ""
-    return f"{resized:,} of {total:,} {what} are {how}{where}{mend}" if resized else ""
 
 
 def _wanted(pictures: ImageSet, classes: int | tuple[str, ...] | None, at_most: int | None) -> tuple[str, ...]:

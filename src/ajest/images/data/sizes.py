@@ -17,6 +17,34 @@ from .loading import in_order, progress
 from .parts import Part, part_of
 from .splits import Split
 
+#: Heights and widths that every network of `images.architecture.SIZES` can learn.
+RESOLUTIONS = range(16, 257, 8)
+USUAL_RESOLUTION = 64  # that of METHOD 5's networks, and of presets' times
+
+
+def check_resolution(resolution: int) -> None:
+    """Raise a UserError unless networks can learn pictures of this height and width."""
+    if resolution not in RESOLUTIONS:
+        near = min(RESOLUTIONS, key=lambda r: (abs(r - resolution), -r))
+        raise UserError(f"resolution {resolution}: it must be a multiple of 8 from 16 to 256, such as {near}")
+
+
+def resolution_of(sizes: Counter[tuple[int, int]]) -> int:
+    """The pictures' own height and width if all are square and of one size that networks can learn, else the usual
+    one."""
+    width, height = next(iter(sizes)) if len(sizes) == 1 else (0, 1)
+    return width if width == height and width in RESOLUTIONS else USUAL_RESOLUTION
+
+
+def what_is_changed(sizes: Counter[tuple[int, int]], resolution: int, what: str = "pictures", mend: str = "") -> str:
+    """What happens to pictures of these sizes, in one sentence with `mend` at its end; empty if nothing does."""
+    total, square = sizes.total(), f"{resolution} x {resolution}"
+    resized = total - sizes[resolution, resolution]
+    cropped = sum(n for (w, h), n in sizes.items() if w != h)
+    how = f"resized to {square}" + (f", {cropped:,} of them cropped to a square first" if cropped else "")
+    where = f" (all are {' x '.join(map(str, next(iter(sizes))))})" if len(sizes) == 1 else ""
+    return f"{resized:,} of {total:,} {what} are {how}{where}{mend}" if resized else ""
+
 
 def sizes_of(spec: Sequence[str], split: Split = "train", cache: Path | None = None) -> Counter[tuple[int, int]]:
     """(width, height) of the stored pictures, and how many are so; looked up once and kept in the cache.

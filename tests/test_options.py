@@ -1,5 +1,6 @@
 """Options of the command line: each reaches what it names, is checked, or is refused where it means nothing."""
 
+import json
 from dataclasses import fields, replace
 from typing import get_args
 
@@ -13,8 +14,9 @@ import ajest.runs
 import ajest.study.page
 import ajest.study.run
 from ajest import cli_options as options
-from ajest.cli_tasks import _SETTINGS, class_names
+from ajest.cli_tasks import _SETTINGS, changed, class_names
 from ajest.images.architecture import LEARNING_RATES, SIZES
+from ajest.images.data.shapes import CLASSES
 from ajest.images.data.sizes import RESOLUTIONS
 from ajest.images.setup import image_task
 from ajest.images.task import ImageTask
@@ -240,6 +242,7 @@ TREELESS = {
 }  # fmt: skip
 TREELESS_BENCH = TREELESS | {
     "--network": "xs", "--guide-network": "xs", "--chunk": "9", "--extractors": "lite0", "--references": "99",
+    "--imagenet": "x.json",
 }  # fmt: skip
 
 
@@ -336,3 +339,15 @@ def test_a_learning_rate_and_a_task_are_checked_where_they_are_made():
     for name in SIZES:  # every network learns every resolution
         network = replace(SIZES[name], channels=8).build(24, 2)
         assert network is not None
+
+
+def test_a_file_may_say_which_classes_of_imagenet_are_meant(command, refused, benches, tmp_path):
+    path = tmp_path / "classes.json"
+    path.write_text(json.dumps({name: 100 + i for i, name in enumerate(CLASSES)}))
+    assert command("bench", *IMAGES, "--imagenet", str(path), "--out", "r").code == 0
+    task = benches[-1].task
+    assert task.imagenet == tuple(range(100, 110))
+    assert {"top1", "top5"} <= {m.name for m in task.metrics}
+    assert changed(replace(task, imagenet=()), {"imagenet": path}) == task
+    path.write_text("{}")
+    refused("bench", *IMAGES, "--imagenet", str(path), says="does not say which class of ImageNet is meant by circle")

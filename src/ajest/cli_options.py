@@ -42,6 +42,7 @@ Number = Annotated[float | None, shown("X")]
 Numbers = Annotated[tuple[float, ...] | None, shown("X [X ...]")]
 Interval = Annotated[tuple[float, float] | None, shown("LOW HIGH")]
 Folder = Annotated[Path | None, shown("DIR")]
+File = Annotated[Path | None, shown("FILE")]
 YesNo = Annotated[bool | None, shown("{True,False}")]
 
 
@@ -168,11 +169,14 @@ class Judging:
 
     Attributes:
         extractors: feature networks, each NAME or NAME=PATH: lite0, inception, dinov2. The first decides a verdict.
-        references: at most so many real training pictures are what samples are compared with.
+        references: at most so many real training pictures are what samples are compared with; without it all.
+        imagenet: JSON file that says which class of ImageNet each class is, for class accuracy, such as
+            {"cat": 281, "teapot": "n04398044"}; without it they are found by WordNet ids and names.
     """
 
     extractors: Words = None
     references: Whole = None
+    imagenet: File = None
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ _NOT_THE_TREE = {
     "chunk": "its points are few enough",
     "extractors": "it is judged exactly",
     "references": "it is judged exactly",
+    "imagenet": "it is judged exactly",
 }
 
 
@@ -49,6 +50,12 @@ def changed(task: T, asked: dict[str, Any]) -> T:
         UserError: the task has no such setting, or it cannot have that value.
     """
     refuse_for(task.name, asked, {f.name for f in fields(task)})
+    if "imagenet" in asked:
+        from .images.imagenet import read_indices
+        from .images.task import ImageTask
+
+        assert isinstance(task, ImageTask)
+        asked = asked | {"imagenet": read_indices(asked["imagenet"], task.classes, task.names)}
     return replace(task, **{_SETTINGS.get(name, name): value for name, value in asked.items()})
 
 

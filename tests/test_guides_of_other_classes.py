@@ -141,7 +141,7 @@ def test_evaluations_with_other_settings_are_others(command, refused, tmp_path):
     settings = [line.get("settings") for line in lines()]
     assert settings == [
         {"sampler_steps": 2},
-        {"sampler_steps": 2, "width": 0.05, "interval": [0.1, 2.0]},
+        {"sampler_steps": 2, "guide": {"width": 0.05, "interval": [0.1, 2.0]}},
         {"sampler_steps": 3},
     ]
     assert lines()[0]["guide"] == lines()[2]["guide"] != lines()[1]["guide"]  # another step is another network

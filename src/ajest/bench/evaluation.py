@@ -59,11 +59,12 @@ def evaluate_snapshot(
     check_width(folder, step, width, inexact, say)
     path = folder / "metrics.jsonl"
     known = {key(line): line for line in distributed.once(lambda: list(jsonl.read(path)))}
+    how = {} if guidance is None else _settings(Guidance(guidance.run), guidance)
     lines = []
-    main = None
+    main = guide = None
     for weight in weights:
         wanted: dict[str, Any] = {"step": step, "width": width, "weight": weight, "n": n}
-        settings = plain if weight == 1 or guidance is None else plain | _settings(Guidance(guidance.run), guidance)
+        settings = plain | ({"guide": how} if how and weight != 1 else {})
         wanted |= {"settings": settings} if settings else {}
         wanted |= {"judges": judges} if judges else {}
         if weight != 1:
@@ -74,9 +75,10 @@ def evaluate_snapshot(
             continue
         if main is None:
             main, _ = load_network(folder, step, width, device, inexact=True, say=lambda _: None)
-        guiding = interval = None
-        if guidance is not None and weight != 1:
-            guiding, interval = load_guide(guidance, task, device)[0], guidance.interval
+        if guide is None and guidance is not None and weight != 1:
+            guide, _ = load_guide(guidance, task, device)
+        interval = None if guidance is None else guidance.interval
+        guiding = None if weight == 1 else guide
         result = task.evaluate(main, guiding, weight, n, config.seed, cache, device, keep_tensors, interval)
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
         lines.append({**wanted, "clocks": clocks, "metrics": result.metrics})

@@ -10,7 +10,7 @@ from ..config import check
 from ..distributed import once, rank
 from ..errors import listed
 from .data import ImageSet, classes_wanted, is_keyword, of_classes, open_images, sizes_of
-from .data.sizes import check_resolution, resolution_of, what_is_changed
+from .data.sizes import USUAL_RESOLUTION, check_resolution, resolution_of, what_is_changed
 from .data.splits import Split
 from .imagenet import read_indices
 from .task import ImageTask
@@ -50,8 +50,9 @@ def image_task(
     """
     if rank():  # of several processes one speaks
         complain = _silent
-    sizes, mend = _sizes(data, "train"), "; --resolution names another size" if resolution is None else ""
+    sizes, own = _sizes(data, "train"), resolution is None
     resolution = resolution_of(sizes) if resolution is None else resolution
+    mend = "; --resolution names another size" if own else ""
     check_resolution(resolution)
     known = open_images(data, resolution, "train", skip_bad, complain=complain)
     train = known.only(_wanted(known, classes, at_most))
@@ -63,7 +64,11 @@ def image_task(
         f"{' '.join(data)} holds {len(train)} pictures to learn{left_out and f' ({left_out})'}: too few to judge "
         f"samples by; {LEAST_LEARNED} are the least",
     )
-    said = [what_is_changed(sizes, resolution, "pictures", mend), left_out and f"learning {left_out}"]
+    said = [
+        _of_size(resolution) if own else "",
+        what_is_changed(sizes, resolution, "pictures", mend),
+        left_out and f"learning {left_out}",
+    ]
     held_out = _held_out(validation, resolution, known, train, skip_bad, complain) if validation else None
     if validation:
         said.append(what_is_changed(_sizes(validation, "val"), resolution, "validation pictures", mend))
@@ -115,6 +120,13 @@ def _held_out(
         f"{' '.join(validation)} holds {len(found)} pictures of these classes: {LEAST_HELD_OUT} are the least",
     )
     return found
+
+
+def _of_size(resolution: int) -> str:
+    """What a resolution of the pictures' own means for the time that presets promise; empty where they keep it."""
+    times, usual = resolution**2 / USUAL_RESOLUTION**2, f"{USUAL_RESOLUTION} x {USUAL_RESOLUTION}"
+    own = f"pictures are learned at their own {resolution} x {resolution}, {times:.1f} times the work of {usual}"
+    return f"{own}; --resolution names another size" if times > 1 else ""
 
 
 def _silent(text: str) -> None:

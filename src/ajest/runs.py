@@ -1,12 +1,11 @@
 """One training run in a folder: resumable, with snapshots where budgets are crossed.
 
 A run's folder holds config.json, ledger.jsonl, status.json, checkpoint-STEP.*, snapshots/snapshot-STEP.*,
-selection/step-STEP.* and metrics.jsonl. Everything a report needs is there.
+selection/step-STEP.*, metrics.jsonl, and reference.json where there is a reference. Everything a report needs is there.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -18,10 +17,10 @@ from typing import Any
 
 import torch
 
-from . import checkpoint, distributed, interrupts, jsonl
+from . import checkpoint, distributed, interrupts, jsonl, references
 from .batch import Source
 from .checkpoint import write_sealed
-from .config import check, to_json
+from .config import to_json
 from .errors import Diverged
 from .folders import RunConfig, adopt, load_network, locked, read_config, read_status
 from .trackers import Trackers
@@ -115,14 +114,15 @@ def execution(
     """
     with ExitStack() as stack:
 
-        def begin() -> bool:
+        def begin() -> tuple[bool, int | None]:
             stack.enter_context(locked(folder))
             adopt(folder, config)
-            return read_status(folder).get("state") in ("done", "diverged")
+            return read_status(folder).get("state") in ("done", "diverged"), references.settled(folder, config)
 
-        if distributed.once(begin):
+        ended, at = distributed.once(begin)
+        if ended:
             return
-        trainer = make_trainer(folder, config, device, source, complain)
+        trainer = make_trainer(folder, config, device, source, at, complain)
         losses = resume(folder, trainer, complain)
         recorder = _Recorder(folder, config, schedule, trainer, losses, complain)
         stack.callback(recorder.close)
@@ -154,15 +154,15 @@ def make_trainer(
     config: RunConfig,
     device: torch.device | str = "cpu",
     source: Source | None = None,
+    at: int | None = None,
     complain: Callable[[str], None] = print,
 ) -> Trainer:
-    """The trainer of a config at step 0, its reference loaded."""
+    """The trainer of a config at step 0, its reference loaded: the latest snapshot, or that of step `at`."""
     network = config.task.network(config.role, config.seed).to(device)
     reference = proxy = None
-    if config.arm.reference in ("guide", "strong"):
-        check(config.guide is not None, f"arm {config.arm.name!r} needs a reference: name its run with --guide")
-        place = Path(os.path.normpath(folder / str(config.guide)))
-        reference, _ = load_network(place, device=device, beside=config.task)
+    place = references.place_of(folder, config)
+    if place is not None:
+        reference, _ = load_network(place, at, device=device, beside=config.task)
         other = read_config(place)
         if (other.role, other.seed) == (config.role, config.seed):
             complain(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import jsonl
-from ..bench.evaluation import key, reached
+from ..bench.evaluation import identity_of, key, reached
 from ..bench.plan import BenchConfig, run_folder
 from ..bench.pool import Report
 from ..bench.results import read_bench
@@ -95,11 +95,12 @@ class Guided:
 
 
 def evaluate_guided(job: Guided, report: Report) -> list[str]:
-    """Evaluate one run's end under each guide and weight; what is in guides.jsonl already is not repeated."""
+    """Evaluate one run's end under each guide and weight; what is in guides.jsonl already is not repeated,
+    unless a guide was trained anew."""
     config = job.config
     folder = run_folder(job.bench, config.baseline, job.seed)
     path = folder / "guides.jsonl"
-    known = {(line["guide"], line["weight"]) for line in jsonl.read(path)}
+    known = {(line["guide"], line["weight"], line.get("identity")) for line in jsonl.read(path)}
     end = read_status(folder)["step"]
     main, _ = load_network(folder, end, device=job.device)
     own = config.recipe.ema_widths[0]
@@ -110,21 +111,21 @@ def evaluate_guided(job: Guided, report: Report) -> list[str]:
         for w in job.weights.get(g.name, ())
     ]
     for i, (guide, weight) in enumerate(wanted):
-        if (guide.name, weight) in known:
+        source, at = job.bench / "guide", None
+        if guide.share is not None:
+            source, at = folder, reached(folder)["steps"][float(max(1, round(guide.share * config.iterations)))]
+        identity = identity_of(source, at)
+        if (guide.name, weight, identity) in known:
             continue
         report("evaluating", i, len(wanted), guide.name)
-        if guide.share is None:
-            guiding, _ = load_network(job.bench / "guide", device=job.device)
-        else:
-            at = reached(folder)["steps"][float(max(1, round(guide.share * config.iterations)))]
-            guiding, _ = load_network(folder, at, guide.width, job.device)
+        guiding, _ = load_network(source, at, guide.width, job.device)
         found = config.task.evaluate(main, guiding, weight, config.n_final, job.seed, job.truth, job.device)
-        jsonl.append(path, {"guide": guide.name, "weight": weight, "metrics": found.metrics})
+        jsonl.append(path, {"guide": guide.name, "weight": weight, "identity": identity, "metrics": found.metrics})
     return []
 
 
 def values(bench: Path, config: BenchConfig, guide: str, weight: float, metric: str) -> dict[int, float]:
-    """A metric by seed; unguided for weight 1."""
+    """A metric by seed, as last evaluated; unguided for weight 1."""
     found: dict[int, float] = {}
     for seed in config.seeds:
         folder = run_folder(bench, config.baseline, seed)

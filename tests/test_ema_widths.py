@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ajest import PowerEMA, cli, jsonl, posthoc_coefficients, posthoc_residual, reconstruct
-from ajest.cli_runs import evaluate, sample
+from ajest import PowerEMA, jsonl, posthoc_coefficients, posthoc_residual, reconstruct
 from ajest.ema import SPANNING, TOLERANCE, average_of, exponent
-from ajest.errors import UserError
 from ajest.folders import load_network, read_config, snapshots
 from ajest.runs import execute
 from ajest.study.guides import GUIDES
@@ -114,31 +112,32 @@ def test_a_benchs_guide_has_any_usual_width(runs):
         assert len(said) == (width not in SPANNING)
 
 
-def test_train_gives_a_guide_any_usual_width_too(tmp_path, capsys):
-    cli.train("tree", tmp_path / "guide", network="guide", super_batch=32, iterations=64)
-    cli.train("tree", tmp_path / "run", super_batch=32, iterations=4)
-    capsys.readouterr()
-    sample(tmp_path / "run", tmp_path / "out", n=16, guide=tmp_path / "guide", weight=2.0, guide_width=0.03)
-    assert "an EMA of width 0.03 at step 64, made of 16 snapshots" in capsys.readouterr().out
+def test_train_gives_a_guide_any_usual_width_too(command):
+    few = ("--super-batch", 32, "--iterations")
+    assert command("train", "tree", "--network", "guide", *few, 64, "--out", "guide").code == 0
+    assert command("train", "tree", *few, 4, "--out", "run").code == 0
+    guided = ("--guide", "guide", "--weight", 2, "--guide-width", 0.03)
+    done = command("sample", "run", "--n", 16, *guided, "--out", "out")
+    assert done.code == 0
+    assert "an EMA of width 0.03 at step 64, made of 16 snapshots" in done.out
 
 
-def test_a_width_that_was_not_kept_is_refused_where_it_would_be_another_unless_asked_for(runs, tmp_path, capsys):
-    with pytest.raises(UserError, match=r"made of 1 snapshot of 0.01, 0.05, 0.1, is 99.39% off .*--allow-inexact-ema"):
-        load_network(runs / "learner", width=0.25)
-    guided = {"n": 16, "guide": runs / "learner", "weight": 2.0, "guide_width": 0.25}
-    with pytest.raises(UserError, match=r"99\.39% off"):
-        sample(runs / "guide", tmp_path / "out", **guided)
-    sample(runs / "guide", tmp_path / "out", **guided, allow_inexact_ema=True)
-    assert "99.39% off its profile" in capsys.readouterr().out
+def test_a_width_that_was_not_kept_is_refused_where_it_would_be_another_unless_asked_for(runs, command, refused):
+    learner, allowed = runs / "learner", "--allow-inexact-ema"
+    off = r"learner: .* made of 1 snapshot of 0.01, 0.05, 0.1, is 99\.39% off .*--allow-inexact-ema"
+    guided = ("--guide", learner, "--guide-width", 0.25)
+    for words in (("sample", runs / "guide", *guided), ("sample", learner, "--width", 0.25)):
+        refused(*words, "--n", 16, "--out", "out", says=off)
+        done = command(*words, "--n", 16, "--out", "out", allowed)
+        assert (done.code, done.out.count("99.39% off its profile")) == (0, 1)
 
-    lines = runs / "learner" / "metrics.jsonl"
-    with pytest.raises(UserError, match=r"99\.39% off"):
-        evaluate((runs / "learner",), n=200, widths=(0.25,))
-    assert not jsonl.read(lines)
-    evaluate((runs / "learner",), n=200, widths=(0.25,), allow_inexact_ema=True)
-    assert jsonl.read(lines)[0]["width"] == 0.25
-    with pytest.raises(UserError, match=r"99\.39% off"):  # known by now, and none the better for it
-        evaluate((runs / "learner",), n=200, widths=(0.25,))
+    for folder, asked in ((learner, ("--widths", 0.25)), (runs / "guide", (*guided, "--weights", 2))):
+        words, lines = ("evaluate", folder, "--n", 200, *asked), folder / "metrics.jsonl"
+        refused(*words, says=off)
+        assert not jsonl.read(lines)
+        done = command(*words, allowed)
+        assert (done.code, done.out.count("99.39% off its profile"), len(jsonl.read(lines))) == (0, 1, 1)
+        refused(*words, says=off)  # known by now, and none the better for it
 
 
 def test_a_studys_runs_keep_every_average_that_they_are_to_be_guided_by():

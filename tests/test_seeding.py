@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from ajest import cli
 from ajest.arms import arms_named
 from ajest.batch import Batch
 from ajest.folders import RunConfig
@@ -118,21 +117,20 @@ def test_a_bench_keeps_guide_strong_reference_and_runs_apart():
     assert [(run.role, run.seed) for run in runs] == [("guide", 0), ("strong", 0), ("learner", 0), ("learner", 0)]
 
 
-def first_draw(folder, monkeypatch, **arguments):
-    """The examples of the first step of a run that `ajest train` makes."""
+def test_train_keeps_guide_strong_reference_and_learner_apart(command, monkeypatch):
     seen, step = [], Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda self, kind=None: seen.append(step(self, kind)) or seen[-1])
-    cli.train("tree", folder, super_batch=128, iterations=2, **arguments)
-    monkeypatch.setattr(Trainer, "step", step)
-    return seen[0].batch
 
+    def first_draw(name, *words):
+        seen.clear()
+        done = command("train", "tree", "--super-batch", 128, "--iterations", 2, "--out", name, *words)
+        assert done.code == 0, done
+        assert "very examples" not in done.out + done.err
+        return seen[0].batch
 
-def test_train_keeps_guide_strong_reference_and_learner_apart(tmp_path, monkeypatch, capsys):
-    draws = [first_draw(tmp_path / role, monkeypatch, network=role) for role in ("guide", "strong", "learner")]
+    draws = [first_draw(role, "--network", role) for role in ("guide", "strong", "learner")]
     assert not any(same_draw(a, b) for a, b in combinations(draws, 2))
-    arm = first_draw(tmp_path / "arm", monkeypatch, arm="ajest", guide=tmp_path / "guide")
-    assert torch.equal(arm.x, draws[2].x)
-    assert "very examples" not in capsys.readouterr().out
+    assert torch.equal(first_draw("arm", "--arm", "ajest", "--guide", "guide").x, draws[2].x)
 
 
 def test_a_reference_that_saw_the_same_examples_is_named(tmp_path):

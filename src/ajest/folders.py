@@ -272,7 +272,9 @@ def load_network(
     return network.eval().requires_grad_(False), int(stored.facts["step"])
 
 
-def load_guide(guidance: Guidance, beside: AnyTask, device: torch.device | str = "cpu") -> tuple[Denoiser, int]:
+def load_guide(
+    guidance: Guidance, beside: AnyTask, device: torch.device | str = "cpu", say: Callable[[str], None] = print
+) -> tuple[Denoiser, int]:
     """(a run's averaged network, to be asked with the labels of what it guides; the step it was taken at).
 
     A guide of other classes is asked by their keys, one that learned no classes without labels (METHOD 4).
@@ -281,13 +283,14 @@ def load_guide(guidance: Guidance, beside: AnyTask, device: torch.device | str =
         guidance: which.
         beside: the task of what it guides.
         device: where the network goes.
+        say: see `load_network`.
 
     Raises:
         UserError: see `load_network`; or the guide lacks a class, or cannot answer without labels and is to.
     """
     task = read_config(guidance.run).task
     _same_domain(guidance.run, task, beside)
-    network, step = load_network(guidance.run, guidance.step, guidance.width, device, inexact=guidance.inexact)
+    network, step = load_network(guidance.run, guidance.step, guidance.width, device, None, guidance.inexact, say)
     if guidance.unconditional or not task.classes or not beside.classes:
         check(
             not guidance.unconditional or bool(beside.classes),

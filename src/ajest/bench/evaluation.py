@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from .plan import READINGS, BenchConfig, Costs, run_folder
 def evaluate_snapshot(
     folder: Path,
     step: int,
-    weights: Iterable[float],
+    weights: Sequence[float],
     n: int,
     cache: Path,
     guidance: Guidance | None = None,
@@ -57,6 +57,10 @@ def evaluate_snapshot(
     guided = None if guidance is None else identity_of(guidance.run, guidance.step)
     width = config.recipe.ema_widths[0] if width is None else width
     check_width(folder, step, width, inexact, say)
+    if guidance is not None and guidance.width is not None and any(weight != 1 for weight in weights):
+        at = max(snapshots(guidance.run), default=0) if guidance.step is None else guidance.step
+        check_width(guidance.run, at, guidance.width, guidance.inexact, say)
+        guidance = replace(guidance, inexact=True)  # it is said and allowed by now
     path = folder / "metrics.jsonl"
     known = {key(line): line for line in distributed.once(lambda: list(jsonl.read(path)))}
     how = {} if guidance is None else _settings(Guidance(guidance.run), guidance)
@@ -76,7 +80,7 @@ def evaluate_snapshot(
         if main is None:
             main, _ = load_network(folder, step, width, device, inexact=True, say=lambda _: None)
         if guide is None and guidance is not None and weight != 1:
-            guide, _ = load_guide(guidance, task, device)
+            guide, _ = load_guide(guidance, task, device, say=lambda _: None)
         interval = None if guidance is None else guidance.interval
         guiding = None if weight == 1 else guide
         result = task.evaluate(main, guiding, weight, n, config.seed, cache, device, keep_tensors, interval)

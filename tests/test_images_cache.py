@@ -19,7 +19,8 @@ from PIL import Image
 from ajest import distributed
 from ajest.errors import UserError
 from ajest.images.data import cache as cached
-from ajest.images.data import loading, open_images
+from ajest.images.data import loading, open_images, prepare
+from ajest.images.setup import image_task
 from pictures import encoded, folder
 
 #: Opens a data set, and waits with each picture until a file is there; says how many pictures it decoded.
@@ -88,6 +89,18 @@ def test_what_a_killed_writer_left_is_swept_and_a_living_ones_is_not(tmp_path):
     assert not left.exists()
     assert len(open_images([spec], 8, cache=cache)) == 40
     assert not [path for path in (cache / "images").iterdir() if path.name.startswith(".")]
+
+
+def test_what_a_killed_packer_left_is_swept(tmp_path):
+    out = tmp_path / "a[1].npz"
+    left, working, other = (tmp_path / name for name in (".a[1].npz.x", ".a[1].npz.y", ".a1.npz.x"))
+    for path in (left, working, other):
+        path.write_bytes(b"")
+    with working.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        prepare([pictures(tmp_path / "x", 2)], out, 8)
+    assert out.exists()
+    assert (left.exists(), working.exists(), other.exists()) == (False, True, True)
 
 
 def test_threads_of_one_process_decode_once(tmp_path, monkeypatch):
@@ -175,7 +188,7 @@ def test_a_disk_that_fills_up_later_is_an_error_of_one_line(tmp_path, monkeypatc
 
     spec = folder(tmp_path / "x", {"1.png": encoded(Image.new("RGB", (8, 8))), "2.png": b"no"})
     monkeypatch.setattr(cached, "_shorten", full)
-    with pytest.raises(UserError, match="No space left on device; free some space"):
+    with pytest.raises(UserError, match=r"\(No space left on device\): free some space, or set AJEST_CACHE"):
         open_images([spec], 8, skip_bad=True, cache=tmp_path / "cache", complain=lambda _: None)
     assert not list((tmp_path / "cache/images").iterdir())
 
@@ -195,3 +208,14 @@ def test_a_ready_array_is_read_through_once(tmp_path, monkeypatch):
         found = [pool.submit(open_images, spec, 8, cache=tmp_path, complain=lambda _: None) for _ in range(4)]
     assert len({f.result().digest for f in found}) == 1
     assert len(made) == 1
+
+
+def test_what_is_true_of_one_archive_is_said_once(tmp_path):
+    members = {
+        f"{part}/cat/{i:03}.png": encoded(Image.new("RGB", (8, 8), (i, 9, len(part))))
+        for part in ("train", "val")
+        for i in range(130)
+    }
+    spec, said = folder(tmp_path / "x", members | {"readme.heic": b"\0\0\0\x18ftypheic"}), []
+    image_task((spec,), (spec,), resolution=16, complain=said.append)
+    assert len([text for text in said if "heic" in text]) == 1

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, PngImagePlugin, features
 
 from ajest.errors import UserError
 from ajest.images.data import describe, formats, open_images, png
-from ajest.images.data.decoding import decode, from_image, picture
+from ajest.images.data.decoding import decode, from_image, picture, read_header
 from ajest.images.data.files import Unreadable, reason
 from pictures import encoded, folder
 
@@ -275,30 +275,34 @@ def test_the_first_of_several_frames_is_used_and_said_once(tmp_path):
 # Colours
 
 
-def wide_profile() -> bytes:
-    """Adobe RGB (1998), written by hand: primaries, white point, gamma 563/256."""
-
-    def fixed(x):
-        return struct.pack(">i", round(x * 65536))
-
-    def xyz(*v):
-        return b"XYZ \0\0\0\0" + b"".join(map(fixed, v))
-
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, 563) + b"\0\0"
-    tags = {
-        b"desc": b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + bytes(77),
-        b"wtpt": xyz(0.9642, 1, 0.82491),
-        b"rXYZ": xyz(0.60974, 0.31111, 0.01947),
-        b"gXYZ": xyz(0.20528, 0.62567, 0.06087),
-        b"bXYZ": xyz(0.14919, 0.06322, 0.74457),
-        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
-    }
+def profile_of(space: bytes, **tags: bytes) -> bytes:
+    """A colour profile, written by hand."""
     table, body, at = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
     for name, data in tags.items():
-        table += name + struct.pack(">II", at + len(body), len(data))
+        table += name.encode() + struct.pack(">II", at + len(body), len(data))
         body += data + bytes(-len(data) % 4)
-    head = struct.pack(">I4sI", at + len(body), b"none", 0x02100000) + b"mntrRGB XYZ " + bytes(12) + b"acsp" + bytes(28)
-    return head + fixed(0.9642) + fixed(1) + fixed(0.82491) + bytes(48) + table + body
+    head = struct.pack(">I4sI", at + len(body), b"none", 0x02100000) + b"mntr" + space + b"XYZ " + bytes(12) + b"acsp"
+    return head + bytes(28) + xyz(0.9642, 1, 0.82491)[8:] + bytes(48) + table + body
+
+
+def xyz(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(x * 65536)) for x in values)
+
+
+def wide_profile() -> bytes:
+    """Adobe RGB (1998): primaries, white point, gamma 563/256."""
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, 563) + b"\0\0"
+    return profile_of(
+        b"RGB ",
+        desc=b"desc\0\0\0\0" + struct.pack(">I", 5) + b"wide\0" + bytes(77),
+        wtpt=xyz(0.9642, 1, 0.82491),
+        rXYZ=xyz(0.60974, 0.31111, 0.01947),
+        gXYZ=xyz(0.20528, 0.62567, 0.06087),
+        bXYZ=xyz(0.14919, 0.06322, 0.74457),
+        rTRC=curve,
+        gTRC=curve,
+        bTRC=curve,
+    )
 
 
 def in_wide(colour: tuple[int, int, int]) -> Image.Image:
@@ -339,6 +343,17 @@ def test_srgb_by_any_name_is_left_alone_and_broken_profiles_are_said(tmp_path):
     found, said = read(folder(tmp_path, broken | alien))
     assert np.array_equal(found.images[0], plain.pixels)
     assert "4 with a colour profile that cannot be used (taken for sRGB)" in said
+
+
+def test_grey_has_profiles_too():
+    linear = profile_of(b"GRAY", wtpt=xyz(0.9642, 1, 0.82491), kTRC=b"curv" + bytes(8))  # light in proportion
+    wanted = round(255 * (1.055 * (128 / 255) ** (1 / 2.4) - 0.055))  # IEC 61966-2-1
+    for image in (Image.new("L", (8, 8), 128), Image.new("LA", (8, 8), (128, 255))):
+        assert abs(int(decode(encoded(image, icc_profile=linear), 8)[0, 0, 0]) - wanted) <= 1
+    deep = grey(np.full((8, 8), 128 * 257, np.uint16))
+    assert abs(int(decode(encoded(deep, icc_profile=linear), 8)[0, 0, 0]) - wanted) <= 1
+    found = picture(encoded(photo(), icc_profile=linear), 16)  # of grey, with pixels of colour
+    assert "cannot be used" in next(iter(found.changes))
 
 
 def test_cmyk_without_a_profile_and_lab():
@@ -382,6 +397,7 @@ def test_long_texts_and_profiles_leave_a_picture_sound(tmp_path):
         found = picture(encoded(photo(), pnginfo=info), 16)
         assert np.array_equal(found.pixels, wanted)
         assert not found.changes
+        assert read_header(encoded(photo(), pnginfo=info)).size == (16, 16)
     long = wide_profile() + bytes(1_200_000)
     long = struct.pack(">I", len(long)) + long[4:]
     assert np.abs(decode(encoded(in_wide(RED), icc_profile=long), 16)[:, 8, 8].astype(int) - RED).max() <= 2

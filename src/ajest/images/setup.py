@@ -48,8 +48,7 @@ def image_task(
         UserError: the data cannot be read; too few pictures; a resolution or number of classes that cannot be; networks
             that do not fit the resolution.
     """
-    if rank():  # of several processes one speaks
-        complain = _silent
+    complain = _silent if rank() else _once(complain)  # of several processes one speaks
     sizes, own = _sizes(data, "train"), resolution is None
     resolution = resolution_of(sizes) if resolution is None else resolution
     mend = "; --resolution names another size" if own else ""
@@ -131,6 +130,18 @@ def _of_size(resolution: int) -> str:
 
 def _silent(text: str) -> None:
     """Say nothing."""
+
+
+def _once(complain: Callable[[str], None]) -> Callable[[str], None]:
+    """What is true of one archive is said once, though it may hold training and validation pictures."""
+    said: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            complain(text)
+
+    return tell
 
 
 def _absolute(spec: str) -> str:

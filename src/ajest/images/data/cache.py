@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
 import os
 import shutil
-import socket
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from ...checkpoint import read_sealed, unwritable, write_sealed
+from ...checkpoint import read_sealed, write_sealed
 from ...errors import Corrupt, UserError
 from .changes import Changes
 from .loading import loaded
+from .locks import is_free, sole_writer
 from .parts import Part
 
 _MAKING = ".making-"  # begins the name of a folder that is being filled
-_POLL = 0.2  # seconds between two looks at a lock
 
 
 def cache_folder() -> Path:
@@ -54,7 +51,7 @@ def remembered(
 ) -> str:
     """The digest of pictures that lie ready, computed once."""
     path = folder.with_suffix(".json")
-    with sole_writer(folder, complain):
+    with sole_writer(_lock_of(folder), complain):
         with suppress(Corrupt, KeyError, TypeError):
             return str(read_sealed(path)["digest"])
         digest = content_digest(images, labels, classes)
@@ -131,7 +128,7 @@ def decoded(
     if found is not None:
         judge(found.bad)
         return found
-    with sole_writer(folder, complain) as sole:
+    with sole_writer(_lock_of(folder), complain) as sole:
         found = _stored(folder)  # by the one that was waited for
         if found is not None:
             judge(found.bad)
@@ -165,7 +162,10 @@ def _made(
         found = Decoded(images, content_digest(images, labels, wanted.classes), bad, dict(changes.counts))
         return found if temporary is None else _kept(folder, temporary, found)
     except OSError as error:
-        raise unwritable(folder.parent, error) from error
+        raise UserError(
+            f"decoded pictures cannot be written to {folder.parent} ({error.strerror or error}): free some space, or "
+            "set AJEST_CACHE to a folder with room"
+        ) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -217,63 +217,16 @@ def _kept(folder: Path, temporary: Path, found: Decoded) -> Decoded:
     return _stored(folder) or replace(found, images=np.array(found.images))
 
 
-@contextmanager
-def sole_writer(folder: Path, complain: Callable[[str], None]) -> Iterator[bool]:
-    """Of all that would write a folder of the cache, one at a time; the others wait. The lock ends with its process.
-
-    Whether it is so: not where the cache cannot be written to, or its file system has no locks.
-    """
-    try:
-        place = _lock_of(folder)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(place, os.O_CREAT | os.O_RDWR, 0o644)
-    except OSError:
-        yield False
-        return
-    try:
-        yield _acquired(handle, complain)
-    finally:
-        os.close(handle)
-
-
 def _lock_of(folder: Path) -> Path:
     return folder.parent.parent / "locks" / folder.name
-
-
-def _acquired(handle: int, complain: Callable[[str], None]) -> bool:
-    """Wait for a lock; False where there are none."""
-    said = False
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if not said:
-                who = os.pread(handle, 200, 0).decode("utf-8", "replace") or "another process"
-                complain(f"{who} is reading these pictures into the cache: waiting for it")
-                said = True
-            time.sleep(_POLL)
-        except OSError:
-            return False
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"process {os.getpid()} of {socket.gethostname()}".encode(), 0)
-    return True
 
 
 def _sweep(folder: Path) -> None:
     """Remove what killed processes left beside a folder whose lock this one holds: theirs are free."""
     for left in folder.parent.glob(f"{_MAKING}*-*"):
         name = left.name.removeprefix(_MAKING).rpartition("-")[0]
-        if name == folder.name:
+        if name == folder.name or is_free(_lock_of(folder.with_name(name))):
             shutil.rmtree(left, ignore_errors=True)
-            continue
-        with suppress(OSError):
-            handle = os.open(_lock_of(folder.with_name(name)), os.O_RDWR)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
-            finally:
-                os.close(handle)
 
 
 def _reserved(path: Path, shape: tuple[int, ...]) -> np.ndarray:

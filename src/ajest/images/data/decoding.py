@@ -67,6 +67,14 @@ def read_header(data: bytes) -> Image.Image:
     Raises:
         Unreadable: no picture, one of a kind that cannot be decoded, or one of more than 50 million pixels.
     """
+    return _opened(data)[0]
+
+
+def _opened(data: bytes) -> tuple[Image.Image, bytes]:
+    """See `read_header`; with the bytes that it was read from."""
+    profile = None
+    if data.startswith(png.SIGNATURE):
+        data, profile = png.lightened(data)
     kind, refusal = decoder(data)
     if refusal:
         raise Unreadable(refusal)
@@ -84,7 +92,9 @@ def read_header(data: bytes) -> Image.Image:
         ) from error
     if image.width * image.height > MAX_PIXELS:
         raise Unreadable(f"{image.width} x {image.height} pixels are more than {MAX_PIXELS:,}")
-    return image
+    if profile is not None:
+        image.info["icc_profile"] = profile
+    return image, data
 
 
 def size_of(data: bytes) -> tuple[int, int]:
@@ -110,12 +120,7 @@ def picture(data: bytes, resolution: int) -> Picture:
     Raises:
         Unreadable: see `read_header`; the file is truncated, or `eight_bits` cannot tell what white is.
     """
-    profile = None
-    if data.startswith(png.SIGNATURE):
-        data, profile = png.lightened(data)
-    image = read_header(data)
-    if profile is not None:
-        image.info["icc_profile"] = profile
+    image, data = _opened(data)
     key, opacity = image.info.get("transparency"), None
     if isinstance(key, tuple) and _is_deep(image):
         opacity = _unless_damaged(image, lambda: png.key_mask(data, key))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import tempfile
@@ -16,6 +17,7 @@ from ...checkpoint import unwritable
 from ...errors import UserError
 from ..sheets import png
 from .cache import write_rows
+from .locks import hold, is_free
 from .sets import ImageSet, open_images
 from .splits import Split
 
@@ -43,8 +45,12 @@ def prepare(
     temporary = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
+            if is_free(left):  # of a process that was killed
+                left.unlink(missing_ok=True)
         with tempfile.NamedTemporaryFile(dir=out.parent, prefix=f".{out.name}.", delete=False) as file:
             temporary = Path(file.name)
+            hold(file)
             (_write_npz if out.suffix == ".npz" else _write_zip)(file, found)
             file.flush()
             os.fsync(file.fileno())

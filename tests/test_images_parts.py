@@ -85,7 +85,10 @@ def test_parts_within_classes(archive):
     classes, ids, said = read(archive(*names, "bottle/ground_truth/torn/1.png"))
     assert classes == ("bottle", "cable")
     assert all("/train/" in i for i in ids)
-    assert said == ["train is read (4 pictures); left out: ground_truth (1), test (4)"]
+    assert said == [
+        "train is read (4 pictures); left out: ground_truth (1), test (4)",
+        "the classes are the folders around train, not those in it",
+    ]
 
 
 def test_a_class_may_be_called_train_or_test(archive):
@@ -141,6 +144,12 @@ def test_empty_class_folders_are_named(archive, tmp_path):
         (tmp_path / "d" / name).mkdir(parents=True)
     (tmp_path / "d/cat/1.png").write_bytes(png())
     assert read(str(tmp_path / "d"))[2] == ["no picture in dog: left out"]
+
+
+def test_folders_that_are_called_like_no_class_are_named(archive):
+    classes, _, said = read(archive("images/1.png", "masks/1.png"))
+    assert classes == ("images", "masks")
+    assert said == ["taken for classes, though nothing is called so: images, masks"]
 
 
 def test_a_lone_folder_of_pictures_has_no_class(archive):

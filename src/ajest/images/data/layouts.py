@@ -16,6 +16,8 @@ _LISTS = frozenset(("dataset.json", "wnids.txt", "words.txt"))
 #: Files beside pictures without a class that may tell it.
 _DATA_FORMS = (*FORMS, ".json", ".txt", ".parquet", ".xml", ".mat", ".npy", ".pkl", ".xlsx", ".h5", ".lst")
 _TEXTS = frozenset(("readme", "license", "licence", "copying", "requirements", "notes"))  # words of files to read
+#: Folders that lie beside pictures and hold what belongs to them.
+_BESIDE = frozenset(("mask", "masks", "label", "labels", "annotation", "annotations", "jpegimages", "thumbnails"))
 #: Files that may hold the pictures, and what to do with them.
 _PACKED = {
     **dict.fromkeys((".zip", ".npz"), "name the archives themselves"),
@@ -170,6 +172,8 @@ def _by_table_or_folder(files: Files, inner: Mapping[str, str], root: str, chose
         )
     notes += [f"not used: {gap}" for gap in gaps]
     if folders:
+        odd = sorted(c for c in set(folders.values()) if c.casefold() in ANY_FOLDER | _BESIDE)
+        notes += [f"taken for classes, though nothing is called so: {listed(odd)}"] if odd else []
         return _Classes("a folder for each class", folders, (*notes, *_empty(files, place, chosen)))
     _check_told(files, inner, chosen)
     return _Classes("one folder, no classes", {}, (*notes, *_idle(files, place, notes)))

@@ -69,7 +69,7 @@ def part_of(spec: str, resolution: int, split: Split) -> Part:
     name, _, rest = spec.partition(":")
     if is_keyword(spec):
         part = _shapes(spec, rest, resolution, split) if name == "shapes" else _hub(spec, resolution, split)
-        hidden = [path for path in (spec, name) if Path(path).exists()]
+        hidden = [path for path in (spec, *(["shapes"] if name == "shapes" else [])) if Path(path).exists()]
         notes = [f"{name} is a word of this program: what is called {p} here is meant by ./{p}" for p in hidden[:1]]
         part = replace(part, notes=(*part.notes, *notes))
     elif spec.lower().endswith(".npz") and not Path(spec).is_dir():

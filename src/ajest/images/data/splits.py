@@ -166,8 +166,10 @@ def _part(pictures: list[str], roles: Mapping[str, Role], split: Split, where: s
     folder = f"{taken[0]}/" if depth == 0 and len(taken) == 1 else ""
     while folder and (inner := _wrapper(below.values(), roles[taken[0]])):
         folder, below = folder + inner, {p: b.removeprefix(inner) for p, b in below.items()}
-    notes = (f"{listed(taken)} is read ({len(below):,} pictures); {_left_out(others)}",) if others else ()
-    return Chosen(below, folder, roles[taken[0]], notes)
+    notes = [f"{listed(taken)} is read ({len(below):,} pictures); {_left_out(others)}"] if others else []
+    if depth:
+        notes.append(f"the classes are the folders around {listed(taken)}, not those in it")
+    return Chosen(below, folder, roles[taken[0]], tuple(notes))
 
 
 def _wrapper(names: Iterable[str], role: Role) -> str:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ajest.cli_tasks import class_names
 from ajest.errors import UserError
 from ajest.images.data import of_classes, open_images
 from ajest.images.figures import file_names, write_pictures
@@ -106,6 +107,21 @@ def test_held_out_classes_of_an_unconditional_network_do_not_matter(archive, tmp
     )
     assert (task.classes, task._pictures("val").labels) == ((), None)
     assert said == [f"{tmp_path / 'flat'}: no classes, so the network is unconditional"]
+
+
+def test_a_class_with_a_comma_can_be_named(archive):
+    spec = archive("x.zip", ["salt, pepper", "cat"], each=140)
+    for text in ('"salt, pepper"', '"salt, pepper",cat'):
+        assert "salt, pepper" in image_task((spec,), resolution=16, classes=class_names(text)).classes
+    with pytest.raises(UserError, match=r"unknown class 'salt': .*; a name with a comma in it stands in double"):
+        image_task((spec,), resolution=16, classes=class_names("salt, pepper"))
+
+
+def test_one_class_or_none_is_said(archive):
+    said: list[str] = []
+    spec = archive("x.zip", ["faces"], each=140)
+    image_task((spec,), resolution=16, complain=said.append)
+    assert said == [f"{spec}: one class, faces"]
 
 
 AWKWARD = [

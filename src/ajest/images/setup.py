@@ -56,8 +56,9 @@ def image_task(
     known = open_images(data, resolution, "train", skip_bad, complain=complain)
     train = known.only(_wanted(known, classes, at_most))
     left_out = _left_out(known, train) if classes is None else ""
-    if not known.classes:
-        complain(f"{' '.join(data)}: no classes, so the network is unconditional")
+    if len(known.classes) < 2:
+        what = f"one class, {listed(known.classes)}" if known.classes else "no classes, so the network is unconditional"
+        complain(f"{' '.join(data)}: {what}")
     check(
         len(train) >= LEAST_LEARNED,
         f"{' '.join(data)} holds {len(train)} pictures to learn{left_out and f' ({left_out})'}: too few to judge "

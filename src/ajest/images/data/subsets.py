@@ -36,7 +36,9 @@ def class_number(name: str, keys: tuple[str, ...], names: tuple[str, ...]) -> in
             )
         if found:
             return found[0]
-    raise unknown("class", name, {*map(folded, keys), *map(folded, names)})
+    error = unknown("class", name, {*map(folded, keys), *map(folded, names)})
+    hint = "; a name with a comma in it stands in double quotes" if "," in "".join([*keys, *names]) else ""
+    raise UserError(f"{error}{hint}")
 
 
 def folded(name: str) -> str:
@@ -72,8 +74,8 @@ def of_classes(held_out: ImageSet, known: tuple[str, ...], learned: tuple[str, .
     strange = [c for c in held_out.classes if c not in known]
     if strange and held_out.labels is not None:
         count = int(np.isin(held_out.labels, [held_out.classes.index(c) for c in strange]).sum())
-        folded = {c.casefold(): c for c in known}
-        alike = [folded[c.casefold()] for c in strange if c.casefold() in folded]
+        spelt = {folded(c): c for c in known}
+        alike = [spelt[folded(c)] for c in strange if folded(c) in spelt]
         hint = f" (is it another spelling of {listed(alike)}?)" if alike else ""
         notes.append(
             f"{count:,} of {len(held_out):,} held-out pictures are left out, as no training picture is of "

@@ -316,7 +316,10 @@ class FidelityStub(nn.Module):
 def test_inception_through_torch_fidelity(monkeypatch):
     stub(monkeypatch, "torch_fidelity")
     stub(monkeypatch, "torch_fidelity.feature_extractor_inceptionv3", FeatureExtractorInceptionV3=FidelityStub)
-    assert extractor("inception")(noise()).features.shape == (3, 2048)
+    monkeypatch.setattr(extractors.importlib.metadata, "version", lambda _: "1.2")
+    found = extractor("inception")
+    assert found(noise()).features.shape == (3, 2048)
+    assert found.identity.startswith("torch-fidelity 1.2 ")
 
 
 def test_torch_fidelity_without_its_weights(monkeypatch):
@@ -388,7 +391,8 @@ class DinoStub(nn.Module):
 
 def test_dinov2_through_transformers(monkeypatch, tmp_path):
     network = DinoStub()
-    stub(monkeypatch, "transformers", AutoModel=network, __version__="9.9")
+    stub(monkeypatch, "transformers", AutoModel=network)
+    monkeypatch.setattr(extractors.importlib.metadata, "version", lambda _: "9.9")
     found = extractor("dinov2")
     assert (found.name, found.key, found.distance, found.width) == ("dinov2", "fd_dinov2", "FD-DINOv2", 1024)
     assert found.identity == "dinov2 facebook/dinov2-large abc transformers 9.9, positions of torch.hub"
@@ -407,9 +411,11 @@ def test_dinov2_through_transformers(monkeypatch, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
     other = extractor(f"dinov2={tmp_path}")
     (tmp_path / "config.json").write_text('{"layer_norm_eps": 1}')
-    stub(monkeypatch, "transformers", AutoModel=network, __version__="9.10")
     another = extractor(f"dinov2={tmp_path}")
-    assert len({found.identity, local.identity, other.identity, another.identity}) == 4
+    monkeypatch.setattr(extractors.importlib.metadata, "version", lambda _: "9.10")
+    extractors._made.cache_clear()
+    newer = extractor(f"dinov2={tmp_path}")
+    assert len({network.identity for network in (found, local, other, another, newer)}) == 5
 
 
 def test_dinov2_without_its_weights(monkeypatch):
@@ -418,7 +424,7 @@ def test_dinov2_without_its_weights(monkeypatch):
         def from_pretrained(*_: object, **__: object) -> None:
             raise OSError("We couldn't connect\nsecond line")
 
-    stub(monkeypatch, "transformers", AutoModel=Offline, __version__="9.9")
+    stub(monkeypatch, "transformers", AutoModel=Offline)
     with pytest.raises(UserError, match=r"facebook/dinov2-large \(We couldn't connect\).*dinov2=PATH") as caught:
         extractor("dinov2")
     assert "\n" not in str(caught.value)
@@ -496,7 +502,7 @@ def test_transformers_takes_the_fitted_embeddings_as_they_are(tmp_path, monkeypa
 
 def test_pictures_are_resized_for_dinov2_as_pillow_does_it(monkeypatch):
     network = DinoStub()
-    stub(monkeypatch, "transformers", AutoModel=network, __version__="9.9")
+    stub(monkeypatch, "transformers", AutoModel=network)
     extractor("dinov2")(noise())
     images = [Image.fromarray(x.permute(1, 2, 0).numpy()).resize((224, 224), Image.Resampling.BICUBIC) for x in noise()]
     expected = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)

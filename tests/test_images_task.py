@@ -1,4 +1,5 @@
 import csv
+import html
 import json
 import math
 import shutil
@@ -113,6 +114,10 @@ def test_the_report_of_a_bench_on_pictures(done):
                  "kept ones of highest score", "Paths of the sampler"):  # fmt: skip
         assert text in page, text
     assert "exact target" not in page
+    for note in results.config.task.notes(200):
+        assert html.escape(note) in page
+        assert note in (root / "results.md").read_text()
+    assert "compared with 96 of the 256 training pictures" in results.config.task.notes(200)[0]
     assert "tree" not in page
     assert math.isfinite(results.floors[200]["kid"])
     markdown = (root / "results.md").read_text()

@@ -6,6 +6,7 @@ A Fréchet distance is called FID in Inception's features only; in others it has
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,13 @@ def _digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
 def _lite0(path: str | None, device: str) -> tuple[Callable[[Tensor], Features], str]:
     if path is not None:
         raise UserError(f"lite0 brings its own weights: say lite0 without ={path}")
@@ -132,7 +140,8 @@ def _lite0(path: str | None, device: str) -> tuple[Callable[[Tensor], Features],
 
 def _inception(path: str | None, device: str) -> tuple[Callable[[Tensor], Features], str]:
     network = inception.load(path, device)
-    identity = "torch-fidelity inception-2015-12-05-6726825d" if path is None else f"inception {_digest(path)}"
+    fidelity = f"torch-fidelity {_version('torch-fidelity')} inception-2015-12-05-6726825d"
+    identity = fidelity if path is None else f"inception {_digest(path)}"
     return lambda images: Features(network(images)), identity
 
 
@@ -147,7 +156,7 @@ def _dinov2(path: str | None, device: str) -> tuple[Callable[[Tensor], Features]
     torch.hub, with its way to fit position embeddings to the size; see `fitted_positions`.
     """
     try:
-        from transformers import AutoModel, __version__
+        from transformers import AutoModel
     except Exception as error:  # a broken torchvision beside it raises RuntimeError, not ImportError
         raise UserError(
             f"FD-DINOv2 needs the package transformers, which cannot be imported ({_line(error)}): "
@@ -168,7 +177,7 @@ def _dinov2(path: str | None, device: str) -> tuple[Callable[[Tensor], Features]
         weights = f"{DINO_MODEL} {getattr(network.config, '_commit_hash', None)}"
     else:
         weights = " ".join(_digest(p) for p in sorted([*Path(path).glob("*.safetensors"), Path(path) / "config.json"]))
-    identity = f"dinov2 {weights} transformers {__version__}, positions of torch.hub"
+    identity = f"dinov2 {weights} transformers {_version('transformers')}, positions of torch.hub"
     mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (_MEAN, _STD))
 
     def run(images: Tensor) -> Features:

@@ -47,6 +47,7 @@ def write_page(root: Path, study: Study, command: str) -> list[str]:
         f"{_seeds(study.final_seeds)}; equal samples are {study.samples:,} examples trained on; {study.n:,} samples a "
         f"measurement, autoguidance weight {study.weight:g}. Made by `{command}` "
         f"with Python {platform.python_version()}, torch {torch.__version__}.",
+        *([" ".join(notes)] if (notes := study.task.notes(study.n)) else []),
         *(["## Verdict", "\n".join(f"- {s}" for s in said)] if said else []),
     ]
     (root / "recommendations.json").unlink(missing_ok=True)  # of another state of the folder

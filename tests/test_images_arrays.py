@@ -10,7 +10,7 @@ from ajest.denoising import LogNormal
 from ajest.errors import UserError
 from ajest.images.extractors import Features, extract, extractor
 from ajest.images.references import references_of
-from ajest.images.source import ImageSource, to_float
+from ajest.images.source import ImageSource, to_float, to_uint8
 
 OTHERS = [
     np.random.default_rng(0).random((4, 3, 8, 8)),
@@ -54,3 +54,9 @@ def test_the_message_tells_the_range_and_the_mend():
         ImageSource(np.full((4, 3, 8, 8), np.nan), None, LogNormal(-0.4, 1.0))
     with pytest.raises(UserError, match="from 0 to 255: round them to uint8"):
         ImageSource(np.linspace(0, 255, 4 * 3 * 64).reshape(4, 3, 8, 8), None, LogNormal(-0.4, 1.0))
+
+
+def test_samples_that_are_no_numbers_do_not_become_black():
+    with pytest.raises(UserError, match="pictures are NaN"):
+        to_uint8(torch.tensor([0.0, float("nan")]))
+    assert to_uint8(torch.tensor([float("inf"), -float("inf"), 0.0])).tolist() == [255, 0, 128]

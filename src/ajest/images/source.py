@@ -52,7 +52,13 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Pictures in [-1, 1] to uint8, rounded and clipped."""
+    """Pictures in [-1, 1] to uint8, rounded and clipped.
+
+    Raises:
+        UserError: some are NaN, which would become black without a word.
+    """
+    if bool(x.isnan().any()):
+        raise UserError("pictures are NaN: the network overflows; sample at a higher precision or with less guidance")
     return x.mul(127.5).add(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from ajest.arms import ARMS, arms_named
 from ajest.bench import verdict as judge
-from ajest.bench.cost import cost_rows, selection_costs
+from ajest.bench.cost import COST_HEADS, cost_rows, selection_costs
 from ajest.bench.export import as_csv, as_json, rows
 from ajest.bench.results import Run
 from ajest.bench.table import verdict_tables
-from ajest.bench.verdict import behind, caution, decisive, verdict
+from ajest.bench.verdict import QUALITY_HEADS, behind, caution, decisive, verdict
 from ajest.bench.wording import amount, ends, interval, metric_name, number, p_value, shown, told
 from ajest.training import LearningRate
 from ajest.tree.task import METRICS
@@ -443,6 +443,23 @@ def test_break_even_of_a_proxy_pays_for_its_training():
     (cost,) = selection_costs(config, {"uniform": {"update": 5.0}, kind: {"select": 2.0, "update": 1.0}})
     assert cost.break_even == pytest.approx(0.2 + 2 * 0.8 / (5 * (1 + r) - 1))
     assert cost.model_ratio == pytest.approx(r / 0.2 / 3 + 1 + r)
+
+
+def test_heads_of_tables_say_what_stands_under_them():
+    assert COST_HEADS == (
+        "arm", "selecting step, uniform = 1", "scoring and choosing", "cost of an example trained on, uniform = 1",
+        "the same by the cost model", "break-even keep fraction",
+    )  # fmt: skip
+    assert QUALITY_HEADS == (
+        "metric, where the baseline ends", "arm", "seconds of training", "examples trained on", "seeds that got there",
+    )  # fmt: skip
+
+
+def test_phases_that_a_step_does_not_have_cost_nothing():
+    config = small_bench(arms=arms_named(("baseline", "speed")))
+    (kind,) = config.arms[1].kinds()
+    (cost,) = selection_costs(config, {"uniform": {"draw": 5.0}, kind: {"draw": 1.0}})
+    assert (cost.overhead_share, cost.break_even, cost.step_ratio) == (0, 0, 0.2)
 
 
 def test_cost_rows_for_people():

@@ -56,6 +56,8 @@ def test_a_spread_that_can_be_measured_is_tested():
     assert not varies(np.array([1.0, 1.0 + 1e-8]))
     assert varies(np.array([1.0, 1.0 + 2e-7]))
     assert not varies(np.array([1.0, 1.0 + 2e-7]), scale=10)
+    assert varies(np.array([1e-9, 2e-9]))
+    assert not varies(np.zeros(4))
     base = dict.fromkeys(range(6), 900.0)
     assert compare({s: 901 + 0.01 * s for s in base}, base, 1, base).p < 1e-6
 
@@ -76,6 +78,7 @@ def test_many_values_are_resampled():
     values = np.random.default_rng(1).normal(1, 1, 40)
     low, high = bootstrap_interval(values)
     assert (low, high) == bootstrap_interval(values)
+    assert (low, high) == pytest.approx((0.6961046582708067, 1.2996023927222817), rel=1e-9)  # same seed, same numbers
     assert (low, high) == pytest.approx(
         stats.t.interval(0.95, 39, values.mean(), values.std(ddof=1) / 40**0.5), abs=0.03
     )

@@ -76,8 +76,8 @@ def test_cells_are_the_values_at_the_snapshot_where_the_budget_was_crossed(root)
 
 @pytest.mark.parametrize(
     "changes",
-    [{"width": 0.5}, {"n": 300}, {"settings": {"sampler_steps": 9}}, {"guide": "another"}, {"metrics": {"unknown": 1.0}},
-     {"metrics": {"l2": math.nan}}, {"metrics": {"l2": math.inf}}, {"step": 30}],
+    [{"width": 0.5}, {"n": 300}, {"settings": {"sampler_steps": 9}}, {"guide": "another"},
+     {"metrics": {"unknown": 1.0}}, {"metrics": {"l2": math.nan}}, {"metrics": {"l2": math.inf}}, {"step": 30}],
 )  # fmt: skip
 def test_evaluations_of_something_else_are_not_taken(root, changes):
     measured(run_folder(root, "random", 0), 40, 5.0, "l2", **changes)

@@ -80,6 +80,15 @@ def test_where_all_are_worse_nobody_is_best():
     assert said == "no arm is better than baseline (10333.3). Certainly worse than baseline: ajest, random."
 
 
+def test_who_is_as_good_as_the_baseline_is_not_better():
+    assert said_of(at_time({"baseline": BASE, "ajest": BASE})) == "no arm is better than baseline (10333.3)."
+
+
+def test_an_arm_alone_has_no_verdict():
+    alone = at_time({"baseline": BASE}, arms=("baseline",))
+    assert verdict(alone) == ["baseline stands alone: a verdict needs a second arm to compare it with."]
+
+
 @pytest.mark.parametrize("seeds", [1, 2, 3, 4])
 def test_nothing_is_certain_below_five_seeds(seeds):
     arms = {"baseline": BASE[:seeds], "ajest": ahead(5, seeds), "random": ahead(-5, seeds)}
@@ -230,6 +239,23 @@ def test_whether_selection_paid_is_judged_where_its_scores_are_paid_for_and_nowh
     assert ["7.5 times" in factors[0], "5.0 times" in factors[1]] == [True, True]
 
 
+def test_arms_of_all_outcomes_are_told_one_after_the_other():
+    at = {"baseline": BASE, "random": ahead(1), "ajest": ahead(3), "high-loss": ahead(-1), "late-ajest": BASE}
+    costs = COSTS | {ARMS["high-loss"].kinds()[0]: COSTS["uniform"]}
+    said = verdict(at_time(at, arms=tuple(at), costs=costs))
+    assert "compared with random, ajest: better; high-loss, late-ajest: worse (Holm" in said[3]
+    at["late-ajest"] = [v + n for v, n in zip(ahead(1), NOISE, strict=True)]
+    said = verdict(at_time(at, arms=tuple(at), costs=costs))
+    assert "random, ajest: better; high-loss: worse; late-ajest: undecided (" in said[3]
+
+
+def test_the_factor_is_one_number_where_arms_cost_as_good_as_the_same():
+    other = COSTS | {ARMS["high-loss"].kinds()[0]: {"learner scoring": 4.06, "update": 4.0}}
+    results = at_time({"baseline": BASE, "ajest": ahead(1), "high-loss": ahead(1)}, costs=other,
+                      arms=("baseline", "ajest", "high-loss"))  # fmt: skip
+    assert "costs 5.0 times as much" in verdict(results)[2]
+
+
 def test_the_factor_is_a_range_where_arms_cost_differently():
     other = COSTS | {"select high-loss none 0.2": {"learner scoring": 3.0, "update": 1.0}}
     results = at_time({"baseline": BASE, "ajest": ahead(1), "high-loss": ahead(1)}, costs=other,
@@ -341,9 +367,15 @@ def test_the_length_of_the_runs_is_said_for_every_end():
 
 
 def test_the_caution_is_about_the_clock_of_the_learning_rate():
-    assert "follows the number of steps." in caution(small_bench())
+    assert caution(small_bench()) == (
+        "A caution: the learning rate follows the number of steps. At equal budgets of another kind, arms that took "
+        "more have also annealed further, which is a part of their lead."
+    )
     share = small_bench(recipe=small_recipe(learning_rate=LearningRate(decay=0.25, clock="share")), end="time")
-    assert "compare fairly at equal time." in caution(share)
+    assert caution(share) == (
+        "The learning rate is annealed over the whole of each run, so arms compare fairly at equal time. A caution for "
+        "what is read before: there, arms that are further on in their runs have annealed further."
+    )
 
 
 def test_flat_rows_hold_every_number():

@@ -205,11 +205,11 @@ def put_in(module: ModuleType, tree: ast.Module, where: str) -> None:
     fresh.__dict__.update({"__package__": module.__package__, "__file__": module.__file__})
     sys.modules[module.__name__] = fresh  # dataclasses look their module up
     exec(code, fresh.__dict__)
+    sys.modules[module.__name__] = module
     function, changed = function_of(module, where), function_of(fresh, where)
     if function and changed:
         function.__code__, function.__defaults__ = changed.__code__, changed.__defaults__
         function.__kwdefaults__ = changed.__kwdefaults__
-        sys.modules[module.__name__] = module
         return
     for name, value in vars(fresh).items():
         before = vars(module).get(name)
@@ -218,7 +218,6 @@ def put_in(module: ModuleType, tree: ast.Module, where: str) -> None:
         for other in list(sys.modules.values()):
             if other is module or vars(other).get(name, fresh) is before:
                 setattr(other, name, value)
-    sys.modules[module.__name__] = module
 
 
 def noting(file: Path, seen: set[tuple[str, str]]) -> dict[FunctionType, CodeType]:

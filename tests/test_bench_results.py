@@ -121,9 +121,9 @@ def test_a_run_without_a_status_is_as_far_as_its_ledger(root):
     (folder / "status.json").unlink()
     assert collect(root).runs["random", 1].step == 0
     jsonl.append(folder / "ledger.jsonl", {"step": 16})
-    jsonl.append(folder / "ledger.jsonl", {"step": 24})
+    jsonl.append(folder / "ledger.jsonl", {"step": 20}, {"step": 24})
     run = collect(root).runs["random", 1]
-    assert (run.state, run.step, run.why, [line["step"] for line in run.ledger]) == ("unfinished", 24, "", [16, 24])
+    assert (run.state, run.step, run.why, [line["step"] for line in run.ledger]) == ("unfinished", 24, "", [16, 20, 24])
     guide = collect(root).guide
     assert (guide.arm, guide.seed, guide.state, guide.step) == ("guide", CONFIG.guide_seed, "unfinished", 0)
 

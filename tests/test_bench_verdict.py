@@ -398,6 +398,16 @@ def test_flat_rows_hold_every_number():
     one = at_time({"baseline": BASE[:1], "ajest": ahead(2, 1)}, seeds=1)
     assert [row["sd"] for row in rows(one)] == [None, None]
     whole = as_json(results)
+    assert list(whole) == ["baseline", "budgets", "costs", "floors", "missing", "rows", "values", "ledgers"]
+    assert (whole["baseline"], whole["budgets"], whole["costs"], whole["floors"]) == (
+        "baseline", {"calibrated": 4096.0}, COSTS, {}
+    )  # fmt: skip
+    assert (whole["missing"], whole["rows"]) == (results.missing(), rows(results))
+    assert list(whole["values"][1]) == ["reading", "arm", "metric", "guidance_weight", "by_seed", "against"]
+    assert [whole["values"][1][k] for k in ("reading", "arm", "metric", "guidance_weight")] == [
+        "calibrated", "ajest", "energy_distance", 1.0
+    ]  # fmt: skip
+    assert as_json(replace(results, floors={256: {"loss": 0.5}}))["floors"] == {"256": {"loss": 0.5}}
     assert whole["values"][1]["by_seed"] == {s: ahead(2)[s] for s in range(5)}
     assert whole["values"][1]["against"]["baseline"]["missing"] == 1
     assert whole["values"][0]["against"] == {}
@@ -424,6 +434,11 @@ def test_what_is_missing_is_said_a_sentence_each():
         "equal time without the exact target: not evaluated yet.",
     ]
     assert results.unfinished == 1
+    zeros = replace(results, config=replace(results.config, recipe=small_recipe(not_finite="zero")))
+    assert (
+        "in 2,000 steps the loss or its gradient was not finite; zeros stood in the place of such gradients."
+        in (zeros.missing()[2])
+    )
 
 
 # What selection costs

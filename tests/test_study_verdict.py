@@ -1,5 +1,6 @@
 """What a study concludes, from results whose truth is known because they are made up."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,22 @@ from ajest.errors import UserError
 from ajest.folders import adopt
 from ajest.selection.memory import Memory
 from ajest.study import page
+from ajest.study import results as study_results
 from ajest.study.figures import forest
 from ajest.study.guides import GUIDES, read_gains
 from ajest.study.plan import ALWAYS, Grid, random_at
 from ajest.study.presets import tree_full
-from ajest.study.results import by_keep, duels, finalists, matches, mean_ranks, recommended, victors
+from ajest.study.results import (
+    by_keep,
+    duels,
+    finalists,
+    matches,
+    mean_ranks,
+    recommended,
+    results_of,
+    table_of,
+    victors,
+)
 from ajest.study.verdict import reference_costs, verdict
 from conftest import small_bench
 
@@ -136,7 +148,11 @@ def test_sentences_of_a_verdict_in_full():
         "At equal time, no rule certainly beats both baseline and random on every headline metric (12 seeds). hard "
         "came closest (its least certain comparison is the most certain); what fails it is "
     )
-    assert " against baseline: " in said[0] or " against random: " in said[0]
+    told = said[0].split("what fails it is ")[1]
+    metric = next(m for m, _ in made({"baseline": 0}).headlines() if told.startswith(m.label))
+    assert re.match(
+        rf"{re.escape(metric.label)}[a-z ]* against (baseline|random): -?[\d.]+ against -?[\d.]+, a diff", told
+    )
     assert said[0].endswith("better on 0% of seeds, corrected p < 0.001).")
     assert verdict({}) == []
 
@@ -236,6 +252,72 @@ def test_finalists_are_the_best_rules_and_a_variant_that_keeps_as_much_as_random
     screened = made({"baseline": 0, "random": 5, "hard": 3, "infobatch": 4, "recall": 2, "easy": -3})
     dialled = made({"baseline": 0, smaller: 9, replace(ARMS["hard"], name="hard-warm", temperature=2.0): 1})
     assert [a.name for a in finalists({"": screened}, {"": dialled}, 2)] == ["infobatch", "hard", "hard-warm"]
+
+
+def test_random_choice_is_no_finalist_and_an_unfinished_stage_has_none():
+    screened = made({"baseline": 0, random_at(0.4): 9, "hard": 3, "easy": -3})
+    assert [a.name for a in finalists({"": screened}, {}, 2)] == ["hard", "easy"]
+    assert [a.name for a in finalists({"": screened}, {"": made({"baseline": 0, "hard": 9, "easy": 1})}, 1)] == [
+        "hard", "easy",
+    ]  # fmt: skip
+    screened.runs["hard", 0] = Run("hard", 0, "unfinished", 4, "", [], [])
+    for stages in (({"": screened}, {}), ({}, {"": screened})):
+        with pytest.raises(UserError, match=r"^nowhere has 1 unfinished runs: finish that stage first, or name"):
+            finalists(*stages, 1)
+
+
+def test_a_stage_has_the_benches_that_there_are_and_that_have_values(tmp_path, monkeypatch):
+    whole = made({"baseline": 0, "hard": 1})
+    found = {"net": whole, "samples": replace(whole, cells={})}
+    monkeypatch.setattr(study_results, "collect", lambda folder: found[folder.name])
+    study = tree_full()
+    assert results_of(tmp_path, study, "screening") == {}
+    for name in study.screening_ends:
+        (tmp_path / "screening" / name).mkdir(parents=True)
+        (tmp_path / "screening" / name / "bench.json").write_text("{}")
+    assert results_of(tmp_path, study, "screening") == {"net": whole}
+    assert results_of(tmp_path, study, "final") == {}
+
+
+def test_a_table_of_a_study_has_every_value_by_seed_of_the_reading_that_counts():
+    results = made({"baseline": 0, "hard": 1}, count=2)
+    cell = results.cell("calibrated", "hard", "mandala", 3.0)
+    assert table_of(results)[-1] == {
+        "arm": "hard",
+        "metric": "mandala",
+        "weight": 3.0,
+        "n": 512,
+        "by_seed": cell.values,
+    }
+    assert len(table_of(results)) == 4
+    results.cells["seconds", "hard", "mandala", 3.0] = replace(cell, reading="seconds")
+    assert len(table_of(results)) == 4
+
+
+def test_a_rule_is_held_against_random_choice_of_as_many_at_every_keep_fraction():
+    grid = Grid("hard", ("keep", (0.1, 0.2)), ("temperature", (0.25, 1.0, 2.0)))
+    less, other = replace(ARMS["hard"], name="hard-keep-0.1", keep=0.1), {"hard-temperature-2": 2.0}
+    arms = {
+        "baseline": 0,
+        less: 2,
+        "hard": 5,
+        random_at(0.1): 1,
+        replace(ARMS["hard"], name=next(iter(other)), temperature=2.0): 9,
+    }
+    results = made(arms)
+    found = by_keep(results, grid)
+    assert [(f.keep, f.metric.name, f.weight) for f in found] == [
+        (keep, m.name, w) for keep in (0.1, 0.2) for m, w in results.headlines()
+    ]
+    for f in found:
+        name = "hard-keep-0.1" if f.keep == 0.1 else "hard"
+        assert f.value == results.cell("calibrated", name, f.metric.name, f.weight).mean
+        assert f.baseline.improvement == pytest.approx(2 if f.keep == 0.1 else 5, abs=1.2)
+        assert (f.random is None) == (f.keep == 0.2)
+        assert f.cost is None
+    assert found[0].random.improvement == pytest.approx(1, abs=1.2)
+    assert by_keep(results, Grid("hard", ("strata", (1, 4)), ("temperature", (1.0,)))) == []
+    assert by_keep(made({"baseline": 0, "random": 1}), grid) == []
 
 
 def test_a_finalist_of_another_keep_fraction_is_held_against_random_choice_at_its_own():

@@ -142,6 +142,18 @@ def test_evaluations_judge_every_metric_and_are_not_repeated(done):
     assert reconstructed[0]["metrics"]["loss"] == pytest.approx(lines[0]["metrics"]["loss"], rel=0.3)
 
 
+def test_samples_that_are_nan_have_no_metrics_and_stop_nothing(done):
+    root, _ = done
+    said = []
+    run, guide = run_folder(root, "baseline", 0), Guidance(root / "guide")
+    for _ in range(2):  # the second time it is known
+        lines = evaluate_snapshot(run, 32, (1e38, 1.0), 64, root, guide, keep_tensors=True, say=said.append)
+        assert lines[0]["metrics"] == {}
+        assert lines[1]["metrics"]
+    assert len(said) == 1
+    assert "step 32, weight 1e+38: pictures are NaN" in said[0]
+
+
 def test_another_guide_is_another_evaluation_and_never_enters_the_report(done, tmp_path):
     root, results = done
     run, other = run_folder(root, "baseline", 0), tmp_path / "guide"

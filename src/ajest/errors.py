@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake in what was asked for. The command line prints it as one line and exits with code 2."""
 
 
+class NotFinite(UserError):
+    """Samples that are NaN: nothing can be said of their quality."""
+
+
 class Diverged(RuntimeError):
     """Training met a loss or gradient that is not finite. The weights are those before the bad step."""
 

@@ -13,8 +13,9 @@ import torch
 
 from .. import checkpoint, distributed, jsonl
 from ..config import to_json
-from ..errors import Corrupt
+from ..errors import Corrupt, NotFinite
 from ..folders import Guidance, check_width, load_guide, load_network, read_config, read_status, snapshots
+from ..metrics import Evaluation
 from ..tasks import AnyTask
 from .plan import READINGS, BenchConfig, Costs, run_folder
 
@@ -46,7 +47,8 @@ def evaluate_snapshot(
         device: where to compute.
         keep_tensors: store samples and trajectories for figures.
         task: in place of the run's, with other places of its data, feature networks or settings of the sampler.
-        inexact, say: of a width that was not kept, see `folders.check_width`.
+        inexact, say: of a width that was not kept, see `folders.check_width`. Samples that are NaN are said, too; they
+            have no metrics.
 
     Returns:
         The lines of metrics.jsonl, one a weight.
@@ -74,8 +76,9 @@ def evaluate_snapshot(
         if weight != 1:
             wanted["guide"] = guided
         stem = folder / "samples" / f"step-{step:07d}-weight-{weight:g}-n-{n}"
-        if key(wanted) in known and (not keep_tensors or checkpoint.exists(stem)):
-            lines.append(known[key(wanted)])
+        found = known.get(key(wanted))
+        if found is not None and (not keep_tensors or checkpoint.exists(stem) or not found["metrics"]):
+            lines.append(found)
             continue
         if main is None:
             main, _ = load_network(folder, step, width, device, inexact=True, say=lambda _: None)
@@ -83,11 +86,15 @@ def evaluate_snapshot(
             guide, _ = load_guide(guidance, task, device, say=lambda _: None)
         interval = None if guidance is None else guidance.interval
         guiding = None if weight == 1 else guide
-        result = task.evaluate(main, guiding, weight, n, config.seed, cache, device, keep_tensors, interval)
+        try:
+            result = task.evaluate(main, guiding, weight, n, config.seed, cache, device, keep_tensors, interval)
+        except NotFinite as error:
+            say(f"{folder}, step {step}, weight {weight:g}: {error}")
+            result = Evaluation({})
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
         lines.append({**wanted, "clocks": clocks, "metrics": result.metrics})
         if distributed.rank() == 0:
-            if keep_tensors:
+            if keep_tensors and result.metrics:
                 checkpoint.save(stem, result.tensors, wanted)
             jsonl.append(path, lines[-1])
     return lines

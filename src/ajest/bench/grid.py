@@ -178,8 +178,9 @@ def _do(job: Job, report: Report) -> list[str]:
         weights = (1.0, config.weight)
         try:
             evaluate_snapshot(
-                folder, step, weights, n, cache, Guidance(root / "guide"), device=job.device, keep_tensors=keep
-            )
+                folder, step, weights, n, cache, Guidance(root / "guide"), device=job.device, keep_tensors=keep,
+                say=complaints.append,
+            )  # fmt: skip
         except Corrupt as error:
             complaints.append(f"{error}; delete {folder} and start again to make it anew")
     return complaints

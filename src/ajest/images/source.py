@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from ..batch import Batch
 from ..denoising import LogNormal, edm_weight
-from ..errors import UserError
+from ..errors import NotFinite, UserError
 from ..seeding import substream
 
 #: torch's CPU generator makes normals 16 at a time: a draw of fewer is no prefix of a longer one.
@@ -55,10 +55,10 @@ def to_uint8(x: Tensor) -> Tensor:
     """Pictures in [-1, 1] to uint8, rounded and clipped.
 
     Raises:
-        UserError: some are NaN, which would become black without a word.
+        NotFinite: some are NaN, which would become black without a word.
     """
     if bool(x.isnan().any()):
-        raise UserError("pictures are NaN: the network overflows; sample at a higher precision or with less guidance")
+        raise NotFinite("pictures are NaN: the network overflows; sample at a higher precision or with less guidance")
     return x.mul(127.5).add(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 

@@ -170,6 +170,7 @@ def _group(group: Group, report: Report) -> list[str]:
         report("evaluating", total + k, 2.0 * total, arm.name)
         weights = (1.0, config.weight)
         evaluate_snapshot(
-            folder, status["step"], weights, config.n_final, group.truth, Guidance(root / "guide"), device=group.device
-        )
+            folder, status["step"], weights, config.n_final, group.truth, Guidance(root / "guide"), device=group.device,
+            say=complaints.append,
+        )  # fmt: skip
     return complaints

@@ -88,15 +88,17 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_to_the_same_bits
 
 
 def test_what_a_kill_left_between_two_files_is_tidied_up(runs, tmp_path):
-    """Killed at the very end: before the last but two checkpoint was deleted, in the middle of deleting another."""
+    """Killed at the very end: before the checkpoints but the last were deleted, in the middle of deleting another."""
     (tmp_path / "guide").symlink_to(runs / "guide")
     run = tmp_path / "run"
     shutil.copytree(runs / "unbroken", run)
     (run / "status.json").unlink()
-    for suffix in (".json", ".safetensors"):
-        shutil.copy(run / f"checkpoint-0000245{suffix}", run / f"checkpoint-0000238{suffix}")
-    shutil.copy(run / "checkpoint-0000245.safetensors", run / "checkpoint-0000231.safetensors")
-    shutil.copy(run / "checkpoint-0000245.safetensors", run / "snapshots" / "snapshot-0000251.safetensors")
+    (last,) = checkpoint.stems(run, "checkpoint").values()
+    for older in (238, 245):
+        for suffix in (".json", ".safetensors"):
+            shutil.copy(last.with_suffix(suffix), run / f"checkpoint-{older:07d}{suffix}")
+    shutil.copy(last.with_suffix(".safetensors"), run / "checkpoint-0000231.safetensors")
+    shutil.copy(last.with_suffix(".safetensors"), run / "snapshots" / "snapshot-0000251.safetensors")
     (run / ".status.json.abcd.tmp").write_text("{")
     assert execute(run, config(), SCHEDULE, complain=pytest.fail) == "done"
     assert_same_end(run, runs / "unbroken")

@@ -144,6 +144,7 @@ def test_a_studys_runs_keep_every_average_that_they_are_to_be_guided_by():
     study = tree_full()
     for bench in study.stage("guides").values():
         assert bench.recipe.ema_widths[0] == study.recipe.ema_widths[0]
+        assert bench.guide() == study.stage("final")["time"].guide()  # one guide serves all stages
         assert {g.width for g in GUIDES} - {None} <= set(bench.recipe.ema_widths)
         assert {g.share for g in GUIDES} - {None} <= set(bench.curve) == set(OWN_SHARES)
     assert study.stage("final")["time"].recipe == study.recipe

@@ -172,11 +172,11 @@ class Study:
         if name == "final":
             return {end: self.bench(arms, self.final_seeds, end) for end in self.final_ends}
         widths = tuple(dict.fromkeys((*self.recipe.ema_widths, *OWN_WIDTHS)))
-        kept = replace(self, recipe=replace(self.recipe, ema_widths=widths))
-        return {
-            "chosen": kept.bench(always[:1], self.screening_seeds, "steps", curve=OWN_SHARES),
-            "full": kept.bench(always[:1], self.final_seeds, "steps", curve=OWN_SHARES),
-        }
+        recipe = replace(self.recipe, ema_widths=widths)
+        seeds = {"chosen": self.screening_seeds, "full": self.final_seeds}
+        benches = {name: self.bench(always[:1], s, "steps", curve=OWN_SHARES) for name, s in seeds.items()}
+        # The guide that all stages share is trained by the study's own recipe.
+        return {name: replace(b, recipe=recipe, guide_recipe=self.recipe) for name, b in benches.items()}
 
     def charged(self, costs: Costs) -> BenchConfig:
         """The baseline on the final's seeds, shorter by the time that the guide's training takes."""

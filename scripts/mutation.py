@@ -64,28 +64,27 @@ class Mutations(ast.NodeVisitor):
     """
 
     def __init__(self, wanted: int | None = None) -> None:
-        self.wanted, self.found = wanted, []
-        self.where: list[str] = []
+        self.wanted, self.owner = wanted, ""
+        self.found: list[tuple[int, str, str]] = []
+        self.where = ""  # outermost function, or method with its class
 
     def at(self, node: Any, what: str) -> bool:
         """Whether this change is the wanted one."""
-        name = self.where[0] if len(self.where) == 1 else ".".join(self.where[:2]) if self.where else ""
-        self.found.append((getattr(node, "lineno", 0), name, what))
+        self.found.append((getattr(node, "lineno", 0), self.where, what))
         return len(self.found) - 1 == self.wanted
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self.inside(node, class_body=True)
+        self.owner = f"{node.name}."
+        self.block(node)
+        self.owner = ""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self.inside(node)
-
-    def inside(self, node: Any, class_body: bool = False) -> None:
-        self.where.append(node.name)
-        if not class_body:
-            for default in [*node.args.defaults, *(d for d in node.args.kw_defaults if d)]:
-                self.visit(default)
+        before = self.where
+        self.where = before or f"{self.owner}{node.name}"
+        for default in [*node.args.defaults, *(d for d in node.args.kw_defaults if d)]:
+            self.visit(default)
         self.block(node)
-        self.where.pop()
+        self.where = before
 
     def block(self, node: Any) -> None:
         """A module's, class's or function's statements, without the docstring."""

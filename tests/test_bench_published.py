@@ -164,6 +164,15 @@ def test_what_differs_by_more_than_the_noise_differs():
         assert row.why == ("" if judgement == "agree" else "by +0.005")
 
 
+def test_the_published_means_are_of_five_seeds():
+    """Of six the difference would be told from 0."""
+    values = [0.0135 + 0.00415 + d for d in (-0.003, -0.002, 0, 0.002, 0.003)]
+    row = rows_of(ours(EXACT | {("steps", "loss", 1.0): {"ajest": values}}))["loss, whole run", "ajest"]
+    sd = stats.tstd(values)
+    assert welch_reach(sd, 5, 0.0034, 6) < 0.00415 < welch_reach(sd, 5, 0.0034, 5)
+    assert row.judgement == "agree"
+
+
 def test_arms_of_other_settings_are_left_out():
     for other in (
         replace(ARMS["ajest"], keep=0.25),

@@ -84,6 +84,19 @@ def test_evaluations_of_something_else_are_not_taken(root, changes):
     assert values(root, "steps", "random", "unknown") is None
 
 
+def test_evaluations_by_other_weights_of_a_feature_network_are_left_out_until_all_are_judged_alike(root):
+    """The ones that most runs were judged with last count."""
+    for arm, seed in (("baseline", 0), ("random", 0), ("random", 1)):
+        measured(run_folder(root, arm, seed), 40, 0.5, judges=["new"])
+    assert values(root, "steps", "random") == {0: 0.5, 1: 0.5}
+    assert values(root, "steps", "baseline") == {0: 0.5}
+    assert values(root, "samples", "random") is None
+    for arm in ("baseline", "random"):
+        for seed in CONFIG.seeds:
+            (run_folder(root, arm, seed) / "metrics.jsonl").unlink()
+    assert collect(root).cells == {}
+
+
 def test_evaluations_with_the_benchs_own_guide_are_taken(root):
     own = str(checkpoint.facts(root / "guide" / "snapshots" / "snapshot-0000008")["sha256"])[:16]
     measured(run_folder(root, "random", 0), 40, 5.0, "mandala", weight=3.0, guide=own)

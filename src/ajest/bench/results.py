@@ -257,12 +257,11 @@ def compared(config: BenchConfig, cells: Mapping[Where, Cell]) -> dict[Where, Ce
     metrics together, and on every other metric by itself.
     """
     metrics = {m.name: m for m in config.task.metrics}
-    others = [name for name in dict.fromkeys((config.baseline, "random")) if any(a.name == name for a in config.arms)]
     families: dict[tuple[Any, ...], dict[tuple[Where, str], Comparison]] = {}
     for where, cell in cells.items():
         metric = metrics[cell.metric]
         headline = cell.weight in metric.headline_weights(config.weight)
-        for other in others:
+        for other in dict.fromkeys((config.baseline, "random")):
             opponent = cells.get((cell.reading, other, cell.metric, cell.weight))
             if opponent is None or cell.arm in (other, config.baseline):
                 continue

@@ -65,6 +65,22 @@ def test_others_that_are_certain_are_named_too():
     assert said.endswith(": certain. Also certainly better: ajest.")
 
 
+def test_several_arms_metrics_and_readings_are_told_in_one_sentence():
+    low = {"baseline": BASE, "ajest": ahead(2), "random": ahead(3), "high-loss": ahead(4)}
+    high = {arm: [-v for v in values] for arm, values in low.items()}
+    results = made_up({TIME: low, ("calibrated", "mandala", 3.0): high, SAMPLES: high}, tuple(low))
+    short, *said = verdict(results)
+    assert short == (
+        "In short, from 6 seeds: At equal time, certainly better than baseline: ajest, random, high-loss on energy "
+        "distance × 1000; ajest, random, high-loss on mandala with autoguidance. At equal samples, nothing certainly "
+        "beats baseline."
+    )
+    assert said[0].endswith(": certain. Also certainly better: ajest, random.")
+    assert said[2].endswith(
+        "no arm is better than baseline (-10333.3). Certainly worse than baseline: ajest, random, high-loss."
+    )
+
+
 def test_a_lead_within_the_noise_is_not_certain():
     wild = [b + g for b, g in zip(BASE, (-3, 2, -3, 2, -1, 1), strict=True)]
     results = at_time({"baseline": BASE, "ajest": wild, "random": ahead(-0.01)})

@@ -2,6 +2,7 @@ import csv
 import html
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -118,7 +119,7 @@ def test_the_report_of_a_bench_on_pictures(done):
         assert html.escape(note) in page
         assert note in (root / "results.md").read_text()
     assert "compared with 96 of the 256 training pictures" in results.config.task.notes(200)[0]
-    assert "tree" not in page
+    assert "tree" not in re.sub(r'base64,[^"]*', "", page)  # in a picture's letters any word may stand
     assert math.isfinite(results.floors[200]["kid"])
     markdown = (root / "results.md").read_text()
     assert "of baseline, and for the others as much time" in markdown

@@ -126,14 +126,12 @@ def execution(
         losses = resume(folder, trainer, complain)
         recorder = _Recorder(folder, config, schedule, trainer, losses, complain)
         stack.callback(recorder.close)
-        told = False
         with interrupts.held(recorder.step_seconds):  # between steps too: whatever is done there, the run is saved
             try:
                 yield trainer
                 while trainer.steps_taken < config.iterations and not schedule.over(recorder.clocks()):
                     recorder.record(trainer.step())
-                    told = distributed.anywhere(interrupts.asked())
-                    if told:
+                    if distributed.anywhere(interrupts.asked()):
                         distributed.once(recorder.save_last)
                         raise KeyboardInterrupt
                     yield trainer

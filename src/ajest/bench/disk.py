@@ -111,7 +111,7 @@ class _Sizes:
     def checkpoint(self, config: RunConfig) -> int:
         """Network, Adam's two moments and the averages, a proxy too; what memories and counts take is not known before
         the data."""
-        roles = [config.role, *(["guide"] if config.arm.scoring.scorer == "proxy" else [])]
+        roles = [config.role, *(["proxy"] if config.arm.scoring.scorer == "proxy" else [])]
         return self.snapshot(config) + sum(
             state + 2 * parameters for state, parameters in (self._network(config, role) for role in roles)
         )

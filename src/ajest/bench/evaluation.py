@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +87,8 @@ def evaluate_snapshot(
             guide, _ = load_guide(guidance, task, device, say=lambda _: None)
         interval = None if guidance is None else guidance.interval
         guiding = None if weight == 1 else guide
-        try:
-            result = task.evaluate(main, guiding, weight, n, config.seed, cache, device, keep_tensors, interval)
-        except NotFinite as error:
-            say(f"{folder}, step {step}, weight {weight:g}: {error}")
-            result = Evaluation({})
+        judge = partial(task.evaluate, main, guiding, weight, n, config.seed, cache, device, keep_tensors, interval)
+        result = measured(judge, f"{folder}, step {step}, weight {weight:g}", say)
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
         lines.append({**wanted, "clocks": clocks, "metrics": result.metrics})
         if distributed.rank() == 0:
@@ -98,6 +96,15 @@ def evaluate_snapshot(
                 checkpoint.save(stem, result.tensors, wanted)
             jsonl.append(path, lines[-1])
     return lines
+
+
+def measured(judge: Callable[[], Evaluation], what: str, say: Callable[[str], None]) -> Evaluation:
+    """What `judge` finds. Samples that are NaN have no metrics, which is said of `what`: the others go on."""
+    try:
+        return judge()
+    except NotFinite as error:
+        say(f"{what}: {error}")
+        return Evaluation({})
 
 
 def _settings(old: AnyTask | Guidance, new: AnyTask | Guidance) -> dict[str, Any]:

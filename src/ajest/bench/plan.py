@@ -242,7 +242,7 @@ def spared(costs: Costs) -> Costs:
 
 
 def _own_step(arm: Arm, by_kind: Mapping[str, float]) -> float:
-    """What a step of an arm uses up: the mean where it scores on every so manieth step, the dearest where it changes
+    """What a step of an arm uses up: the mean where it scores on every n-th step, the dearest where it changes
     between selecting and not, at a time that nobody knows before."""
     first, *others = (by_kind[kind] for kind in arm.kinds())
     if arm.memory is not None and arm.memory.every:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 PRIOR = 1.0  # observations that what is known beforehand counts for
-_GOLDEN = (
-    -7046029254386353131
-)  # 2^64 over the golden ratio: it scatters numbers that lie side by side (Knuth, TAOCP 6.4)
+#: 2^64 over the golden ratio, as int64: it scatters numbers that lie side by side (Knuth, TAOCP 6.4).
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _LEAST = 64  # cells that there is room for from the start
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .. import jsonl
-from ..bench.evaluation import identity_of, key, reached
+from ..bench.evaluation import identity_of, key, measured, reached
 from ..bench.plan import BenchConfig, run_folder
 from ..bench.pool import Report
 from ..bench.results import read_bench
@@ -101,6 +102,7 @@ def evaluate_guided(job: Guided, report: Report) -> list[str]:
     folder = run_folder(job.bench, config.baseline, job.seed)
     path = folder / "guides.jsonl"
     known = {(line["guide"], line["weight"], line.get("identity")) for line in jsonl.read(path)}
+    complaints: list[str] = []
     end = read_status(folder)["step"]
     main, _ = load_network(folder, end, device=job.device)
     own = config.recipe.ema_widths[0]
@@ -119,9 +121,10 @@ def evaluate_guided(job: Guided, report: Report) -> list[str]:
             continue
         report("evaluating", i, len(wanted), guide.name)
         guiding, _ = load_network(source, at, guide.width, job.device)
-        found = config.task.evaluate(main, guiding, weight, config.n_final, job.seed, job.truth, job.device)
+        judge = partial(config.task.evaluate, main, guiding, weight, config.n_final, job.seed, job.truth, job.device)
+        found = measured(judge, f"{guide.name}, weight {weight:g}", complaints.append)
         jsonl.append(path, {"guide": guide.name, "weight": weight, "identity": identity, "metrics": found.metrics})
-    return []
+    return complaints
 
 
 def values(bench: Path, config: BenchConfig, guide: str, weight: float, metric: str) -> dict[int, float]:
@@ -151,7 +154,7 @@ def best_weights(bench: Path, config: BenchConfig) -> dict[str, tuple[float, ...
         means = {}
         for weight in WEIGHTS:
             found = values(bench, config, source, weight, metric.name)
-            if found:
+            if len(found) == len(config.seeds):  # a weight that fails on a seed is not chosen by the others
                 means[weight] = metric.sign * sum(found.values()) / len(found)
         if means:
             best[guide.name] = (max(means, key=lambda w: means[w]),)

@@ -1,0 +1,29 @@
+"""Which weight a study chooses for a guide."""
+
+from ajest import jsonl
+from ajest.bench.evaluation import measured
+from ajest.bench.plan import run_folder
+from ajest.errors import NotFinite
+from ajest.study.guides import best_weights
+from conftest import small_bench
+
+
+def test_a_weight_that_fails_on_a_seed_is_not_chosen_by_the_others(tmp_path):
+    config = small_bench(seeds=(0, 1))
+    metric = next(m for m in config.task.metrics if m.headline in ("guided", "both"))
+    good, better = sorted((0.4, 0.9), key=lambda value: value * metric.sign)
+    for seed in config.seeds:
+        path = run_folder(tmp_path, config.baseline, seed) / "guides.jsonl"
+        jsonl.append(path, {"guide": "trained", "weight": 2.0, "metrics": {metric.name: good}})
+        jsonl.append(path, {"guide": "trained", "weight": 4.0, "metrics": {metric.name: better} if seed else {}})
+    assert best_weights(tmp_path, config)["trained"] == (2.0,)
+
+
+def test_samples_that_are_nan_leave_an_evaluation_without_metrics():
+    said = []
+
+    def judge():
+        raise NotFinite("pictures are NaN")
+
+    assert measured(judge, "own snapshot, weight 4", said.append).metrics == {}
+    assert said == ["own snapshot, weight 4: pictures are NaN"]

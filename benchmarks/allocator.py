@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 
-from ajest.arms import ARMS
-from ajest.images.architecture import SIZES
-from ajest.tasks import TreeTask
-from ajest.threads import keep_freed_memory
-from ajest.training import Recipe, Trainer
+from ajest.runtime.threads import keep_freed_memory
+from ajest.selection.catalogue import ARMS
+from ajest.tasks.images.architecture import SIZES
+from ajest.tasks.tree.task import TreeTask
+from ajest.training.recipe import Recipe
+from ajest.training.trainer import Trainer
 from plain_unet import PlainDenoiser
 from straightforward import PlainTree, plain_step
 

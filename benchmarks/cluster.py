@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ajest.images.architecture import SIZES
+from ajest.tasks.images.architecture import SIZES
 
 KEEP = 0.2
 STEPS = 400  # simulated, of which the median is taken

@@ -19,17 +19,18 @@ from pathlib import Path
 import torch
 
 from ajest import autoguide, per_example_loss, sample, score, sigma_schedule
-from ajest.arms import arms_named
-from ajest.denoising import objective
-from ajest.images.architecture import SIZES, Architecture
-from ajest.images.data.packing import prepare
-from ajest.images.extractors import extract, extractor
-from ajest.images.setup import image_task
-from ajest.images.task import ImageTask
-from ajest.presets import CPU_MINI
+from ajest.bench.plan.presets import CPU_MINI
+from ajest.diffusion.denoising import objective
+from ajest.runtime.threads import configure_threads
+from ajest.selection.catalogue import arms_named
 from ajest.selection.scoring import Scores
-from ajest.threads import configure_threads
-from ajest.training import LearningRate, Recipe, Trainer
+from ajest.tasks.images.architecture import SIZES, Architecture
+from ajest.tasks.images.data.packing import prepare
+from ajest.tasks.images.extractors import extract, extractor
+from ajest.tasks.images.setup import image_task
+from ajest.tasks.images.task import ImageTask
+from ajest.training.recipe import LearningRate, Recipe
+from ajest.training.trainer import Trainer
 from timing import matrix_product, timed
 
 Row = tuple[str, str, str, str]

@@ -14,13 +14,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from ajest.arms import ARMS
-from ajest.images.architecture import SIZES, Architecture
-from ajest.images.setup import image_task
-from ajest.images.task import ImageTask
-from ajest.presets import CPU_MINI
-from ajest.threads import configure_threads
-from ajest.training import Trainer
+from ajest.bench.plan.presets import CPU_MINI
+from ajest.runtime.threads import configure_threads
+from ajest.selection.catalogue import ARMS
+from ajest.tasks.images.architecture import SIZES, Architecture
+from ajest.tasks.images.setup import image_task
+from ajest.tasks.images.task import ImageTask
+from ajest.training.trainer import Trainer
 
 CANDIDATES = {
     "U-Net, 16 channels": Architecture(channels=16, multipliers=(1, 2, 2, 2), blocks=1, attention=(8,)),

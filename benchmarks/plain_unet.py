@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ajest.images.architecture import Architecture
+from ajest.tasks.images.architecture import Architecture
 
 
 def normalize(x: Tensor, dims: tuple[int, ...]) -> Tensor:

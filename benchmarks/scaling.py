@@ -28,12 +28,16 @@ import torch
 import torch.distributed as dist
 
 import scaling_tables
-from ajest import distributed, score
-from ajest.arms import ARMS
-from ajest.images.setup import image_task
-from ajest.seeding import generator
-from ajest.tasks import AnyTask, TreeTask
-from ajest.training import LearningRate, Optimised, Recipe, Trainer
+from ajest import score
+from ajest.runtime import distributed
+from ajest.runtime.seeding import generator
+from ajest.selection.catalogue import ARMS
+from ajest.tasks.images.setup import image_task
+from ajest.tasks.registry import AnyTask
+from ajest.tasks.tree.task import TreeTask
+from ajest.training.optimizer import Optimised
+from ajest.training.recipe import LearningRate, Recipe
+from ajest.training.trainer import Trainer
 from cluster import Calibration, predicted
 
 TASKS = ("tree", "images")

@@ -17,12 +17,14 @@ from pathlib import Path
 
 import torch
 
-from ajest import jsonl
-from ajest.arms import ARMS
-from ajest.folders import RunConfig, load_network
-from ajest.runs import Schedule, execute, execution
-from ajest.tasks import TreeTask
-from ajest.training import Recipe
+from ajest.selection.catalogue import ARMS
+from ajest.storage import jsonl
+from ajest.tasks.tree.task import TreeTask
+from ajest.training.networks import load_network
+from ajest.training.recipe import Recipe
+from ajest.training.run import execute, execution
+from ajest.training.run_folder import RunConfig
+from ajest.training.schedule import Schedule
 
 SETTLE = 600.0  # seconds
 SAMPLED_EVERY = 100  # steps

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ajest import Scores
-from ajest.tree.distribution import PER_BRANCH, branches
-from ajest.tree.network import EnergyMLP
+from ajest.tasks.tree.distribution import PER_BRANCH, branches
+from ajest.tasks.tree.network import EnergyMLP
 
 
 class PlainTree:

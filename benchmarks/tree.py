@@ -15,13 +15,14 @@ from functools import partial
 import torch
 
 from ajest import Scores, autoguide, sample, select
-from ajest.arms import ARMS
-from ajest.batch import Source
-from ajest.bench.sharing import SharedDraws
-from ajest.tasks import TreeTask
-from ajest.threads import configure_threads
-from ajest.training import Recipe, Trainer
-from ajest.tree.network import EnergyMLP
+from ajest.diffusion.batch import Source
+from ajest.runtime.threads import configure_threads
+from ajest.selection.catalogue import ARMS
+from ajest.tasks.tree.network import EnergyMLP
+from ajest.tasks.tree.task import TreeTask
+from ajest.training.recipe import Recipe
+from ajest.training.shared_draws import SharedDraws
+from ajest.training.trainer import Trainer
 from straightforward import PlainTree, dense_jest, keep_graph_step, plain_step
 from timing import timed
 

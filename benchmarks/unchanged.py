@@ -25,21 +25,21 @@ from typing import Any
 
 import torch
 
-from ajest import checkpoint, jsonl
-from ajest.arms import ARMS, arms_named
-from ajest.bench.calibration import calibrated_costs
-from ajest.bench.grid import run_bench
-from ajest.bench.launch import Local
-from ajest.bench.plan import BenchConfig, Costs
-from ajest.bench.results import collect
-from ajest.folders import read_status
-from ajest.images.architecture import Architecture
-from ajest.images.setup import image_task
-from ajest.presets import CPU_MINI, tree_quick
+from ajest.bench.plan.config import BenchConfig, Costs
+from ajest.bench.plan.presets import CPU_MINI, tree_quick
+from ajest.bench.read.results import collect
+from ajest.bench.run.bench import run_bench
+from ajest.bench.run.calibration import calibrated_costs
+from ajest.jobs.local import Local
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.storage import checkpoint, jsonl
 from ajest.study.plan import ALWAYS, Stage
 from ajest.study.presets import tree_quick as study_quick
 from ajest.study.results import finalists, results_of
 from ajest.study.run import run_guides, run_stage
+from ajest.tasks.images.architecture import Architecture
+from ajest.tasks.images.setup import image_task
+from ajest.training.run_folder import read_status
 
 WORKERS = 2
 #: Parts of a checkpoint by the beginning of the names of their tensors.

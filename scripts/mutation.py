@@ -32,8 +32,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 JUDGES = [
-    *(f"bench/{name}.py" for name in ("statistics", "verdict", "wording", "cost", "quality", "published", "results")),
-    *("bench/export.py", "study/verdict.py", "study/results.py"),
+    *(
+        f"bench/read/{name}.py"
+        for name in ("statistics", "verdict", "wording", "cost", "quality", "published", "results")
+    ),
+    *("bench/report/export.py", "study/verdict.py", "study/results.py"),
 ]
 TESTS = ["statistics", "bench_verdict", "bench_quality", "bench_results", "bench_published", "study_verdict"]
 MOST_SECONDS = 6.0  # of tests for one mutant, as long as they took without it
@@ -365,7 +368,7 @@ def run(item: pytest.Item) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("files", nargs="*", help="below src/ajest, e.g. bench/cost.py; all that judge by default")
+    parser.add_argument("files", nargs="*", help="below src/ajest, e.g. bench/read/cost.py; all that judge by default")
     parser.add_argument("--tests", nargs="*", default=TESTS, help="names of test files, without test_ and .py")
     parser.add_argument("--every", type=int, default=1, help="try every so manieth mutant alone: a quick estimate")
     given = parser.parse_args()

@@ -17,15 +17,16 @@ import hypothesis
 import pytest
 import torch
 
-from ajest import cli, interrupts, threads
-from ajest.arms import arms_named
-from ajest.bench.launch import Local
-from ajest.bench.plan import BenchConfig
-from ajest.images.architecture import Architecture
-from ajest.images.setup import image_task
-from ajest.images.task import ImageTask
-from ajest.tasks import TreeTask
-from ajest.training import LearningRate, Recipe
+from ajest.bench.plan.config import BenchConfig
+from ajest.cli import main as cli
+from ajest.jobs.local import Local
+from ajest.runtime import interrupts, threads
+from ajest.selection.catalogue import arms_named
+from ajest.tasks.images.architecture import Architecture
+from ajest.tasks.images.setup import image_task
+from ajest.tasks.images.task import ImageTask
+from ajest.tasks.tree.task import TreeTask
+from ajest.training.recipe import LearningRate, Recipe
 
 hypothesis.settings.register_profile("ajest", deadline=None, max_examples=40, derandomize=True)
 hypothesis.settings.load_profile("ajest")

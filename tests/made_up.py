@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ajest.arms import ARMS, Arm
-from ajest.bench.plan import Costs
-from ajest.bench.results import Cell, Results, Run, Where, compared
+from ajest.bench.plan.config import Costs
+from ajest.bench.read.results import Cell, Results, Run, Where, compared
+from ajest.selection.arm import Arm
+from ajest.selection.catalogue import ARMS
 from conftest import small_bench
 
 BASE = (10.0, 12.0, 9.0, 11.0, 10.5, 9.5)

@@ -8,25 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from ajest import checkpoint, jsonl
-from ajest.arms import ARMS, arms_named
-from ajest.bench import grid
-from ajest.bench.cost import forward_passes, selection_costs
-from ajest.bench.evaluation import common_budgets, reached
-from ajest.bench.grid import run_bench
-from ajest.bench.launch import Local
-from ajest.bench.plan import READINGS, run_folder
-from ajest.bench.published import beside_ours
-from ajest.bench.quality import to_quality
-from ajest.bench.reliability import reliability, reliability_table
-from ajest.bench.report import render, write_report
-from ajest.bench.results import collect
-from ajest.bench.verdict import verdict
-from ajest.config import to_json
+from ajest.bench.plan.config import run_folder
+from ajest.bench.plan.presets import tree_paper, tree_quick
+from ajest.bench.plan.readings import READINGS
+from ajest.bench.read.cost import forward_passes, selection_costs
+from ajest.bench.read.published import beside_ours
+from ajest.bench.read.quality import to_quality
+from ajest.bench.read.reliability import reliability, reliability_table
+from ajest.bench.read.results import collect
+from ajest.bench.read.verdict import verdict
+from ajest.bench.report.page import render, write_report
+from ajest.bench.run import bench as grid
+from ajest.bench.run.bench import run_bench
+from ajest.bench.run.reached import common_budgets, reached
 from ajest.errors import UserError
-from ajest.folders import snapshots
-from ajest.presets import tree_paper, tree_quick
-from ajest.training import LearningRate
+from ajest.jobs.local import Local
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.storage import checkpoint, jsonl
+from ajest.storage.config import to_json
+from ajest.training.recipe import LearningRate
+from ajest.training.run_folder import snapshots
 from conftest import Here, small_bench
 
 
@@ -131,7 +132,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from conftest import Here, small_bench
-from ajest.bench.grid import run_bench
+from ajest.bench.run.bench import run_bench
 from ajest.bench.launch import Local
 if __name__ == "__main__":
     run_bench(Path({root!r}), small_bench(), Local(2))

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
-from ajest.arms import ARMS, arms_named
-from ajest.bench.published import PUBLISHED, beside_ours, comparable, welch_reach
-from ajest.bench.results import Cell, Run
-from ajest.presets import tree_paper
-from ajest.training import LearningRate
+from ajest.bench.plan.presets import tree_paper
+from ajest.bench.read.published import PUBLISHED, beside_ours, comparable, welch_reach
+from ajest.bench.read.results import Cell, Run
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.training.recipe import LearningRate
 from made_up import made_up
 
 ARM_NAMES = ("baseline", "early-ajest", "ajest", "random")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajest.bench.quality import crossing, median_needed, to_quality
-from ajest.bench.results import Run
-from ajest.bench.verdict import quality_rows
+from ajest.bench.read.quality import crossing, median_needed, to_quality
+from ajest.bench.read.results import Run
+from ajest.bench.read.verdict import quality_rows
 from made_up import made_up
 
 

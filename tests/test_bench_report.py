@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from ajest.bench import verdict as judge
-from ajest.bench.figures import OUTCOMES, differences
-from ajest.bench.markdown import as_markdown
-from ajest.bench.pictures import gallery_of
-from ajest.bench.report import render
-from ajest.bench.verdict import verdict
+from ajest.bench.read import verdict as judge
+from ajest.bench.read.verdict import verdict
+from ajest.bench.report.figures import OUTCOMES, differences
+from ajest.bench.report.markdown import as_markdown
+from ajest.bench.report.page import render
+from ajest.bench.report.sheets import gallery_of
 from made_up import BASE, ahead, made_up
 from test_bench_published import ours
 

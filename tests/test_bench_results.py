@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from ajest import checkpoint, jsonl
-from ajest.arms import arms_named
-from ajest.bench.plan import run_folder
-from ajest.bench.results import collect, read_bench
+from ajest.bench.plan.config import run_folder
+from ajest.bench.read.results import collect, read_bench
 from ajest.errors import UserError
-from ajest.folders import adopt
+from ajest.selection.catalogue import arms_named
+from ajest.storage import checkpoint, jsonl
+from ajest.training.run_folder import adopt
 from conftest import small_bench
 
 CONFIG = small_bench(arms=arms_named(("baseline", "random")), seeds=(0, 1), iterations=40)

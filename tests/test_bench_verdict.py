@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from ajest.arms import ARMS, arms_named
-from ajest.bench import verdict as judge
-from ajest.bench.cost import COST_HEADS, cost_rows, selection_costs
-from ajest.bench.export import as_csv, as_json, rows
-from ajest.bench.results import Run
-from ajest.bench.table import verdict_tables
-from ajest.bench.verdict import QUALITY_HEADS, behind, caution, decisive, verdict
-from ajest.bench.wording import amount, ends, interval, metric_name, number, p_value, shown, told
-from ajest.training import LearningRate
-from ajest.tree.task import METRICS
+from ajest.bench.read import verdict as judge
+from ajest.bench.read.cost import COST_HEADS, cost_rows, selection_costs
+from ajest.bench.read.results import Run
+from ajest.bench.read.verdict import QUALITY_HEADS, behind, caution, decisive, verdict
+from ajest.bench.read.wording import amount, ends, interval, metric_name, number, p_value, shown, told
+from ajest.bench.report.export import as_csv, as_json, rows
+from ajest.bench.report.terminal import verdict_tables
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.tasks.tree.task import METRICS
+from ajest.training.recipe import LearningRate
 from conftest import small_bench, small_recipe
 from made_up import BASE, COSTS, LEDGER, NOISE, ahead, made_up
 

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from ajest.arms import ARMS, arms_named
-from ajest.bench.calibration import measure
-from ajest.bench.operations import step_flops
-from ajest.bench.plan import END_CLOCKS, READINGS
-from ajest.runs import clocks
-from ajest.tasks import TreeTask
-from ajest.training import Trainer
+from ajest.bench.plan.operations import step_flops
+from ajest.bench.plan.readings import END_CLOCKS, READINGS
+from ajest.bench.run.calibration import measure
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.tasks.tree.task import TreeTask
+from ajest.training.schedule import clocks
+from ajest.training.trainer import Trainer
 from conftest import small_bench, small_recipe, small_task
 
 NAMES = ("baseline", "early-ajest", "late-ajest", "random", "stale", "recall", "hard")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ajest.cli import VERBS
-from ajest.cli_data import DATA_VERBS
+from ajest.cli.data import DATA_VERBS
+from ajest.cli.main import VERBS
 
 ROOT = Path(__file__).parents[1]
 

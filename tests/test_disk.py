@@ -6,18 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from ajest import checkpoint
-from ajest.arms import ARMS, arms_named
-from ajest.bench import calibration, disk, grid
-from ajest.bench.calibration import agree_on_threads, agreed_threads, calibrated_costs, step_seconds
-from ajest.bench.disk import Claim, check_room, claims, give_back
-from ajest.bench.evaluation import common_budgets, curve_points, reached
-from ajest.bench.export import as_csv
-from ajest.bench.plan import run_folder
-from ajest.bench.results import collect
+from ajest.bench.plan.config import run_folder
+from ajest.bench.read.results import collect
+from ajest.bench.report.export import as_csv
+from ajest.bench.run import bench as grid
+from ajest.bench.run import calibration, disk
+from ajest.bench.run.calibration import agree_on_threads, agreed_threads, calibrated_costs, step_seconds
+from ajest.bench.run.disk import Claim, check_room, claims, give_back
+from ajest.bench.run.reached import common_budgets, curve_points, reached
 from ajest.errors import UserError
-from ajest.folders import RunConfig, snapshots
-from ajest.runs import Schedule, execute
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.storage import checkpoint
+from ajest.training.run import execute
+from ajest.training.run_folder import RunConfig, snapshots
+from ajest.training.schedule import Schedule
 from conftest import Here, small_bench, small_recipe, small_task
 
 CONFIG = small_bench(arms=arms_named(("baseline", "random", "late-ajest")), n_final=256)

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ajest import checkpoint, jsonl
-from ajest.arms import ARMS
-from ajest.config import to_json
-from ajest.folders import RunConfig, read_config, read_status
-from ajest.training import Trainer
+from ajest.selection.catalogue import ARMS
+from ajest.storage import checkpoint, jsonl
+from ajest.storage.config import to_json
+from ajest.training.run_folder import RunConfig, read_config, read_status
+from ajest.training.trainer import Trainer
 from conftest import small_recipe, small_task
 from together import SCENARIOS, STEPS, trainer_of
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from ajest import PowerEMA, jsonl, posthoc_coefficients, posthoc_residual, reconstruct
-from ajest.ema import SPANNING, TOLERANCE, average_of, exponent
-from ajest.folders import load_network, read_config, snapshots
-from ajest.runs import execute
+from ajest import PowerEMA, posthoc_coefficients, posthoc_residual, reconstruct
+from ajest.diffusion.ema import SPANNING, TOLERANCE, average_of, exponent
+from ajest.storage import jsonl
 from ajest.study.guides import GUIDES
 from ajest.study.plan import OWN_SHARES
 from ajest.study.presets import tree_full
+from ajest.training.networks import load_network
+from ajest.training.run import execute
+from ajest.training.run_folder import read_config, snapshots
 from conftest import small_bench
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import ajest
-from ajest import cli, launcher, threads
-from ajest.console import device_of, readable
+from ajest.cli import main as cli
+from ajest.cli.console import device_of, readable
 from ajest.errors import UserError
-from ajest.launcher import Place, place
+from ajest.runtime import launcher, threads
+from ajest.runtime.launcher import Place, place
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "1", "LOCAL_RANK": "1",
     "LOCAL_WORLD_SIZE": "2"}  # fmt: skip
@@ -153,7 +154,7 @@ def test_a_device_goes_by_the_place_among_processes(environment, monkeypatch):
 
 
 def test_a_run_is_given_more_steps_and_ends_as_one_that_had_them_at_once(monkeypatch, capsys, tmp_path):
-    from ajest import checkpoint
+    from ajest.storage import checkpoint
 
     def train(folder, steps, *more):
         return called(monkeypatch, "train", "tree", "--super-batch", "128", "--iterations", str(steps), "--out",

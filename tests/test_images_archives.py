@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ajest.errors import UserError
-from ajest.images.data import open_images
+from ajest.tasks.images.data import open_images
 
 
 def png(level: int = 0) -> bytes:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from ajest.denoising import LogNormal
+from ajest.diffusion.denoising import LogNormal
 from ajest.errors import UserError
-from ajest.images.extractors import Features, extract, extractor
-from ajest.images.references import references_of
-from ajest.images.source import ImageSource, to_float, to_uint8
+from ajest.tasks.images.extractors import Features, extract, extractor
+from ajest.tasks.images.references import references_of
+from ajest.tasks.images.source import ImageSource, to_float, to_uint8
 
 OTHERS = [
     np.random.default_rng(0).random((4, 3, 8, 8)),

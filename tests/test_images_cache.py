@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ajest import distributed
 from ajest.errors import UserError
-from ajest.images.data import cache as cached
-from ajest.images.data import loading, open_images, prepare
-from ajest.images.setup import image_task
+from ajest.runtime import distributed
+from ajest.tasks.images.data import cache as cached
+from ajest.tasks.images.data import loading, open_images, prepare
+from ajest.tasks.images.setup import image_task
 from pictures import encoded, folder
 
 #: Opens a data set, and waits with each picture until a file is there; says how many pictures it decoded.
@@ -123,10 +123,10 @@ def test_threads_of_one_process_decode_once(tmp_path, monkeypatch):
 def test_the_first_rank_speaks_for_all(tmp_path, monkeypatch):
     spec = folder(tmp_path / "x", {"1.png": encoded(Image.new("RGBA", (8, 8))), "2.png": b"no"})
     said: list[str] = []
-    monkeypatch.setattr("ajest.images.data.sets.rank", lambda: 1)
+    monkeypatch.setattr("ajest.tasks.images.data.sets.rank", lambda: 1)
     open_images([spec], 8, skip_bad=True, complain=said.append)
     assert not said
-    monkeypatch.setattr("ajest.images.data.sets.rank", distributed.rank)
+    monkeypatch.setattr("ajest.tasks.images.data.sets.rank", distributed.rank)
     open_images([spec], 8, skip_bad=True, complain=said.append)
     assert [text[:6] for text in said] == ["1 file", str(tmp_path)[:6]]
 

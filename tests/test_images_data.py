@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ajest.errors import UserError
-from ajest.images.data import describe, files, open_images, prepare, shapes
-from ajest.images.data.decoding import decode
-from ajest.images.data.files import Unreadable
-from ajest.images.sheets import encode, mosaic
+from ajest.tasks.images.data import describe, files, open_images, prepare, shapes
+from ajest.tasks.images.data.decoding import decode
+from ajest.tasks.images.data.files import Unreadable
+from ajest.tasks.images.sheets import encode, mosaic
 
 
 def picture(seed, size=(64, 64), mode="RGB"):

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ajest.cli_data import prepare as prepare_verb
+from ajest.cli.data import prepare as prepare_verb
 from ajest.errors import UserError
-from ajest.images.data import describe, open_images, prepare
-from ajest.images.data.decoding import decode
-from ajest.images.data.files import Unreadable
-from ajest.images.setup import image_task
+from ajest.tasks.images.data import describe, open_images, prepare
+from ajest.tasks.images.data.decoding import decode
+from ajest.tasks.images.data.files import Unreadable
+from ajest.tasks.images.setup import image_task
 
 RED, BLUE = (200, 30, 40), (30, 40, 200)
 
@@ -214,7 +214,7 @@ def test_parts_of_a_data_set_by_any_usual_name(tmp_path, folders):
 
 
 def test_a_list_that_may_not_be_read_is_no_reason_to_guess(tmp_path, monkeypatch):
-    monkeypatch.setattr("ajest.images.data.files.MAX_LIST_BYTES", 40)
+    monkeypatch.setattr("ajest.tasks.images.data.files.MAX_LIST_BYTES", 40)
     facts = json.dumps({"labels": [["00000/a.png", 0], ["00000/b.png", 1]]})
     members = {"00000/a.png": encoded(RED), "00000/b.png": encoded(BLUE), "dataset.json": facts}
     with pytest.raises(UserError, match=r"dataset.json tells what its pictures are"):
@@ -233,7 +233,7 @@ def test_archives_with_equal_names_inside_are_one_data_set(tmp_path):
 
 
 def test_compressed_arrays_have_a_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr("ajest.images.data.npz.MAX_INFLATED", 100)
+    monkeypatch.setattr("ajest.tasks.images.data.npz.MAX_INFLATED", 100)
     np.savez_compressed(tmp_path / "x.npz", images=np.zeros((4, 8, 8, 3), dtype=np.uint8))
     with pytest.raises(UserError, match="store it uncompressed"):
         read(str(tmp_path / "x.npz"))

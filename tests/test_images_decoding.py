@@ -14,9 +14,9 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 from ajest.errors import UserError
-from ajest.images.data import describe, formats, open_images, png
-from ajest.images.data.decoding import decode, from_image, picture, read_header
-from ajest.images.data.files import Unreadable, reason
+from ajest.tasks.images.data import describe, formats, open_images, png
+from ajest.tasks.images.data.decoding import decode, from_image, picture, read_header
+from ajest.tasks.images.data.files import Unreadable, reason
 from pictures import encoded, folder
 
 RED = (200, 30, 40)

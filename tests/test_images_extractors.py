@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ajest.errors import UserError
-from ajest.images import extractors, inception, lite0
-from ajest.images.extractors import Features, extract, extractor
-from ajest.images.imagenet import class_indices
+from ajest.tasks.images import extractors, inception, lite0
+from ajest.tasks.images.extractors import Features, extract, extractor
+from ajest.tasks.images.imagenet import class_indices
 
 PICTURES = Path(__file__).parents[2] / "shared" / "data" / "tiny-imagenet-200.val-first5000.zip"
 

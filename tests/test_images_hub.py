@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ajest.errors import UserError
-from ajest.images.data import describe, open_images
+from ajest.tasks.images.data import describe, open_images
 
 
 def png(level: int, size=(8, 8)) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ajest.errors import UserError
-from ajest.images.imagenet import class_indices, read_indices, strangers
+from ajest.tasks.images.imagenet import class_indices, read_indices, strangers
 from conftest import small_images
 
 

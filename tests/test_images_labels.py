@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from ajest.errors import UserError
-from ajest.images.data import open_images
-from ajest.images.data.edm import label_table
-from ajest.images.data.tables import is_label_table
+from ajest.tasks.images.data import open_images
+from ajest.tasks.images.data.edm import label_table
+from ajest.tasks.images.data.tables import is_label_table
 
 FORM = r'wanted is \{"labels": \[\["name", whole number\], ...\]\}'
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ajest.cli_tasks import class_names
+from ajest.cli.asked import class_names
 from ajest.errors import UserError
-from ajest.images.data import of_classes, open_images
-from ajest.images.figures import file_names, write_pictures
-from ajest.images.setup import image_task
+from ajest.tasks.images.data import of_classes, open_images
+from ajest.tasks.images.figures import file_names, write_pictures
+from ajest.tasks.images.setup import image_task
 
 NAMES = ["Müller", "Žluťoučký kůň", "café", "plain"]
 

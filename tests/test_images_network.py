@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file
 
 from ajest.errors import UserError
-from ajest.images.architecture import SIZES, Architecture
-from ajest.images.network import Block, EDM2Denoiser, MPConv, UNet, mp_cat, mp_sum, normalize
-from ajest.images.transformer import TransformerBlock
-from ajest.seeding import generator
+from ajest.runtime.seeding import generator
+from ajest.tasks.images.architecture import SIZES, Architecture
+from ajest.tasks.images.network import Block, EDM2Denoiser, MPConv, UNet, mp_cat, mp_sum, normalize
+from ajest.tasks.images.transformer import TransformerBlock
 from conftest import small_images
 
 TINY = Architecture(channels=8, multipliers=(1, 2), blocks=1, attention=(8,))

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ajest.errors import UserError
-from ajest.images.data import describe, open_images
-from ajest.images.data.splits import roles_of
+from ajest.tasks.images.data import describe, open_images
+from ajest.tasks.images.data.splits import roles_of
 
 
 def png(level: int = 0) -> bytes:

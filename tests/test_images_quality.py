@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from ajest.errors import UserError
-from ajest.images import quality, references
-from ajest.images.extractors import Features
-from ajest.images.quality import Moments, consistency, frechet_distance, kid, moments, prdc, streamed
-from ajest.images.references import References, Stock, references_of
+from ajest.tasks.images import quality, references
+from ajest.tasks.images.extractors import Features
+from ajest.tasks.images.quality import Moments, consistency, frechet_distance, kid, moments, prdc, streamed
+from ajest.tasks.images.references import References, Stock, references_of
 
 SEEDS = st.integers(0, 2**31)
 

@@ -11,31 +11,34 @@ import pytest
 import torch
 from PIL import Image
 
-from ajest import checkpoint, jsonl
-from ajest.arms import arms_named
-from ajest.bench.evaluation import curve_points, evaluate_snapshot
-from ajest.bench.figures import heatmap
-from ajest.bench.grid import run_bench
-from ajest.bench.launch import Local
-from ajest.bench.plan import BenchConfig, run_folder
-from ajest.bench.report import render, write_report
-from ajest.bench.results import collect
-from ajest.bench.verdict import verdict
-from ajest.cli_runs import numbers
-from ajest.config import differences, from_json, to_json
+from ajest.bench.plan.config import BenchConfig, run_folder
+from ajest.bench.plan.presets import IMAGES
+from ajest.bench.read.results import collect
+from ajest.bench.read.verdict import verdict
+from ajest.bench.report.figures import heatmap
+from ajest.bench.report.page import render, write_report
+from ajest.bench.run.bench import run_bench
+from ajest.bench.run.evaluation import evaluate_snapshot
+from ajest.bench.run.reached import curve_points
+from ajest.cli.show import numbers
 from ajest.errors import UserError
-from ajest.folders import Guidance, RunConfig, adopt, read_config
-from ajest.images import extractors, figures
-from ajest.images.data import balanced, prepare
-from ajest.images.extractors import Features, extract, extractor
-from ajest.images.metrics import metrics_of
-from ajest.images.quality import frechet_distance, moments
-from ajest.images.setup import image_task
-from ajest.images.task import ImageTask
-from ajest.presets import IMAGES
-from ajest.runs import Schedule, execute
-from ajest.tasks import AnyTask
-from ajest.training import LearningRate, Recipe
+from ajest.jobs.local import Local
+from ajest.selection.catalogue import arms_named
+from ajest.storage import checkpoint, jsonl
+from ajest.storage.config import differences, from_json, to_json
+from ajest.tasks.images import extractors, figures
+from ajest.tasks.images.data import balanced, prepare
+from ajest.tasks.images.extractors import Features, extract, extractor
+from ajest.tasks.images.metrics import metrics_of
+from ajest.tasks.images.quality import frechet_distance, moments
+from ajest.tasks.images.setup import image_task
+from ajest.tasks.images.task import ImageTask
+from ajest.tasks.registry import AnyTask
+from ajest.training.networks import Guidance
+from ajest.training.recipe import LearningRate, Recipe
+from ajest.training.run import execute
+from ajest.training.run_folder import RunConfig, adopt, read_config
+from ajest.training.schedule import Schedule
 from conftest import small_images
 
 
@@ -419,7 +422,7 @@ def test_paths_are_shown_with_the_contrast_of_pictures():
 
 
 def test_tallies_are_exported_with_stable_ids(done, tmp_path):
-    from ajest.cli_data import kept
+    from ajest.cli.data import kept
 
     root, results = done
     kept(run_folder(root, "ajest", 0), tmp_path / "kept.csv")

@@ -5,20 +5,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ajest import checkpoint
-from ajest.arms import ARMS, arms_named
-from ajest.denoising import objective, per_example_loss
+from ajest.diffusion.denoising import objective, per_example_loss
 from ajest.errors import Diverged, UserError
-from ajest.folders import RunConfig, read_status, snapshots
-from ajest.images.architecture import Architecture
-from ajest.images.network import normalize
-from ajest.images.source import to_float, to_uint8
-from ajest.runs import Schedule, execute
-from ajest.seeding import generator
+from ajest.runtime.seeding import generator
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.selection.counts import Tally
 from ajest.selection.policies import within
 from ajest.selection.registry import policy
 from ajest.selection.scoring import Scores
-from ajest.training import LearningRate, Recipe, Tally, Trainer
+from ajest.storage import checkpoint
+from ajest.tasks.images.architecture import Architecture
+from ajest.tasks.images.network import normalize
+from ajest.tasks.images.source import to_float, to_uint8
+from ajest.training.recipe import LearningRate, Recipe
+from ajest.training.run import execute
+from ajest.training.run_folder import RunConfig, read_status, snapshots
+from ajest.training.schedule import Schedule
+from ajest.training.trainer import Trainer
 from conftest import small_images, small_recipe
 
 RECIPE = Recipe(super_batch=40, learning_rate=LearningRate(0.01, 0), ema_widths=(0.1,), not_finite="zero")

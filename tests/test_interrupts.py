@@ -9,12 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ajest import checkpoint, interrupts
-from ajest.arms import ARMS
-from ajest.bench.launch import _kind, _remote
-from ajest.bench.sharing import in_turns
-from ajest.folders import RunConfig, read_status
-from ajest.runs import Schedule, execute, execution
+from ajest.jobs.slurm import _kind, _remote
+from ajest.runtime import interrupts
+from ajest.selection.catalogue import ARMS
+from ajest.storage import checkpoint
+from ajest.training.run import execute, execution
+from ajest.training.run_folder import RunConfig, read_status
+from ajest.training.schedule import Schedule
+from ajest.training.shared_draws import in_turns
 from conftest import small_recipe, small_task
 
 PATIENCE = 0.1  # in these tests
@@ -84,7 +86,7 @@ def again(monkeypatch):
 
 def test_patience_goes_by_how_long_steps_take(tmp_path, monkeypatch, again):
     """A step that takes longer than the least patience is still waited for where steps take as long."""
-    monkeypatch.setattr("ajest.runs._Recorder.step_seconds", lambda self: 2.0)
+    monkeypatch.setattr("ajest.training.recorder._Recorder.step_seconds", lambda self: 2.0)
     source = Slow(small_task().source("cpu"), step=4, seconds=5 * PATIENCE)
     assert steps_of(tmp_path / "run", config(), source) == 4
     again()
@@ -100,7 +102,7 @@ def test_of_a_step_that_hangs_only_that_step_is_lost(tmp_path, again):
 
 
 def test_a_second_signal_gives_up_the_running_step(tmp_path, monkeypatch, again):
-    monkeypatch.setattr("ajest.runs._Recorder.step_seconds", lambda self: 1000.0)
+    monkeypatch.setattr("ajest.training.recorder._Recorder.step_seconds", lambda self: 1000.0)
     source = Slow(small_task().source("cpu"), step=5, seconds=60, signals=(0.02, 0.2))
     assert steps_of(tmp_path / "run", config(), source) == 4
     again()
@@ -109,9 +111,9 @@ def test_a_second_signal_gives_up_the_running_step(tmp_path, monkeypatch, again)
 
 def test_a_step_given_up_in_its_update_is_undone(tmp_path, monkeypatch, again):
     """The network has normalised its weights in place by then."""
-    from ajest import training
+    from ajest.training import optimizer
 
-    calls, plain = [], training.objective
+    calls, plain = [], optimizer.objective
 
     def hangs(losses, part, network):
         calls.append(0)
@@ -120,7 +122,7 @@ def test_a_step_given_up_in_its_update_is_undone(tmp_path, monkeypatch, again):
             time.sleep(60)
         return plain(losses, part, network)
 
-    monkeypatch.setattr(training, "objective", hangs)
+    monkeypatch.setattr(optimizer, "objective", hangs)
     run = replace(config(), recipe=small_recipe(ema_widths=(0.1,)))
     assert steps_of(tmp_path / "run", run) == 4
     again()
@@ -129,7 +131,7 @@ def test_a_step_given_up_in_its_update_is_undone(tmp_path, monkeypatch, again):
 
 def test_what_was_begun_to_be_written_is_written(tmp_path, monkeypatch, again):
     """Neither an end of patience nor a second signal breaks the writing of a step off."""
-    from ajest import runs
+    from ajest.training import run as runs
 
     plain = checkpoint.save
 
@@ -159,7 +161,7 @@ def test_runs_in_turns_all_save_where_they_stand(tmp_path):
 
 def test_a_run_that_diverges_as_the_signal_comes_ends_what_would_follow_it(tmp_path, monkeypatch):
     from ajest.errors import Diverged
-    from ajest.training import Trainer
+    from ajest.training.trainer import Trainer
 
     def diverges(self, kind=None):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ajest import Batch
 from ajest.errors import UserError
 from ajest.selection.cells import Cells
+from ajest.selection.counts import Tally
 from ajest.selection.memory import BINS, Levels, Memory, Remembered
-from ajest.training import Tally
 
 
 def numbers(seed=0):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ajest.errors import listed, unknown
-from ajest.images.data.joining import reasons
+from ajest.tasks.images.data.joining import reasons
 
 
 def test_a_list_in_a_line_has_a_bound():

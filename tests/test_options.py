@@ -7,21 +7,22 @@ from typing import get_args
 import numpy as np
 import pytest
 
-import ajest.bench.grid
-import ajest.bench.report
-import ajest.cli
-import ajest.runs
+import ajest.bench.report.page
+import ajest.bench.run.bench
+import ajest.cli.bench
 import ajest.study.page
 import ajest.study.run
-from ajest import cli_options as options
-from ajest.cli_tasks import _SETTINGS, changed, class_names
-from ajest.images.architecture import LEARNING_RATES, SIZES
-from ajest.images.data.shapes import CLASSES
-from ajest.images.data.sizes import RESOLUTIONS
-from ajest.images.setup import image_task
-from ajest.images.task import ImageTask
-from ajest.presets import CPU_MINI
-from ajest.training import LearningRate, NotFinite, Recipe
+import ajest.training.run
+from ajest.bench.plan.presets import CPU_MINI
+from ajest.cli import options as options
+from ajest.cli.asked import _SETTINGS, changed, class_names
+from ajest.errors import UserError
+from ajest.tasks.images.architecture import LEARNING_RATES, SIZES
+from ajest.tasks.images.data.shapes import CLASSES
+from ajest.tasks.images.data.sizes import RESOLUTIONS
+from ajest.tasks.images.setup import image_task
+from ajest.tasks.images.task import ImageTask
+from ajest.training.recipe import LearningRate, NotFinite, Recipe
 
 IMAGES = (
     "images", "--data", "shapes:256", "--classes", "all", "--resolution", "16", "--p-mean", "-0.8", "--p-std", "1.6",
@@ -38,9 +39,9 @@ JUDGED = (
 def benches(monkeypatch):
     """Configs that commands would run, which are not run."""
     found = []
-    monkeypatch.setattr(ajest.bench.grid, "run_bench", lambda root, config, *_: found.append(config))
-    monkeypatch.setattr(ajest.bench.report, "write_report", lambda root: None)
-    monkeypatch.setattr(ajest.cli, "_print_verdict", lambda _: None)
+    monkeypatch.setattr(ajest.bench.run.bench, "run_bench", lambda root, config, *_: found.append(config))
+    monkeypatch.setattr(ajest.bench.report.page, "write_report", lambda root: None)
+    monkeypatch.setattr(ajest.cli.bench, "_print_verdict", lambda _: None)
     monkeypatch.setattr(ajest.study.run, "run_stage", lambda root, plan, stage, benches, *_: found.append(plan))
     monkeypatch.setattr(ajest.study.page, "write_page", lambda root, plan, command: [command])
 
@@ -48,7 +49,7 @@ def benches(monkeypatch):
         found.append(config)
         return "done"
 
-    monkeypatch.setattr(ajest.runs, "execute", execute)
+    monkeypatch.setattr(ajest.training.run, "execute", execute)
     return found
 
 
@@ -334,7 +335,7 @@ def test_classes_that_a_preset_leaves_out_are_said(command, refused, benches, tm
 
 
 def test_a_learning_rate_and_a_task_are_checked_where_they_are_made():
-    with pytest.raises(ajest.cli.UserError, match="learning rate must be above 0"):
+    with pytest.raises(UserError, match="learning rate must be above 0"):
         LearningRate(peak=-1)
     assert {16, 32, 64, 96, 256} <= set(RESOLUTIONS)
     for name in SIZES:  # every network learns every resolution

@@ -9,19 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from ajest import checkpoint, jsonl
-from ajest.arms import ARMS
-from ajest.bench import failures
-from ajest.bench.failures import ATTEMPTS, Failure, noted
-from ajest.bench.grid import run_bench
-from ajest.bench.launch import Local
-from ajest.bench.pool import work
-from ajest.bench.progress import board
-from ajest.bench.status import benches_in, look, standings
+from ajest.bench.read.status import benches_in, look, standings
+from ajest.bench.run.bench import run_bench
 from ajest.errors import UserError
-from ajest.folders import RunConfig, in_use, locked, read_status
-from ajest.runs import Schedule, execute
-from ajest.trackers import TRACKERS, checked, numbers_of
+from ajest.jobs import failures
+from ajest.jobs.failures import ATTEMPTS, Failure, noted
+from ajest.jobs.local import Local
+from ajest.jobs.pool import work
+from ajest.jobs.progress import board
+from ajest.selection.catalogue import ARMS
+from ajest.storage import checkpoint, jsonl
+from ajest.storage.lock import in_use, locked
+from ajest.training.run import execute
+from ajest.training.run_folder import RunConfig, read_status
+from ajest.training.schedule import Schedule
+from ajest.training.trackers import TRACKERS, checked, numbers_of
 from conftest import small_bench, small_recipe, small_task
 
 
@@ -97,7 +99,7 @@ def test_jobs_that_fail_for_good_are_reported_with_what_they_said_and_the_others
 
 
 def test_a_job_killed_for_want_of_memory_is_tried_again_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("ajest.bench.pool._memory_kills", iter(range(100)).__next__)
+    monkeypatch.setattr("ajest.jobs.pool._memory_kills", iter(range(100)).__next__)
     _, error = tried(tmp_path, ("a", "die once"), ("b", ""), ("c", ""))
     assert error is None
     assert [(f.job, f.kind) for f in noted(tmp_path)] == [("a", "memory")]

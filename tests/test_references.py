@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ajest import checkpoint, jsonl
-from ajest.arms import arms_named
-from ajest.bench.plan import run_folder
+from ajest.bench.plan.config import run_folder
 from ajest.errors import UserError
-from ajest.folders import RunConfig
-from ajest.runs import Schedule, execute, execution
+from ajest.selection.catalogue import arms_named
+from ajest.storage import checkpoint, jsonl
 from ajest.study.guides import Guided, evaluate_guided, values
+from ajest.training.run import execute, execution
+from ajest.training.run_folder import RunConfig
+from ajest.training.schedule import Schedule
 from conftest import small_bench, small_recipe, small_task
 
 SCHEDULE = Schedule(checkpoint_every=4)

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from ajest import checkpoint, jsonl
-from ajest.arms import ARMS
-from ajest.config import differences, from_json, to_json
 from ajest.errors import UserError
-from ajest.folders import RunConfig, load_network, load_snapshot, locked, read_config, read_status, snapshots
-from ajest.runs import Schedule, clocks, execute
-from ajest.training import LearningRate
+from ajest.selection.catalogue import ARMS
+from ajest.storage import checkpoint, jsonl
+from ajest.storage.config import differences, from_json, to_json
+from ajest.storage.lock import locked
+from ajest.training.networks import load_network
+from ajest.training.recipe import LearningRate
+from ajest.training.run import execute
+from ajest.training.run_folder import RunConfig, load_snapshot, read_config, read_status, snapshots
+from ajest.training.schedule import Schedule, clocks
 from conftest import small_recipe, small_task
 
 SCHEDULE = Schedule({"steps": (10.0, 25.0, 60.0), "samples": (2000.0,)}, checkpoint_every=10, ledger_every=8)

@@ -18,7 +18,7 @@ from ajest import (
     score,
     sigma_schedule,
 )
-from ajest.ema import average_of, decay, exponent
+from ajest.diffusion.ema import average_of, decay, exponent
 from ajest.selection.features import score_with_features
 from conftest import small_images, small_task
 

@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from ajest import POLICIES, Batch, Scores, score, select
-from ajest.arms import ARMS, arms_named
-from ajest.images.architecture import Architecture
-from ajest.ledger import Counts
-from ajest.presets import IMAGES, TREE
+from ajest.bench.plan.presets import IMAGES, TREE
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.selection.counts import Counts
 from ajest.selection.features import score_with_features
-from ajest.selection.races import inclusion
+from ajest.selection.gumbel import inclusion
 from ajest.study.presets import IMAGES as IMAGE_STUDIES
 from ajest.study.presets import TREE as TREE_STUDIES
-from ajest.training import Recipe, Trainer
+from ajest.tasks.images.architecture import Architecture
+from ajest.training.recipe import Recipe
+from ajest.training.trainer import Trainer
 from conftest import small_images, small_recipe, small_task
 
 HALF = (torch.bfloat16, torch.float16)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from ajest.arms import arms_named
-from ajest.batch import Batch
-from ajest.folders import RunConfig
-from ajest.runs import Schedule, execute, make_trainer
-from ajest.seeding import generator, substream
-from ajest.training import Trainer
+from ajest.diffusion.batch import Batch
+from ajest.runtime.seeding import generator, substream
+from ajest.selection.catalogue import arms_named
+from ajest.training.run import execute, make_trainer
+from ajest.training.run_folder import RunConfig
+from ajest.training.schedule import Schedule
+from ajest.training.trainer import Trainer
 from conftest import small_bench, small_images, small_recipe, small_task
 
 

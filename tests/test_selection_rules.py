@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from ajest import POLICIES, Batch, Scores, importance, inclusion_of, select
 from ajest.errors import UserError
+from ajest.selection.diagnostics import correlation, effective_share, rank_correlation
 from ajest.selection.memory import BINS, Memory, Remembered, bin_of
-from ajest.selection.normalising import explained, normalised, strata_of
-from ajest.selection.reliability import correlation, effective_share, rank_correlation
+from ajest.selection.normalisation import explained, normalised, strata_of
 
 
 def random(*shape, seed=0):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ajest.bench.failures import noted
-from ajest.bench.grid import run_bench
-from ajest.bench.launch import Local, Slurm
-from ajest.bench.progress import board
-from ajest.bench.results import collect
+from ajest.bench.read.results import collect
+from ajest.bench.run.bench import run_bench
 from ajest.errors import UserError
+from ajest.jobs.failures import noted
+from ajest.jobs.local import Local
+from ajest.jobs.progress import board
+from ajest.jobs.slurm import Slurm
 from conftest import small_bench
 from test_queue import Task, act, attempts_of
 

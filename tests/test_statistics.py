@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ajest.bench.statistics import bootstrap_interval, compare, corrected, holm, paired_p, varies
+from ajest.bench.read.statistics import bootstrap_interval, compare, corrected, holm, paired_p, varies
 
 
 @pytest.mark.parametrize("n", [3, 5, 8])

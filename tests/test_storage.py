@@ -7,9 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajest import Counts, Ledger, checkpoint, jsonl
+from ajest import Counts, Ledger
 from ajest.errors import Corrupt, UserError
-from ajest.ledger import WARMUP_STEPS
+from ajest.storage import checkpoint, jsonl
+from ajest.training.ledger import WARMUP_STEPS
 
 
 def saved(folder, number, value):

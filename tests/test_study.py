@@ -9,28 +9,34 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ajest import Batch, checkpoint, per_example_loss, runs
-from ajest.arms import LEAST_IN_STRATUM, arms_named
-from ajest.bench import calibration, recommendation
-from ajest.bench.launch import Local
-from ajest.bench.plan import READINGS
-from ajest.bench.recommendation import Recommendation, as_json
-from ajest.bench.reliability import reliability
-from ajest.bench.results import read_bench
-from ajest.bench.sharing import SharedDraws, in_turns
-from ajest.config import from_json
+from ajest import Batch, per_example_loss
+from ajest.bench.plan.readings import READINGS
+from ajest.bench.read import recommendation
+from ajest.bench.read.recommendation import Recommendation, as_json
+from ajest.bench.read.reliability import reliability
+from ajest.bench.read.results import read_bench
+from ajest.bench.run import calibration
 from ajest.errors import UserError
-from ajest.folders import RunConfig, load_network
-from ajest.images.architecture import SIZES
-from ajest.runs import Schedule, execute, execution
-from ajest.seeding import generator
+from ajest.jobs.local import Local
+from ajest.runtime.seeding import generator
+from ajest.selection.arm import LEAST_IN_STRATUM
+from ajest.selection.catalogue import arms_named
 from ajest.selection.features import score_with_features
+from ajest.storage import checkpoint
+from ajest.storage.config import from_json
 from ajest.study.page import write_page
 from ajest.study.plan import Grid
 from ajest.study.presets import IMAGES, TREE, images_full, images_quick
 from ajest.study.results import finalists, results_of
 from ajest.study.run import run_stage
-from ajest.training import LearningRate
+from ajest.tasks.images.architecture import SIZES
+from ajest.training import run as runs
+from ajest.training.networks import load_network
+from ajest.training.recipe import LearningRate
+from ajest.training.run import execute, execution
+from ajest.training.run_folder import RunConfig
+from ajest.training.schedule import Schedule
+from ajest.training.shared_draws import SharedDraws, in_turns
 from conftest import small_bench, small_images, small_recipe, small_task
 
 

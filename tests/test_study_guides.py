@@ -1,9 +1,9 @@
 """Which weight a study chooses for a guide."""
 
-from ajest import jsonl
-from ajest.bench.evaluation import measured
-from ajest.bench.plan import run_folder
+from ajest.bench.plan.config import run_folder
+from ajest.bench.run.evaluation import measured
 from ajest.errors import NotFinite
+from ajest.storage import jsonl
 from ajest.study.guides import best_weights
 from conftest import small_bench
 

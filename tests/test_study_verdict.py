@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ajest import checkpoint, jsonl
-from ajest.arms import ARMS, Scoring, arms_named
-from ajest.bench.figures import OUTCOMES
-from ajest.bench.plan import run_folder
-from ajest.bench.reliability import reliability
-from ajest.bench.results import Cell, Results, Run, compared
+from ajest.bench.plan.config import run_folder
+from ajest.bench.read.reliability import reliability
+from ajest.bench.read.results import Cell, Results, Run, compared
+from ajest.bench.report.figures import OUTCOMES
 from ajest.errors import UserError
-from ajest.folders import adopt
+from ajest.selection.arm import Scoring
+from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.memory import Memory
+from ajest.storage import checkpoint, jsonl
 from ajest.study import page
 from ajest.study import results as study_results
 from ajest.study.figures import forest
@@ -34,6 +34,7 @@ from ajest.study.results import (
     victors,
 )
 from ajest.study.verdict import reference_costs, verdict
+from ajest.training.run_folder import adopt
 from conftest import small_bench
 
 SEEDS = 12

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from ajest import score
-from ajest.arms import ARMS, Arm, arms_named
 from ajest.errors import Diverged, UserError
-from ajest.ledger import Counts
-from ajest.seeding import generator
+from ajest.runtime.seeding import generator
+from ajest.selection.arm import Arm
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.selection.counts import Counts
 from ajest.selection.memory import Memory
 from ajest.selection.triggers import Trigger
-from ajest.training import SKIPS, LearningRate, Trainer
+from ajest.training.recipe import LearningRate
+from ajest.training.trainer import SKIPS, Trainer
 from conftest import small_recipe, small_task
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajest.tree.distribution import PER_BRANCH, TreeDistribution, branches
+from ajest.tasks.tree.distribution import PER_BRANCH, TreeDistribution, branches
 
 
 def test_components_equal_the_reference_table(reference):
@@ -93,7 +93,7 @@ def test_samples_have_the_exact_moments():
 
 
 def test_exact_samples_reach_the_known_classification():
-    from ajest.tree.metrics import hits
+    from ajest.tasks.tree.metrics import hits
 
     tree = TreeDistribution()
     numbers = torch.Generator().manual_seed(0)

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from ajest import LogNormal
-from ajest.tree import metrics
-from ajest.tree.distribution import ORIGIN, TreeDistribution
-from ajest.tree.source import TreeSource
+from ajest.tasks.tree import metrics
+from ajest.tasks.tree.distribution import ORIGIN, TreeDistribution
+from ajest.tasks.tree.source import TreeSource
 
 
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 60), m=st.integers(2, 60), shift=st.floats(-2, 2))

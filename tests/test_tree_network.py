@@ -3,8 +3,8 @@ import torch
 from safetensors.torch import load_file
 
 from ajest import autoguide, sample, sigma_schedule
-from ajest.tree.distribution import TreeDistribution
-from ajest.tree.network import EnergyMLP, normalize
+from ajest.tasks.tree.distribution import TreeDistribution
+from ajest.tasks.tree.network import EnergyMLP, normalize
 
 
 @pytest.fixture(scope="module")

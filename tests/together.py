@@ -8,9 +8,11 @@ from pathlib import Path
 
 import torch
 
-from ajest import checkpoint, distributed
-from ajest.arms import ARMS
-from ajest.training import LearningRate, Recipe, Trainer
+from ajest.runtime import distributed
+from ajest.selection.catalogue import ARMS
+from ajest.storage import checkpoint
+from ajest.training.recipe import LearningRate, Recipe
+from ajest.training.trainer import Trainer
 from conftest import small_images, small_recipe, small_task
 
 STEPS = 10

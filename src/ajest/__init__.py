@@ -9,14 +9,26 @@ The pieces an engineer takes into another training loop:
     keep_freed_memory              faster steps on a CPU
 """
 
-from .batch import Batch, Source
-from .denoising import Denoiser, LogNormal, per_example_loss
-from .ema import PowerEMA, posthoc_coefficients, posthoc_residual, reconstruct
-from .guidance import autoguide
-from .ledger import Counts, Ledger
-from .sampling import sample, sigma_schedule
-from .selection import POLICIES, Policy, Scores, Trigger, TriggerState, importance, inclusion_of, policy, score, select
-from .threads import keep_freed_memory
+from ajest.diffusion.batch import Batch, Source
+from ajest.diffusion.denoising import Denoiser, LogNormal, per_example_loss
+from ajest.diffusion.ema import PowerEMA, posthoc_coefficients, posthoc_residual, reconstruct
+from ajest.diffusion.guidance import autoguide
+from ajest.diffusion.sampling import sample, sigma_schedule
+from ajest.runtime.threads import keep_freed_memory
+from ajest.selection import (
+    POLICIES,
+    Policy,
+    Scores,
+    Trigger,
+    TriggerState,
+    importance,
+    inclusion_of,
+    policy,
+    score,
+    select,
+)
+from ajest.selection.counts import Counts
+from ajest.training.ledger import Ledger
 
 __version__ = "0.1.0"
 

@@ -47,3 +47,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 
 class Elsewhere(UserError):
     """Another process of the same run met with this and says it."""
+
+
+def check(condition: bool, message: str) -> None:
+    """Raise a UserError with `message` unless the condition holds; for `__post_init__`."""
+    if not condition:
+        raise UserError(message)

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ajest import checkpoint, jsonl
 from ajest.errors import Corrupt
+from ajest.storage import checkpoint, jsonl
 
 #: The whole number of kills and inputs, which takes half an hour: AJEST_FAULTS=full.
 FULL = os.environ.get("AJEST_FAULTS") == "full"

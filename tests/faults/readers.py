@@ -22,19 +22,19 @@ import numpy as np
 import torch
 from PIL import Image, ImageCms, PngImagePlugin, features
 
-from ajest import checkpoint, jsonl
-from ajest.arms import ARMS
-from ajest.bench.failures import noted
-from ajest.bench.plan import BenchConfig
-from ajest.bench.results import read_bench
-from ajest.config import to_json
+from ajest.bench.plan.config import BenchConfig
+from ajest.bench.read.results import read_bench
 from ajest.errors import Corrupt, UserError
-from ajest.folders import RunConfig, load_snapshot, read_config, read_status
-from ajest.images.data.decoding import decode
-from ajest.images.data.files import Unreadable
-from ajest.images.data.parts import Part, part_of
-from ajest.tasks import TreeTask
-from ajest.training import Recipe
+from ajest.jobs.failures import noted
+from ajest.selection.catalogue import ARMS
+from ajest.storage import checkpoint, jsonl
+from ajest.storage.config import to_json
+from ajest.tasks.images.data.decoding import decode
+from ajest.tasks.images.data.files import Unreadable
+from ajest.tasks.images.data.parts import Part, part_of
+from ajest.tasks.tree.task import TreeTask
+from ajest.training.recipe import Recipe
+from ajest.training.run_folder import RunConfig, load_snapshot, read_config, read_status
 
 REFUSALS = (UserError, Corrupt, Unreadable)
 

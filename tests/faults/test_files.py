@@ -9,10 +9,11 @@ import pytest
 from harm import assert_same_end, victim
 from victims import SCHEDULE, config, make_guide
 
-from ajest import checkpoint, jsonl
 from ajest.errors import Corrupt, UserError
-from ajest.folders import load_network, read_config
-from ajest.runs import execute
+from ajest.storage import checkpoint, jsonl
+from ajest.training.networks import load_network
+from ajest.training.run import execute
+from ajest.training.run_folder import read_config
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from harm import FULL, assert_same_end, command, not_whole, victim
 
-from ajest import checkpoint, jsonl
-from ajest.bench.plan import run_folder
-from ajest.bench.report import write_report
-from ajest.bench.results import collect
+from ajest.bench.plan.config import run_folder
+from ajest.bench.read.results import collect
+from ajest.bench.report.page import write_report
+from ajest.storage import checkpoint, jsonl
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):

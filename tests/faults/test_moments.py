@@ -10,20 +10,21 @@ import pytest
 from harm import assert_same_end, victim
 from victims import SCHEDULE, config, make_guide
 
-from ajest import jsonl
-from ajest.arms import ARMS, arms_named
-from ajest.bench.grid import run_bench
-from ajest.bench.launch import Local
-from ajest.bench.report import write_report
-from ajest.bench.results import collect
-from ajest.bench.status import look
+from ajest.bench.read.results import collect
+from ajest.bench.read.status import look
+from ajest.bench.report.page import write_report
+from ajest.bench.run.bench import run_bench
 from ajest.errors import UserError
-from ajest.folders import RunConfig
-from ajest.images.data import prepare
-from ajest.images.setup import image_task
-from ajest.images.task import _opened
-from ajest.runs import Schedule, execute, execution
-from ajest.training import LearningRate, Recipe
+from ajest.jobs.local import Local
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.storage import jsonl
+from ajest.tasks.images.data import prepare
+from ajest.tasks.images.setup import image_task
+from ajest.tasks.images.task import _opened
+from ajest.training.recipe import LearningRate, Recipe
+from ajest.training.run import execute, execution
+from ajest.training.run_folder import RunConfig
+from ajest.training.schedule import Schedule
 from conftest import small_bench, small_images, small_recipe
 
 

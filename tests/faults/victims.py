@@ -16,13 +16,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from harm import not_whole
 
-from ajest.arms import ARMS, arms_named
-from ajest.bench.grid import run_bench
-from ajest.bench.launch import Local
-from ajest.bench.plan import BenchConfig
+from ajest.bench.plan.config import BenchConfig
+from ajest.bench.run.bench import run_bench
 from ajest.errors import UserError
-from ajest.folders import RunConfig, read_status
-from ajest.runs import Schedule, execute
+from ajest.jobs.local import Local
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.training.run import execute
+from ajest.training.run_folder import RunConfig, read_status
+from ajest.training.schedule import Schedule
 from conftest import small_bench, small_recipe, small_task
 
 SCHEDULE = Schedule({"steps": tuple(float(s) for s in range(10, 400, 10))}, checkpoint_every=7, ledger_every=3)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .normalising import Normalisation
+from .gumbel import race
+from .normalisation import Normalisation
 from .policies import Of, check_count, chunk_factors, logits_of
-from .races import race
 from .scoring import Scores
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ..batch import Batch
-from ..denoising import at_least_float32, per_example_loss
+from ajest.diffusion.batch import Batch
+from ajest.diffusion.denoising import at_least_float32, per_example_loss
+
 from .scoring import evaluation_mode
 
 #: The denoiser's error, pooled; or a sketch of the gradient with respect to the last layer, from the network itself.

@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..batch import Batch
-from ..config import check
-from ..errors import UserError
+from ajest.diffusion.batch import Batch
+from ajest.errors import UserError, check
+
 from .cells import PRIOR, Cells
 
 _LOWEST, _WIDTH, BINS = math.log(1e-3), 0.5, 28  # bins of ln sigma, from 0.001 to 1200; beyond, the first and last

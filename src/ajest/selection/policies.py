@@ -13,9 +13,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..errors import UserError
-from .normalising import Normalisation, normalised, places, strata_of
-from .races import inclusion, race
+from ajest.errors import UserError
+
+from .gumbel import inclusion, race
+from .normalisation import Normalisation, normalised, places, strata_of
 from .scoring import Scores
 
 PolicyFunction = Callable[[Scores, int, torch.Generator | None], Tensor]

@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..errors import UserError, listed, unknown
+from ajest.errors import UserError, listed, unknown
+
 from . import policies as p
 from .coupling import joint
 from .scoring import Scores

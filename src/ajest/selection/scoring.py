@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..batch import Batch
-from ..denoising import Denoiser, at_least_float32, per_example_loss
+from ajest.diffusion.batch import Batch
+from ajest.diffusion.denoising import Denoiser, at_least_float32, per_example_loss
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..bench import figures as bench_figures
-from ..bench.figures import OUTCOMES, clean
-from ..bench.plan import READINGS
-from ..bench.reliability import Estimate, quantities
-from ..bench.results import Cell, Results
-from ..bench.statistics import bootstrap_interval
-from ..bench.wording import metric_name
-from ..metrics import Metric
+from ajest.bench.plan.readings import READINGS
+from ajest.bench.read.reliability import Estimate, quantities
+from ajest.bench.read.results import Cell, Results
+from ajest.bench.read.statistics import bootstrap_interval
+from ajest.bench.read.wording import metric_name
+from ajest.bench.report import figures as bench_figures
+from ajest.bench.report.figures import OUTCOMES, clean
+from ajest.tasks.base import Metric
+
 from .plan import Grid
 from .results import Duel
 

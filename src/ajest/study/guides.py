@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .. import jsonl
-from ..bench.evaluation import identity_of, key, measured, reached
-from ..bench.plan import BenchConfig, run_folder
-from ..bench.pool import Report
-from ..bench.results import read_bench
-from ..bench.statistics import Comparison, compare
-from ..folders import load_network, read_status
-from ..metrics import Metric
+from ajest.bench.plan.config import BenchConfig, run_folder
+from ajest.bench.read.results import read_bench
+from ajest.bench.read.statistics import Comparison, compare
+from ajest.bench.run.evaluation import key, measured
+from ajest.bench.run.reached import identity_of, reached
+from ajest.jobs.pool import Report
+from ajest.storage import jsonl
+from ajest.tasks.base import Metric
+from ajest.training.networks import load_network
+from ajest.training.run_folder import read_status
+
 from .plan import GUIDE_BENCHES
 
 WEIGHTS = (1.5, 2.0, 3.0, 4.0)

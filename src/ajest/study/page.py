@@ -10,17 +10,18 @@ from statistics import fmean
 import torch
 from matplotlib.figure import Figure
 
-from ..bench.cost import COST_HEADS, cost_rows, selection_costs
-from ..bench.figures import encoded
-from ..bench.markdown import grid as markdown_table
-from ..bench.plan import READINGS
-from ..bench.recommendation import as_json
-from ..bench.reliability import reliability, reliability_table
-from ..bench.results import Cell, Results
-from ..bench.statistics import ALPHA, LEAST_SEEDS, Comparison
-from ..bench.wording import interval, metric_name, number, p_value
-from ..checkpoint import write_atomic, write_json
-from ..metrics import Metric
+from ajest.bench.plan.readings import READINGS
+from ajest.bench.read.cost import COST_HEADS, cost_rows, selection_costs
+from ajest.bench.read.recommendation import as_json
+from ajest.bench.read.reliability import reliability, reliability_table
+from ajest.bench.read.results import Cell, Results
+from ajest.bench.read.statistics import ALPHA, LEAST_SEEDS, Comparison
+from ajest.bench.read.wording import interval, metric_name, number, p_value
+from ajest.bench.report.figures import encoded
+from ajest.bench.report.markdown import grid as markdown_table
+from ajest.storage.checkpoint import write_atomic, write_json
+from ajest.tasks.base import Metric
+
 from . import figures
 from .guides import GuideGain, read_gains
 from .plan import Grid, Study

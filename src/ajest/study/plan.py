@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..arms import ARMS, KEEP, Arm, arms_named
-from ..bench.plan import BenchConfig, Costs, End
-from ..config import check
-from ..tasks import AnyTask
-from ..training import Recipe
+from ajest.bench.plan.config import BenchConfig, Costs
+from ajest.bench.plan.readings import End
+from ajest.errors import check
+from ajest.selection.arm import Arm
+from ajest.selection.catalogue import ARMS, KEEP, arms_named
+from ajest.tasks.registry import AnyTask
+from ajest.training.recipe import Recipe
 
 Stage = Literal["screening", "dials", "final", "guides"]
 STAGES: tuple[Stage, ...] = ("screening", "dials", "final", "guides")

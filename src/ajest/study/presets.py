@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..arms import ARMS, Arm, arms_named
-from ..images.task import ImageTask
-from ..presets import CPU_MINI, ImageDials
-from ..tasks import TreeTask
-from ..training import LearningRate, Recipe
+from ajest.bench.plan.dials import ImageDials
+from ajest.bench.plan.presets import CPU_MINI
+from ajest.selection.arm import Arm
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.tasks.images.task import ImageTask
+from ajest.tasks.tree.task import TreeTask
+from ajest.training.recipe import LearningRate, Recipe
+
 from .plan import ALWAYS, Grid, Study, random_at
 
 _KEEPS = (0.05, 0.1, 0.2, 0.4)

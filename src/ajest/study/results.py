@@ -9,14 +9,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ..arms import ARMS, Arm
-from ..bench.cost import SelectionCost, selection_costs
-from ..bench.plan import Costs, spared
-from ..bench.recommendation import Recommendation
-from ..bench.results import Cell, Results, collect
-from ..bench.statistics import Comparison, compare, corrected
-from ..errors import UserError
-from ..metrics import Metric
+from ajest.bench.plan.config import Costs, spared
+from ajest.bench.read.cost import SelectionCost, selection_costs
+from ajest.bench.read.recommendation import Recommendation
+from ajest.bench.read.results import Cell, Results, collect
+from ajest.bench.read.statistics import Comparison, compare, corrected
+from ajest.errors import UserError
+from ajest.selection.arm import Arm
+from ajest.selection.catalogue import ARMS
+from ajest.tasks.base import Metric
+
 from .plan import ALWAYS, Grid, Stage, Study
 
 

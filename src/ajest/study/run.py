@@ -8,18 +8,21 @@ from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
-from ..bench.calibration import agree_on_threads, agreed_threads, calibrate
-from ..bench.disk import check_room, claims
-from ..bench.evaluation import evaluate_snapshot
-from ..bench.grid import train_references
-from ..bench.launch import Local
-from ..bench.plan import BenchConfig, Costs, run_folder
-from ..bench.pool import Report, sayer
-from ..bench.progress import board
-from ..bench.sharing import SharedDraws, in_turns
-from ..folders import Guidance, adopt, locked, read_status
-from ..runs import execution
-from ..threads import configure_threads
+from ajest.bench.plan.config import BenchConfig, Costs, run_folder
+from ajest.bench.run.bench import train_references
+from ajest.bench.run.calibration import agree_on_threads, agreed_threads, calibrate
+from ajest.bench.run.disk import check_room, claims
+from ajest.bench.run.evaluation import evaluate_snapshot
+from ajest.jobs.local import Local
+from ajest.jobs.pool import Report, sayer
+from ajest.jobs.progress import board
+from ajest.runtime.threads import configure_threads
+from ajest.storage.lock import locked
+from ajest.training.networks import Guidance
+from ajest.training.run import execution
+from ajest.training.run_folder import adopt, read_status
+from ajest.training.shared_draws import SharedDraws, in_turns
+
 from .guides import GUIDES, WEIGHTS, Guided, best_weights, evaluate_guided
 from .plan import Stage, Study
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..bench.plan import READINGS
-from ..bench.results import Results
-from ..bench.statistics import ALPHA, LEAST_SEEDS
-from ..bench.wording import metric_name, number, told
+from ajest.bench.plan.readings import READINGS
+from ajest.bench.read.results import Results
+from ajest.bench.read.statistics import ALPHA, LEAST_SEEDS
+from ajest.bench.read.wording import metric_name, number, told
+
 from .results import duels, victors
 
 

@@ -1,0 +1,225 @@
+"""What a bench compares, and the budgets at which it compares them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ajest.diffusion.ema import SPANNING
+from ajest.errors import UserError, check, listed
+from ajest.selection.arm import Arm
+from ajest.selection.catalogue import ARMS
+from ajest.tasks.registry import AnyTask
+from ajest.training.recipe import Recipe
+from ajest.training.run_folder import RunConfig
+from ajest.training.schedule import Schedule
+
+from .operations import step_flops
+from .readings import END_CLOCKS, READINGS, End, Reading
+
+Costs = dict[str, dict[str, float]]
+
+
+#: A run that does not end by steps may take so many times the baseline's: more than the cheapest arm ever needs.
+MOST_STEPS = 10_000
+
+
+#: Budgets of measured time, in units of the calibrated time that all runs are sure to take. How far it drifts from that
+#: is not known before, so there are several.
+DRIFTS = tuple(2 ** (k / 4) for k in range(-8, 5))
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """Everything that decides a bench's numbers, apart from the machine's speed.
+
+    Runs end after equal steps, as published; or when each has used what the baseline's own steps need: calibrated
+    time ("time"), the same without the exact target ("net"), network operations ("flops"), so that arms with cheap
+    steps take more of them; or when each was trained on as many examples as the most frugal arm in these steps
+    ("samples"). Of a baseline whose steps differ in kind, the dearest kind counts.
+
+    Attributes:
+        task: what is learned.
+        recipe: how.
+        arms: from which examples.
+        seeds: of the runs; arms of one seed share examples, weights and evaluation noise.
+        iterations: steps of every run, or of the baseline if runs end by something else.
+        end: what all runs end at.
+        only: compare at the end alone, nowhere on the way.
+        guide_iterations: steps of the one guide that all runs share.
+        guide_seed: its seed, and the strong reference's; a run of that seed draws other examples than either.
+        guide_recipe: how it is trained, None for the recipe of the others.
+        samples: examples that runs are trained on if they end by these; None: as many as the most frugal arm is trained
+            on in the baseline's steps.
+        strong_iterations: steps of the strong reference, for arms that use one: a network like the learners, trained
+            by the baseline on examples of its own.
+        weight: of autoguidance.
+        n_final: samples at the readings that count.
+        n_curve: samples at the points of learning curves and at secondary readings.
+        curve: points of learning curves, as shares of the run.
+        calibration_rounds: interleaved rounds of timing.
+    """
+
+    task: AnyTask
+    recipe: Recipe
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    iterations: int
+    guide_iterations: int
+    end: End = "steps"
+    only: bool = False
+    guide_seed: int = 0
+    guide_recipe: Recipe | None = None
+    strong_iterations: int = 0
+    samples: int | None = None
+    weight: float = 3.0
+    n_final: int = 16384
+    n_curve: int = 16384
+    curve: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
+    calibration_rounds: int = 24
+
+    def __post_init__(self) -> None:
+        check(len(self.arms) >= 1, "a bench needs at least one arm")
+        check(len(self.seeds) >= 1, "a bench needs at least one seed")
+        if len(set(self.seeds)) != len(self.seeds):
+            repeated = sorted({s for s in self.seeds if self.seeds.count(s) > 1})
+            raise UserError(f"seeds are named twice: {listed(repeated)}; each must be there once")
+        check(self.iterations >= 32, f"a bench needs at least 32 iterations, not {self.iterations}")
+        check(self.guide_iterations >= 1, f"the guide needs at least 1 iteration, not {self.guide_iterations}")
+        check(
+            self.strong_iterations >= 1 or all(a.reference != "strong" for a in self.arms),
+            "an arm asks for a strong reference: strong_iterations must be at least 1",
+        )
+        check(math.isfinite(self.weight), f"the guidance weight must be a number, not {self.weight}")
+        check(self.weight != 1, "a guidance weight of 1 is no guidance: take another one")
+        check(min(self.n_final, self.n_curve) >= 200, "evaluations need at least 200 samples")
+        for arm in self.arms:
+            arm.kept(self.recipe.super_batch)
+
+    @property
+    def baseline(self) -> str:
+        """The arm that the others are compared with: "baseline", or the first."""
+        names = [a.name for a in self.arms]
+        return "baseline" if "baseline" in names else names[0]
+
+    @property
+    def whole(self) -> str:
+        """The reading at the end of every run."""
+        return END_CLOCKS[self.end]
+
+    @property
+    def readings(self) -> dict[str, Reading]:
+        """Where this bench compares."""
+        absent = {"steps", "flops"} if self.task.costly_target else {"steps", "flops", "net"}
+        wanted = {self.whole} if self.only else (READINGS.keys() - absent) | {self.whole}
+        return {name: reading for name, reading in READINGS.items() if name in wanted}
+
+    def guide(self) -> RunConfig:
+        """The guide's run; it keeps averages from which any width of a guide can be had."""
+        recipe = self.guide_recipe or self.recipe
+        recipe = replace(recipe, ema_widths=tuple(dict.fromkeys((*recipe.ema_widths, *SPANNING))))
+        return RunConfig(self.task, "guide", recipe, ARMS["baseline"], self.guide_seed, self.guide_iterations)
+
+    def guide_schedule(self) -> Schedule:
+        """A snapshot at each quarter of the guide's run, as `SPANNING` asks for."""
+        return Schedule({"steps": tuple(self.guide_iterations * k / 4 for k in range(1, 5))})
+
+    def run(self, arm: Arm, seed: int) -> RunConfig:
+        guide = f"../../../{arm.reference}" if arm.reference in ("guide", "strong") else None
+        most = self.iterations * (1 if self.end == "steps" else MOST_STEPS)
+        return RunConfig(self.task, "learner", self.recipe, arm, seed, most, guide)
+
+    def strong(self) -> RunConfig:
+        """The strong reference's run; its examples are none of the arms'."""
+        return RunConfig(self.task, "strong", self.recipe, ARMS["baseline"], self.guide_seed, self.strong_iterations)
+
+    def time(self, costs: Costs) -> float:
+        """Calibrated seconds of a whole run of the baseline."""
+        return self._baseline_total("calibrated", costs)
+
+    def total(self, costs: Costs) -> float:
+        """What a run has used up when it ends, by the clock of `end`."""
+        if self.end != "samples":
+            return self._baseline_total(self.whole, costs)
+        fewest = min(min(self._per_step("samples", arm, costs).values()) for arm in self.arms)
+        return float(self.iterations * fewest if self.samples is None else self.samples)
+
+    def _baseline_total(self, clock: str, costs: Costs) -> float:
+        """What the baseline's steps add to a clock."""
+        arm = next(a for a in self.arms if a.name == self.baseline)
+        return self.iterations * _own_step(arm, self._per_step(clock, arm, costs))
+
+    def _per_step(self, clock: str, arm: Arm, costs: Costs) -> dict[str, float]:
+        """What each kind of step of an arm adds to a clock."""
+        if clock == "flops":
+            return step_flops(self.task, self.recipe, arm)
+        if clock == "steps":
+            return dict.fromkeys(arm.kinds(), 1.0)
+        if clock == "samples":
+            whole, kept = self.recipe.super_batch, arm.kept(self.recipe.super_batch)
+            return {kind: float(whole if kind in ("uniform", "watch") else kept) for kind in arm.kinds()}
+        priced = spared(costs) if clock == "net" else costs
+        return {kind: sum(priced[kind].values()) for kind in arm.kinds()}
+
+    def _sure(self, clock: str, costs: Costs) -> float:
+        """What every run has used up of a clock when it ends, whatever kinds of step it takes.
+
+        Steps that use up the whole use up at least the whole times the least ratio of the two clocks; and there are at
+        least as many as if all were of the dearest kind, the last of them in full.
+        """
+        total, least = self.total(costs), []
+        for arm in self.arms:
+            spent, added = self._per_step(self.whole, arm, costs), self._per_step(clock, arm, costs)
+            steps = math.ceil(total / max(spent.values()) - 1e-9)
+            by_ratio = min(total / spent[kind] * added[kind] for kind in spent)
+            least.append(max(steps * min(added.values()), by_ratio))
+        return min(least)
+
+    def curve_budgets(self, costs: Costs) -> tuple[str, tuple[float, ...]]:
+        """(clock, budgets) at which learning curves have their points; none in time before the calibration."""
+        if self.end != "steps":
+            return self.whole, tuple(sorted(self.total(costs) * share for share in self.curve)) if costs else ()
+        steps = {max(1, round(share * self.iterations)) for share in self.curve}
+        return "steps", tuple(float(s) for s in sorted(steps))
+
+    def n_of(self, reading: str) -> int:
+        """Samples of an evaluation at a reading."""
+        return self.n_final if READINGS[reading].full or reading == self.whole else self.n_curve
+
+    def budgets(self, costs: Costs) -> dict[str, tuple[float, ...]]:
+        """The budgets of each clock of a reading: what is sure to be reached by all runs, and points of the curve."""
+        clock, points = self.curve_budgets(costs)
+        budgets = {clock: tuple(sorted({*points, self.total(costs)}))}
+        for other in self.readings.keys() - {clock, "seconds"}:
+            sure = self._sure(other, costs)
+            budgets[other] = (float(math.floor(sure + 1e-9)) if other == "samples" else sure,)
+        if "seconds" in self.readings:
+            budgets["seconds"] = tuple(self._sure("calibrated", costs) * drift for drift in DRIFTS)
+        return budgets
+
+    def schedule(self, costs: Costs) -> Schedule:
+        """When a run writes what, and when it ends."""
+        shown = tuple(max(1, round(self.iterations * share)) for share in (1 / 32, 1 / 4, 1))
+        end = None if self.end == "steps" else (self.whole, self.total(costs))
+        return Schedule(self.budgets(costs), costs, selection_at=shown, end=end)
+
+
+def spared(costs: Costs) -> Costs:
+    """Costs without the exact target."""
+    return {k: {p: s for p, s in phases.items() if p != "target"} for k, phases in costs.items()}
+
+
+def _own_step(arm: Arm, by_kind: Mapping[str, float]) -> float:
+    """What a step of an arm uses up: the mean where it scores on every n-th step, the dearest where it changes
+    between selecting and not, at a time that nobody knows before."""
+    first, *others = (by_kind[kind] for kind in arm.kinds())
+    if arm.memory is not None and arm.memory.every:
+        recalled, *others = others
+        first = recalled + (first - recalled) / arm.memory.every
+    return max(first, *others) if others else first
+
+
+def run_folder(root: Path, arm: str, seed: int) -> Path:
+    return root / "arms" / arm / f"seed-{seed}"

@@ -1,0 +1,113 @@
+"""The dials from which a bench on images is derived."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ajest.selection.arm import Arm
+from ajest.selection.catalogue import arms_named
+from ajest.tasks.images.architecture import Architecture, Precision
+from ajest.tasks.images.task import ImageTask
+from ajest.training.recipe import LearningRate, Recipe
+
+from .config import BenchConfig
+
+IMAGE_ARMS = ("baseline", "early-ajest", "ajest", "random")
+
+
+@dataclass(frozen=True)
+class ImageDials:
+    """What a bench on pictures is derived from.
+
+    Attributes:
+        learner, guide: the networks.
+        rate, guide_rate: peak learning rates.
+        super_batch: examples drawn for a step.
+        micro_batch: examples in the network at a time.
+        iterations, guide_iterations: steps of the baseline and of the guide.
+        decay: from where on learning rates fall, by `clock`.
+        clock: see `LearningRate`.
+        rampup: examples over which they rise.
+        chunks, within: of JEST arms.
+        seeds: of the runs.
+        n_final, n_curve: samples, see `BenchConfig`.
+        sampler: steps of Heun's method, highest and lowest noise level.
+        weight: of autoguidance.
+        curve: points of learning curves, as shares of the run.
+        ema_widths: the first is the one reported.
+        precision, compile: see `ImageTask`.
+        references: training pictures that samples are compared with; None for all.
+        classes: how many to learn, spread over the data set's; None for all.
+        chunk: pictures sampled or judged at a time.
+    """
+
+    learner: Architecture
+    guide: Architecture
+    rate: float
+    guide_rate: float
+    super_batch: int
+    micro_batch: int | None
+    iterations: int
+    guide_iterations: int
+    decay: float
+    rampup: float
+    chunks: int
+    seeds: tuple[int, ...]
+    n_final: int
+    n_curve: int
+    clock: Literal["steps", "examples", "share"] = "steps"
+    within: int | None = None
+    sampler: tuple[int, float, float] = (32, 80.0, 0.002)
+    weight: float = 2.2
+    curve: tuple[float, ...] = (1 / 8, 1 / 4, 1 / 2, 1.0)
+    ema_widths: tuple[float, ...] = (0.10, 0.05)
+    precision: Precision = "bfloat16"
+    compile: bool = False
+    references: int | None = None
+    classes: int | None = None
+    chunk: int = 32
+
+    def settings(self) -> dict[str, object]:
+        """Fields of `ImageTask` that do not come from the data."""
+        return {
+            "learner": self.learner,
+            "guide": self.guide,
+            "precision": self.precision,
+            "compile": self.compile,
+            "sampler_steps": self.sampler[0],
+            "sigma_max": self.sampler[1],
+            "sigma_min": self.sampler[2],
+            "references": self.references,
+            "chunk": self.chunk,
+        }
+
+    def arms(self, names: tuple[str, ...] = IMAGE_ARMS, keep: float | None = None) -> tuple[Arm, ...]:
+        return arms_named(names, keep, self.chunks, self.within)
+
+    def bench(self, task: ImageTask) -> BenchConfig:
+        """The bench of these dials on a data set; its runs end at equal time."""
+        recipe = Recipe(
+            super_batch=self.super_batch,
+            learning_rate=LearningRate(self.rate, self.decay, self.rampup, self.clock),
+            ema_widths=self.ema_widths,
+            micro_batch=self.micro_batch,
+            not_finite="zero",
+        )
+        guide = replace(recipe, learning_rate=replace(recipe.learning_rate, peak=self.guide_rate))
+        return BenchConfig(
+            task=task,
+            recipe=recipe,
+            arms=self.arms(),
+            seeds=self.seeds,
+            iterations=self.iterations,
+            guide_iterations=self.guide_iterations,
+            strong_iterations=self.iterations,
+            end="time",
+            guide_recipe=guide,
+            weight=self.weight,
+            n_final=self.n_final,
+            n_curve=self.n_curve,
+            curve=self.curve,
+            calibration_rounds=8,
+        )

@@ -1,0 +1,50 @@
+"""Operations of the networks in each kind of step, as the ledger books them (METHOD 3, cost)."""
+
+from __future__ import annotations
+
+from ajest.selection.arm import Arm
+from ajest.tasks.registry import AnyTask
+from ajest.training.recipe import Recipe
+
+
+def step_flops(task: AnyTask, recipe: Recipe, arm: Arm) -> dict[str, float]:
+    """Floating-point operations of one step of an arm, by its kinds. A backward pass counts as two forward passes."""
+    learner, small = task.network("learner", 0), task.network("guide", 0)
+    forward, guide = learner.flops(), small.flops() / learner.flops()
+    sketch = learner.sketch_flops() / forward
+    found = {}
+    for kind in arm.kinds():
+        selects = kind.startswith(("select", "recall", "random"))
+        passes = scoring_passes(arm, guide, sketch) if kind.startswith("select") else 0.0
+        if kind == "watch":
+            passes = _reference(arm, guide)
+        trained = arm.kept(recipe.super_batch) if selects else recipe.super_batch
+        update = 3 * (1 + guide * (arm.scoring.scorer == "proxy"))
+        found[kind] = float(forward * (recipe.super_batch * passes + trained * update))
+    return found
+
+
+def forward_passes(arm: Arm, guide: float, sketch: float = 1.0) -> float:
+    """Forward passes of the learner that scoring one drawn example costs, mean over selecting steps.
+
+    Args:
+        arm: how to choose.
+        guide: cost of the guide's forward pass, the learner's being 1.
+        sketch: cost of a forward pass that sketches gradients too.
+    """
+    return scoring_passes(arm, guide, sketch) / ((arm.memory.every or 1) if arm.memory else 1)
+
+
+def scoring_passes(arm: Arm, guide: float, sketch: float = 1.0) -> float:
+    """`forward_passes` of a step that scores."""
+    if not arm.measures:
+        return 0.0
+    needs, how = arm.registered.needs, arm.scoring
+    sketched = "features" in needs and how.features == "gradient"
+    learner = (guide if how.scorer == "proxy" else sketch if sketched else 1.0) / (4 if how.half else 1)
+    return how.draws * (learner * ("learner" in needs) + _reference(arm, guide) * ("reference" in needs))
+
+
+def _reference(arm: Arm, guide: float) -> float:
+    """Forward passes of the learner that scoring one example with the reference costs."""
+    return {"none": 0.0, "guide": guide, "ema": 1.0, "strong": 1.0}[arm.reference] / (4 if arm.scoring.half else 1)

@@ -1,0 +1,121 @@
+"""Presets: functions that return a complete bench."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ajest.selection.catalogue import arms_named
+from ajest.tasks.images.architecture import LEARNING_RATES, SIZES
+from ajest.tasks.tree.task import TreeTask
+from ajest.training.recipe import LearningRate, Recipe
+
+from .config import BenchConfig
+from .dials import ImageDials
+
+PAPER_ARMS = ("baseline", "early-ajest", "ajest", "random", "late-ajest", "inverted-ajest")
+
+
+def tree_paper() -> BenchConfig:
+    """METHOD 2's settings: 4096 iterations, 5 seeds, 163,840 samples. At most 90 minutes on 2 cores."""
+    return BenchConfig(
+        task=TreeTask(),
+        recipe=Recipe(),
+        arms=arms_named(PAPER_ARMS),
+        seeds=(0, 73, 172, 231, 357),
+        iterations=4096,
+        guide_iterations=512,
+        strong_iterations=4096,
+        n_final=163_840,
+    )
+
+
+def tree_quick() -> BenchConfig:
+    """The same in small: a tenth of the iterations, 3 seeds, a twentieth of the samples. At most 5 minutes."""
+    full = tree_paper()
+    return replace(
+        full,
+        recipe=replace(full.recipe, learning_rate=LearningRate(decay=48)),
+        seeds=full.seeds[:3],
+        iterations=384,
+        guide_iterations=96,
+        strong_iterations=384,
+        n_final=8_192,
+        n_curve=4_096,
+        curve=(1 / 8, 1 / 4, 1 / 2, 1.0),
+    )
+
+
+TREE: dict[str, Callable[[], BenchConfig]] = {"quick": tree_quick, "paper": tree_paper}
+
+
+#: A whole bench within an hour on 2 cores. docs/results-images.md says why this network.
+CPU_MINI = ImageDials(
+    learner=SIZES["mini"],
+    guide=SIZES["nano"],
+    rate=LEARNING_RATES["mini"],
+    guide_rate=LEARNING_RATES["nano"],
+    super_batch=20,
+    micro_batch=None,
+    iterations=1600,
+    guide_iterations=400,
+    decay=1 / 4,
+    clock="share",
+    rampup=200,
+    chunks=4,
+    seeds=(0, 73),
+    n_final=250,
+    n_curve=250,
+    sampler=(7, 80.0, 0.01),
+    classes=4,
+)
+
+
+#: Meant for one large GPU; not measured on any yet.
+GPU_MINI = ImageDials(
+    learner=SIZES["xxs"],
+    guide=replace(SIZES["xxs"], channels=32),
+    rate=LEARNING_RATES["xxs"],
+    guide_rate=LEARNING_RATES["xxs"],
+    super_batch=512,
+    micro_batch=None,
+    iterations=320,
+    guide_iterations=160,
+    decay=160,
+    rampup=10_240,
+    chunks=8,
+    seeds=(0, 73),
+    n_final=2000,
+    n_curve=1000,
+    curve=(1 / 4, 1 / 2, 1.0),
+    compile=True,
+    chunk=256,
+)
+
+
+#: METHOD 5's figures: 48 hours on two GPUs were 22,000 steps of the baseline.
+PAPER = ImageDials(
+    learner=SIZES["xs"],
+    guide=SIZES["xxs"],
+    rate=LEARNING_RATES["xs"],
+    guide_rate=LEARNING_RATES["xxs"],
+    super_batch=2048,
+    micro_batch=128,
+    iterations=22_000,
+    guide_iterations=5159,
+    decay=5463,
+    rampup=780_000,
+    chunks=8,
+    within=128,
+    seeds=(0,),
+    n_final=2000,
+    n_curve=2000,
+    compile=True,
+    chunk=256,
+)
+
+
+IMAGES: dict[str, ImageDials] = {"cpu-mini": CPU_MINI, "gpu-mini": GPU_MINI, "paper": PAPER}
+
+
+PRESETS: dict[str, tuple[str, ...]] = {"tree": tuple(TREE), "images": tuple(IMAGES)}

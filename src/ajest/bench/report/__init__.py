@@ -1,0 +1,1 @@
+"""Printing what was found: a page, Markdown, tables, figures."""

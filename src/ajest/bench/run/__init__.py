@@ -1,0 +1,1 @@
+"""Running a bench: references, calibration, runs, evaluations."""

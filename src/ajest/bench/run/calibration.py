@@ -1,0 +1,103 @@
+"""What a step of each kind costs: all kinds timed in turns, so that a machine's drift hits all alike."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ajest.bench.plan.config import BenchConfig, Costs, run_folder
+from ajest.selection.catalogue import ARMS
+from ajest.storage.checkpoint import read_sealed, write_sealed
+from ajest.training.run import make_trainer
+from ajest.training.trainer import Trainer
+
+WARMUP_ROUNDS = 4
+THREAD_ROUNDS = 5
+
+
+def calibrate(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
+    """Median seconds of each phase of each kind of step, and of the "guide"'s; kept in calibration.json and not
+    measured again."""
+    known = calibrated_costs(root)
+    if known:
+        return known
+    costs = measure(root, config, device)
+    write_sealed(root / "calibration.json", {"costs": costs, "rounds": config.calibration_rounds})
+    return costs
+
+
+def calibrated_costs(root: Path) -> Costs:
+    """What `calibrate` found, {} before that."""
+    path = root / "calibration.json"
+    return read_sealed(path)["costs"] if path.exists() else {}
+
+
+def agreed_threads(root: Path) -> int | None:
+    """Threads that all runs of a folder compute with, None before `agree_on_threads`."""
+    path = root / "threads.json"
+    return int(read_sealed(path)["threads"]) if path.exists() else None
+
+
+def agree_on_threads(root: Path, config: BenchConfig, device: str, asked: int, say: Callable[[str], None]) -> int:
+    """Threads of each run from now on, kept in threads.json: as many as are asked for, unless one alone is faster.
+
+    Threads wait for each other many times in a step. Where another process takes a core, they wait for that.
+
+    Args:
+        root, config: the bench.
+        device: where it computes.
+        asked: how many there could be.
+        say: told if fewer are taken.
+    """
+    known = agreed_threads(root)
+    if known is not None:
+        return known
+    seconds = step_seconds(root, config, (1, asked)) if asked > 1 and device == "cpu" else {}
+    threads = 1 if seconds and seconds[1] <= seconds[asked] else asked
+    if threads < asked:
+        say(
+            f"with {asked} threads a step takes {seconds[asked] / seconds[1]:.3g} times as long as with one: another "
+            "process takes a core, or the network is too small to share; each run gets one"
+        )
+    write_sealed(root / "threads.json", {"threads": threads, "asked": asked, "seconds": list(seconds.values())})
+    return threads
+
+
+def step_seconds(root: Path, config: BenchConfig, threads: tuple[int, ...]) -> dict[int, float]:
+    """Median seconds of the baseline's step with so many threads, timed in turns."""
+    before = torch.get_num_threads()
+    trainer = make_trainer(root / "guide", config.run(ARMS["baseline"], config.seeds[0]))
+    times: dict[int, list[float]] = {count: [] for count in threads}
+    for turn in range(1 + THREAD_ROUNDS):
+        for count, found in times.items():
+            torch.set_num_threads(count)
+            step = trainer.step()
+            if turn:
+                found.append(sum(step.seconds.values()))
+    torch.set_num_threads(before)
+    return {count: float(np.median(found)) for count, found in times.items()}
+
+
+def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
+    """`calibrate` without its file. Among the kinds is always the "uniform" step, which others are held against."""
+    trainers: dict[str, Trainer] = {}
+    for arm in (ARMS["baseline"], *config.arms):
+        for kind in arm.kinds():
+            if kind not in trainers:
+                folder = run_folder(root, arm.name, config.seeds[0])
+                trainers[kind] = make_trainer(folder, config.run(arm, config.seeds[0]), device)
+                if kind.startswith("recall"):  # looking up in an empty memory takes less time
+                    trainers[kind].step(arm.kinds()[0])
+    trainers["guide"] = make_trainer(root / "guide", config.guide(), device)
+    times: dict[str, dict[str, list[float]]] = {kind: defaultdict(list) for kind in trainers}
+    for turn in range(WARMUP_ROUNDS + config.calibration_rounds):
+        for kind, trainer in trainers.items():
+            step = trainer.step(None if kind == "guide" else kind)
+            if turn >= WARMUP_ROUNDS:
+                for phase, seconds in step.seconds.items():
+                    times[kind][phase].append(seconds)
+    return {kind: {p: float(np.median(v)) for p, v in phases.items()} for kind, phases in times.items()}

@@ -1,0 +1,148 @@
+"""Metrics of snapshots, kept beside their run and never computed twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ajest.bench.plan.config import BenchConfig
+from ajest.errors import Corrupt, NotFinite
+from ajest.runtime import distributed
+from ajest.storage import checkpoint, jsonl
+from ajest.storage.config import to_json
+from ajest.tasks.base import Evaluation
+from ajest.tasks.registry import AnyTask
+from ajest.training.networks import Guidance, check_width, load_guide, load_network
+from ajest.training.run_folder import read_config, snapshots
+
+from .reached import identity_of
+
+
+def evaluate_snapshot(
+    folder: Path,
+    step: int,
+    weights: Sequence[float],
+    n: int,
+    cache: Path,
+    guidance: Guidance | None = None,
+    width: float | None = None,
+    device: torch.device | str = "cpu",
+    keep_tensors: bool = False,
+    task: AnyTask | None = None,
+    inexact: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Evaluate one snapshot of a run with each guidance weight; what is in metrics.jsonl already is read there.
+
+    Args:
+        folder: of the run.
+        step: of the snapshot.
+        weights: guidance weights; 1 is unguided.
+        n: samples.
+        cache: folder for what evaluations of a seed share.
+        guidance: what guides; needed for a weight other than 1.
+        width: EMA width; None is the first one kept.
+        device: where to compute.
+        keep_tensors: store samples and trajectories for figures.
+        task: in place of the run's, with other places of its data, feature networks or settings of the sampler.
+        inexact, say: of a width that was not kept, see `folders.check_width`. Samples that are NaN are said, too; they
+            have no metrics.
+
+    Returns:
+        The lines of metrics.jsonl, one a weight.
+    """
+    config = read_config(folder)
+    task = config.task if task is None else task
+    plain, judges = _settings(config.task, task), list(task.judges(device))
+    guided = None if guidance is None else identity_of(guidance.run, guidance.step)
+    width = config.recipe.ema_widths[0] if width is None else width
+    check_width(folder, step, width, inexact, say)
+    if guidance is not None and guidance.width is not None and any(weight != 1 for weight in weights):
+        at = max(snapshots(guidance.run), default=0) if guidance.step is None else guidance.step
+        check_width(guidance.run, at, guidance.width, guidance.inexact, say)
+        guidance = replace(guidance, inexact=True)  # it is said and allowed by now
+    path = folder / "metrics.jsonl"
+    known = {key(line): line for line in distributed.once(lambda: list(jsonl.read(path)))}
+    how = {} if guidance is None else _settings(Guidance(guidance.run), guidance)
+    lines = []
+    main = guide = None
+    for weight in weights:
+        wanted: dict[str, Any] = {"step": step, "width": width, "weight": weight, "n": n}
+        settings = plain | ({"guide": how} if how and weight != 1 else {})
+        wanted |= {"settings": settings} if settings else {}
+        wanted |= {"judges": judges} if judges else {}
+        if weight != 1:
+            wanted["guide"] = guided
+        stem = folder / "samples" / f"step-{step:07d}-weight-{weight:g}-n-{n}"
+        found = known.get(key(wanted))
+        if found is not None and (not keep_tensors or checkpoint.exists(stem) or not found["metrics"]):
+            lines.append(found)
+            continue
+        if main is None:
+            main, _ = load_network(folder, step, width, device, inexact=True, say=lambda _: None)
+        if guide is None and guidance is not None and weight != 1:
+            guide, _ = load_guide(guidance, task, device, say=lambda _: None)
+        interval = None if guidance is None else guidance.interval
+        guiding = None if weight == 1 else guide
+        judge = partial(task.evaluate, main, guiding, weight, n, config.seed, cache, device, keep_tensors, interval)
+        result = measured(judge, f"{folder}, step {step}, weight {weight:g}", say)
+        clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
+        lines.append({**wanted, "clocks": clocks, "metrics": result.metrics})
+        if distributed.rank() == 0:
+            if keep_tensors and result.metrics:
+                checkpoint.save(stem, result.tensors, wanted)
+            jsonl.append(path, lines[-1])
+    return lines
+
+
+def measured(judge: Callable[[], Evaluation], what: str, say: Callable[[str], None]) -> Evaluation:
+    """What `judge` finds. Samples that are NaN have no metrics, which is said of `what`: the others go on."""
+    try:
+        return judge()
+    except NotFinite as error:
+        say(f"{what}: {error}")
+        return Evaluation({})
+
+
+def _settings(old: AnyTask | Guidance, new: AnyTask | Guidance) -> dict[str, Any]:
+    """Settings, as JSON, of which the new value is not the old one and which change what is measured."""
+    changed = (f.name for f in fields(new) if f.compare and getattr(old, f.name) != getattr(new, f.name))
+    return {name: to_json(getattr(new, name)) for name in changed if name != "step"}  # the guide's digest tells that
+
+
+def key(line: dict[str, Any]) -> str:
+    """What makes two evaluations the same one."""
+    names = ("step", "width", "weight", "n", "guide", "settings", "judges")
+    return json.dumps([line.get(k) for k in names], sort_keys=True)
+
+
+def floor_of(
+    root: Path, config: BenchConfig, n: int, device: torch.device | str = "cpu", fresh: bool = False
+) -> dict[str, float]:
+    """Metrics of real data, kept in the bench's folder.
+
+    Args:
+        root: of the bench.
+        config: of the bench.
+        n: real examples.
+        device: where to compute.
+        fresh: take them anew if the weights that judge have changed; a report takes what is there.
+
+    Raises:
+        UserError: they are not kept yet, and the data are not where they were.
+    """
+    path = root / "truth" / f"floor-n{n}.json"
+    with suppress(Corrupt, KeyError):
+        kept = checkpoint.read_sealed(path)
+        if not fresh or kept["judges"] == list(config.task.judges(device)):
+            return dict(kept["metrics"])
+    values = config.task.floor(n, config.seeds[0], root / "truth", device)
+    checkpoint.write_sealed(path, {"judges": list(config.task.judges(device)), "metrics": values})
+    return values

@@ -1,0 +1,211 @@
+"""From what is typed to a task and a preset."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from ajest.errors import UserError, check, unknown
+
+from .console import complain
+from .options import Launching, Networks, NetworkSize, Training, flag, given
+
+if TYPE_CHECKING:
+    from ajest.bench.plan.config import BenchConfig
+    from ajest.bench.plan.dials import ImageDials
+    from ajest.jobs.local import Local
+    from ajest.jobs.slurm import Slurm
+    from ajest.runtime.seeding import Role
+    from ajest.selection.arm import Arm
+    from ajest.tasks.images.task import ImageTask
+    from ajest.tasks.registry import AnyTask
+    from ajest.training.recipe import Recipe
+
+TaskName = Literal["tree", "images"]
+TrainedNetwork = Literal["learner", "guide", "strong"] | NetworkSize
+T = TypeVar("T", bound="AnyTask")
+
+#: Options whose setting has another name.
+_SETTINGS = {"compiled": "compile", "network": "learner", "guide_network": "guide"}
+#: Why an option means nothing for the tree.
+_NOT_THE_TREE = {
+    "network": "its networks have one size each",
+    "guide_network": "its networks have one size each",
+    "precision": "its networks compute in float32",
+    "compiled": "its networks are not compiled",
+    "label_dropout": "what is learned is class A alone, without labels",
+    "unconditional_guide": "what is learned is class A alone, without labels",
+    "chunk": "its points are few enough",
+    "extractors": "it is judged exactly",
+    "references": "it is judged exactly",
+    "imagenet": "it is judged exactly",
+}
+
+
+def changed(task: T, asked: dict[str, Any]) -> T:
+    """The task with other settings, named as options.
+
+    Raises:
+        UserError: the task has no such setting, or it cannot have that value.
+    """
+    refuse_for(task.name, asked, {f.name for f in fields(task)})
+    if "imagenet" in asked:
+        from ajest.tasks.images.imagenet import read_indices
+        from ajest.tasks.images.task import ImageTask
+
+        assert isinstance(task, ImageTask)
+        asked = asked | {"imagenet": read_indices(asked["imagenet"], task.classes, task.names)}
+    return replace(task, **{_SETTINGS.get(name, name): value for name, value in asked.items()})
+
+
+def refuse_for(task: str, asked: dict[str, Any], known: set[str]) -> None:
+    """Refuse options without a meaning for the task, whose settings are `known`."""
+    for name in asked:
+        if _SETTINGS.get(name, name) not in known:
+            why = _NOT_THE_TREE.get(name, "it makes its own examples")
+            raise UserError(f"{flag(name)} is for images: the {task} has no use for it, because {why}")
+
+
+def preset_of(
+    task: TaskName, preset: str, asked: dict[str, Any], device: str = "cpu"
+) -> tuple[BenchConfig, Callable[[tuple[str, ...], float | None], tuple[Arm, ...]]]:
+    """(the bench of a preset, what makes arms with the preset's dials).
+
+    Args:
+        task: what is learned.
+        preset: its name.
+        asked: settings of the task in place of the preset's, named as options.
+        device: where networks are to compute.
+    """
+    from ajest.bench.plan.presets import IMAGES, PRESETS, TREE
+    from ajest.selection.catalogue import arms_named
+
+    if preset not in PRESETS[task]:
+        raise unknown(f"preset of {task}", preset, PRESETS[task])
+    if task == "tree":
+        config = TREE[preset]()
+        return replace(config, task=changed(config.task, asked)), arms_named
+    dials = dials_of(IMAGES[preset], asked)
+    return dials.bench(images_of(dials, asked, device)), dials.arms
+
+
+def dials_of(dials: ImageDials, asked: dict[str, Any]) -> ImageDials:
+    """The dials of images with networks of the sizes asked for, and the learning rates of these."""
+    from ajest.tasks.images.architecture import LEARNING_RATES, SIZES
+
+    if "network" in asked:
+        dials = replace(dials, learner=SIZES[asked["network"]], rate=LEARNING_RATES[asked["network"]])
+    if "guide_network" in asked:
+        dials = replace(dials, guide=SIZES[asked["guide_network"]], guide_rate=LEARNING_RATES[asked["guide_network"]])
+    return dials
+
+
+def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> ImageTask:
+    """The task of a data set with networks and settings of these dials.
+
+    Args:
+        dials: with the networks that were asked for.
+        asked: settings in place of theirs, named as options.
+        device: where networks are to compute.
+    """
+    from ajest.tasks.images.setup import image_task
+
+    settings: dict[str, Any] = dials.settings()
+    if settings["precision"] == "bfloat16" and not _fast_bfloat16(device):
+        settings["precision"] = "float32"
+    own = {k: v for k, v in asked.items() if k not in ("data", "validation", "classes", "network", "guide_network")}
+    settings |= {_SETTINGS.get(name, name): value for name, value in own.items()}
+    classes = asked.get("classes")
+    data, validation = asked.get("data", ("shapes",)), asked.get("validation", ())
+    if "data" not in asked and "validation" not in asked:
+        validation = ("shapes",)  # the procedural data set brings its own
+    settings["classes"] = None if classes is None else _classes(classes)
+    settings["at_most"] = dials.classes if classes is None else None
+    return image_task(data, validation, complain=complain, **settings)
+
+
+def _fast_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is worth it: on processors without instructions for it, it is several times slower."""
+    import torch
+
+    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+    return device != "cpu" or any(ask is not None and ask() for ask in asked)
+
+
+def _classes(text: str) -> int | tuple[str, ...] | None:
+    """Which classes to learn: a number of them, some, or None for all."""
+    if text == "all" or text.isdecimal():
+        return int(text) if text.isdecimal() else None
+    return class_names(text)
+
+
+def class_names(text: str) -> tuple[str, ...]:
+    """Names with commas between them; a name that holds commas stands in double quotes."""
+    found = next(csv.reader([text], skipinitialspace=True), [])
+    names = tuple(name.strip() for name in found if name.strip())
+    check(bool(names), f"--classes {text!r} names no class: give names with commas between them")
+    return names
+
+
+def recipe_of(recipe: Recipe, training: Training, rate: float | None) -> Recipe:
+    """A recipe with what was asked for in the place of its own.
+
+    Args:
+        recipe: of the preset.
+        training: what was asked for; its learning rate is not looked at.
+        rate: peak of the learning rate, None for the recipe's own.
+    """
+    own = {name: value for name, value in given(training).items() if name in ("super_batch", "not_finite")}
+    peak = recipe.learning_rate.peak if rate is None else rate
+    return replace(recipe, learning_rate=replace(recipe.learning_rate, peak=peak), **own)
+
+
+def recipes_of(
+    recipe: Recipe, guide_recipe: Recipe | None, training: Training, networks: Networks
+) -> tuple[Recipe, Recipe | None]:
+    """The recipes of a bench or study with what was asked for: (of the learners, of the guide if it differs)."""
+    own = recipe if guide_recipe is None else guide_recipe
+    learner = recipe_of(recipe, training, training.learning_rate)
+    guide = recipe_of(own, training, networks.guide_learning_rate)
+    return learner, None if guide_recipe is None and guide == learner else guide
+
+
+def sizes_of(networks: Networks) -> dict[str, Any]:
+    """The sizes of networks among what was asked for."""
+    return {name: value for name, value in given(networks).items() if name in ("network", "guide_network")}
+
+
+def network_of(wanted: TrainedNetwork) -> tuple[Role, dict[str, Any]]:
+    """(the role of a network that is trained alone, its size as an option if it is not the preset's)."""
+    if wanted == "learner" or wanted == "guide" or wanted == "strong":
+        return wanted, {}
+    return "learner", {"network": wanted}
+
+
+def check_keep(arms: Sequence[Arm], keep: float | None) -> None:
+    """Refuse a keep fraction where no arm keeps a part."""
+    check(
+        keep is None or any(arm.policy != "uniform" for arm in arms),
+        f"{', '.join(arm.name for arm in arms)} trains on every example: leave out --keep",
+    )
+
+
+def launch_of(options: Launching) -> Local | Slurm:
+    """Where the runs of a bench are made.
+
+    Raises:
+        UserError: something was asked for that belongs to the other kind.
+    """
+    from ajest.jobs.local import Local
+    from ajest.jobs.slurm import Slurm
+
+    asked = given(options)
+    kind = asked.pop("launch", "local")
+    if kind == "local":
+        other = [flag(name) for name in asked if name != "workers"]
+        check(not other, f"{', '.join(other)} is for a cluster: name it with --launch slurm, or leave this out")
+        return Local(options.workers)
+    check("workers" not in asked, "--workers is for this machine: a cluster takes --max-parallel")
+    return Slurm(**asked)

@@ -1,0 +1,122 @@
+"""The verb bench."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import OmitArgPrefixes as Flat
+from tyro.conf import Positional
+
+from ajest.errors import check
+
+from .asked import (
+    TaskName,
+    check_keep,
+    launch_of,
+    preset_of,
+    recipes_of,
+    sizes_of,
+)
+from .console import Device, console, device_of
+from .options import (
+    Computing,
+    Data,
+    Drawing,
+    Folder,
+    Judging,
+    Launching,
+    Networks,
+    Number,
+    Sampling,
+    Training,
+    Wholes,
+    Word,
+    Words,
+    given,
+    verb,
+)
+
+
+@verb
+def bench(
+    task: Positional[TaskName],
+    *,
+    preset: Word = None,
+    arms: Words = None,
+    seeds: Wholes = None,
+    keep: Number = None,
+    weight: Number = None,
+    data: Flat[Data],
+    drawing: Flat[Drawing],
+    networks: Flat[Networks],
+    training: Flat[Training],
+    computing: Flat[Computing],
+    sampling: Flat[Sampling],
+    judging: Flat[Judging],
+    launching: Flat[Launching],
+    track: Words = None,
+    out: Folder = None,
+    device: Device = "auto",
+) -> None:
+    """Compare arms at equal time and equal samples, and write a report.
+
+    Trains a guide, then every arm on every seed; finished runs are not repeated, so the same command goes on
+    where it was stopped.
+
+    Example: ajest bench tree --arms baseline ajest random --seeds 0 1 2
+             ajest bench images --data train.zip --validation val.zip
+             ajest bench images --data pets.zip --network xxs --p-mean -0.8
+
+    Args:
+        task: what to learn.
+        preset: of the tree "quick" (5 minutes on 2 cores) or "paper" (the published settings, up to 90 minutes); of
+            images "cpu-mini" (an hour on 2 cores), "gpu-mini" or "paper". Without it the first of these.
+        arms: which arms, see `ajest arms`; without it the preset's.
+        seeds: which seeds; without it the preset's. Five are the least for a claim.
+        keep: keep fraction of all arms that keep a part.
+        weight: of autoguidance; without it the preset's.
+        track: tell these of every run too: tensorboard, wandb, trackio.
+        out: folder of the bench; without it runs/TASK-PRESET.
+        device: where to compute.
+    """
+    from ajest.bench.report.page import write_report
+    from ajest.bench.run.bench import run_bench
+    from ajest.training.trackers import checked
+
+    preset = {"tree": "quick", "images": "cpu-mini"}[task] if preset is None else preset
+    # A cluster's machines have what is asked of them, whatever this one has.
+    local = launching.launch == "local"
+    check(local or device == "auto", "--device is for this machine: a cluster's jobs take --gpus-per-run")
+    where = device_of(device) if local else "cuda" if launching.gpus_per_run else "cpu"
+    launch = launch_of(launching)
+    asked = given(data, drawing, computing, sampling, judging) | sizes_of(networks)
+    config, named = preset_of(task, preset, asked, where)
+    recipe, guide_recipe = recipes_of(config.recipe, config.guide_recipe, training, networks)
+    config = replace(
+        config,
+        arms=named(tuple(a.name for a in config.arms) if arms is None else arms, keep),
+        seeds=config.seeds if seeds is None else seeds,
+        iterations=config.iterations if training.iterations is None else training.iterations,
+        weight=config.weight if weight is None else weight,
+        recipe=recipe,
+        guide_recipe=guide_recipe,
+    )
+    check_keep(config.arms, keep)
+    root = Path("runs") / f"{task}-{preset}" if out is None else out
+    run_bench(root, config, launch, where, checked(() if track is None else track))
+    _print_verdict(write_report(root))
+    print(f"\nReport: {root / 'report.html'}")
+
+
+def _print_verdict(results: Any) -> None:
+    """The headline table and the verdict, on stdout."""
+    from ajest.bench.read.verdict import verdict
+    from ajest.bench.report.terminal import verdict_tables
+
+    out = console()
+    for table in verdict_tables(results):
+        out.print(table)
+    for sentence in [*results.missing(), *verdict(results)]:
+        out.print(f"- {sentence}", markup=False, highlight=False)

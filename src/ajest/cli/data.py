@@ -1,0 +1,143 @@
+"""Verbs about data sets: describe, prepare, kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from ajest.errors import UserError, check, listed
+
+from .console import complain, console
+from .options import Whole
+
+
+def describe(
+    spec: tyro.conf.Positional[tuple[str, ...]],
+    sheet: Path = Path("contact-sheet.png"),
+    resolution: int = 64,
+    validation: bool = False,
+) -> None:
+    """Print what a data set holds, and write a contact sheet of it.
+
+    Example: ajest data describe train-1of4.zip train-2of4.zip
+
+    Args:
+        spec: a folder, .zip or .npz file, hf:NAME[:split], or shapes; several are one data set.
+        sheet: file of the contact sheet.
+        resolution: height and width of the pictures on it.
+        validation: look at the validation part of a data set that has one.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ajest.storage.checkpoint import write_atomic
+    from ajest.tasks.images import data
+    from ajest.tasks.images.data.sizes import resolution_of
+    from ajest.tasks.images.sheets import png
+
+    check(resolution >= 1, f"the resolution of a contact sheet must be at least 1, not {resolution}")
+    found = data.describe(spec, resolution, "val" if validation else "train")
+    write_atomic(sheet, png(found.sheet))  # before anything is printed, which nobody may read to its end
+    out = console(100)
+    out.print(f"[bold]{found.total:,} pictures[/bold] ({'; '.join(dict.fromkeys(found.layouts))})")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    sizes = [f"{w} x {h}: {n:,}" for (w, h), n in found.sizes.most_common(6)]
+    if len(found.sizes) > 6:
+        sizes.append(f"{len(found.sizes) - 6:,} other sizes")
+    table.add_row("sizes", ", ".join(sizes))
+    size = resolution_of(found.sizes)
+    table.add_row("learned at", f"{size} x {size}, unless --resolution says otherwise")
+    table.add_row("modes", ", ".join(f"{mode}: {n:,}" for mode, n in found.modes.most_common()))
+    if found.classes:
+        counts = list(found.classes.values())
+        table.add_row("classes", f"{len(counts):,} of {counts[0]:,} to {counts[-1]:,} pictures")
+        few = [
+            listed([f"{found.names[k]}{'' if found.names[k] == k else f' ({k})'}: {n:,}"])
+            for k, n in list(found.classes.items())[:5]
+        ]
+        if counts[0] < counts[-1]:
+            table.add_row("rarest", escape(", ".join(few)))
+    else:
+        table.add_row("classes", "none: the network will be unconditional")
+    table.add_row("bad files", f"{len(found.bad):,}")
+    out.print(table)
+    for note in found.notes:
+        out.print(note, markup=False, highlight=False, soft_wrap=True)
+    for name, why in list(found.bad.items())[:20]:
+        out.print(listed([f"  {name}: {why}"]), markup=False, highlight=False)
+    if len(found.bad) > 20:
+        out.print(f"  and {len(found.bad) - 20:,} more")
+    print(sheet)
+
+
+def prepare(
+    paths: tyro.conf.Positional[tuple[str, ...]],
+    resolution: Whole = None,
+    validation: bool = False,
+    skip_bad: bool = False,
+) -> None:
+    """Pack a data set into one file, decoded, cropped and resized once.
+
+    Example: ajest data prepare train-1of4.zip train-2of4.zip tiny.npz
+
+    Args:
+        paths: the data set (a folder, .zip or .npz file, hf:NAME[:split], or shapes; several are one data set), and
+            last the file to write: OUT.npz, which is used in place; or OUT.zip, in EDM's form.
+        resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the pictures if all are square
+            and of one such size, else 64.
+        validation: the validation part of a data set that has one.
+        skip_bad: go on without files that cannot be read.
+    """
+    from ajest.tasks.images import data
+    from ajest.tasks.images.data.sizes import check_resolution, resolution_of, what_is_changed
+
+    if len(paths) < 2:
+        raise UserError("name the data set and the file to write: ajest data prepare SPEC OUT.npz")
+    spec, out = paths[:-1], Path(paths[-1])
+    if out.exists():  # where OUT was forgotten, the last path is a part of the data set
+        raise UserError(f"{out} exists already: name the file to write last, or remove the old one")
+    split: Literal["train", "val"] = "val" if validation else "train"
+    sizes = data.sizes_of(spec, split)
+    said = "" if resolution is not None else "; --resolution names another size"
+    resolution = resolution_of(sizes) if resolution is None else resolution
+    check_resolution(resolution)
+    found = data.prepare(spec, out, resolution, split, skip_bad, complain)
+    changed = what_is_changed(sizes, resolution, mend=said)
+    if changed:
+        complain(changed)
+    print(f"{out}: {len(found):,} pictures of {len(found.classes) or 'no'} classes, {out.stat().st_size / 1e6:,.0f} MB")
+
+
+def kept(run: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -> None:
+    """Export how often each example was drawn and trained on in a run, as CSV.
+
+    Example: ajest data kept runs/ajest kept.csv
+
+    Args:
+        run: folder of the run.
+        out: the CSV file.
+    """
+    import csv
+    import io
+
+    from ajest.storage import checkpoint
+    from ajest.training.run_folder import read_config
+
+    task = read_config(run).task
+    stored = checkpoint.latest(run, "checkpoint", complain)
+    if stored is None or "tally/drawn" not in stored.tensors:
+        raise UserError(f"{run} has no checkpoint that counts examples: train it first")
+    drawn, trained = stored.tensors["tally/drawn"].tolist(), stored.tensors["tally/trained"].tolist()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "drawn", "trained"])
+    for i, name in enumerate(task.example_names()):
+        writer.writerow([str(name), drawn[i] if i < len(drawn) else 0, trained[i] if i < len(trained) else 0])
+    checkpoint.write_atomic(out, text.getvalue())
+    print(f"{out}: {sum(drawn):,} drawn, {sum(trained):,} trained on, up to step {stored.facts['step']:,}")
+
+
+DATA_VERBS: dict[str, Callable[..., Any]] = {"describe": describe, "prepare": prepare, "kept": kept}

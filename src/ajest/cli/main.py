@@ -1,0 +1,84 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import tyro
+
+from ajest.errors import Corrupt, Elsewhere, UserError
+from ajest.runtime import interrupts
+from ajest.runtime.launcher import half_set, place
+
+from .bench import bench
+from .console import complain, readable
+from .data import DATA_VERBS
+from .evaluate import evaluate
+from .sample import sample
+from .show import arms, report, status
+from .study import study
+from .train import train
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "bench": bench,
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "report": report,
+    "status": status,
+    "study": study,
+    "arms": arms,
+}
+
+
+def main() -> None:
+    """Entry point. Exit code 2 for the user's mistakes, 1 for ours, 130 for Ctrl-C, 141 where nobody reads on."""
+    with readable():
+        _main()
+
+
+def _main() -> None:
+    if sys.argv[1:] == ["--version"]:
+        from ajest import __version__
+
+        print(f"ajest {__version__}")
+        return
+    interrupts.listen()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged files, which are named by what is read
+    try:
+        with _together(sys.argv[1:2]):
+            if sys.argv[1:2] == ["data"]:
+                about = "Look into data sets of pictures, and pack them."
+                tyro.extras.subcommand_cli_from_dict(
+                    DATA_VERBS, prog="ajest data", description=about, args=sys.argv[2:]
+                )
+            else:
+                about = "An equal-budget test bench for training diffusion models. About data sets: ajest data --help"
+                tyro.extras.subcommand_cli_from_dict(VERBS, prog="ajest", description=about)
+    except Elsewhere:
+        raise SystemExit(2) from None
+    except (UserError, Corrupt) as error:
+        print(f"ajest: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("\najest: stopped. What is done is kept: start the same command again to go on.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _together(words: list[str]) -> AbstractContextManager[None]:
+    """The processes that torchrun started, if it did and the verb is one that several can do together."""
+    if words not in (["train"], ["sample"], ["evaluate"]):
+        if words in (["bench"], ["study"]) and place().world > 1:
+            raise UserError(f"{' '.join(words)} shares its work out by itself: start it without torchrun")
+        return nullcontext()
+    if half_set():
+        complain(half_set())
+    if place().world == 1:
+        return nullcontext()
+    from ajest.runtime.distributed import joined
+
+    return joined()

@@ -1,0 +1,267 @@
+"""Options that several verbs share, in groups, each defined once.
+
+Fields are named as the settings that they change, and are None where nothing was asked for.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, TypeVar
+
+import tyro
+
+from ajest.errors import UserError, check
+
+if TYPE_CHECKING:
+    from ajest.training.networks import Guidance
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Precision = Literal["float32", "bfloat16", "float16"]  # these three stand in modules that take torch to import
+NotFinite = Literal["stop", "skip", "zero"]
+NetworkSize = Literal["nano", "mini", "xxs", "xs", "s", "m"]
+
+
+def shown(metavar: str) -> Any:
+    """How an option stands in the help, which says itself what holds without it."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+Word = Annotated[str | None, shown("WORD")]
+Words = Annotated[tuple[str, ...] | None, shown("WORD [WORD ...]")]
+Whole = Annotated[int | None, shown("N")]
+Wholes = Annotated[tuple[int, ...] | None, shown("N [N ...]")]
+Number = Annotated[float | None, shown("X")]
+Numbers = Annotated[tuple[float, ...] | None, shown("X [X ...]")]
+Interval = Annotated[tuple[float, float] | None, shown("LOW HIGH")]
+Folder = Annotated[Path | None, shown("DIR")]
+File = Annotated[Path | None, shown("FILE")]
+YesNo = Annotated[bool | None, shown("{True,False}")]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the pictures lie now, if not where they were (images only).
+
+    Attributes:
+        data: those that were learned.
+        validation: those that were held out.
+    """
+
+    data: Words = None
+    validation: Words = None
+
+
+@dataclass(frozen=True)
+class Data(Places):
+    """Pictures to learn (images only).
+
+    Attributes:
+        data: a folder, .zip or .npz file, hf:NAME[:split], or shapes, which is what is learned without it; several are
+            one data set. See `ajest data describe`.
+        validation: held-out pictures of the same classes.
+        classes: learn these alone: names or keys with commas between them (in double quotes if they hold commas), or
+            how many; "all" for all. Without it cpu-mini learns four, the other presets all.
+        resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the pictures if all are square
+            and of one such size, else 64.
+        flip: mirror every second picture.
+        skip_bad: go on without pictures that cannot be read.
+    """
+
+    classes: Word = None
+    resolution: Whole = None
+    flip: bool = False
+    skip_bad: bool = False
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Noise levels and labels of training examples; without these the preset's.
+
+    Attributes:
+        p_mean: mean of ln sigma.
+        p_std: standard deviation of ln sigma.
+        sigma_data: standard deviation of the data, for preconditioning and loss weights.
+        label_dropout: share of examples that lose their label, so that the network also learns to answer without one
+            (images only; for classifier-free guidance).
+    """
+
+    p_mean: Number = None
+    p_std: Number = None
+    sigma_data: Number = None
+    label_dropout: Number = None
+
+
+@dataclass(frozen=True)
+class Training:
+    """How networks are trained; without these as the preset says.
+
+    Attributes:
+        iterations: steps of every run (of the baseline where runs end at equal time).
+        super_batch: examples drawn for a step.
+        learning_rate: its peak.
+        not_finite: where a loss or gradient is not finite, "stop" the run, "skip" the step, or put "zero" in the place
+            of such gradients. Each is counted.
+    """
+
+    iterations: Whole = None
+    super_batch: Whole = None
+    learning_rate: Number = None
+    not_finite: Annotated[NotFinite | None, shown("{stop,skip,zero}")] = None
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Sizes of networks; without these the preset's.
+
+    Attributes:
+        network: size of the networks that are compared (images only). It brings the learning rate of its size.
+        guide_network: the same of the guide.
+        guide_learning_rate: peak of the guide's learning rate.
+    """
+
+    network: Annotated[NetworkSize | None, shown("{nano,mini,xxs,xs,s,m}")] = None
+    guide_network: Annotated[NetworkSize | None, shown("{nano,mini,xxs,xs,s,m}")] = None
+    guide_learning_rate: Number = None
+
+
+@dataclass(frozen=True)
+class Computing:
+    """How networks of images compute; without these as the preset says.
+
+    Attributes:
+        precision: in which networks compute; weights stay in float32. Presets' bfloat16 is float32 on processors that
+            are slow with it.
+        compiled: whether torch.compile makes them faster.
+    """
+
+    precision: Annotated[Precision | None, shown("{float32,bfloat16,float16}")] = None
+    compiled: YesNo = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The sampler; without these the preset's or the run's own.
+
+    Attributes:
+        sampler_steps: of Heun's method.
+        sigma_min: lowest noise level.
+        sigma_max: highest noise level.
+        chunk: pictures sampled or judged at a time (images only).
+    """
+
+    sampler_steps: Whole = None
+    sigma_min: Number = None
+    sigma_max: Number = None
+    chunk: Whole = None
+
+
+@dataclass(frozen=True)
+class Judging:
+    """What pictures are judged by (images only); without these the preset's or the run's own.
+
+    Attributes:
+        extractors: feature networks, each NAME or NAME=PATH: lite0, inception, dinov2. The first decides a verdict.
+        references: at most so many real training pictures are what samples are compared with; without it all.
+        imagenet: JSON file that says which class of ImageNet each class is, for class accuracy, such as
+            {"cat": 281, "teapot": "n04398044"}; without it they are found by WordNet ids and names.
+    """
+
+    extractors: Words = None
+    references: Whole = None
+    imagenet: File = None
+
+
+@dataclass(frozen=True)
+class Guiding:
+    """Guidance.
+
+    Attributes:
+        guide: folder of the run that guides: a smaller, less trained one; or for classifier-free guidance any run, the
+            very same too, by --unconditional-guide.
+        guide_width: EMA width of the guide; without it the first that was kept.
+        guide_step: of the guide's snapshot; without it the latest.
+        interval: guide only between these two noise levels.
+        unconditional_guide: ask the guide without labels, which it must have learned (see --label-dropout).
+    """
+
+    guide: Folder = None
+    guide_width: Number = None
+    guide_step: Whole = None
+    interval: Interval = None
+    unconditional_guide: bool = False
+
+    def __post_init__(self) -> None:
+        asked = [flag(name) for name in given(self)]
+        check(self.guide is not None or not asked, f"{', '.join(asked)} needs a guide: name its run with --guide")
+
+    def chosen(self, inexact: bool) -> Guidance | None:
+        """What guides, if anything; `inexact`: see `folders.Guidance`."""
+        from ajest.training.networks import Guidance
+
+        if self.guide is None:
+            return None
+        return Guidance(self.guide, self.guide_step, self.guide_width, self.interval, self.unconditional_guide, inexact)
+
+
+@dataclass(frozen=True)
+class Launching:
+    """Where the runs are made.
+
+    Attributes:
+        launch: on this machine, or by a Slurm cluster.
+        workers: runs at the same time on this machine; without it one for each core.
+        partition: of the cluster.
+        gpus_per_run: of each of the cluster's jobs.
+        max_parallel: jobs of the cluster at the same time; without it 20.
+        hours: that a job of the cluster may take before it goes on in another; without it 24.
+    """
+
+    launch: Literal["local", "slurm"] = "local"
+    workers: Whole = None
+    partition: Word = None
+    gpus_per_run: Whole = None
+    max_parallel: Whole = None
+    hours: Number = None
+
+
+def given(*groups: Any) -> dict[str, Any]:
+    """What was asked for in these groups of options, by name."""
+    return {f.name: value for g in groups for f in fields(g) if (value := getattr(g, f.name)) != f.default}
+
+
+def typed(*groups: Any, **others: Any) -> str:
+    """What was asked for in these groups, and other options that are not None, as it would be typed."""
+    switches = {f.name for g in groups for f in fields(g) if f.default is False}
+    words = []
+    for name, value in {**given(*groups), **{k: v for k, v in others.items() if v is not None}}.items():
+        values = () if name in switches else value if isinstance(value, tuple) else (value,)
+        words += [flag(name), *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)]
+    return shlex.join(words)
+
+
+def flag(name: str) -> str:
+    """An option as it is typed."""
+    return f"--{name.replace('_', '-')}"
+
+
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    """A verb of the command line, which refuses options that are there and name nothing: who types `--data $FILES` with
+    an empty variable does not mean the default."""
+
+    @wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> R:
+        said = signature(function).bind(*args, **options).arguments
+        groups = [value for value in said.values() if is_dataclass(value) and not isinstance(value, type)]
+        for name, value in {**said, **given(*groups)}.items():
+            if isinstance(value, str | tuple) and not value:
+                raise UserError(f"{flag(name)} names nothing: give it a value, or leave it out")
+        return function(*args, **options)
+
+    return checked

@@ -1,0 +1,90 @@
+"""The verb sample."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes as Flat
+from tyro.conf import Positional
+
+from ajest.errors import check
+
+from .asked import changed, class_names
+from .console import Device, device_of
+from .options import Guiding, Number, Sampling, Whole, Word, given, shown, verb
+from .show import numbers
+
+
+@verb
+def sample(
+    run: Positional[Path],
+    *,
+    out: Path,
+    n: Whole = None,
+    classes: Word = None,
+    seeds: Annotated[str | None, shown("0-31,40")] = None,
+    width: Number = None,
+    step: Whole = None,
+    weight: Number = None,
+    allow_inexact_ema: bool = False,
+    guiding: Flat[Guiding],
+    sampling: Flat[Sampling],
+    device: Device = "auto",
+) -> None:
+    """Sample from a trained run, guided if a guide is named.
+
+    Example: ajest sample runs/ajest --guide runs/guide --weight 3 --out samples
+             ajest sample runs/pets --classes cat,dog --seeds 0-31 --out samples
+             ajest sample runs/pets --guide runs/pets --unconditional-guide --out s
+
+    Args:
+        run: folder of the run.
+        out: folder for the samples and a picture or sheet of them.
+        n: how many; without it the task's usual number. Of pictures not together with seeds.
+        classes: of pictures, by name or key, with commas between them (in double quotes if they hold commas); each is
+            drawn with every seed.
+        seeds: of the start noise, such as 0-31 or 3,7: one a picture. The tree takes one for all points.
+        width: EMA width; without it the first that was kept. Another is reconstructed from the snapshots, and how far
+            it is off is said.
+        step: of the snapshot; without it the latest.
+        weight: of the guidance; 1 is none. Without it the task's usual one.
+        allow_inexact_ema: take a reconstructed width though it is more than 2 % off its averaging profile.
+        device: where to compute.
+    """
+    from ajest.diffusion.denoising import Denoiser
+    from ajest.diffusion.guidance import autoguide
+    from ajest.runtime.threads import configure_threads
+    from ajest.training.networks import load_guide, load_network
+    from ajest.training.run_folder import read_config
+
+    configure_threads()
+    where = device_of(device)
+    task = changed(read_config(run).task, given(sampling))
+    wanted = () if seeds is None else numbers(seeds)
+    check(n is None or not wanted or task.name == "tree", "--n and --seeds both say how many pictures: name one")
+    guidance = guiding.chosen(allow_inexact_ema)
+    check(weight is None or guidance is not None, "--weight needs a guide: name its run with --guide")
+    network, at = load_network(run, step, width, where, inexact=allow_inexact_ema)
+    denoiser: Denoiser = network
+    said = f"step {at:,}"
+    if guidance is not None:
+        weight = task.guidance if weight is None else weight
+        check(math.isfinite(weight), f"--weight must be a number, not {weight}")
+        guide, guide_at = load_guide(guidance, task, where)
+        itself = (run.resolve(), at, width) == (guidance.run.resolve(), guide_at, guidance.width)
+        check(
+            not itself or guidance.unconditional,
+            f"{run} would guide itself, which changes nothing: name another --guide-step, --guide-width or "
+            "--unconditional-guide",
+        )
+        denoiser = autoguide(denoiser, guide, weight, guidance.interval)
+        said += f", guided by {guidance.run} at step {guide_at:,} with weight {weight:g}"
+    names = () if classes is None else class_names(classes)
+    paths = task.write_samples(denoiser, out, n, wanted, names, where)
+    if len(paths) > 3:
+        print(f"{len(paths) - 1:,} pictures in {out}")
+        paths = paths[-1:]
+    for path in paths:
+        print(f"{path} ({said})")

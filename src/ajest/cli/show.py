@@ -1,0 +1,91 @@
+"""The verbs that only look: report, status, arms."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from ajest.errors import UserError, check
+
+from .bench import _print_verdict
+from .console import console
+
+
+def report(folder: Positional[Path]) -> None:
+    """Write the report of a bench again, from whatever is in its folder.
+
+    Example: ajest report runs/tree-quick
+
+    Args:
+        folder: of the bench; it may be half-finished.
+    """
+    from ajest.bench.report.page import write_report
+    from ajest.runtime.threads import configure_threads
+
+    configure_threads(1)  # many small operations: threads only get into each other's way
+    _print_verdict(write_report(folder))
+    print(f"\nReport: {folder / 'report.html'}")
+
+
+def arms() -> None:
+    """List the arms: the ways of choosing training examples.
+
+    Example: ajest arms
+    """
+    from rich.table import Table
+
+    from ajest.selection.catalogue import ARMS
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("arm", "keeps", "reference", "what it does"):
+        table.add_column(heading)
+    for arm in ARMS.values():
+        table.add_row(arm.name, f"{arm.keep:.0%}", arm.reference, arm.summary)
+    console().print(table)
+
+
+def status(folder: Positional[Path], watch: float = 0.0) -> None:
+    """Show where the runs of a bench or study stand, while it is at work or after.
+
+    Example: ajest status runs/tree-quick --watch 5
+
+    Args:
+        folder: of the bench or study.
+        watch: look again every so many seconds until all have ended; 0 looks once.
+    """
+    import time
+
+    from rich.live import Live
+
+    from ajest.bench.read.status import look
+
+    check(0 <= watch < math.inf, f"--watch {watch:g}: seconds between looks, or 0 to look once")
+    out = console()
+    table, ended = look(folder)
+    if not watch:
+        out.print(table)
+        return
+    with Live(table, console=out, auto_refresh=False) as live:
+        while not ended:
+            time.sleep(watch)
+            table, ended = look(folder)
+            live.update(table, refresh=True)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers from text such as "0-31,40".
+
+    Raises:
+        UserError: the text is something else.
+    """
+    found: list[int] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        low, dash, high = part.partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()):
+            raise UserError(f"{text!r}: seeds are whole numbers and ranges, such as 0-31,40")
+        if dash and int(high) < int(low):
+            raise UserError(f"{text!r}: the range {part} is empty: write the smaller number first")
+        found += range(int(low), int(high or low) + 1)
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,143 @@
+"""The command that runs a study."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import OmitArgPrefixes as Flat
+from tyro.conf import Positional
+
+from ajest.errors import UserError, check, unknown
+
+from .asked import TaskName, changed, dials_of, images_of, recipes_of, sizes_of
+from .console import Device, console, device_of
+from .options import (
+    Computing,
+    Data,
+    Drawing,
+    Folder,
+    Judging,
+    Networks,
+    Number,
+    Sampling,
+    Training,
+    Whole,
+    Word,
+    Words,
+    given,
+    shown,
+    typed,
+    verb,
+)
+
+if TYPE_CHECKING:
+    from ajest.study.plan import Study
+
+Stage = Literal["screening", "dials", "final", "guides"]  # these stand in modules that take torch to import
+End = Literal["time", "net", "samples", "flops", "steps"]
+
+
+@verb
+def study(
+    task: Positional[TaskName],
+    *,
+    preset: Word = None,
+    stages: Annotated[tuple[Stage, ...], shown("{screening,dials,final,guides} [...]")] = (
+        "screening",
+        "dials",
+        "final",
+        "guides",
+    ),
+    finalists: Words = None,
+    final_ends: Annotated[tuple[End, ...] | None, shown("{time,net,samples,flops,steps} [...]")] = None,
+    weight: Number = None,
+    data: Flat[Data],
+    drawing: Flat[Drawing],
+    networks: Flat[Networks],
+    training: Flat[Training],
+    computing: Flat[Computing],
+    sampling: Flat[Sampling],
+    judging: Flat[Judging],
+    out: Folder = None,
+    workers: Whole = None,
+    device: Device = "auto",
+) -> None:
+    """Screen many rules of selection on some seeds and judge the best of them on others.
+
+    Everything resumes: the same command goes on where it was stopped. The page study.md is written again after each
+    stage, from whatever is there.
+
+    Example: ajest study tree --preset full --out runs/study-tree
+             ajest study tree --stages final --finalists hard --final-ends net
+             ajest study images --data train.zip --validation val.zip --preset full
+
+    Args:
+        task: what to learn.
+        preset: "quick" (minutes, as without it) or "full" (hours).
+        stages: which stages to run, all without it: "screening" tries all rules, "dials" looks into their dials,
+            "final" judges the best on other seeds at equal time, samples and operations, "guides" compares guides of
+            autoguidance.
+        finalists: rules of the final, in place of those that the screening and the dials chose.
+        final_ends: what is equal in the final, in place of the preset's.
+        weight: of autoguidance; without it the preset's.
+        out: folder of the study; without it runs/study-TASK-PRESET.
+        workers: processes; without it one for each core.
+        device: where to compute.
+    """
+    from ajest.jobs.local import Local
+    from ajest.study.page import write_page
+    from ajest.study.results import finalists as chosen_by
+    from ajest.study.results import results_of
+    from ajest.study.run import run_guides, run_stage
+
+    preset = "quick" if preset is None else preset
+    check(finalists is None or "final" in stages, "--finalists are rules of the stage final: add it to --stages")
+    launch, place = Local(workers), device_of(device)
+    asked = given(data, drawing, computing, sampling, judging) | sizes_of(networks)
+    plan = _preset_of(task, preset, asked, place)
+    recipe, guide_recipe = recipes_of(plan.recipe, plan.guide_recipe, training, networks)
+    plan = replace(
+        plan,
+        recipe=recipe,
+        guide_recipe=guide_recipe,
+        iterations=plan.iterations if training.iterations is None else training.iterations,
+        weight=plan.weight if weight is None else weight,
+        final_ends=plan.final_ends if final_ends is None else final_ends,
+    )
+    root = Path("runs") / f"study-{task}-{preset}" if out is None else out
+    named = plan.known(() if finalists is None else finalists)
+    groups = (data, drawing, networks, training, computing, sampling, judging)
+    asked_for = typed(*groups, finalists=finalists, final_ends=final_ends, weight=weight)
+    command = f"ajest study {task} --preset {preset} {asked_for}".rstrip()
+    said: list[str] = []
+    for stage in stages:
+        arms = named
+        if stage == "final" and not named:
+            screened, dialled = (results_of(root, plan, before) for before in ("screening", "dials"))
+            arms = chosen_by(screened, dialled, plan.finalists)
+        if stage == "final" and not arms:
+            raise UserError(f"{root} has no screening to choose finalists from: run it first, or name them")
+        if stage == "guides":
+            run_guides(root, plan, launch, place)
+        else:
+            run_stage(root, plan, stage, plan.stage(stage, arms), launch, place)
+        said = write_page(root, plan, command)
+    for sentence in said:
+        console().print(f"- {sentence}", markup=False, highlight=False)
+    print(f"\nStudy: {root / 'study.md'}")
+
+
+def _preset_of(task: TaskName, preset: str, asked: dict[str, Any], device: str) -> Study:
+    """The study of a preset with other settings of its task, named as options."""
+    from ajest.bench.plan.presets import CPU_MINI
+    from ajest.study.presets import IMAGES, PRESETS, TREE
+
+    if preset not in PRESETS[task]:
+        raise unknown(f"preset of a study of {task}", preset, PRESETS[task])
+    if task == "tree":
+        plan = TREE[preset]()
+        return replace(plan, task=changed(plan.task, asked))
+    dials = dials_of(CPU_MINI, asked)
+    return IMAGES[preset](images_of(dials, asked, device), dials)

@@ -1,0 +1,122 @@
+"""The verb train."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes as Flat
+from tyro.conf import Positional
+
+from ajest.errors import UserError, check
+
+from .asked import (
+    TaskName,
+    TrainedNetwork,
+    check_keep,
+    network_of,
+    preset_of,
+    recipe_of,
+)
+from .console import Device, complain, device_of
+from .options import (
+    Computing,
+    Data,
+    Drawing,
+    Folder,
+    Number,
+    Training,
+    Word,
+    Words,
+    given,
+    shown,
+    verb,
+)
+
+
+@verb
+def train(
+    task: Positional[TaskName],
+    *,
+    out: Path,
+    preset: Word = None,
+    network: Annotated[TrainedNetwork, shown("{learner,guide,strong,nano,mini,xxs,xs,s,m}")] = "learner",
+    arm: str = "baseline",
+    keep: Number = None,
+    guide: Folder = None,
+    seed: int = 0,
+    scope: Annotated[Literal["global", "rank"] | None, shown("{global,rank}")] = None,
+    data: Flat[Data],
+    drawing: Flat[Drawing],
+    training: Flat[Training],
+    computing: Flat[Computing],
+    track: Words = None,
+    device: Device = "auto",
+) -> None:
+    """Train one network; the same command goes on where it was stopped.
+
+    Several processes train one network together: torchrun --nproc-per-node=2 -m ajest train ...
+
+    Example: ajest train tree --network guide --iterations 512 --out runs/guide
+             ajest train tree --arm ajest --guide runs/guide --out runs/ajest
+             ajest train images --data pets.zip --network xxs --out runs/pets
+
+    Args:
+        task: what to learn.
+        out: folder of the run.
+        preset: whose networks and recipe to take; without it "paper" for the tree, "cpu-mini" for images.
+        network: the preset's network that is compared ("learner", as without it), the smaller one that guides it
+            ("guide"), or a strong reference as large as the learner ("strong"); of images also a learner of this size,
+            with the learning rate of its size. Networks of one seed learn from the same examples only where they are
+            for the same.
+        arm: from which examples to learn, see `ajest arms`.
+        keep: keep fraction, for arms that keep a part.
+        guide: run whose latest snapshot is the reference, for arms that need one: the guide, or any other run.
+        seed: names all random numbers.
+        scope: where several processes train together: choose from the whole super-batch ("global", the default) or each
+            from its own part of it ("rank", as published).
+        track: tell these of the run too: tensorboard, wandb, trackio.
+        device: where to compute.
+    """
+    from ajest.bench.run.disk import Claim, check_room
+    from ajest.jobs.pool import sayer
+    from ajest.jobs.progress import board
+    from ajest.runtime import distributed
+    from ajest.runtime.threads import configure_threads
+    from ajest.training.run import execute
+    from ajest.training.run_folder import RunConfig, read_status
+    from ajest.training.schedule import Schedule
+    from ajest.training.trackers import checked
+    from ajest.training.trainer import Trainer
+
+    preset = {"tree": "paper", "images": "cpu-mini"}[task] if preset is None else preset
+    role, size = network_of(network)
+    plan, named = preset_of(task, preset, given(data, drawing, computing) | size, device_of(device))
+    (chosen,) = named((arm,), keep)
+    check_keep((chosen,), keep)
+    needs = chosen.reference in ("guide", "strong")
+    check(guide is None or needs, f"arm {arm!r} compares with no other run: leave out --guide")
+    relative = None if guide is None else os.path.relpath(guide, out)
+    own, steps = plan.recipe, plan.iterations
+    if role == "guide":
+        own, steps = (own if plan.guide_recipe is None else plan.guide_recipe), plan.guide_iterations
+    steps = steps if training.iterations is None else training.iterations
+    recipe = recipe_of(own, training, training.learning_rate)
+    recipe = recipe if scope is None else replace(recipe, scope=scope)
+    config = RunConfig(plan.task, role, recipe, chosen, seed, steps, relative)
+    configure_threads()
+    snapshots = tuple(float(steps * k // 16) for k in range(1, 17))
+    claim = Claim(out, config, len(snapshots), len(snapshots))
+    distributed.once(lambda: check_room(out, [claim], 1, sayer()))
+    with board(f"training {out}", {arm: 1.0}) as lines:
+
+        def progress(step: int, trainer: Trainer) -> None:
+            lines.update((arm, "evaluating" if step == steps else "step", step, steps, f"{step:,}"))
+
+        schedule = Schedule({"steps": snapshots}, trackers=checked(() if track is None else track))
+        state = execute(out, config, schedule, device_of(device), progress, complain)
+    if state == "diverged":
+        raise UserError(read_status(out)["why"])
+    print(f"{out}: {steps:,} steps done. Next: ajest evaluate {out}")

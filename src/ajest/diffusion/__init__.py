@@ -1,0 +1,1 @@
+"""Diffusion models: noised batches, losses, sampling, guidance, averages of weights."""

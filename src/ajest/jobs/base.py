@@ -1,0 +1,68 @@
+"""What a job is, and what does jobs: this machine, or a cluster. All jobs are resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from .progress import Board
+
+
+class Named(Protocol):
+    """A piece of work: a picklable value with a name for people."""
+
+    @property
+    def name(self) -> str: ...
+
+
+J = TypeVar("J", bound=Named)
+
+#: Tells what a job is doing: what, how much of it is done, of how much, and a note.
+Report = Callable[[str, float, float, str], None]
+
+#: Does a job in a worker (a function of a module), and returns complaints worth showing.
+Do = Callable[[J, Report], list[str]]
+
+
+class Launch(Protocol):
+    """A way of doing jobs. One that fails is tried again as often as its kind of failure deserves, and written down."""
+
+    @property
+    def near(self) -> bool:
+        """Whether jobs are done on this very machine, so that what all of them wait for can be done here."""
+        ...
+
+    def count(self, device: str) -> int:
+        """Jobs at the same time."""
+        ...
+
+    def threads(self, device: str) -> int:
+        """Threads of each job."""
+        ...
+
+    def work(
+        self,
+        do: Do[J],
+        jobs: Sequence[J],
+        device: str,
+        threads: int,
+        lines: Board,
+        say: Callable[[str], None],
+        folder: Path,
+    ) -> None:
+        """Do all jobs.
+
+        Args:
+            do: does one in a worker.
+            jobs: what to do.
+            device: "cpu" or "cuda".
+            threads: of each job.
+            lines: the display.
+            say: told the complaints.
+            folder: where failures are written down.
+
+        Raises:
+            UserError: a job's own, or some jobs failed for good; the others are done.
+        """
+        ...

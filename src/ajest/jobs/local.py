@@ -1,0 +1,54 @@
+"""Jobs on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ajest.errors import check
+from ajest.runtime.threads import cores, limited
+
+from . import pool
+from .base import Do, J
+from .pool import default_workers
+from .progress import Board
+
+
+@dataclass(frozen=True)
+class Local:
+    """Processes on this machine.
+
+    Attributes:
+        workers: how many; None is one a core on a CPU and one on a GPU.
+    """
+
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        check(self.workers is None or self.workers >= 1, f"workers must be at least 1, not {self.workers}")
+
+    @property
+    def near(self) -> bool:
+        return True
+
+    def count(self, device: str) -> int:
+        """Jobs at the same time."""
+        return default_workers(device) if self.workers is None else self.workers
+
+    def threads(self, device: str) -> int:
+        """Threads of each job."""
+        return limited(max(1, cores() // self.count(device)))
+
+    def work(
+        self,
+        do: Do[J],
+        jobs: Sequence[J],
+        device: str,
+        threads: int,
+        lines: Board,
+        say: Callable[[str], None],
+        folder: Path,
+    ) -> None:
+        """Do all jobs; see `pool.work`."""
+        pool.work(do, jobs, self.count(device), threads, lines, say, folder)

@@ -1,0 +1,1 @@
+"""What a process has: cores, other processes, signals, random streams."""

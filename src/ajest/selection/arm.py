@@ -1,0 +1,232 @@
+"""Arms: the ways of choosing training examples that a bench compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from inspect import signature
+from typing import Any, Literal
+
+from ajest.errors import check, unknown
+
+from .features import Features
+from .memory import Memory
+from .normalisation import Normalisation
+from .policies import PolicyFunction, within
+from .registry import POLICIES, Policy, inclusion_of, policy
+from .triggers import Trigger
+
+CHUNKS = 16  # N of JEST unless an arm says otherwise
+
+
+LEAST_IN_STRATUM = 8  # examples: with fewer, a z-score says nothing
+
+
+Reference = Literal["none", "guide", "ema", "strong"]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How examples are scored.
+
+    Attributes:
+        draws: noise draws of each example whose scores are averaged; learner and reference see the same ones.
+        scorer: which network's losses stand for the learner's: its own, or those of a "proxy": a network of the
+            guide's size that is trained along on the same examples.
+        half: score pictures at half resolution.
+        features: what a coupling compares.
+    """
+
+    draws: int = 1
+    scorer: Literal["learner", "proxy"] = "learner"
+    half: bool = False
+    features: Features = "residual"
+
+    def __post_init__(self) -> None:
+        check(self.draws >= 1, f"scoring: draws must be at least 1, not {self.draws}")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of choosing what to train on.
+
+    Attributes:
+        name: what it is called.
+        policy: name of a registered policy.
+        keep: share of a super-batch that is trained on while selecting.
+        reference: whose losses learnability is measured against: "guide" (AJEST; the snapshot of any other run
+            may take its place), "ema" (the learner's own first average), "strong" (a network of the learner's size
+            that was trained for long) or "none".
+        trigger: when to select; on other steps the whole super-batch is trained on.
+        chunks, temperature, normalise, strata, power, redundancy: dials of policies that have them; None leaves a
+            policy's own.
+        cooling: let the temperature rise without end towards the end of the run, so that selection fades out.
+        unbiased: weight the chosen examples by the inverse of their probability of being chosen.
+        scoring: how examples are scored.
+        memory: choose by remembered scores; None scores every super-batch.
+        within: choose the kept share of each so many consecutive examples; None chooses from the whole super-batch.
+            The published image code chooses within micro-batches of 128.
+        summary: one line for people.
+    """
+
+    name: str
+    policy: str
+    keep: float = 1.0
+    reference: Reference = "none"
+    trigger: Trigger = field(default_factory=Trigger)
+    chunks: int = CHUNKS
+    temperature: float | None = None
+    normalise: Normalisation | None = None
+    strata: int | None = None
+    power: float | None = None
+    redundancy: float | None = None
+    cooling: bool = False
+    unbiased: bool = False
+    scoring: Scoring = Scoring()
+    memory: Memory | None = None
+    within: int | None = None
+    summary: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise unknown("policy", self.policy, POLICIES)
+        mine = f"arm {self.name!r}:"
+        check(0 < self.keep <= 1, f"{mine} the keep fraction must lie above 0 and at most at 1, not {self.keep}")
+        check(self.temperature is None or self.temperature > 0, f"{mine} the temperature must be positive")
+        compares = "reference" in self.registered.needs or self.trigger.compares
+        check(
+            not compares or self.reference != "none",
+            f'{mine} it compares with a reference: set reference to "guide", "strong" or "ema"',
+        )
+        for dial in ("temperature", "normalise", "strata", "power", "redundancy"):
+            has = dial in self.registered.dials
+            check(getattr(self, dial) is None or has, f"{mine} policy {self.policy!r} has no dial {dial!r}")
+        check(not self.cooling or "temperature" in self.registered.dials, f"{mine} cooling needs a temperature")
+        check(
+            not self.unbiased or (self.registered.inclusion is not None and self.within is None),
+            f"{mine} the probability of being chosen is not known for policy {self.policy!r} (within parts: for none), "
+            "so it cannot be unbiased",
+        )
+        self._check_scoring(mine)
+
+    def _check_scoring(self, mine: str) -> None:
+        needs, memory, compares = self.registered.needs, self.memory, self.scores and self.trigger.compares
+        features = "features" in needs
+        check(
+            not compares or self.trigger.mode != "early" or self.measures,
+            f"{mine} its trigger compares the losses of whole super-batches, and it never scores one: "
+            "set memory.every, or choose another policy or trigger",
+        )
+        check(
+            not compares or (self.scoring.scorer == "learner" and not self.scoring.half),
+            f"{mine} its trigger compares the learner's losses at full resolution, which it does not take: "
+            "choose another scoring or trigger",
+        )
+        check(memory is None or not features, f"{mine} features are not remembered: choose another policy or no memory")
+        check(
+            not features or (self.scoring.draws == 1 and not self.scoring.half),
+            f"{mine} features come from one noise draw at full resolution: set draws to 1 and half to False",
+        )
+        check(
+            memory is None or memory.every > 0 or "reference" not in needs,
+            f"{mine} nothing would tell its memory the reference's losses: set memory.every",
+        )
+        check(
+            memory is None or self.effective("normalise") != "running" or "reference" not in needs,
+            f"{mine} what is usual of references is not remembered: drop the running normalisation or the memory",
+        )
+
+    @property
+    def registered(self) -> Policy:
+        return POLICIES[self.policy]
+
+    @property
+    def scores(self) -> bool:
+        """Whether its policy reads anything, so that a super-batch has to be drawn to choose from."""
+        return bool(self.registered.needs)
+
+    @property
+    def measures(self) -> bool:
+        """Whether it ever scores a super-batch by a forward pass."""
+        return bool(self.registered.needs - {"sigma"}) and (self.memory is None or self.memory.every > 0)
+
+    def kept(self, super_batch: int) -> int:
+        """Examples trained on in a selecting step: the same for all arms of one keep fraction.
+
+        Raises:
+            UserError: none would be kept of the super-batch or of a part of it, or fewer than there are chunks, or the
+                super-batch is no multiple of `within`, or it or a part has too few examples for the strata.
+        """
+        size = super_batch if self.within is None else self.within
+        check(
+            size >= 1 and super_batch % size == 0,
+            f"arm {self.name!r}: a super-batch of {super_batch} cannot be cut into parts of {size}",
+        )
+        count = round(self.keep * super_batch)
+        least = count * size // super_batch  # of a part
+        check(least >= 1, f"arm {self.name!r}: a keep fraction of {self.keep} keeps nothing of {size} examples")
+        strata = self.effective("strata") or 1
+        check(
+            strata == 1 or size >= LEAST_IN_STRATUM * strata,
+            f"arm {self.name!r}: {size} examples are too few for {strata} strata of the noise level; take a "
+            f"super-batch of at least {LEAST_IN_STRATUM * strata}, or an arm for small ones, such as hard-running",
+        )
+        if "chunks" in self.registered.dials:
+            check(
+                self.chunks <= least,
+                f"arm {self.name!r}: {least} kept examples are fewer than {self.chunks} chunks; "
+                "use fewer chunks, a larger super-batch or a larger keep fraction",
+            )
+        return count
+
+    def effective(self, dial: str) -> Any:
+        """The value of one of the policy's dials, its own where the arm leaves it; None if it has no such dial."""
+        if dial not in self.registered.dials:
+            return None
+        mine = getattr(self, dial)
+        return signature(self.registered.function).parameters[dial].default if mine is None else mine
+
+    def dials(self, progress: float = 0.0) -> dict[str, Any]:
+        """The policy's dials at a share of the run."""
+        found = {d: value for d in self.registered.dials if (value := getattr(self, d)) is not None}
+        if self.cooling:
+            found["temperature"] = found.get("temperature", 1.0) / max(1 - progress, 1e-6)
+        return found
+
+    def choose(self, progress: float = 0.0) -> PolicyFunction:
+        """The policy with this arm's dials."""
+        chosen = policy(self.policy, **self.dials(progress))
+        return chosen if self.within is None else partial(within, chosen, self.within)
+
+    def inclusion(self, progress: float = 0.0) -> Any:
+        """The probability of being chosen as a function of scores and count, or None where it is not known."""
+        return None if self.within is not None else inclusion_of(self.policy, **self.dials(progress))
+
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of step it can take, named so that steps of equal work have equal names: those that select first,
+        then what it does otherwise."""
+        if not self.scores:
+            return ("uniform",) if self.policy == "uniform" else (f"random {self.keep:g}",)
+        extras = [text for text, is_so in self._extras().items() if is_so]
+        words = " ".join([self.policy, self.reference, f"{self.keep:g}", *extras])
+        kinds = [f"select {words}"] if self.memory is None or self.memory.every else []
+        kinds += [f"recall {words}"] if self.memory is not None else []
+        if self.trigger.mode != "always":
+            kinds.append("watch" if self.trigger.mode == "late" else "uniform")
+        return tuple(kinds)
+
+    def _extras(self) -> dict[str, bool]:
+        chunks, strata = self.effective("chunks"), self.effective("strata") or 1
+        return {
+            f"{self.scoring.draws} draws": self.scoring.draws > 1,
+            f"N {chunks}": chunks is not None and chunks != CHUNKS,
+            f"{strata} strata": strata > 1,
+            f"{self.normalise}": self.normalise is not None,
+            "proxy": self.scoring.scorer == "proxy",
+            "half": self.scoring.half,
+            "gradient": "features" in self.registered.needs and self.scoring.features == "gradient",
+            "unbiased": self.unbiased,
+            f"by {self.memory.by}" if self.memory else "": self.memory is not None,
+            f"every {self.memory.every}" if self.memory else "": self.memory is not None and self.memory.every > 0,
+            f"within {self.within}": self.within is not None,
+        }

@@ -1,0 +1,114 @@
+"""The arms that come with the package, each differing in one thing from another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+from ajest.errors import UserError, listed, unknown
+
+from .arm import Arm, Scoring
+from .memory import Memory
+from .triggers import Trigger
+
+KEEP = 0.2  # the paper's filter ratio of 0.8
+
+
+_kept = partial(Arm, keep=KEEP)
+
+
+_guided = partial(Arm, keep=KEEP, reference="guide")
+
+
+_ALL = (
+    Arm("baseline", "uniform", summary="train on every drawn example"),
+    _guided("early-ajest", "jest", trigger=Trigger("early"),
+        summary="AJEST until the learner overtakes the guide, then every example"),
+    _guided("ajest", "jest", summary="JEST with the guide of autoguidance as reference, on every step"),
+    _kept("random", "random", summary="a random fifth of the examples, nothing scored"),
+    _guided("late-ajest", "jest", trigger=Trigger("late"),
+        summary="every example until the learner overtakes the guide, then AJEST"),
+    _guided("inverted-ajest", "inverted-jest", summary="the least learnable examples: a control"),
+    _guided("early-ajest-paper", "jest", trigger=Trigger("early", half_life=0),
+        summary="early AJEST that decides on a single batch, as published"),
+    _guided("ajest-zscore", "jest", normalise="zscore",
+        summary="AJEST whose scores are normalised, so that the temperature means something"),
+    _kept("jest-ema", "jest", reference="ema", summary="JEST with the learner's own average as reference"),
+    _guided("rho", "learnability", summary="the most learnable fifth, no sampling (RHO-loss)"),
+    _kept("high-loss", "high-loss", summary="the fifth of highest learner loss, no reference"),
+    _guided("easy-reference", "easy-reference", summary="the fifth that the guide finds easiest"),
+    # Within strata of the noise level (METHOD 3.2)
+    _kept("hard", "hard", summary="softmax draws by the learner's loss within each noise level, no reference"),
+    _kept("hard-rank", "hard", normalise="rank", temperature=0.25, summary="hard, by ranks"),
+    _kept("hard-running", "hard", normalise="running", strata=1,
+        summary="softmax draws by the loss less what is usual at its noise level: for small super-batches"),
+    _kept("hard-cooling", "hard", cooling=True, summary="hard, fading to random towards the end"),
+    _kept("hard-early", "hard", trigger=Trigger("share", share=0.25), summary="hard for a quarter of the run"),
+    _kept("easy", "easy", summary="hard with the sign turned: a control"),
+    _guided("learnable", "learnable", summary="learnability against the guide within each noise level"),
+    _kept("learnable-ema", "learnable", reference="ema",
+        summary="learnability against the learner's own average within each noise level"),
+    _kept("learnable-strong", "learnable", reference="strong",
+        summary="learnability against a strong reference within each noise level"),
+    # Several noise draws (METHOD 3.3)
+    _kept("hard-draws", "hard", scoring=Scoring(draws=2), summary="hard, scores averaged over two noise draws"),
+    _guided("learnable-draws", "learnable", scoring=Scoring(draws=2),
+        summary="learnable, scores averaged over two noise draws"),
+    # Coupling (METHOD 3.5)
+    _kept("joint-residual", "joint-hard", strata=16, summary="hard, less what points the way that is drawn already"),
+    _kept("joint-gradient", "joint-hard", strata=16, scoring=Scoring(features="gradient"),
+        summary="joint-residual with sketches of last-layer gradients"),
+    # Unbiased (METHOD 3.4)
+    _kept("hard-unbiased", "hard", unbiased=True, summary="hard with importance weights"),
+    _kept("proportional", "proportional", unbiased=True,
+        summary="with replacement, proportional to the root of the loss, with importance weights"),
+    # Nothing to score
+    Arm("infobatch", "infobatch", keep=0.65, unbiased=True, memory=Memory("id"), normalise="running",
+        summary="random pruning of what was below the mean when last seen, rescaled (InfoBatch)"),
+    _kept("speed", "speed", summary="the noisiest levels a fifth as often (SpeeD)"),
+    _kept("sigma-loss", "proportional", memory=Memory("sigma"),
+        summary="noise levels in proportion to the root of their running loss"),
+    _kept("sigma-loss-unbiased", "proportional", memory=Memory("sigma"), unbiased=True,
+        summary="sigma-loss with importance weights"),
+    # Cheap scores
+    _kept("recall", "hard", memory=Memory("both"),
+        summary="hard by losses remembered from training, by example and noise level"),
+    _kept("recall-cooling", "hard", memory=Memory("both"), cooling=True,
+        summary="recall, fading to random towards the end"),
+    _kept("recall-id", "hard", memory=Memory("id"), summary="hard by losses remembered from training, by example"),
+    _kept("stale", "hard", memory=Memory("both", every=8), summary="hard, scored on every 8th step, else remembered"),
+    _kept("stale-cooling", "hard", memory=Memory("both", every=8), cooling=True,
+        summary="stale, fading to random towards the end"),
+    _kept("stale-id", "hard", memory=Memory("id", every=8), summary="stale, remembered by example alone"),
+    _guided("guide-hard", "guide-hard", summary="the guide's loss alone within each noise level"),
+    _kept("proxy", "hard", scoring=Scoring(scorer="proxy"),
+        summary="hard by the losses of a network of the guide's size that is trained along"),
+    _kept("half-resolution", "hard", scoring=Scoring(half=True), summary="hard, pictures scored at half size"),
+)  # fmt: skip
+
+
+ARMS: dict[str, Arm] = {arm.name: arm for arm in _ALL}
+
+
+def arms_named(
+    names: tuple[str, ...], keep: float | None = None, chunks: int | None = None, within: int | None = None
+) -> tuple[Arm, ...]:
+    """The arms of these names; `keep`, `chunks` and `within` replace those of arms that have a use for them.
+
+    Raises:
+        UserError: an unknown name (with the nearest known one), a repeated one, or a bad keep fraction.
+    """
+    found = []
+    for name in names:
+        if name not in ARMS:
+            raise unknown("arm", name, ARMS)
+        arm = ARMS[name]
+        if arm.policy != "uniform":
+            arm = replace(arm, keep=arm.keep if keep is None else keep)
+        if arm.scores:
+            arm = replace(arm, chunks=arm.chunks if chunks is None else chunks, within=within)
+        found.append(arm)
+    if len(set(names)) != len(names):
+        repeated = sorted({n for n in names if names.count(n) > 1})
+        raise UserError(f"arms are named twice: {listed(repeated)}")
+    return tuple(found)

@@ -1,0 +1,96 @@
+"""Scores on one scale: overall, within strata of the noise level, or against what is usual at that level.
+
+Losses vary with sigma far more than with the example, so raw scores mostly select noise levels (METHOD 3.2). And the
+softmax temperature means something only if scores are free of the loss's scale.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ajest.diffusion.denoising import at_least_float32
+from ajest.errors import UserError, unknown
+
+#: "none"; "zscore" (mean 0, standard deviation 1); "rank" (uniform on [0, 1]); "running" (less the usual score at that
+#: noise level so far, over its usual spread: for super-batches too small for strata of their own).
+Normalisation = Literal["none", "zscore", "rank", "running"]
+NORMALISATIONS: tuple[Normalisation, ...] = ("none", "zscore", "rank", "running")
+
+
+def strata_of(sigma: Tensor, strata: int) -> Tensor:
+    """The stratum of each example, shape (B,), int64: 0 for the lowest noise levels, equally many in each (a
+    difference of one where `strata` does not divide B).
+
+    Raises:
+        UserError: more strata than examples.
+    """
+    count = len(sigma)
+    if not 1 <= strata <= count:
+        raise UserError(f"{count} examples cannot be cut into {strata} strata: take at most {count}")
+    place = torch.arange(count, device=sigma.device) * strata // count
+    return torch.empty_like(place).scatter_(0, sigma.argsort(), place)
+
+
+def places(values: Tensor, stratum: Tensor) -> tuple[Tensor, Tensor]:
+    """(place of each value among those of its stratum, from 0 for the lowest; size of its stratum), shape (B,) each,
+    in the type of `values`, float32 at least."""
+    values = at_least_float32(values)
+    sizes = torch.bincount(stratum).to(values.dtype)
+    order = values.argsort(stable=True)
+    order = order[stratum[order].argsort(stable=True)]
+    here = stratum[order]
+    place = torch.arange(len(values), dtype=values.dtype, device=values.device) - (sizes.cumsum(0) - sizes)[here]
+    return torch.empty_like(values).scatter_(0, order, place), sizes[stratum]
+
+
+def normalised(
+    values: Tensor, how: Normalisation, stratum: Tensor | None = None, usual: Tensor | None = None
+) -> Tensor:
+    """Values on one scale, shape (B,), float32 at least, within each stratum by itself where strata are given.
+
+    Args:
+        values: scores, shape (B,).
+        how: see `Normalisation`.
+        stratum: number of each example's stratum, shape (B,), int64, as `strata_of` gives it.
+        usual: for "running", mean and standard deviation of scores at each example's noise level, shape (B, 2).
+
+    Raises:
+        ValueError: "running" without `usual`.
+    """
+    values = at_least_float32(values)
+    if how == "none":
+        return values
+    smallest = torch.finfo(values.dtype).tiny
+    if how == "running":
+        if usual is None:
+            raise ValueError("running normalisation needs the usual scores at each noise level")
+        return (values - usual[:, 0]) / usual[:, 1].clamp_min(smallest)
+    if stratum is None:
+        stratum = torch.zeros_like(values, dtype=torch.int64)
+    if how == "zscore":
+        sizes = torch.bincount(stratum).to(values.dtype)
+        mean = torch.zeros_like(sizes).index_add_(0, stratum, values) / sizes
+        centred = values - mean[stratum]
+        variance = torch.zeros_like(sizes).index_add_(0, stratum, centred.square()) / (sizes - 1).clamp_min(1)
+        return centred / variance.sqrt().clamp_min(smallest)[stratum]
+    if how == "rank":
+        place, size = places(values, stratum)
+        return place / (size - 1).clamp_min(1)
+    raise unknown("normalisation", how, NORMALISATIONS)
+
+
+def explained(values: Tensor, stratum: Tensor) -> float:
+    """Share of the variance of `values` that lies between strata (eta squared, with its chance value taken out):
+    how much of a score is the noise level. 0 on average for none, 1 for all."""
+    values = values.double()
+    sizes = torch.bincount(stratum).double()
+    mean = torch.zeros_like(sizes).index_add_(0, stratum, values) / sizes
+    count, groups = len(values), len(sizes)
+    total = (values - values.mean()).square().sum()
+    inside = (values - mean[stratum]).square().sum()
+    if total == 0 or count <= groups:
+        return 0.0
+    return 1 - float(inside / (count - groups) / (total / (count - 1)))

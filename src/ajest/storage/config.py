@@ -1,0 +1,73 @@
+"""Frozen dataclasses to JSON and back, and what differs between two of them."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Any, TypeVar
+
+import cattrs
+
+from ajest.errors import UserError, listed
+
+T = TypeVar("T")
+
+
+_converter = cattrs.Converter(forbid_extra_keys=True)
+
+
+def _named(kind: Any) -> bool:
+    """Whether a type is a union of dataclasses that are told apart by their `name`."""
+    return isinstance(kind, UnionType) and all(is_dataclass(member) for member in kind.__args__)
+
+
+def _structured(value: Any, kind: Any) -> Any:
+    members = {member.name: member for member in kind.__args__}
+    name = value.get("name") if isinstance(value, dict) else None
+    if name not in members:
+        raise ValueError(f"name must be one of {', '.join(members)}, not {name!r}")
+    return _converter.structure(value, members[name])
+
+
+_converter.register_structure_hook_func(_named, _structured)
+
+
+def to_json(value: Any) -> Any:
+    return _converter.unstructure(value)
+
+
+def from_json(kind: type[T], value: Any, where: str) -> T:
+    """The dataclass that `to_json` wrote.
+
+    Raises:
+        UserError: a field is missing, unknown or of the wrong kind; the message names it and `where`.
+    """
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: an object with the fields of a {kind.__name__} should stand there")
+    try:
+        return _converter.structure(value, kind)
+    except cattrs.BaseValidationError as error:
+        raise UserError(f"{where}: {listed(cattrs.transform_error(error))}") from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # of fields of another form
+        raise UserError(f"{where}: {error}") from error
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Fields in which two configurations differ, each as `path: old -> new`."""
+    if is_dataclass(old) and type(old) is type(new):
+        found = []
+        for f in (f for f in fields(old) if f.compare):
+            found += differences(getattr(old, f.name), getattr(new, f.name), f"{path}{f.name}.")
+        return found
+    if isinstance(old, tuple) and isinstance(new, tuple) and len(old) == len(new):
+        found = []
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+            found += differences(a, b, f"{path.rstrip('.')}[{getattr(a, 'name', i)}].")
+        return found
+    return [] if old == new else [f"{path.rstrip('.')}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"({listed((getattr(v, 'name', v) for v in value), 5)})"
+    return str(value)

@@ -1,0 +1,177 @@
+"""From a data set to a task on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from ajest.errors import check, listed
+from ajest.runtime.distributed import once, rank
+from ajest.tasks.images.data.sizes import USUAL_RESOLUTION, check_resolution, resolution_of, what_is_changed
+from ajest.tasks.images.data.splits import Split
+
+from .data import ImageSet, classes_wanted, is_keyword, of_classes, open_images, sizes_of
+from .imagenet import read_indices
+from .task import ImageTask
+
+LEAST_HELD_OUT, LEAST_LEARNED = 16, 128
+
+
+def image_task(
+    data: tuple[str, ...],
+    validation: tuple[str, ...] = (),
+    resolution: int | None = None,
+    classes: int | tuple[str, ...] | None = None,
+    at_most: int | None = None,
+    skip_bad: bool = False,
+    complain: Callable[[str], None] = print,
+    imagenet: Path | None = None,
+    **settings: object,
+) -> ImageTask:
+    """The task of a data set.
+
+    Args:
+        data: training pictures, as `open_images` reads them.
+        validation: held-out pictures of the same classes.
+        resolution: height and width to bring pictures to; None takes that of the training pictures if all are square
+            and of one size that networks can learn, else 64.
+        classes: learn these alone, named or keyed; or so many, spread over the list of classes; None learns all.
+        at_most: learn so many classes if there are more; one line then says so.
+        skip_bad: go on without files that cannot be read.
+        complain: told about those, and about pictures that are cropped, resized or left out.
+        imagenet: JSON file that says which class of ImageNet each class is, see `read_indices`; without it they are
+            known by WordNet ids and names.
+        settings: other fields of `ImageTask`.
+
+    Raises:
+        UserError: the data cannot be read; too few pictures; a resolution or number of classes that cannot be; networks
+            that do not fit the resolution.
+    """
+    complain = _silent if rank() else _once(complain)  # of several processes one speaks
+    sizes, own = _sizes(data, "train"), resolution is None
+    resolution = resolution_of(sizes) if resolution is None else resolution
+    mend = "; --resolution names another size" if own else ""
+    check_resolution(resolution)
+    known = open_images(data, resolution, "train", skip_bad, complain=complain)
+    train = known.only(_wanted(known, classes, at_most))
+    left_out = _left_out(known, train) if classes is None else ""
+    if len(known.classes) < 2:
+        what = f"one class, {listed(known.classes)}" if known.classes else "no classes, so the network is unconditional"
+        complain(f"{' '.join(data)}: {what}")
+    check(
+        len(train) >= LEAST_LEARNED,
+        f"{' '.join(data)} holds {len(train)} pictures to learn{left_out and f' ({left_out})'}: too few to judge "
+        f"samples by; {LEAST_LEARNED} are the least",
+    )
+    said = [
+        _of_size(resolution) if own else "",
+        what_is_changed(sizes, resolution, "pictures", mend),
+        left_out and f"learning {left_out}",
+    ]
+    held_out = _held_out(validation, resolution, known, train, skip_bad, complain) if validation else None
+    if validation:
+        said.append(what_is_changed(_sizes(validation, "val"), resolution, "validation pictures", mend))
+    task = ImageTask(
+        data=tuple(_absolute(s) for s in data),
+        validation=tuple(_absolute(s) for s in validation),
+        digest=train.digest,
+        validation_digest="" if held_out is None else held_out.digest,
+        size=len(train),
+        classes=train.classes,
+        names=train.names,
+        resolution=resolution,
+        held_out=0 if held_out is None else len(held_out),
+        imagenet=() if imagenet is None else read_indices(imagenet, train.classes, train.names),
+        **settings,  # type: ignore[arg-type]
+    )
+    for architecture in (task.learner, task.guide):
+        architecture.fit(resolution)
+    for line in filter(None, said):
+        complain(line)
+    return task
+
+
+def _held_out(
+    validation: tuple[str, ...],
+    resolution: int,
+    known: ImageSet,
+    train: ImageSet,
+    skip_bad: bool,
+    complain: Callable[[str], None],
+) -> ImageSet:
+    """The held-out pictures of the classes that are learned.
+
+    Args:
+        validation, resolution, skip_bad, complain: see `image_task`.
+        known: all training pictures.
+        train: those that are learned.
+    """
+    found = open_images(validation, resolution, "val", skip_bad, complain=complain)
+    found, notes = of_classes(found, known.classes, train.classes)
+    for note in notes:
+        complain(note)
+    check(
+        found.digest != train.digest,
+        f"{' '.join(validation)} holds the training pictures themselves: name others for --validation, or none",
+    )
+    check(
+        len(found) >= LEAST_HELD_OUT,
+        f"{' '.join(validation)} holds {len(found)} pictures of these classes: {LEAST_HELD_OUT} are the least",
+    )
+    return found
+
+
+def _of_size(resolution: int) -> str:
+    """What a resolution of the pictures' own means for the time that presets promise; empty where they keep it."""
+    times, usual = resolution**2 / USUAL_RESOLUTION**2, f"{USUAL_RESOLUTION} x {USUAL_RESOLUTION}"
+    own = f"pictures are learned at their own {resolution} x {resolution}, {times:.1f} times the work of {usual}"
+    return f"{own}; --resolution names another size" if times > 1 else ""
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
+def _once(complain: Callable[[str], None]) -> Callable[[str], None]:
+    """What is true of one archive is said once, though it may hold training and validation pictures."""
+    said: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            complain(text)
+
+    return tell
+
+
+def _absolute(spec: str) -> str:
+    """A path from anywhere; what is no path stays as it is."""
+    return spec if is_keyword(spec) or not Path(spec).exists() else str(Path(spec).resolve())
+
+
+def _sizes(spec: tuple[str, ...], split: Split) -> Counter[tuple[int, int]]:
+    """Sizes of the stored pictures; of several processes one looks."""
+    found = once(lambda: [[w, h, n] for (w, h), n in sizes_of(spec, split).items()])
+    return Counter({(w, h): n for w, h, n in found})
+
+
+def _wanted(pictures: ImageSet, classes: int | tuple[str, ...] | None, at_most: int | None) -> tuple[str, ...]:
+    """Keys of the classes to learn."""
+    known = len(pictures.classes)
+    check(classes is None or known > 0, "the pictures have no classes to choose from: leave out --classes")
+    check(
+        not isinstance(classes, int) or 1 <= classes <= known,
+        f"--classes {classes}: the pictures have {known} classes; take 1 to {known}, or all",
+    )
+    return classes_wanted(pictures, at_most if classes is None else classes)
+
+
+def _left_out(everything: ImageSet, learned: ImageSet) -> str:
+    """Which classes are learned where others are left out, else empty."""
+    if learned.classes == everything.classes:
+        return ""
+    return (
+        f"{len(learned.classes)} of {len(everything.classes)} classes, {len(learned):,} of {len(everything):,} "
+        f"pictures: {listed(learned.names, 5)}; --classes all learns all"
+    )

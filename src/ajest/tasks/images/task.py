@@ -1,0 +1,366 @@
+"""Pictures as a task: its settings, and how a denoiser is judged on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
+from ajest.diffusion.guidance import autoguide
+from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
+from ajest.errors import UserError, check
+from ajest.runtime.distributed import in_chunks
+from ajest.runtime.seeding import LARGE, Role, generator
+from ajest.tasks.base import Evaluation, Metric
+
+from . import figures
+from .architecture import SIZES, Architecture, Precision
+from .data import ImageSet, cache_folder, class_number, open_images, spread_order
+from .extractors import Extractor, extract, extractor, looked_at
+from .imagenet import class_indices
+from .metrics import FREE_OF_N, compared, metrics_of, without_classes
+from .network import EDM2Denoiser
+from .references import References, Stock, references_of, remembered
+from .source import ImageSource, to_uint8
+
+SHOWN = 32  # samples kept for figures
+TRAJECTORIES = 6
+LOSS_EXAMPLES = 512
+LEAST_REFERENCES = 64
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """Settings of a task on pictures (METHOD 1, 5); see `ajest.tasks.Task` for its methods. `image_task` makes one
+    from a data set.
+
+    Attributes:
+        data, validation: where the pictures are, as `open_images` reads it; may change from machine to machine.
+        digest, validation_digest: of their content, which may not.
+        size: training pictures.
+        classes, names: key and name of each class; empty for an unconditional set.
+        resolution: height and width.
+        flip: mirror every second training picture.
+        learner, guide: the networks.
+        p_mean, p_std: of ln sigma in training.
+        sigma_data: standard deviation of the data.
+        label_dropout: share of training examples that lose their label, for classifier-free guidance.
+        precision: in which networks compute; weights and preconditioning stay in float32.
+        compile: compile the networks with torch.compile.
+        sampler_steps, sigma_max, sigma_min: of the sampler.
+        chunk: pictures sampled or judged at a time.
+        extractors: feature networks, NAME or NAME=PATH; the first is the one that a verdict rests on.
+        references: training pictures that samples are compared with; None for all.
+        held_out: validation pictures.
+        imagenet: ImageNet's index of each class; () goes by the classes' keys and names.
+    """
+
+    name: Literal["images"] = "images"
+    data: tuple[str, ...] = field(default=("shapes",), compare=False)
+    validation: tuple[str, ...] = field(default=(), compare=False)
+    digest: str = ""
+    validation_digest: str = ""
+    size: int = 0
+    classes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    resolution: int = 64
+    flip: bool = False
+    learner: Architecture = SIZES["mini"]
+    guide: Architecture = SIZES["nano"]
+    p_mean: float = -0.4
+    p_std: float = 1.0
+    sigma_data: float = 0.5
+    label_dropout: float = 0.0
+    precision: Precision = "float32"
+    compile: bool = False
+    sampler_steps: int = 32
+    sigma_max: float = 80.0
+    sigma_min: float = 0.002
+    chunk: int = 32
+    extractors: tuple[str, ...] = ("lite0",)
+    references: int | None = None
+    held_out: int = 0
+    imagenet: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_noise(self.p_mean, self.p_std, self.sigma_data)
+        check(0 <= self.label_dropout < 1, f"label_dropout must lie in [0, 1), not {self.label_dropout}")
+        check(
+            self.label_dropout == 0 or bool(self.classes),
+            "the pictures have no classes, so there is no label to drop: leave out --label-dropout",
+        )
+        check_sampler(self.sampler_steps, self.sigma_max, self.sigma_min)
+        check(self.chunk >= 1, f"chunk must be at least 1, not {self.chunk}")
+        check(len(self.extractors) >= 1, "at least one feature extractor must be named")
+        count = self.references
+        check(
+            count is None or count >= LEAST_REFERENCES, f"references must be at least {LEAST_REFERENCES}, not {count}"
+        )
+
+    @property
+    def domain(self) -> tuple[object, ...]:
+        return self.name, self.resolution
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return metrics_of(self.extractors, 0 if self._indices is None else len(self.classes))
+
+    def judges(self, device: torch.device | str = "cpu") -> tuple[str, ...]:
+        """The identities of the feature networks, whose weights may change under the same names."""
+        return tuple(extractor(spec, device).identity for spec in self.extractors)
+
+    def notes(self, n: int) -> tuple[str, ...]:
+        """What a reader should know of the metrics of n samples: what they were compared with, and what is absent."""
+        return *self._stock.notes(n), *without_classes(self.extractors, self.classes, self.names, self._indices)
+
+    @property
+    def _indices(self) -> tuple[int, ...] | None:
+        return self.imagenet or class_indices(self.classes, self.names)
+
+    @property
+    def _stock(self) -> Stock:
+        return Stock(self.size, self.size if self.references is None else self.references, self.held_out)
+
+    @property
+    def samples(self) -> int:
+        return 2000
+
+    @property
+    def guidance(self) -> float:
+        return 2.2
+
+    @property
+    def costly_target(self) -> bool:
+        return False
+
+    @property
+    def subject(self) -> str:
+        classes = f", {len(self.classes)} classes" if self.classes else ""
+        return f"{self.size:,} pictures of {self.resolution} x {self.resolution}{classes}"
+
+    def source(self, device: torch.device | str) -> ImageSource:
+        pictures = self._pictures("train")
+        noise = LogNormal(self.p_mean, self.p_std)
+        return ImageSource(
+            pictures.images, pictures.labels, noise, self.sigma_data, self.flip, device, self.label_dropout
+        )
+
+    def network(self, role: Role, seed: int) -> EDM2Denoiser:
+        architecture = self.learner if role in LARGE else self.guide
+        weights = generator(seed, role, "weights")
+        network = architecture.denoiser(self.resolution, len(self.classes), self.sigma_data, self.precision, weights)
+        if self.compile:
+            network.unet.compile()
+        return network
+
+    def example_names(self) -> Sequence[str]:
+        """The stable id of each training picture."""
+        return [str(name) for name in self._pictures("train").ids]
+
+    def sigmas(self) -> list[float]:
+        return sigma_schedule(self.sampler_steps, self.sigma_max, self.sigma_min)
+
+    def labels(self, n: int) -> Tensor | None:
+        """The classes of n samples, shape (n,): every class as often as every other, and where there are fewer samples
+        than classes, of classes spread over all; a smaller n is a prefix."""
+        if not self.classes:
+            return None
+        order = torch.from_numpy(spread_order(len(self.classes)))
+        return order[torch.arange(n) % len(order)]
+
+    def start(self, part: slice, seed: int) -> Tensor:
+        """Start noise of some samples, the same for all arms of a seed: that of a sample depends on its number alone.
+
+        Args:
+            part: numbers of the samples, from start to stop.
+            seed: of the run.
+        """
+        shape = (3, self.resolution, self.resolution)
+        streams = (generator(seed, "evaluation", "start", i) for i in range(part.start, part.stop))
+        return self.sigma_max * torch.stack([torch.randn(shape, generator=stream) for stream in streams])
+
+    def prepare(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> None:
+        """Statistics of the real pictures, kept by content in the user's cache."""
+        for spec in self.extractors:
+            self._references(extractor(spec, device))
+
+    def evaluate(
+        self,
+        main: Denoiser,
+        guide: Denoiser | None,
+        weight: float,
+        n: int,
+        seed: int,
+        cache: Path,
+        device: torch.device | str = "cpu",
+        pictures: bool = False,
+        interval: tuple[float, float] | None = None,
+    ) -> Evaluation:
+        """Judge a denoiser, guided with `weight` if it is not 1 (within `interval`, if given), on n samples.
+
+        With `pictures` the result holds `samples` (at most 32, uint8), their `labels` and `trajectories` (6 paths).
+        """
+        denoiser = main if guide is None else autoguide(main, guide, weight, interval)
+        labels = self.labels(n)
+        networks = [extractor(spec, device) for spec in self.extractors]
+
+        def solved(part: slice) -> Tensor:
+            return self._solved(denoiser, self.start(part, seed), labels if labels is None else labels[part], device)
+
+        values: dict[str, float] = {}
+        judged = looked_at(solved, n, networks, self.chunk)
+        for i, (network, found) in enumerate(zip(networks, judged, strict=True)):
+            real = self._references(network)
+            values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
+        if weight == 1:
+            values["loss"] = self._loss(denoiser, seed, device)
+        return Evaluation(values, self._shown(denoiser, min(n, SHOWN), seed, device) if pictures else {})
+
+    def floor(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
+        """Metrics of n other real pictures: validation pictures, or else training pictures, which are no references
+        then. Where there are fewer of either, only the metrics that do not depend on n."""
+        what = (self.digest, self.validation_digest, self._stock.references, self._indices, self.judges(device), n)
+        return remembered("floor", what, cache_folder(), lambda: self._floor(n, device))
+
+    def _floor(self, n: int, device: torch.device | str) -> dict[str, float]:
+        pool, there = self._stock.pool(n)
+        pictures = self._pictures("val" if pool == "validation" else "train")
+        rows = self._stock.others(pool, pictures.labels, min(n, there))
+        labels = None if pictures.labels is None else torch.from_numpy(pictures.labels[rows])
+        values: dict[str, float] = {}
+        for i, spec in enumerate(self.extractors):
+            network = extractor(spec, device)
+            found = extract(pictures.images[rows], network)
+            real = self._references(network)
+            if pool == "references":
+                real = real.without(rows, found.features)
+            values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
+        if there < n:  # the others depend on the number of pictures, and of these there are not as many
+            return {name: value for name, value in values.items() if name in FREE_OF_N}
+        return values
+
+    def figures(
+        self,
+        weight: float,
+        stored: Mapping[float, Mapping[str, Tensor]],
+        moments: Mapping[int, Mapping[str, Tensor]],
+        history: Mapping[int, Mapping[str, Tensor]],
+    ) -> list[tuple[str, Figure]]:
+        return figures.of_run(self.names, self.sigmas(), self.sigma_data, weight, stored, moments, history)
+
+    def side_by_side(
+        self, weight: float, stored: Mapping[str, Mapping[float, Mapping[str, Tensor]]]
+    ) -> list[tuple[str, Figure]]:
+        return figures.side_by_side(self.names, weight, stored)
+
+    def write_samples(
+        self,
+        denoiser: Denoiser,
+        out: Path,
+        n: int | None = None,
+        seeds: tuple[int, ...] = (),
+        classes: tuple[str, ...] = (),
+        device: torch.device | str = "cpu",
+    ) -> list[Path]:
+        """One PNG for each class and seed, and a sheet of all; without classes each seed draws its own.
+
+        The picture of a seed and class is the same whatever else is asked for.
+        """
+        n = SHOWN if n is None else n
+        check(n >= 1, f"at least 1 sample must be asked for, not {n}")
+        seeds = seeds or tuple(range(n))
+        wanted = [self.class_number(c) for c in classes]
+        pairs = [(c, s) for c in wanted for s in seeds] if wanted else [(self._drawn_class(s), s) for s in seeds]
+        labels = torch.tensor([c for c, _ in pairs]) if self.classes else None
+
+        def solved(part: slice) -> Tensor:
+            start = self.sigma_max * torch.stack([self._seeded(s) for _, s in pairs[part]])
+            return self._solved(denoiser, start, labels if labels is None else labels[part], device).cpu()
+
+        images = in_chunks(solved, len(pairs), self.chunk)
+        names = figures.file_names([self._label(c) for c in range(len(self.classes))])
+        captions = [(names[c] if names else "", s) for c, s in pairs]
+        return figures.write_pictures(images, captions, len(seeds) if wanted else 8, out)
+
+    def class_number(self, name: str) -> int:
+        """The number of a class by its key or its name.
+
+        Raises:
+            UserError: an unknown class, or a set without classes.
+        """
+        check(bool(self.classes), f"this data set has no classes, so there is no {name!r}")
+        return class_number(name, self.classes, self.names)
+
+    def _label(self, number: int) -> str:
+        """The name of a class, with its key where two classes share the name."""
+        if not self.classes:
+            return ""
+        name = self.names[number]
+        return name if self.names.count(name) == 1 else f"{name} {self.classes[number]}"
+
+    def _drawn_class(self, seed: int) -> int:
+        if not self.classes:
+            return 0
+        return int(torch.randint(len(self.classes), (1,), generator=generator(seed, "sample", "class")))
+
+    def _seeded(self, seed: int) -> Tensor:
+        return torch.randn(3, self.resolution, self.resolution, generator=generator(seed, "sample", "start"))
+
+    def _solved(self, denoiser: Denoiser, start: Tensor, labels: Tensor | None, device: torch.device | str) -> Tensor:
+        """uint8 samples, on the device."""
+        label = None if labels is None else labels.to(device)
+        return to_uint8(sample(denoiser, start.to(device), self.sigmas(), label))
+
+    def _shown(self, denoiser: Denoiser, n: int, seed: int, device: torch.device | str) -> dict[str, Tensor]:
+        """The first n samples and the paths of a few."""
+        labels = self.labels(n)
+        path: list[Tensor] = []
+
+        def watch(_: int, state: Tensor) -> None:
+            path.append(state[:TRAJECTORIES].cpu())
+
+        start, label = self.start(slice(0, n), seed).to(device), None if labels is None else labels.to(device)
+        images = to_uint8(sample(denoiser, start, self.sigmas(), label, watch=watch)).cpu()
+        tensors = {"samples": images, "trajectories": torch.stack(path, 1)}
+        return tensors if labels is None else tensors | {"labels": labels}
+
+    def _loss(self, denoiser: Denoiser, seed: int, device: torch.device | str) -> float:
+        """Mean loss on held-out pictures (training pictures where there are none)."""
+        pictures = self._pictures("val" if self.validation else "train")
+        noise = LogNormal(self.p_mean, self.p_std)
+        source = ImageSource(pictures.images, pictures.labels, noise, self.sigma_data)
+        batch = source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
+
+        @torch.no_grad()
+        def losses(chunk: slice) -> Tensor:
+            part = batch[chunk].to(device)
+            return per_example_loss(denoiser(part.x, part.sigma, part.label), part)
+
+        return in_chunks(losses, len(batch), self.chunk).double().mean().item()
+
+    def _references(self, network: Extractor) -> References:
+        pictures = self._pictures("train")
+        rows, near = self._stock.rows(pictures.labels)
+        return references_of(pictures.images, rows, near, pictures.digest, network, cache_folder())
+
+    def _pictures(self, split: Literal["train", "val"]) -> ImageSet:
+        spec, digest = (self.data, self.digest) if split == "train" else (self.validation, self.validation_digest)
+        found = _opened(spec, self.resolution, split, self.classes)
+        if found.digest != digest:
+            raise UserError(f"{' '.join(spec)} holds other pictures than this run was made with: name the old data set")
+        return found
+
+
+@lru_cache(maxsize=4)
+def _opened(
+    spec: tuple[str, ...], resolution: int, split: Literal["train", "val"], classes: tuple[str, ...]
+) -> ImageSet:
+    # A data set with bad files was opened with the user's consent before: the digest tells whether it is the same.
+    return open_images(spec, resolution, split, skip_bad=True, complain=lambda _: None).only(classes)

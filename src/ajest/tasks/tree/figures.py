@@ -1,0 +1,199 @@
+"""Pictures of the tree and of what models make of it. Arrays in, matplotlib figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ajest.runtime.seeding import generator
+
+from .distribution import ORIGIN, TreeDistribution
+from .metrics import DENSITY_SIGMA, GRID_SIDE, THRESHOLD, hits, mandala_cells
+
+ON_TREE, OFF_TREE, DENSITY = "#1b4f72", "#e67e22", "#d9e4ea"
+EXTENT = (-0.72, 1.52, -0.70, 1.54)
+#: Twigs at the right end: outer branches, where models miss most.
+ZOOM = (0.76, 1.31, 0.20, 0.75)
+
+
+def of_run(
+    label: str,
+    weight: float,
+    stored: Mapping[float, Mapping[str, Tensor]],
+    moments: Mapping[int, Mapping[str, Tensor]],
+    history: Mapping[int, Mapping[str, Tensor]],
+) -> list[tuple[str, Figure]]:
+    """(caption, figure) of everything worth seeing of one run.
+
+    Args:
+        label: class of the tree.
+        weight: of autoguidance.
+        stored: tensors `samples` and `trajectories` of an evaluation, by guidance weight.
+        moments: stored super-batches by step.
+        history: `samples` of evaluations along training, by step.
+    """
+    names = {1.0: "without guidance", weight: f"autoguidance, w = {weight:g}"}
+    present = {names[w]: stored[w] for w in names if w in stored}
+    figures = []
+    if present:
+        n = len(next(iter(present.values()))["samples"])
+        numbers = generator(0, "figure", "truth")
+        truth, _ = TreeDistribution(label).sample(
+            torch.rand(n, generator=numbers), torch.randn(n, 4, generator=numbers), 0.0
+        )
+        points = {k: v["samples"].numpy() for k, v in present.items()} | {"the truth": truth.numpy()}
+        figures.append(
+            (f"{n:,} samples (blue: on the tree, orange: off it), above; outer branches enlarged, below.",
+             samples(label, points))
+        )  # fmt: skip
+        figures.append(
+            ("The mandala: cells by how often they were hit (darker: more); orange cells hold misses only.",
+             mandalas(label, points))
+        )  # fmt: skip
+        paths = {k: v["trajectories"].numpy() for k, v in present.items()}
+        figures.append(("Paths of the sampler from pure noise to its end points.", trajectories(label, paths)))
+    if len(history) > 1:
+        along = {
+            f"step {step:,}": history[step]["samples"].numpy() for step in sorted(history)[:: -(-len(history) // 4)]
+        }
+        figures.append(("The same start points along training, without guidance.", samples(label, along)))
+    if moments:
+        arrays = [(f"step {step}", {k: v.numpy() for k, v in batch.items()}) for step, batch in moments.items()]
+        caption = "Kept examples among the drawn ones, in the plane (above) and in noise level (below)."
+        figures.append((caption, selection(label, arrays)))
+    return figures
+
+
+def side_by_side(
+    label: str, weight: float, stored: Mapping[str, Mapping[float, Mapping[str, Tensor]]]
+) -> list[tuple[str, Figure]]:
+    """Every arm from the same start points, unguided and guided; tensors `samples` by arm and guidance weight."""
+    found = []
+    for w, title in ((1.0, "without guidance"), (weight, f"with autoguidance, w = {weight:g}")):
+        panels = {arm: parts[w]["samples"].numpy() for arm, parts in stored.items() if w in parts}
+        if panels:
+            found.append((f"Every arm from the same start points, {title}.", samples(label, panels)))
+    return found
+
+
+def samples(label: str, panels: Mapping[str, np.ndarray]) -> Figure:
+    """Samples side by side above a zoom on outer branches, as in figure 1 of arXiv 2406.02507.
+
+    Args:
+        label: class of the tree.
+        panels: samples of shape (n, 2) by title.
+    """
+    figure = Figure(figsize=(3.4 * len(panels), 6.9), layout="constrained")
+    axes = figure.subplots(2, len(panels), squeeze=False)
+    distribution = TreeDistribution(label)
+    for column, (title, x) in enumerate(panels.items()):
+        on_tree = hits(distribution, torch.from_numpy(x)).numpy()
+        for row, (extent, size) in enumerate(((_extent(label), 0.35), (_zoom(label), 2.5))):
+            axis = axes[row, column]
+            _plane(axis, label, extent)
+            axis.scatter(*x[on_tree].T, s=size, c=ON_TREE, linewidths=0, rasterized=True)
+            axis.scatter(*x[~on_tree].T, s=size * 1.6, c=OFF_TREE, linewidths=0, rasterized=True)
+        axes[0, column].set_title(f"{title}\n{on_tree.mean():.1%} on the tree", fontsize=11)
+    return figure
+
+
+def mandalas(label: str, panels: Mapping[str, np.ndarray]) -> Figure:
+    """Heat-maps of the mandala metric: how often each cell was hit, and cells that hold misses only."""
+    figure = Figure(figsize=(3.4 * len(panels), 3.7), layout="constrained")
+    distribution = TreeDistribution(label)
+    for axis, (title, x) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        good, bad = mandala_cells(x, hits(distribution, torch.from_numpy(x)).numpy())
+        side = GRID_SIDE / 2
+        extent = (ORIGIN[0] - side, ORIGIN[0] + side, ORIGIN[1] - side, ORIGIN[1] + side)
+        misses = np.where((bad > 0) & (good == 0), 1.0, np.nan).T
+        axis.imshow(np.where(good > 0, np.log1p(good), np.nan).T, origin="lower", extent=extent, cmap="YlGnBu", vmin=-1)
+        axis.imshow(misses, origin="lower", extent=extent, cmap=ListedColormap([OFF_TREE]))
+        share = float(np.count_nonzero(good) / max(int(np.count_nonzero(good + bad)), 1))
+        axis.set_title(f"{title}\nmandala {share:.3f}", fontsize=11)
+        _frame(axis, _extent(label))
+    return figure
+
+
+def trajectories(label: str, panels: Mapping[str, np.ndarray]) -> Figure:
+    """Sampling paths, arrays of shape (paths, steps + 1, 2) by title."""
+    figure = Figure(figsize=(3.4 * len(panels), 3.7), layout="constrained")
+    for axis, (title, paths) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        _plane(axis, label, _extent(label))
+        for path in paths:
+            axis.plot(*path.T, color=ON_TREE, lw=0.7, alpha=0.55)
+        axis.scatter(*paths[:, -1].T, s=9, c=OFF_TREE, zorder=3, linewidths=0)
+        axis.set_title(title, fontsize=11)
+    return figure
+
+
+def selection(label: str, moments: Sequence[tuple[str, Mapping[str, np.ndarray]]]) -> Figure:
+    """Where the kept examples lie, in the plane and in sigma, compared with the drawn ones.
+
+    Args:
+        label: class of the tree.
+        moments: (title, arrays x (n, 2), sigma (n,), kept (n,) bool) of a super-batch each.
+    """
+    figure = Figure(figsize=(3.4 * len(moments), 6.4), layout="constrained")
+    axes = figure.subplots(2, len(moments), squeeze=False, height_ratios=(1.3, 1))
+    for column, (title, batch) in enumerate(moments):
+        x, sigma, kept = batch["x"], batch["sigma"], batch["kept"].astype(bool)
+        plane, levels = axes[0, column], axes[1, column]
+        _plane(plane, label, (-1.2, 2.1, -1.1, 2.2))
+        plane.scatter(*x[~kept].T, s=1.5, c="#9aa5ac", linewidths=0, label="drawn, dropped")
+        plane.scatter(*x[kept].T, s=2.5, c=OFF_TREE, linewidths=0, label="kept")
+        plane.set_title(title, fontsize=11)
+        bins = np.linspace(-7, 3, 41)
+        levels.hist(np.log(sigma), bins, density=True, color="#9aa5ac", alpha=0.6, label="drawn")
+        levels.hist(np.log(sigma[kept]), bins, density=True, histtype="step", color=OFF_TREE, lw=1.8, label="kept")
+        levels.set_xlabel("ln sigma")
+        levels.set_yticks([])
+        levels.spines[["top", "right", "left"]].set_visible(False)
+        if column == 0:
+            levels.set_ylabel("share of examples")
+            levels.legend(fontsize=9, frameon=False)
+            plane.legend(fontsize=8, frameon=False, markerscale=3, loc="upper left")
+    return figure
+
+
+def _plane(axis: Axes, label: str, extent: tuple[float, float, float, float]) -> None:
+    grid_x, grid_y, inside = _density(label, extent)
+    axis.contourf(grid_x, grid_y, inside, levels=[THRESHOLD, np.inf], colors=[DENSITY])
+    _frame(axis, extent)
+
+
+def _frame(axis: Axes, extent: tuple[float, float, float, float]) -> None:
+    axis.set_xlim(extent[:2])
+    axis.set_ylim(extent[2:])
+    axis.set_aspect("equal")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_color("#c9d1d6")
+
+
+@lru_cache(maxsize=16)
+def _density(label: str, extent: tuple[float, float, float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x, y = np.linspace(*extent[:2], 220), np.linspace(*extent[2:], 220)
+    grid_x, grid_y = np.meshgrid(x, y)
+    points = torch.from_numpy(np.stack([grid_x.ravel(), grid_y.ravel()], 1))
+    return x, y, TreeDistribution(label).log_density(points, DENSITY_SIGMA).numpy().reshape(grid_x.shape)
+
+
+def _extent(label: str) -> tuple[float, float, float, float]:
+    return _turned(EXTENT) if label == "B" else EXTENT
+
+
+def _zoom(label: str) -> tuple[float, float, float, float]:
+    return _turned(ZOOM) if label == "B" else ZOOM
+
+
+def _turned(extent: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """The same window for class B, which grows the other way."""
+    return -extent[1], -extent[0], -extent[3], -extent[2]

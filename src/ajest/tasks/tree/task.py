@@ -1,0 +1,269 @@
+"""The tree as a task: its settings, and how a denoiser is judged on it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ajest.diffusion.batch import Batch
+from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise
+from ajest.diffusion.guidance import autoguide
+from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
+from ajest.errors import Corrupt, check
+from ajest.runtime.distributed import in_chunks
+from ajest.runtime.seeding import LARGE, Role, generator
+from ajest.storage import checkpoint
+from ajest.tasks.base import Evaluation, Metric
+
+from . import figures, metrics
+from .distribution import PER_BRANCH, TreeDistribution, branches
+from .network import EnergyMLP
+from .source import TreeSource
+
+CHUNK = 4096  # points sampled at a time
+SMALL_N = 16384  # mandala is also given for this many samples, because it depends on their number
+TRAJECTORIES = 48
+
+METRICS = (
+    Metric("energy_distance", "energy distance × 1000", "lower",
+           "How far the samples are from fresh exact ones: 0 for the same distribution, up to noise of both signs. "
+           "It saturates late: it sees mass in wrong places, but hardly a few stray points.",
+           headline="unguided", scale=1000),
+    Metric("mandala", "mandala", "higher",
+           "Share of the picture's touched cells that hold at least one sample on the tree. It falls as samples are "
+           "added, so it is compared at one n only, and it does not see mass that crowds onto few branches.",
+           headline="guided"),
+    Metric("mandala_16k", "mandala at n = 16,384", "higher", "Mandala of the first 16,384 samples."),
+    Metric("classification", "classification", "higher",
+           "Share of samples that lie on the tree. It saturates first under guidance and does not see empty branches.",
+           curve=True),
+    Metric("loss", "loss", "lower", "Mean squared error of the score, weighted by sigma^2.", guided=False, curve=True),
+    Metric("outer_loss", "outer loss", "lower", "The same for examples from the outer branches.", guided=False),
+    Metric("rare_loss", "loss at rare places", "lower",
+           "The same for the tenth of least density at each noise level.", guided=False),
+    Metric("rare_bias", "bias at rare places", "lower",
+           "By what share the score is too long or too short there on average. Errors of both signs cancel.",
+           guided=False),
+    Metric("l2", "L2 to the exact ODE", "lower",
+           "Mean distance from where the exact sampler ends. Guidance moves points on purpose and raises it."),
+    Metric("branch_tv", "branch imbalance", "lower", "Share of the mass that sits on the wrong branches."),
+    Metric("depth_tv", "depth imbalance", "lower", "Share of the mass that sits at the wrong depth."),
+    Metric("branches_reached", "branches reached", "higher",
+           "Share of branches with at least half their mass. Saturates at 1 before the shares are right."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TreeTask:
+    """Settings of the 2-D task (METHOD 1, 2); see `ajest.tasks.Task` for its methods."""
+
+    name: Literal["tree"] = "tree"
+    label: str = "A"
+    hidden: int = 64
+    guide_hidden: int = 32
+    layers: int = 4
+    p_mean: float = -2.3
+    p_std: float = 1.5
+    sigma_data: float = 0.5
+    sampler_steps: int = 32
+    sigma_max: float = 5.0
+    sigma_min: float = 0.002
+
+    def __post_init__(self) -> None:
+        check_noise(self.p_mean, self.p_std, self.sigma_data)
+        check_sampler(self.sampler_steps, self.sigma_max, self.sigma_min)
+
+    @property
+    def domain(self) -> tuple[object, ...]:
+        return self.name, self.label
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def label_dropout(self) -> float:
+        return 0.0
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return METRICS
+
+    def source(self, device: torch.device | str) -> TreeSource:
+        return TreeSource(_distribution(self.label, str(device)), LogNormal(self.p_mean, self.p_std))
+
+    def network(self, role: Role, seed: int) -> EnergyMLP:
+        hidden = self.hidden if role in LARGE else self.guide_hidden
+        return EnergyMLP(hidden, self.layers, self.sigma_data, generator(seed, role, "weights"))
+
+    @property
+    def samples(self) -> int:
+        return SMALL_N
+
+    @property
+    def guidance(self) -> float:
+        return 3.0
+
+    def judges(self, device: torch.device | str = "cpu") -> tuple[str, ...]:
+        return ()
+
+    def notes(self, n: int) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def costly_target(self) -> bool:
+        return True
+
+    @property
+    def subject(self) -> str:
+        return f"class {self.label} of a fractal tree, known exactly"
+
+    def example_names(self) -> Sequence[str]:
+        """Each of the Gaussians that examples are drawn from."""
+        return [f"component-{i:04d}" for i in range(PER_BRANCH * sum(b.label == self.label for b in branches()))]
+
+    def sigmas(self) -> list[float]:
+        return sigma_schedule(self.sampler_steps, self.sigma_max, self.sigma_min)
+
+    def start(self, n: int, seed: int, device: torch.device | str) -> Tensor:
+        """Start points of the sampler: exact samples at sigma_max, the same for all arms of a seed."""
+        return self._exact(n, seed, "start", self.sigma_max, device)
+
+    def exact(self, n: int, seed: int, device: torch.device | str, name: str = "exact") -> Tensor:
+        """Fresh exact samples, shape (n, 2)."""
+        return self._exact(n, seed, name, 0.0, device)
+
+    def _exact(self, n: int, seed: int, name: str, sigma: float, device: torch.device | str) -> Tensor:
+        stream = generator(seed, "evaluation", name)
+        uniform, normal = torch.rand(n, generator=stream), torch.randn(n, 4, generator=stream)
+        x, _ = _distribution(self.label, str(device)).sample(uniform.to(device), normal.to(device), sigma)
+        return x
+
+    def prepare(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> Tensor:
+        """End points of the exact ODE from `start(n, seed)`, kept in the folder `cache`."""
+        levels = f"steps{self.sampler_steps}-from{self.sigma_max:g}-to{self.sigma_min:g}"
+        stem = cache / f"truth-{self.label}-seed{seed}-n{n}-{levels}"
+        try:
+            return checkpoint.load(stem).tensors["end"].to(device)
+        except Corrupt:
+            pass
+        distribution = _distribution(self.label, str(device))
+        end = sample(distribution.denoise, self.start(n, seed, device), self.sigmas())
+        checkpoint.save(stem, {"end": end}, {"n": n, "seed": seed})
+        return end
+
+    def evaluate(
+        self,
+        main: Denoiser,
+        guide: Denoiser | None,
+        weight: float,
+        n: int,
+        seed: int,
+        cache: Path,
+        device: torch.device | str = "cpu",
+        pictures: bool = False,
+        interval: tuple[float, float] | None = None,
+    ) -> Evaluation:
+        """Judge a denoiser, guided with `weight` if it is not 1 (within `interval`, if given), on n samples.
+
+        With `pictures` the result holds `samples` (at most 16,384 of them) and `trajectories` (48 paths).
+        """
+        distribution = _distribution(self.label, str(device))
+        denoiser = main if guide is None else autoguide(main, guide, weight, interval)
+        start, truth = self.start(n, seed, device), self.prepare(n, seed, cache, device)
+        end = self._sample(denoiser, start)
+        hit = metrics.hits(distribution, end)
+        x, on_tree = end.cpu().numpy(), hit.cpu().numpy()
+        values = {
+            "classification": float(on_tree.mean()),
+            "mandala": metrics.mandala(x, on_tree),
+            "mandala_16k": metrics.mandala(x[:SMALL_N], on_tree[:SMALL_N]),
+            "l2": (end - truth).norm(dim=1).double().mean().item(),
+            "energy_distance": metrics.energy_distance(x, self.exact(n, seed, device).cpu().numpy()),
+            **metrics.branch_metrics(distribution, metrics.branch_shares(distribution, end)),
+        }
+        if weight == 1:
+            batch = self._loss_batch(n, seed, device)
+            values |= metrics.losses(distribution, denoiser, batch, CHUNK)
+        if not pictures:
+            return Evaluation(values)
+        path: list[Tensor] = []
+        sample(denoiser, start[:TRAJECTORIES], self.sigmas(), watch=lambda _, state: path.append(state.clone()))
+        return Evaluation(values, {"samples": end[:SMALL_N], "trajectories": torch.stack(path, 1)})
+
+    def floor(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
+        """The metrics of exact samples against other exact samples: as good as any model can look at this n."""
+        distribution = _distribution(self.label, "cpu")
+        samples = self.exact(n, seed, "cpu", "floor")
+        x, hit = samples.numpy(), metrics.hits(distribution, samples).numpy()
+        return {
+            "classification": float(hit.mean()),
+            "mandala": metrics.mandala(x, hit),
+            "mandala_16k": metrics.mandala(x[:SMALL_N], hit[:SMALL_N]),
+            "l2": 0.0,
+            "loss": 0.0,
+            "outer_loss": 0.0,
+            "rare_loss": 0.0,
+            "rare_bias": 0.0,
+            "energy_distance": metrics.energy_distance(x, self.exact(n, seed, "cpu").numpy()),
+            **metrics.branch_metrics(distribution, metrics.branch_shares(distribution, samples)),
+        }
+
+    def figures(
+        self,
+        weight: float,
+        stored: Mapping[float, Mapping[str, Tensor]],
+        moments: Mapping[int, Mapping[str, Tensor]],
+        history: Mapping[int, Mapping[str, Tensor]],
+    ) -> list[tuple[str, Figure]]:
+        return figures.of_run(self.label, weight, stored, moments, history)
+
+    def side_by_side(
+        self, weight: float, stored: Mapping[str, Mapping[float, Mapping[str, Tensor]]]
+    ) -> list[tuple[str, Figure]]:
+        return figures.side_by_side(self.label, weight, stored)
+
+    def write_samples(
+        self,
+        denoiser: Denoiser,
+        out: Path,
+        n: int | None = None,
+        seeds: tuple[int, ...] = (),
+        classes: tuple[str, ...] = (),
+        device: torch.device | str = "cpu",
+    ) -> list[Path]:
+        """A table of n points (16,384 if none are asked for) from the first seed, and a picture of them."""
+        n = SMALL_N if n is None else n
+        check(n >= 1, f"at least 1 sample must be asked for, not {n}")
+        check(not classes, "the tree has no classes to choose from: leave out --classes")
+        check(len(seeds) <= 1, "the tree is sampled with one seed: name one")
+        seed = seeds[0] if seeds else 0
+        x = self._sample(denoiser, self.start(n, seed, device)).cpu().numpy()
+        table, picture = io.StringIO(), io.BytesIO()
+        np.savetxt(table, x, fmt="%.7g", delimiter=",", header="x,y", comments="")
+        shown = {"samples": x, "the truth": self.exact(n, seed, "cpu").numpy()}
+        figures.samples(self.label, shown).savefig(picture, format="png", dpi=120)
+        checkpoint.write_atomic(out / "samples.csv", table.getvalue())
+        checkpoint.write_atomic(out / "samples.png", picture.getvalue())
+        return [out / "samples.csv", out / "samples.png"]
+
+    def _sample(self, denoiser: Denoiser, start: Tensor) -> Tensor:
+        return in_chunks(lambda part: sample(denoiser, start[part], self.sigmas()), len(start), CHUNK)
+
+    def _loss_batch(self, n: int, seed: int, device: torch.device | str) -> Batch:
+        source = self.source(device)
+        return source.complete(source.draw(min(n, 4 * SMALL_N), generator(seed, "evaluation", "loss")))
+
+
+@lru_cache(maxsize=4)
+def _distribution(label: str, device: str) -> TreeDistribution:
+    return TreeDistribution(label, device)

@@ -1,0 +1,119 @@
+"""A network with its optimiser: gradients of a batch, a step by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from ajest.diffusion.batch import Batch
+from ajest.diffusion.denoising import objective, per_example_loss
+from ajest.errors import Diverged, check
+from ajest.runtime import distributed, interrupts
+
+from .recipe import Recipe
+
+
+class Optimised:
+    """A network with its Adam optimiser.
+
+    Args:
+        network: to be trained, on its device.
+        recipe: how.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+        self.network, self.recipe = network.train(), recipe
+        self._module = distributed.averaging(network)
+        peak = recipe.learning_rate.peak
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=peak, betas=recipe.betas, fused=True)
+
+    def gradients(
+        self, batch: Batch, rate: float, weight: Tensor | None = None, total: int | None = None
+    ) -> tuple[Tensor, bool]:
+        """Forward and backward on these examples alone. Returns their losses, shape (n,): those of all processes, each
+        of which has its `distributed.share` of them; and whether they and their gradient are finite.
+
+        If it does not come to its end, the network is as before, bit for bit: one that normalises its own weights in
+        each forward pass too.
+
+        Args:
+            batch: what this process is to train on, completed.
+            rate: the learning rate of the `step` to come.
+            weight: importance weights of these, shape (n,), or None.
+            total: examples of all processes; None: there is one.
+
+        Raises:
+            Diverged: a loss or gradient is not finite, and the recipe says to stop.
+            UserError: there are fewer examples than processes.
+            KeyboardInterrupt: it was given up (see `interrupts`).
+        """
+        total = len(batch) if total is None else total
+        check(total >= distributed.world(), f"{total} examples a step are too few for {distributed.world()} processes")
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
+        try:
+            with interrupts.undoable():
+                return self._gradients(batch, weight, total)
+        except BaseException:
+            self.optimizer.zero_grad(set_to_none=True)
+            with torch.no_grad():
+                for tensor, before in kept:
+                    tensor.copy_(before)
+            raise
+
+    def _gradients(self, batch: Batch, weight: Tensor | None, total: int) -> tuple[Tensor, bool]:
+        found = []
+        size = self.recipe.micro_batch or len(batch)
+        for i, part in enumerate(batch.split(size)):
+            last = (i + 1) * size >= len(batch)
+            with nullcontext() if last or self._module is self.network else self._module.no_sync():  # type: ignore[operator]
+                losses = per_example_loss(self._module(part.x, part.sigma, part.label), part)
+                minimised = objective(losses, part, self.network)
+                if weight is not None:
+                    minimised = minimised * weight[i * size : i * size + len(part)]
+                # Gradients are averaged over processes, which may differ by an example.
+                (minimised.sum() / (total / distributed.world())).backward()
+            found.append(losses.detach())
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        losses = distributed.gather(torch.cat(found), total)
+        finite = bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum() + losses.sum()))
+        if not finite and self.recipe.not_finite == "stop":
+            rate = self.optimizer.param_groups[0]["lr"]
+            raise Diverged(f"the loss or its gradient is not finite (learning rate {rate:g}): lower the learning rate")
+        return losses, finite
+
+    def step(self, finite: bool) -> None:
+        """An Adam step by what `gradients` left, unless that is not finite and to be skipped."""
+        if not finite and self.recipe.not_finite == "zero":
+            for parameter in self.network.parameters():
+                if parameter.grad is not None:
+                    torch.nan_to_num_(parameter.grad, nan=0.0, posinf=0.0, neginf=0.0)
+        if finite or self.recipe.not_finite == "zero":
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
+        for i, slots in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam/{i}/{k}": v for k, v in slots.items()}
+        return tensors
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        self.network.load_state_dict(under("network/", tensors))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in under("adam/", tensors).items():
+            index, name = key.split("/")
+            slots.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,73 @@
+"""How a network is trained, apart from what it is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from ajest.errors import check
+
+NotFinite = Literal["stop", "skip", "zero"]
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """`peak * min(n / rampup, 1) / sqrt(max(t / decay, 1))`, n examples trained on, t the clock (EDM2 equation 67).
+
+    Attributes:
+        peak: the highest rate.
+        decay: when it begins to fall; 0 keeps it constant.
+        rampup: examples over which it rises from 0; 0 starts at the peak.
+        clock: what `decay` counts: steps; examples trained on, which arms of different batches share; or the share
+            of the run, so that the whole course is stretched to each budget (No Train No Gain, arXiv 2307.06440).
+    """
+
+    peak: float = 0.01
+    decay: float = 512
+    rampup: float = 0
+    clock: Literal["steps", "examples", "share"] = "steps"
+
+    def __post_init__(self) -> None:
+        check(0 < self.peak < inf, f"the learning rate must be above 0, not {self.peak}")
+
+    def __call__(self, step: int, examples: int, share: float = 0.0) -> float:
+        rate = self.peak
+        if self.rampup:
+            rate *= min(examples / self.rampup, 1)
+        if self.decay:
+            rate /= max({"steps": step, "examples": examples, "share": share}[self.clock] / self.decay, 1) ** 0.5
+        return rate
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained, apart from what it is trained on.
+
+    Attributes:
+        super_batch: examples drawn for a step, B.
+        learning_rate: its course.
+        betas: of Adam.
+        ema_widths: relative widths of the averages kept; the first is the one reported.
+        micro_batch: examples that are scored or trained on at a time, which bounds memory and keeps a CPU's caches
+            warm; selection acts on the whole super-batch all the same. None takes all at once.
+        scope: where several processes train, choose from the whole super-batch ("global"), which gives what one process
+            would, or each from its own part of it ("rank"), as the published code does.
+        not_finite: what to do where a loss or gradient is not finite: "stop" the run, "skip" the step, which leaves the
+            weights as they were, or put "zero" in the place of such gradients (EDM2). The ledger counts them.
+    """
+
+    super_batch: int = 4096
+    learning_rate: LearningRate = LearningRate()
+    betas: tuple[float, float] = (0.9, 0.99)
+    ema_widths: tuple[float, ...] = (0.01, 0.05, 0.1)
+    micro_batch: int | None = None
+    scope: Literal["global", "rank"] = "global"
+    not_finite: NotFinite = "stop"
+
+    def __post_init__(self) -> None:
+        check(
+            self.micro_batch is None or self.micro_batch >= 1, f"micro_batch must be at least 1, not {self.micro_batch}"
+        )
+        check(self.super_batch >= 1, f"super_batch must be at least 1, not {self.super_batch}")
+        check(len(self.ema_widths) >= 1, "ema_widths must name at least one width")

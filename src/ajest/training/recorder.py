@@ -1,0 +1,145 @@
+"""Ledger lines, snapshots and checkpoints, as steps go by."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+
+import torch
+
+from ajest.runtime import distributed
+from ajest.storage import checkpoint, jsonl
+from ajest.storage.checkpoint import write_sealed
+from ajest.storage.config import to_json
+
+from .run_folder import RunConfig
+from .schedule import Schedule, clocks
+from .trackers import Trackers
+from .trainer import Step, Trainer
+
+_STORED_NUMBERS = 1 << 20  # of the examples of a super-batch that is stored for figures
+
+
+def _prune(folder: Path, keep: int = 2) -> None:
+    """Keep the newest checkpoints: the one to go on from, and the one before it in case that is damaged."""
+    for stem in list(checkpoint.stems(folder, "checkpoint").values())[:-keep]:
+        checkpoint.delete(stem)
+
+
+class _Recorder:
+    """Writes ledger lines, snapshots and checkpoints as steps go by; of several processes the first writes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        schedule: Schedule,
+        trainer: Trainer,
+        losses: list[float],
+        complain: Callable[[str], None],
+    ) -> None:
+        self.folder, self.schedule, self.trainer, self.iterations = folder, schedule, trainer, config.iterations
+        names = schedule.trackers if distributed.rank() == 0 else ()
+        self._trackers = Trackers(names, folder, to_json(config), trainer.steps_taken, complain)
+        self._last = self.clocks()
+        self._saved = time.monotonic()
+        self._saved_step = self._recorded_step = trainer.steps_taken
+        self._step_seconds: deque[float] = deque(maxlen=16)
+        self._losses = losses
+        self._fired = trainer.trigger.fired_at
+
+    def step_seconds(self) -> float:
+        """The longest of the last steps; 0 before the first."""
+        return max(self._step_seconds, default=0.0)
+
+    def record(self, step: Step) -> None:
+        self._step_seconds.append(sum(step.seconds.values()))
+        self._losses.append(step.loss)
+        now = self.clocks()
+        last = step.number == self.iterations or self.schedule.over(now)
+        clock, value = self.schedule.end or ("steps", float(self.iterations))
+        self.trainer.share = min(1.0, now[clock] / value)
+        reached = {
+            clock: [b for b in self.schedule.budgets.get(clock, ()) if self._last[clock] < b <= now[clock] * (1 + 1e-9)]
+            for clock in now
+        }
+        reached = {clock: budgets for clock, budgets in reached.items() if budgets}
+        self._last = now
+        if distributed.rank() == 0:
+            self._write(step, now, reached, last)
+        self._recorded_step = step.number
+
+    def _write(self, step: Step, now: dict[str, float], reached: Mapping[str, Sequence[float]], last: bool) -> None:
+        if step.number in self.schedule.selection_at and step.kept is not None:
+            self._store_selection(step)
+        if reached or last:
+            facts = {"step": step.number, "clocks": now, "reached": reached}
+            stem = self.folder / "snapshots" / f"snapshot-{step.number:07d}"
+            checkpoint.save(stem, self.trainer.ema.state_dict(), facts)
+        every = self.schedule.ledger_every
+        if last or step.number % every == 0 or self.trainer.trigger.fired_at != self._fired:
+            self._fired = self.trainer.trigger.fired_at
+            line = {
+                "step": step.number,
+                "kind": step.kind,
+                "loss": sum(finite) / len(finite) if (finite := [x for x in self._losses if isfinite(x)]) else None,
+                "advantage": step.advantage,
+                "fired_at": self._fired,
+                "clocks": now,
+                "scores": self.trainer.curator.reliability(step.number, self.trainer.share),
+                **self.trainer.ledger.facts(),
+            }
+            jsonl.append(self.folder / "ledger.jsonl", line)
+            self._trackers.log(line)
+            self._losses = []
+        old = time.monotonic() - self._saved > self.schedule.checkpoint_seconds
+        if last or old or step.number % self.schedule.checkpoint_every == 0:
+            self.save()
+
+    def clocks(self) -> dict[str, float]:
+        return clocks(self.trainer.ledger.facts(), self.trainer.steps_taken, self.schedule.costs)
+
+    def close(self) -> None:
+        self._trackers.close()
+
+    def end(self, state: str, why: str | None = None) -> None:
+        """Note how the run ended. Of its checkpoints the last one stays, in case it is given more steps."""
+        said = {"state": state, "step": self.trainer.steps_taken} | ({} if why is None else {"why": why})
+
+        def note() -> None:
+            write_sealed(self.folder / "status.json", said)
+            _prune(self.folder, keep=1)
+
+        distributed.once(note)
+
+    def save(self) -> None:
+        """Write a checkpoint, and keep the one before it."""
+        self._saved = time.monotonic()
+        tensors, facts = self.trainer.state()
+        facts["losses"] = self._losses
+        checkpoint.save(self.folder / f"checkpoint-{facts['step']:07d}", tensors, facts)
+        _prune(self.folder)
+        self._saved_step = facts["step"]
+
+    def save_last(self) -> None:
+        """Write a checkpoint of the last finished step, unless that is there or was not seen to its end."""
+        whole = self.trainer.whole and self._recorded_step == self.trainer.steps_taken
+        if whole and self._saved_step != self.trainer.steps_taken:
+            self.save()
+
+    def _store_selection(self, step: Step) -> None:
+        mask = torch.zeros(len(step.batch), dtype=torch.bool)
+        if step.kept is not None:
+            mask[step.kept.cpu()] = True
+        # Pictures are large, and a figure shows a few.
+        batch = step.batch[: max(1, _STORED_NUMBERS // step.batch.x[0].numel())]
+        tensors = {"x": batch.x, "sigma": step.batch.sigma, "id": step.batch.id, "kept": mask}
+        tensors |= {name: part for name in ("target", "label") if (part := getattr(batch, name)) is not None}
+        for name in ("learner", "reference"):
+            losses = getattr(step.scores, name, None)
+            if losses is not None:
+                tensors[name] = losses
+        checkpoint.save(self.folder / "selection" / f"step-{step.number:07d}", tensors, {"step": step.number})

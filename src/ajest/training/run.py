@@ -1,0 +1,150 @@
+"""One training run in a folder: resumable, with snapshots where budgets are crossed.
+
+A run's folder holds config.json, ledger.jsonl, status.json, checkpoint-STEP.*, snapshots/snapshot-STEP.*,
+selection/step-STEP.*, metrics.jsonl, and reference.json where there is a reference. Everything a report needs is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from ajest.diffusion.batch import Source
+from ajest.errors import Diverged
+from ajest.runtime import distributed, interrupts
+from ajest.storage import checkpoint, jsonl
+from ajest.storage.lock import locked
+
+from . import references
+from .networks import load_network
+from .recorder import _prune, _Recorder
+from .run_folder import RunConfig, adopt, read_config, read_status
+from .schedule import Schedule
+from .trainer import Trainer
+
+
+def execute(
+    folder: Path,
+    config: RunConfig,
+    schedule: Schedule,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, Trainer], None] | None = None,
+    complain: Callable[[str], None] = print,
+) -> str:
+    """Train to the end, from wherever the folder stands. Returns "done" or "diverged".
+
+    Raises:
+        UserError: the folder belongs to another config or is in use, or cannot be written to.
+        KeyboardInterrupt: a signal came. The last finished step was saved, the running one too unless it was given up
+            (see `interrupts`).
+    """
+    for trainer in execution(folder, config, schedule, device, complain):
+        if progress is not None and trainer.steps_taken:
+            progress(trainer.steps_taken, trainer)
+    return str(read_status(folder)["state"])
+
+
+def execution(
+    folder: Path,
+    config: RunConfig,
+    schedule: Schedule,
+    device: torch.device | str = "cpu",
+    complain: Callable[[str], None] = print,
+    source: Source | None = None,
+) -> Generator[Trainer, None, None]:
+    """`execute` step by step: yields before the first step and after each, so that runs can be made in turns.
+
+    Args:
+        folder, config, schedule, device, complain: as for `execute`.
+        source: in place of the task's own, for runs that share their draws.
+    """
+    with ExitStack() as stack:
+
+        def begin() -> tuple[bool, int | None]:
+            stack.enter_context(locked(folder))
+            adopt(folder, config)
+            return read_status(folder).get("state") in ("done", "diverged"), references.settled(folder, config)
+
+        ended, at = distributed.once(begin)
+        if ended:
+            return
+        trainer = make_trainer(folder, config, device, source, at, complain)
+        losses = resume(folder, trainer, complain)
+        recorder = _Recorder(folder, config, schedule, trainer, losses, complain)
+        stack.callback(recorder.close)
+        with interrupts.held(recorder.step_seconds):  # between steps too: whatever is done there, the run is saved
+            try:
+                yield trainer
+                while trainer.steps_taken < config.iterations and not schedule.over(recorder.clocks()):
+                    recorder.record(trainer.step())
+                    if distributed.anywhere(interrupts.asked()):
+                        distributed.once(recorder.save_last)
+                        raise KeyboardInterrupt
+                    yield trainer
+                recorder.end("done")
+            except Diverged as error:
+                recorder.end("diverged", str(error))
+            except BaseException:
+                # A step was given up; or another process, or another run of this one, had to end.
+                if interrupts.asked() and distributed.rank() == 0:
+                    recorder.save_last()
+                raise
+        if distributed.anywhere(interrupts.asked()):  # after the last step, or while other runs had their turns
+            raise KeyboardInterrupt
+
+
+def make_trainer(
+    folder: Path,
+    config: RunConfig,
+    device: torch.device | str = "cpu",
+    source: Source | None = None,
+    at: int | None = None,
+    complain: Callable[[str], None] = print,
+) -> Trainer:
+    """The trainer of a config at step 0, its reference loaded: the latest snapshot, or that of step `at`."""
+    network = config.task.network(config.role, config.seed).to(device)
+    reference = proxy = None
+    place = references.place_of(folder, config)
+    if place is not None:
+        reference, _ = load_network(place, at, device=device, beside=config.task)
+        other = read_config(place)
+        if (other.role, other.seed) == (config.role, config.seed):
+            complain(
+                f"{place} is a {other.role} of seed {other.seed} too: it learned from the very examples that this run "
+                "draws; train references with --network guide or strong, or with another seed"
+            )
+    if config.arm.scoring.scorer == "proxy":
+        proxy = config.task.network("proxy", config.seed).to(device)
+    source = config.task.source(device) if source is None else source
+    return Trainer(source, network, config.recipe, config.arm, config.seed, reference, proxy, config.role)
+
+
+def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> list[float]:
+    """Restore the newest whole checkpoint and forget what was written after it. Returns the losses since the last line
+    of the ledger."""
+    stored = checkpoint.latest(folder, "checkpoint", complain) if distributed.rank() == 0 else None
+
+    def forget() -> int:
+        checkpoint.sweep(folder)
+        at = 0 if stored is None else int(stored.facts["step"])
+        for prefix in ("", "snapshots", "selection"):
+            name = {"": "checkpoint", "snapshots": "snapshot", "selection": "step"}[prefix]
+            for number, stem in checkpoint.stems(folder / prefix, name).items():
+                if number > at:
+                    checkpoint.delete(stem)
+        lines = jsonl.read(folder / "ledger.jsonl")
+        if any(line["step"] > at for line in lines):
+            jsonl.rewrite(folder / "ledger.jsonl", [line for line in lines if line["step"] <= at])
+        _prune(folder)  # a kill may have come between a checkpoint and the end of the one before the last
+        return at
+
+    at = distributed.once(forget)
+    if at and stored is None:
+        stored = checkpoint.load(checkpoint.stems(folder, "checkpoint")[at])
+    if stored is None:
+        return []
+    trainer.restore(stored.tensors, stored.facts)
+    return list(stored.facts.get("losses", ()))

@@ -1,0 +1,142 @@
+"""A run's folder: whose it is, where it stands, the snapshots that lie in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ajest.errors import Corrupt, UserError, check, listed
+from ajest.runtime.seeding import Role
+from ajest.selection.arm import Arm
+from ajest.storage import checkpoint
+from ajest.storage.checkpoint import Stored, write_json
+from ajest.storage.config import differences, from_json, to_json
+from ajest.tasks.registry import AnyTask
+
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's weights.
+
+    Attributes:
+        task: what is learned.
+        role: which of the task's networks; names the random streams together with the seed.
+        recipe: how.
+        arm: from which examples.
+        seed: names the random streams.
+        iterations: steps to take.
+        guide: folder of the reference's run relative to this run's folder, None where none is used.
+    """
+
+    task: AnyTask
+    role: Role
+    recipe: Recipe
+    arm: Arm
+    seed: int
+    iterations: int
+    guide: str | None = None
+
+    def __post_init__(self) -> None:
+        check(self.iterations >= 1, f"iterations must be at least 1, not {self.iterations}")
+        self.arm.kept(self.recipe.super_batch)
+
+    @property
+    def stretched(self) -> str:
+        """What of it goes by the share of the run that is done, so that a longer run differs from its beginning; ""
+        where nothing does."""
+        rate = self.recipe.learning_rate
+        goes = {
+            "its learning rate falls": rate.clock == "share" and rate.decay > 0,
+            "its selection fades": self.arm.cooling,
+            "its selection stops": self.arm.trigger.mode == "share",
+        }
+        return next((f"{what} by the share of the run that is done" for what, is_so in goes.items() if is_so), "")
+
+
+def adopt(folder: Path, config: Any, name: str = "config.json") -> None:
+    """Write the config into a new folder, or make sure that the folder has this very config.
+
+    A run may be given more steps, unless what it learns on the way depends on its length.
+
+    Raises:
+        UserError: the folder has another config; the message names the fields that differ.
+    """
+    path = folder / name
+    if not path.exists():
+        write_json(path, to_json(config))
+        return
+    stored = checkpoint.read_json(path)
+    known = from_json(type(config), stored, str(path))
+    changed = differences(known, config)
+    if changed and isinstance(config, RunConfig) and known == replace(config, iterations=known.iterations):
+        _extend(folder, known, config)
+    elif changed:
+        raise UserError(
+            f"{folder} holds a run of another config ({listed(changed)}): name a new folder with --out, "
+            "or go on with the old settings"
+        )
+    if stored != json.loads(json.dumps(to_json(config))):  # what may change: where the data lies, summaries
+        write_json(path, to_json(config))
+
+
+def _extend(folder: Path, known: RunConfig, config: RunConfig) -> None:
+    """Let a run go on beyond its end.
+
+    Raises:
+        UserError: it would not become what a run of that length becomes.
+    """
+    why = config.stretched
+    if config.iterations < known.iterations:
+        why = "it cannot be shortened"
+    check(
+        not why,
+        f"{folder} holds a run of {known.iterations:,} steps, which cannot become one of {config.iterations:,}: {why}; "
+        "name a new folder with --out, or keep the number of steps",
+    )
+    if read_status(folder).get("state") == "done":
+        (folder / "status.json").unlink()
+
+
+def read_config(folder: Path) -> RunConfig:
+    path = folder / "config.json"
+    check(path.exists(), f"{folder} is not a run: it has no config.json")
+    try:
+        return from_json(RunConfig, checkpoint.read_json(path), str(path))
+    except Corrupt as error:
+        raise UserError(str(error)) from error
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """The status a run ended with, or {}."""
+    try:
+        return checkpoint.read_sealed(folder / "status.json")
+    except Corrupt:
+        return {}
+
+
+def snapshots(folder: Path) -> dict[int, Path]:
+    """The snapshots of a run by step."""
+    return checkpoint.stems(folder / "snapshots", "snapshot")
+
+
+def load_snapshot(folder: Path, step: int | None = None, complain: Callable[[str], None] = print) -> Stored:
+    """A snapshot, the latest whole one unless a step is named.
+
+    Raises:
+        UserError: the run has none, or not that one.
+        Corrupt: the named one is damaged.
+    """
+    known = snapshots(folder)
+    if step is None:
+        stored = checkpoint.latest(folder / "snapshots", "snapshot", complain)
+        if stored is None:
+            raise UserError(f"{folder} has no whole snapshot: train it first, or let its training go on")
+        return stored
+    if step not in known:
+        raise UserError(f"{folder} has no snapshot of step {step}; it has {listed(known) or 'none'}")
+    return checkpoint.load(known[step])

@@ -1,0 +1,203 @@
+"""The training loop. It knows no task: a source gives examples, a network denoises, an arm chooses.
+
+    curator: source.draw(B) -> Batch -> score(learner, reference) -> policy -> indices -> Batch[kept]
+    trainer: -> update -> EMA
+
+The loop is a generator: it yields after each step, and progress, logging, snapshots and stopping are the body
+of the caller's `for`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from ajest.diffusion.batch import Batch, Source
+from ajest.diffusion.ema import PowerEMA
+from ajest.errors import Diverged, check
+from ajest.runtime import distributed, interrupts
+from ajest.runtime.seeding import Role, drawing_from
+from ajest.selection.arm import Arm
+from ajest.selection.counts import Tally
+from ajest.selection.scoring import Scores
+from ajest.selection.selector import Curator
+from ajest.selection.triggers import TriggerState
+
+from .ledger import Ledger
+from .optimizer import Optimised, under
+from .recipe import Recipe
+
+#: Steps in a row that may be skipped: weights that give nothing but infinities stay as they are for ever.
+SKIPS = 20
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the loop yields.
+
+    Attributes:
+        number: steps taken so far, from 1.
+        kind: what kind of step it was, one of `Arm.kinds()`.
+        loss: mean loss over the examples trained on, before the update.
+        advantage: the trigger's smoothed reference loss minus learner loss; 0 where nothing is compared.
+        seconds: by phase.
+        batch: the super-batch, or all that was drawn.
+        kept: indices into `batch` of the examples trained on; None means all.
+        scores: scores of `batch`, None where none were taken.
+    """
+
+    number: int
+    kind: str
+    loss: float
+    advantage: float
+    seconds: dict[str, float]
+    batch: Batch
+    kept: Tensor | None
+    scores: Scores | None
+
+
+def _within_ranks(arm: Arm, recipe: Recipe) -> Arm:
+    """The arm as it chooses where each of several processes chooses from its own part of the super-batch."""
+    processes = distributed.world()
+    if recipe.scope == "global" or processes == 1 or not arm.scores:
+        return arm
+    part, rest = divmod(recipe.super_batch, processes)
+    check(rest == 0, f"a super-batch of {recipe.super_batch} has no equal parts for {processes} processes")
+    return replace(arm, within=part if arm.within is None else min(part, arm.within))
+
+
+class Trainer:
+    """A network in training, with everything that has to survive a restart.
+
+    Args:
+        source: where examples come from.
+        network: the learner, on its device.
+        recipe: how it is trained.
+        arm: what it is trained on.
+        seed, role: name the random streams. Arms of one seed draw the same examples, a guide of that seed others.
+        reference: the model that learnability is measured against, for arms with one of their own.
+        proxy: the smaller network that scores in the learner's place, for arms with a proxy.
+
+    Attributes:
+        share: of the run that is done, 0 to 1, for what depends on it; set by whoever knows when the run ends.
+        whole: whether `state` is that of a finished step; not while one is being booked.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        network: nn.Module,
+        recipe: Recipe,
+        arm: Arm,
+        seed: int,
+        reference: nn.Module | None = None,
+        proxy: nn.Module | None = None,
+        role: Role = "learner",
+    ) -> None:
+        arm = _within_ranks(arm, recipe)
+        self.network, self.recipe, self.arm = network, recipe, arm
+        self.device = next(network.parameters()).device
+        self.ledger = Ledger(self.device)
+        self.ema = PowerEMA(network, recipe.ema_widths)
+        self.learner = Optimised(network, recipe)
+        self.proxy = None if proxy is None else Optimised(proxy, recipe)
+        if arm.reference == "ema":
+            reference = self.ema[recipe.ema_widths[0]]
+        size, micro = recipe.super_batch, recipe.micro_batch
+        self.curator = Curator(source, network, arm, size, micro, seed, reference, proxy, role)
+        self.tally = Tally()
+        self.steps_taken = 0
+        self.share = 0.0
+        self.whole = True
+        self._skipped = 0  # steps in a row
+
+    @property
+    def trigger(self) -> TriggerState:
+        return self.curator.trigger
+
+    def steps(self) -> Iterator[Step]:
+        """Train on, without end.
+
+        Raises:
+            Diverged: a loss or gradient is not finite, and the recipe says to stop, or too many steps in a row were
+                skipped. Weights and averages are those before that step.
+        """
+        while True:
+            yield self.step()
+
+    def step(self, kind: str | None = None) -> Step:
+        """One step; `kind` forces one of `Arm.kinds()`.
+
+        Raises:
+            Diverged: see `steps`.
+            KeyboardInterrupt: the step was given up (see `interrupts`); the trainer is as before it.
+        """
+        phase, at = self.ledger.phase, self.steps_taken
+        with interrupts.undoable():
+            choice = self.curator.choose(at, self.share, phase, kind)
+        optimised = [self.learner] if self.proxy is None else [self.learner, self.proxy]
+        with phase("update"), drawing_from(self.curator.stream("update", at, distributed.rank())):
+            total, weight = choice.counts.trained, choice.weight
+            rate = self.recipe.learning_rate(at, self.ledger.counts.trained + total, self.share)
+            mine = None if weight is None else weight[distributed.share(total)]
+            try:
+                found = [part.gradients(choice.chosen, rate, mine, total) for part in optimised]
+                self._count_skipped(found[0][1])
+            except Diverged as error:
+                raise Diverged(f"at step {at + 1}: {error}") from error
+            self.whole = False
+            for part, (_, finite) in zip(optimised, found, strict=True):
+                part.step(finite)
+            losses = found[0][0]
+            loss = (losses if weight is None else losses * weight).mean().item()
+        with phase("ema"):
+            self.ema.update(at + 1)
+        with phase("select") if self.curator.remembers else nullcontext():
+            self.curator.learn(choice, losses, at, self.share)
+        self.tally.count(choice.batch.id, choice.trained.id)
+        self.steps_taken += 1
+        not_finite = not all(finite for _, finite in found)
+        seconds = self.ledger.close_step(choice.kind, choice.counts, choice.flops, choice.unusable, not_finite)
+        self.whole = True
+        advantage = self.trigger.advantage
+        return Step(self.steps_taken, choice.kind, loss, advantage, seconds, choice.batch, choice.kept, choice.scores)
+
+    def _count_skipped(self, finite: bool) -> None:
+        self._skipped = 0 if finite or self.recipe.not_finite != "skip" else self._skipped + 1
+        if self._skipped > SKIPS:
+            raise Diverged(
+                f"{SKIPS} steps in a row were skipped: no loss or gradient was finite; lower the learning rate"
+            )
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors, facts) from which `restore` goes on bit for bit."""
+        tensors = self.learner.state()
+        tensors |= {f"ema/{k}": v for k, v in self.ema.state_dict().items()}
+        tensors |= {"tally/drawn": self.tally.drawn, "tally/trained": self.tally.trained}
+        tensors |= {f"curator/{k}": v for k, v in self.curator.state().items()}
+        if self.proxy is not None:
+            tensors |= {f"proxy/{k}": v for k, v in self.proxy.state().items()}
+        return tensors, {
+            "step": self.steps_taken,
+            "share": self.share,
+            "skipped": self._skipped,
+            "ledger": self.ledger.facts(),
+            "trigger": asdict(self.trigger),
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.learner.restore(tensors)
+        self.ema.load_state_dict(under("ema/", tensors))
+        self.tally = Tally(tensors["tally/drawn"], tensors["tally/trained"])
+        self.curator.restore(under("curator/", tensors))
+        if self.proxy is not None:
+            self.proxy.restore(under("proxy/", tensors))
+        self.curator.trigger = TriggerState(**facts["trigger"])
+        self.ledger.restore(facts["ledger"])
+        self.steps_taken, self.share = int(facts["step"]), float(facts["share"])
+        self._skipped = int(facts["skipped"])

@@ -58,7 +58,7 @@ def tree() -> Contestants:
     trainer = Trainer(task.source("cpu"), task.network("learner", 0), Recipe(), ARMS["baseline"], 0)
     net, exact = task.network("learner", 0), PlainTree(per_pair=False)
     adam = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99))
-    batch = trainer.curator.source.draw(4096, torch.Generator().manual_seed(0))
+    batch = trainer.selector.source.draw(4096, torch.Generator().manual_seed(0))
     return {"ours": trainer.step, "plain": lambda: plain_step(exact, net, adam, batch.x, batch.sigma)}
 
 

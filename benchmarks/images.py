@@ -80,12 +80,12 @@ def trainers(task: ImageTask, recipe: Recipe, device: str) -> dict[str, Trainer]
 
 def whole_graph(trainer: Trainer) -> Callable[[], None]:
     """A selecting step as it is first written down: one forward with a graph, the chosen losses indexed out of it."""
-    learner, guide, recipe = trainer.network, trainer.curator.reference, trainer.recipe
+    learner, guide, recipe = trainer.network, trainer.selector.reference, trainer.recipe
     assert guide is not None
     choose, count = trainer.arm.choose(), trainer.arm.kept(recipe.super_batch)
 
     def work() -> None:
-        batch = trainer.curator.source.draw(recipe.super_batch, torch.Generator().manual_seed(0))
+        batch = trainer.selector.source.draw(recipe.super_batch, torch.Generator().manual_seed(0))
         losses = per_example_loss(learner(batch.x, batch.sigma, batch.label), batch)
         scores = Scores(losses.detach(), score(guide, batch))
         kept = choose(scores, count, torch.Generator(batch.x.device).manual_seed(0))

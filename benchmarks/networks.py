@@ -45,7 +45,7 @@ class Contestant:
         self.trainer = Trainer(task.source("cpu"), task.network("learner", SEED), recipe, ARMS["baseline"], SEED)
 
     def step(self, whole: float, cache: Path) -> None:
-        self.trainer.share = min(1.0, self.seconds / whole)
+        self.trainer.progress = min(1.0, self.seconds / whole)
         self.seconds += sum(self.trainer.step().seconds.values())
         if self.seconds >= SHARES[len(self.shown)] * whole:
             network = self.trainer.ema[self.trainer.recipe.ema_widths[0]]

@@ -35,7 +35,7 @@ from ajest.selection.catalogue import ARMS
 from ajest.tasks.images.setup import image_task
 from ajest.tasks.registry import AnyTask
 from ajest.tasks.tree.task import TreeTask
-from ajest.training.optimizer import Optimised
+from ajest.training.optimizer import OptimizedNetwork
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.trainer import Trainer
 from cluster import Calibration, predicted
@@ -78,12 +78,12 @@ def lines(name: str, rounds: int) -> dict[str, list[float]]:
     t = trainer_of(name, "ajest")
     for _ in range(3):
         t.step()
-    whole = t.curator.source.draw(sizes[0], generator(0, "draw", 0))
-    done = t.curator.source.complete(whole)
+    whole = t.selector.source.draw(sizes[0], generator(0, "draw", 0))
+    done = t.selector.source.complete(whole)
     phases: dict[str, Callable[[Any], object]] = {
-        "target": lambda n: t.curator.source.complete(whole[:n]),
+        "target": lambda n: t.selector.source.complete(whole[:n]),
         "learner scoring": lambda n: score(t.network, done[:n]),
-        "reference scoring": lambda n: score(t.curator.reference, done[:n]),
+        "reference scoring": lambda n: score(t.selector.reference, done[:n]),
         "update": lambda n: t.learner.step(t.learner.gradients(done[:n], 1e-6)[1]),
     }
     for phase, work in phases.items():
@@ -105,15 +105,15 @@ def worker(name: str, rounds: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     t = trainer_of(name, "baseline")
     network, count = t.network, {"tree": 1024, "images": 4}[name]
-    part = t.curator.source.complete(t.curator.source.draw(count, generator(0, "draw", 0)))
+    part = t.selector.source.complete(t.selector.source.draw(count, generator(0, "draw", 0)))
 
     def probe() -> None:
         score(network, part)
 
     size, few = t.recipe.super_batch, dist.get_world_size()
-    scores = torch.zeros(size)[distributed.share(size)]
+    scores = torch.zeros(size)[distributed.rank_slice(size)]
     mine = part[:1]
-    alone = Optimised(t.network, t.recipe)
+    alone = OptimizedNetwork(t.network, t.recipe)
     alone._module = t.network  # averages with nobody
     messages = {
         "scores": median(lambda: distributed.gather(scores, size), 25),

@@ -36,7 +36,7 @@ def steps(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
     nets = [task.network("learner", 0).to(device) for _ in range(2)]
     adams = [torch.optim.Adam(net.parameters(), betas=(0.9, 0.99)) for net in nets]
     trees = [PlainTree(per_pair, device) for per_pair in (True, False)]
-    batch = uniform.curator.source.draw(SUPER_BATCH, torch.Generator().manual_seed(0)).to(device)
+    batch = uniform.selector.source.draw(SUPER_BATCH, torch.Generator().manual_seed(0)).to(device)
     x, sigma = batch.x, batch.sigma
     kept = torch.arange(KEPT, device=device)
     exact = task.source(device).distribution

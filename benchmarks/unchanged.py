@@ -43,8 +43,8 @@ from ajest.training.run_folder import read_status
 
 WORKERS = 2
 #: Parts of a checkpoint by the beginning of the names of their tensors.
-PARTS = {"network/": "weights", "ema/": "averages", "adam/": "optimizer", "proxy/": "proxy", "curator/": "memory"}
-COUNTS = "tally/"
+PARTS = {"network/": "weights", "ema/": "averages", "adam/": "optimizer", "proxy/": "proxy", "selector/": "memory"}
+COUNTS = "example_counts/"
 
 
 def tree() -> BenchConfig:

@@ -133,7 +133,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from conftest import Here, small_bench
 from ajest.bench.run.bench import run_bench
-from ajest.bench.launch import Local
+from ajest.jobs.local import Local
 if __name__ == "__main__":
     run_bench(Path({root!r}), small_bench(), Local(2))
 """

@@ -10,7 +10,7 @@ from ajest.bench.read.results import collect, read_bench
 from ajest.errors import UserError
 from ajest.selection.catalogue import arms_named
 from ajest.storage import checkpoint, jsonl
-from ajest.training.run_folder import adopt
+from ajest.training.run_folder import claim_folder
 from conftest import small_bench
 
 CONFIG = small_bench(arms=arms_named(("baseline", "random")), seeds=(0, 1), iterations=40)
@@ -31,7 +31,7 @@ def measured(folder, at, value, metric="loss", **changes):
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """Two arms on two seeds: the budget of 20 steps was reached by all, that of 40 by all but one."""
-    adopt(tmp_path, CONFIG, "bench.json")
+    claim_folder(tmp_path, CONFIG, "bench.json")
     checkpoint.write_sealed(tmp_path / "calibration.json", {"costs": {"uniform": {"update": 1.0}}, "threads": 1})
     monkeypatch.setattr(type(CONFIG.task), "floor", lambda task, n, *_: {"loss": n / 1000})
     for arm in ("baseline", "random"):

@@ -143,7 +143,7 @@ def test_operations_of_each_kind_of_step_are_those_that_the_ledger_books(name):
     trainer = Trainer(task.source("cpu"), task.network("learner", 0), recipe, arm, 0, reference, proxy)
     for kind, expected in step_flops(task, recipe, arm).items():
         if kind == "uniform" and arm.scores:  # what it does when it has stopped to compare
-            trainer.curator.trigger = replace(trainer.curator.trigger, on=False, fired_at=0)
+            trainer.selector.trigger = replace(trainer.selector.trigger, on=False, fired_at=0)
         before = trainer.ledger.flops
         trainer.step(kind)
         assert trainer.ledger.flops - before == pytest.approx(expected), kind

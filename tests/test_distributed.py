@@ -57,7 +57,7 @@ def trains_as_one(together, name):
         assert other.facts["trigger"]["fired_at"] == one.facts["trigger"]["fired_at"]
         assert (one.facts["trigger"]["fired_at"] is not None) == (name == "early")
         for key, value in one.tensors.items():
-            if key.startswith("tally"):
+            if key.startswith("example_counts"):
                 assert torch.equal(value, other.tensors[key]), f"{count} processes kept other examples"
             else:
                 torch.testing.assert_close(other.tensors[key], value, rtol=2e-3, atol=2e-4, msg=f"{key} of {count}")
@@ -69,12 +69,12 @@ def chooses_by_rank(together):
         stored = together[count]["rank"]
         alone = trainer_of("ajest")
         arm = replace(alone.arm, within=alone.recipe.super_batch // count)
-        alone = Trainer(alone.curator.source, alone.network, alone.recipe, arm, 0, alone.curator.reference)
+        alone = Trainer(alone.selector.source, alone.network, alone.recipe, arm, 0, alone.selector.reference)
         for _ in range(STEPS):
             alone.step()
         tensors, _ = alone.state()
-        assert torch.equal(tensors["tally/trained"], stored.tensors["tally/trained"])
-        assert not torch.equal(tensors["tally/trained"], together[1]["rank"].tensors["tally/trained"])
+        assert torch.equal(tensors["example_counts/trained"], stored.tensors["example_counts/trained"])
+        assert not torch.equal(tensors["example_counts/trained"], together[1]["rank"].tensors["example_counts/trained"])
 
 
 def judges_as_one(together):
@@ -102,9 +102,9 @@ from contextlib import nullcontext
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from ajest import distributed, interrupts
-from ajest.folders import read_config
-from ajest.runs import Schedule, execute
+from ajest.runtime import distributed, interrupts
+from ajest.training.run_folder import read_config
+from ajest.training.schedule import Schedule; from ajest.training.run import execute
 interrupts.listen()
 folder = Path({folder!r})
 with distributed.joined() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else nullcontext():

@@ -22,7 +22,7 @@ def png(level: int = 0) -> bytes:
 
 def read(spec, **options):
     said: list[str] = []
-    found = open_images([str(spec)], 8, complain=said.append, **options)
+    found = open_images([str(spec)], 8, warn=said.append, **options)
     return found, [text.partition(": ")[2] for text in said]
 
 

@@ -27,7 +27,7 @@ from pictures import encoded, folder
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from ajest.images.data import decoding, open_images
+from ajest.tasks.images.data import decoding, open_images
 spec, cache, begun, gate = sys.argv[1:]
 really, seen = decoding.from_image, []
 def slow(*arguments):
@@ -37,7 +37,7 @@ def slow(*arguments):
         time.sleep(0.01)
     return really(*arguments)
 decoding.from_image = slow
-found = open_images([spec], 8, cache=Path(cache), complain=lambda text: print(text, flush=True))
+found = open_images([spec], 8, cache=Path(cache), warn=lambda text: print(text, flush=True))
 print("decoded", len(seen), "digest", found.digest, flush=True)
 """
 
@@ -114,7 +114,7 @@ def test_threads_of_one_process_decode_once(tmp_path, monkeypatch):
     monkeypatch.setattr(cached, "_made", counted)
     said: list[str] = []
     with ThreadPoolExecutor(4) as pool:
-        found = [pool.submit(open_images, [spec], 8, cache=tmp_path, complain=said.append) for _ in range(4)]
+        found = [pool.submit(open_images, [spec], 8, cache=tmp_path, warn=said.append) for _ in range(4)]
     assert len({f.result().digest for f in found}) == 1
     assert len(made) == 1
     assert len(said) == 3
@@ -124,10 +124,10 @@ def test_the_first_rank_speaks_for_all(tmp_path, monkeypatch):
     spec = folder(tmp_path / "x", {"1.png": encoded(Image.new("RGBA", (8, 8))), "2.png": b"no"})
     said: list[str] = []
     monkeypatch.setattr("ajest.tasks.images.data.sets.rank", lambda: 1)
-    open_images([spec], 8, skip_bad=True, complain=said.append)
+    open_images([spec], 8, skip_bad=True, warn=said.append)
     assert not said
     monkeypatch.setattr("ajest.tasks.images.data.sets.rank", distributed.rank)
-    open_images([spec], 8, skip_bad=True, complain=said.append)
+    open_images([spec], 8, skip_bad=True, warn=said.append)
     assert [text[:6] for text in said] == ["1 file", str(tmp_path)[:6]]
 
 
@@ -174,12 +174,12 @@ def test_a_full_disk_is_said_with_the_room_that_is_needed(tmp_path, monkeypatch)
 
     spec, said = pictures(tmp_path / "x", 3), []
     monkeypatch.setattr(os, "posix_fallocate", full)
-    open_images([spec], 8, cache=tmp_path / "cache", complain=said.append)
+    open_images([spec], 8, cache=tmp_path / "cache", warn=said.append)
     assert "GiB of decoded pictures cannot be kept in" in said[0]
     assert "(No space left on device), so they are held in memory: set AJEST_CACHE" in said[0]
     monkeypatch.setattr(np, "empty", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(UserError, match="neither on the disk nor into memory"):
-        open_images([spec], 8, cache=tmp_path / "cache", complain=said.append)
+        open_images([spec], 8, cache=tmp_path / "cache", warn=said.append)
 
 
 def test_a_disk_that_fills_up_later_is_an_error_of_one_line(tmp_path, monkeypatch):
@@ -189,7 +189,7 @@ def test_a_disk_that_fills_up_later_is_an_error_of_one_line(tmp_path, monkeypatc
     spec = folder(tmp_path / "x", {"1.png": encoded(Image.new("RGB", (8, 8))), "2.png": b"no"})
     monkeypatch.setattr(cached, "_shorten", full)
     with pytest.raises(UserError, match=r"\(No space left on device\): free some space, or set AJEST_CACHE"):
-        open_images([spec], 8, skip_bad=True, cache=tmp_path / "cache", complain=lambda _: None)
+        open_images([spec], 8, skip_bad=True, cache=tmp_path / "cache", warn=lambda _: None)
     assert not list((tmp_path / "cache/images").iterdir())
 
 
@@ -205,7 +205,7 @@ def test_a_ready_array_is_read_through_once(tmp_path, monkeypatch):
     monkeypatch.setattr(cached, "content_digest", counted)
     with ThreadPoolExecutor(4) as pool:
         spec = [str(tmp_path / "x.npz")]
-        found = [pool.submit(open_images, spec, 8, cache=tmp_path, complain=lambda _: None) for _ in range(4)]
+        found = [pool.submit(open_images, spec, 8, cache=tmp_path, warn=lambda _: None) for _ in range(4)]
     assert len({f.result().digest for f in found}) == 1
     assert len(made) == 1
 
@@ -217,5 +217,5 @@ def test_what_is_true_of_one_archive_is_said_once(tmp_path):
         for i in range(130)
     }
     spec, said = folder(tmp_path / "x", members | {"readme.heic": b"\0\0\0\x18ftypheic"}), []
-    image_task((spec,), (spec,), resolution=16, complain=said.append)
+    image_task((spec,), (spec,), resolution=16, warn=said.append)
     assert len([text for text in said if "heic" in text]) == 1

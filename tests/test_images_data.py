@@ -225,7 +225,7 @@ def test_bad_files_are_all_named_at_once_or_left_out(tmp_path):
     assert "\n" not in str(caught.value)
     for _ in range(2):  # decoded, and out of the cache
         said: list[str] = []
-        found = open_images([path], skip_bad=True, complain=said.append)
+        found = open_images([path], skip_bad=True, warn=said.append)
         assert len(found) == len(found.labels) == len(found.ids) == 6
         assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
         assert len(said) == 1
@@ -235,7 +235,7 @@ def test_bad_files_are_all_named_at_once_or_left_out(tmp_path):
     found = describe([path])
     assert sorted(found.bad) == ["cat/broken.png", "dog/empty.jpg", "dog/text.gif"]
     with pytest.raises(UserError, match="can be read"):
-        open_images([str(tree(tmp_path / "all-bad", {"x.png": b"?"}))], skip_bad=True, complain=said.append)
+        open_images([str(tree(tmp_path / "all-bad", {"x.png": b"?"}))], skip_bad=True, warn=said.append)
 
 
 def test_nothing_outside_an_archive_or_folder_is_followed(tmp_path):
@@ -249,12 +249,12 @@ def test_nothing_outside_an_archive_or_folder_is_followed(tmp_path):
     with pytest.raises(UserError, match="4 files cannot be read"):
         open_images([str(path)])
     said: list[str] = []
-    assert list(open_images([str(path)], skip_bad=True, complain=said.append).ids) == ["a.png"]
+    assert list(open_images([str(path)], skip_bad=True, warn=said.append).ids) == ["a.png"]
     folder = tree(tmp_path / "folder", {"a.png": png(2)})
     (folder / "out.png").symlink_to(tmp_path / "secret.png")
     (folder / "loop").symlink_to(folder)
     said.clear()
-    assert list(open_images([str(folder)], skip_bad=True, complain=said.append).ids) == ["a.png"]
+    assert list(open_images([str(folder)], skip_bad=True, warn=said.append).ids) == ["a.png"]
     assert "outside the folder" in said[0]
 
 
@@ -314,7 +314,7 @@ def test_decoded_pictures_are_kept_and_made_again_when_damaged(tmp_path):
     assert len(list((cache / "images").iterdir())) == 2
     (tmp_path / "blocked").write_text("")
     said: list[str] = []
-    found = open_images(spec, cache=tmp_path / "blocked", complain=said.append)
+    found = open_images(spec, cache=tmp_path / "blocked", warn=said.append)
     assert found.digest == first.digest
     assert "AJEST_CACHE" in said[0]
 

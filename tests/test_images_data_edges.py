@@ -142,7 +142,7 @@ def test_refused_and_damaged_files_are_named_together(tmp_path):
         read(spec)
     assert all(name in str(caught.value) for name in members)
     for _ in range(2):
-        read(spec, skip_bad=True, complain=said.append)
+        read(spec, skip_bad=True, warn=said.append)
     assert [text[:7] for text in said] == ["2 files", "2 files"]
 
 
@@ -175,7 +175,7 @@ def test_a_full_disk_costs_the_cache_only(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     said = []
-    found = read(archive(tmp_path / "x.zip", PETS), cache=tmp_path / "cache", complain=said.append)
+    found = read(archive(tmp_path / "x.zip", PETS), cache=tmp_path / "cache", warn=said.append)
     assert found.images[0, :, 0, 0].tolist() == list(RED)
     assert len(said) == 1
     assert "No space left on device" in said[0]
@@ -242,7 +242,7 @@ def test_compressed_arrays_have_a_limit(tmp_path, monkeypatch):
 def test_bad_files_leave_the_others_in_their_order(tmp_path):
     members = {f"cat/{i}.png": encoded((i, 0, 0)) for i in range(9)} | {"cat/4.png": b"no", "cat/7.png": b"no"}
     for _ in range(2):  # made, then from the cache
-        found = read(archive(tmp_path / "x.zip", members), skip_bad=True, complain=lambda _: None)
+        found = read(archive(tmp_path / "x.zip", members), skip_bad=True, warn=lambda _: None)
         assert found.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 5, 6, 8]
         assert len(found.ids) == 7
 

@@ -30,7 +30,7 @@ def photo(seed: int = 0, mode: str = "RGB", side: int = 16) -> Image.Image:
 def read(spec: str, **options):
     """(The set, what was said)."""
     said: list[str] = []
-    return open_images([spec], 16, complain=said.append, **options), " ".join(said)
+    return open_images([spec], 16, warn=said.append, **options), " ".join(said)
 
 
 def grey(values) -> Image.Image:

@@ -78,7 +78,7 @@ def hub(monkeypatch):
 
 def read(spec="hf:pets", **options):
     said: list[str] = []
-    found = open_images([spec], 8, complain=said.append, **options)
+    found = open_images([spec], 8, warn=said.append, **options)
     return found, said
 
 

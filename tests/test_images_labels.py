@@ -39,7 +39,7 @@ def archive(tmp_path):
 
 def read(spec, split="train"):
     said: list[str] = []
-    found = open_images([spec], 8, split, complain=said.append)
+    found = open_images([spec], 8, split, warn=said.append)
     keys = [found.classes[k] for k in found.labels] if found.labels is not None else []
     return dict(zip(map(str, found.ids), keys, strict=False)), [text.partition(": ")[2] for text in said]
 
@@ -89,7 +89,7 @@ def test_labels_of_pictures_that_are_not_there_are_named(archive):
         {"a.png": "0", "b.png": "1"},
         ["dataset.json labels what is not there: c.png"],
     )
-    assert open_images([spec], 8, complain=lambda _: None).names == ("cat", "dog")
+    assert open_images([spec], 8, warn=lambda _: None).names == ("cat", "dog")
 
 
 def test_a_part_may_have_a_dataset_json_of_its_own(archive):
@@ -250,7 +250,7 @@ def test_parts_of_an_npz(npz):
         found, said = read(spec, split)
         assert list(found.values()) == LABELS[:n].astype(str).tolist()
         assert said[1:] == [f"x_{split} is read ({n} pictures); left out: {left}"]
-    both = [open_images([spec], 8, split, complain=lambda _: None) for split in ("train", "val")]
+    both = [open_images([spec], 8, split, warn=lambda _: None) for split in ("train", "val")]
     assert both[0].digest != both[1].digest
     with pytest.raises(UserError, match="no held-out part, only x_extra, x_train: call the right array `images`"):
         read(npz(x_train=IMAGES, x_extra=IMAGES), "val")

@@ -46,7 +46,7 @@ def composed(form, names=NAMES):
 
 def read(*spec):
     said: list[str] = []
-    return open_images(spec, 8, complain=said.append), [text.partition(": ")[2] for text in said]
+    return open_images(spec, 8, warn=said.append), [text.partition(": ")[2] for text in said]
 
 
 def test_class_keys_are_of_one_unicode_form(archive):
@@ -79,7 +79,7 @@ def test_held_out_pictures_of_strange_classes_are_named(archive):
     said: list[str] = []
     train = archive("train.zip", ["pet0", "pet1", "pet2", "pet3"], each=40)
     val = archive("val.zip", ["pet0", "Pet1", "Pet3", "newt"], 20, 900)
-    task = image_task((train,), (val,), resolution=16, complain=said.append)
+    task = image_task((train,), (val,), resolution=16, warn=said.append)
     assert len(task._pictures("val")) == 20
     assert said == [
         "60 of 80 held-out pictures are left out, as no training picture is of Pet1, Pet3, newt "
@@ -87,7 +87,7 @@ def test_held_out_pictures_of_strange_classes_are_named(archive):
         "no held-out picture is of pet1, pet2, pet3",
     ]
     with pytest.raises(UserError, match="no picture has one of the classes pet0"):
-        image_task((train,), (archive("other.zip", ["newt"], 20, 900),), resolution=16, complain=said.append)
+        image_task((train,), (archive("other.zip", ["newt"], 20, 900),), resolution=16, warn=said.append)
 
 
 def test_held_out_classes_that_are_not_learned_are_no_surprise(archive):
@@ -102,9 +102,7 @@ def test_held_out_classes_of_an_unconditional_network_do_not_matter(archive, tmp
     (tmp_path / "flat").mkdir()
     for i in range(128):
         (tmp_path / "flat" / f"{i}.png").write_bytes(png(i))
-    task = image_task(
-        (str(tmp_path / "flat"),), (archive("val.zip", "ab", 10, 900),), resolution=16, complain=said.append
-    )
+    task = image_task((str(tmp_path / "flat"),), (archive("val.zip", "ab", 10, 900),), resolution=16, warn=said.append)
     assert (task.classes, task._pictures("val").labels) == ((), None)
     assert said == [f"{tmp_path / 'flat'}: no classes, so the network is unconditional"]
 
@@ -120,7 +118,7 @@ def test_a_class_with_a_comma_can_be_named(archive):
 def test_one_class_or_none_is_said(archive):
     said: list[str] = []
     spec = archive("x.zip", ["faces"], each=140)
-    image_task((spec,), resolution=16, complain=said.append)
+    image_task((spec,), resolution=16, warn=said.append)
     assert said == [f"{spec}: one class, faces"]
 
 

@@ -34,7 +34,7 @@ def archive(tmp_path):
 
 def read(spec, split="train"):
     said: list[str] = []
-    found = open_images([spec], 8, split, complain=said.append)
+    found = open_images([spec], 8, split, warn=said.append)
     return found.classes, list(map(str, found.ids)), [text.partition(": ")[2] for text in said]
 
 
@@ -163,7 +163,7 @@ def test_classes_of_which_nothing_can_be_read_are_left_out(tmp_path):
         (tmp_path / "d" / name).write_bytes(data)
     for _ in range(2):  # decoded, and out of the cache
         said: list[str] = []
-        found = open_images([str(tmp_path / "d")], 8, skip_bad=True, complain=said.append)
+        found = open_images([str(tmp_path / "d")], 8, skip_bad=True, warn=said.append)
         assert (found.classes, found.labels.tolist()) == (("cat", "owl"), [0, 1])
         assert said[1:] == ["no picture that can be read is of dog: left out"]
 

@@ -37,7 +37,7 @@ from ajest.tasks.registry import AnyTask
 from ajest.training.networks import Guidance
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.run import execute
-from ajest.training.run_folder import RunConfig, adopt, read_config
+from ajest.training.run_folder import RunConfig, claim_folder, read_config
 from ajest.training.schedule import Schedule
 from conftest import small_images
 
@@ -284,7 +284,7 @@ def test_data_may_move_between_one_start_and_the_next(tmp_path):
     shutil.copy(tmp_path / "a.npz", tmp_path / "b.npz")
     for name in "ab":
         task = image_task((str(tmp_path / f"{name}.npz"),), resolution=16)
-        adopt(tmp_path / "run", small_bench(task=task).guide())
+        claim_folder(tmp_path / "run", small_bench(task=task).guide())
     assert read_config(tmp_path / "run").task.data == (str(tmp_path / "b.npz"),)
 
 

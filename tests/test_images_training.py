@@ -9,7 +9,7 @@ from ajest.diffusion.denoising import objective, per_example_loss
 from ajest.errors import Diverged, UserError
 from ajest.runtime.seeding import generator
 from ajest.selection.catalogue import ARMS, arms_named
-from ajest.selection.counts import Tally
+from ajest.selection.counts import ExampleCounts
 from ajest.selection.policies import within
 from ajest.selection.registry import policy
 from ajest.selection.scoring import Scores
@@ -80,7 +80,7 @@ def test_pictures_survive_the_way_to_floats_and_back():
 def test_the_objective_has_the_uncertainty_head_and_scores_have_not():
     t = trainer()
     t.network.logvar_linear.weight.data.mul_(2)
-    batch = t.curator.source.draw(8, generator(0, "x"))
+    batch = t.selector.source.draw(8, generator(0, "x"))
     losses = per_example_loss(t.network(batch.x, batch.sigma, batch.label), batch)
     u = t.network.uncertainty(batch.sigma)
     by_hand = (losses / u.exp() + u) * 3 * 16 * 16
@@ -108,7 +108,7 @@ def test_micro_batches_change_memory_and_not_the_step(arm):
         a, b = (normalize(p.detach(), tuple(range(1, p.ndim))) if p.ndim > 1 else p.detach() for p in (a, b))
         torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
     assert whole.ledger.counts == parts.ledger.counts
-    assert torch.equal(whole.tally.trained, parts.tally.trained)
+    assert torch.equal(whole.example_counts.trained, parts.example_counts.trained)
 
 
 def test_learner_and_reference_are_scored_on_the_same_noised_examples_without_the_head():
@@ -144,13 +144,13 @@ def test_every_example_is_counted_by_its_id():
         step = t.step()
         ids += step.batch.id.tolist()
         trained += step.batch.id[step.kept].tolist()
-    assert t.tally.drawn.tolist() == [ids.count(i) for i in range(len(t.tally.drawn))]
-    assert t.tally.trained.tolist() == [trained.count(i) for i in range(len(t.tally.trained))]
-    assert int(t.tally.trained.sum()) == t.ledger.counts.trained == 24
+    assert t.example_counts.drawn.tolist() == [ids.count(i) for i in range(len(t.example_counts.drawn))]
+    assert t.example_counts.trained.tolist() == [trained.count(i) for i in range(len(t.example_counts.trained))]
+    assert int(t.example_counts.trained.sum()) == t.ledger.counts.trained == 24
     other = trainer("ajest")
     other.restore(*t.state())
-    assert torch.equal(other.tally.drawn, t.tally.drawn)
-    fresh = Tally()
+    assert torch.equal(other.example_counts.drawn, t.example_counts.drawn)
+    fresh = ExampleCounts()
     fresh.count(torch.tensor([5, 5]), torch.tensor([2]))
     assert (fresh.drawn.tolist(), fresh.trained.tolist()) == ([0, 0, 0, 0, 0, 2], [0, 0, 1, 0, 0, 0])
 
@@ -165,7 +165,7 @@ def test_a_learning_rate_can_count_steps_or_examples():
 def test_gradients_that_are_not_finite_become_zero_or_stop_the_run():
     for rule in ("zero", "skip", "stop"):
         t = trainer(not_finite=rule)
-        batch = t.curator.source.draw(40, generator(0, "x"))
+        batch = t.selector.source.draw(40, generator(0, "x"))
         bad = replace(batch, target=batch.target.clone())
         bad.target[0, 0, 0, 0] = float("nan")
         t.network(batch.x, batch.sigma, batch.label)  # normalises the weights
@@ -220,7 +220,7 @@ def test_arms_of_the_tree_count_their_examples_too():
 
     t = Trainer(small_task().source("cpu"), small_task().network("learner", 0), small_recipe(), ARMS["random"], 0)
     t.step()
-    assert int(t.tally.drawn.sum()) == int(t.tally.trained.sum()) == 51
+    assert int(t.example_counts.drawn.sum()) == int(t.example_counts.trained.sum()) == 51
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of what the compiler itself imports
@@ -233,7 +233,7 @@ def test_a_compiled_network_learns_and_samples_as_a_plain_one(tmp_path, monkeypa
         task = small_images(learner=small, compile=compiled)
         t = Trainer(task.source("cpu"), task.network("learner", 0), replace(RECIPE, super_batch=8), ARMS["baseline"], 0)
         losses = [t.step().loss for _ in range(3)]
-        batch = t.curator.source.draw(4, generator(0, "x"))
+        batch = t.selector.source.draw(4, generator(0, "x"))
         found[compiled] = torch.tensor(losses), t.ema[RECIPE.ema_widths[0]](batch.x, batch.sigma, batch.label)
         assert set(t.network.state_dict()) == set(small_images(learner=small).network("learner", 0).state_dict())
     for plain, fast in zip(found[False], found[True], strict=True):
@@ -261,9 +261,9 @@ def test_dropout_draws_from_the_seeds_own_stream():
     resumed.restore(*cut.state())
     torch.manual_seed(3)
     assert [resumed.step().loss for _ in range(2)] == losses[2:]
-    batch = unbroken.curator.source.draw(40, generator(0, "x"))
+    batch = unbroken.selector.source.draw(40, generator(0, "x"))
     first, other = (made() for _ in range(2))
     other.steps_taken = 1
     for t in (first, other):
-        t.curator.source.draw = lambda *_: batch
+        t.selector.source.draw = lambda *_: batch
     assert first.step().loss != other.step().loss  # each step drops others

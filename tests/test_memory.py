@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ajest import Batch
 from ajest.errors import UserError
 from ajest.selection.cells import Cells
-from ajest.selection.counts import Tally
-from ajest.selection.memory import BINS, Levels, Memory, Remembered
+from ajest.selection.counts import ExampleCounts
+from ajest.selection.memory import BINS, Levels, LossMemory, LossTracker
 
 
 def numbers(seed=0):
@@ -48,7 +48,7 @@ def test_a_cell_is_the_mean_of_its_sightings_the_older_the_less(seed, half_life,
 
 
 def test_an_example_seen_thrice_in_a_batch_fades_thrice():
-    memory = Remembered(Memory("both", half_life=1))
+    memory = LossTracker(LossMemory("both", half_life=1))
     memory.learn(batch_of(torch.tensor([7, 7, 7, 7])), torch.tensor([0.0, 0.0, 0.0, 8.0]))
     usual = memory.usual(torch.ones(1))[0, 0].item()
     assert usual == pytest.approx(2)
@@ -99,7 +99,7 @@ def test_the_cost_of_a_step_does_not_grow_with_what_is_remembered(by):
     ids, losses = torch.arange(64) * 20_000, torch.rand(64, generator=numbers())
     batch, cost = batch_of(ids), {}
     for size in (64, 200_000):
-        memory = Remembered(Memory(by))
+        memory = LossTracker(LossMemory(by))
         many = torch.randperm(1_280_000, generator=numbers())[:size]
         memory.learn(batch_of(many, torch.rand(size, generator=numbers()).exp()), torch.rand(size, generator=numbers()))
         memory.learn(batch, losses)  # by now they are known
@@ -122,18 +122,18 @@ def test_growing_costs_each_example_the_same():
 def test_counting_a_step_costs_what_it_names():
     ids, cost = torch.arange(64), {}
     for examples in (64, 1_280_000):
-        tally = Tally()
-        tally.count(torch.tensor([examples - 1]), torch.tensor([0]))
-        cost[examples] = touched(lambda tally=tally: tally.count(ids, ids[::3]))
-        assert tally.drawn[:64].tolist() == [1] * 63 + [1 + (examples == 64)]
-        assert tally.trained[:4].tolist() == [2, 0, 0, 1]
+        example_counts = ExampleCounts()
+        example_counts.count(torch.tensor([examples - 1]), torch.tensor([0]))
+        cost[examples] = touched(lambda example_counts=example_counts: example_counts.count(ids, ids[::3]))
+        assert example_counts.drawn[:64].tolist() == [1] * 63 + [1 + (examples == 64)]
+        assert example_counts.trained[:4].tolist() == [2, 0, 0, 1]
     assert cost[64] == cost[1_280_000]
 
 
 @pytest.mark.parametrize("by", ["sigma", "id", "both"])
 def test_what_is_stored_and_held_follows_what_was_seen(by):
     """The largest id does not matter: 20 bytes a cell in a checkpoint, a few more in memory."""
-    memory, generator = Remembered(Memory(by)), numbers()
+    memory, generator = LossTracker(LossMemory(by)), numbers()
     ids = torch.randint(1_280_000, (3_000,), generator=generator)
     memory.learn(batch_of(ids, torch.randn(3_000, generator=generator).exp()), torch.rand(3_000, generator=generator))
     stored = sum(part.numel() * part.element_size() for part in memory.state().values())
@@ -144,13 +144,13 @@ def test_what_is_stored_and_held_follows_what_was_seen(by):
 
 @pytest.mark.parametrize("by", ["sigma", "id", "both"])
 def test_a_restored_memory_goes_on_bit_for_bit(by):
-    unbroken, generator = Remembered(Memory(by)), numbers()
+    unbroken, generator = LossTracker(LossMemory(by)), numbers()
     batches = [batch_of(torch.randint(400, (50,), generator=generator), torch.rand(50).exp()) for _ in range(30)]
     losses = torch.rand(30, 50, generator=generator)
     for k, batch in enumerate(batches):
         if k == 13:
             stored = {name: part.clone() for name, part in unbroken.state().items()}
-            cut = Remembered(Memory(by))
+            cut = LossTracker(LossMemory(by))
             cut.learn(batches[0], losses[0])  # whatever it held is forgotten
             cut.restore(stored)
         for memory in (unbroken, cut) if k >= 13 else (unbroken,):

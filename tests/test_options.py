@@ -290,7 +290,7 @@ def packed(path, sides, count=160):
 )
 def test_the_resolution_is_that_of_the_pictures(tmp_path, sides, resolution, says):
     said: list[str] = []
-    task = image_task((packed(tmp_path / "d.npz", sides),), complain=said.append)
+    task = image_task((packed(tmp_path / "d.npz", sides),), warn=said.append)
     assert task.resolution == resolution
     assert task.source("cpu")._host.shape[2:] == (resolution, resolution)
     assert len(said) == bool(says)
@@ -313,7 +313,7 @@ def test_packing_keeps_the_resolution_of_the_pictures(command, refused, tmp_path
 def test_what_is_cropped_or_resized_is_counted(tmp_path):
     specs = packed(tmp_path / "a.npz", (32, 32), 150), packed(tmp_path / "b.npz", (32, 40), 20)
     said: list[str] = []
-    assert image_task(specs, (packed(tmp_path / "v.npz", (48, 48), 30),), 32, complain=said.append).resolution == 32
+    assert image_task(specs, (packed(tmp_path / "v.npz", (48, 48), 30),), 32, warn=said.append).resolution == 32
     assert said == [
         "20 of 170 pictures are resized to 32 x 32, 20 of them cropped to a square first",
         "30 of 30 validation pictures are resized to 32 x 32 (all are 48 x 48)",

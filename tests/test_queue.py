@@ -215,7 +215,7 @@ def test_a_tracker_that_fails_never_stops_a_run(tmp_path, monkeypatch):
     said = []
     monkeypatch.setitem(TRACKERS, "broken", Broken)
     monkeypatch.setitem(TRACKERS, "absent", lambda *_: 1 / 0)
-    state = execute(tmp_path, run_config(), Schedule(trackers=("broken", "absent")), complain=said.append)
+    state = execute(tmp_path, run_config(), Schedule(trackers=("broken", "absent")), warn=said.append)
     assert state == "done"
     assert len(said) == 2
     assert "absent failed, and the run goes on without it: ZeroDivisionError" in said[0]
@@ -243,7 +243,7 @@ def test_wandb_keeps_a_run_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     said = []
-    execute(tmp_path, run_config(), Schedule(trackers=("wandb",), ledger_every=16), complain=said.append)
+    execute(tmp_path, run_config(), Schedule(trackers=("wandb",), ledger_every=16), warn=said.append)
     assert said == []
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 

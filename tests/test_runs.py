@@ -138,7 +138,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from ajest.runs import execute
+from ajest.training.run import execute
 from test_runs import SCHEDULE, config
 from dataclasses import replace
 execute(Path({folder!r}), config("late-ajest", iterations=400), replace(SCHEDULE, checkpoint_every=7))

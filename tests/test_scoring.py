@@ -31,20 +31,20 @@ class Watched:
 
     def __init__(self, trainer):
         self.drawn, self.scored, self.trained, self.trainer = 0, Counter(), Counter(), trainer
-        curator = trainer.curator
-        self.size = curator.source.draw(1, torch.Generator()).x.numel()
-        networks = {"learner": trainer.network, "reference": curator.reference, "proxy": curator.proxy}
+        selector = trainer.selector
+        self.size = selector.source.draw(1, torch.Generator()).x.numel()
+        networks = {"learner": trainer.network, "reference": selector.reference, "proxy": selector.proxy}
         self.networks = {name: network for name, network in networks.items() if network is not None}
         for name, network in self.networks.items():
             network.flops()  # which may count on a copy
             network.register_forward_hook(lambda module, inputs, output, name=name: self._see(name, inputs[0]))
-        draw = curator.source.draw
+        draw = selector.source.draw
 
         def drawing(count, generator, eps=None):
             self.drawn += count * (eps is None)
             return draw(count, generator, eps)
 
-        curator.source.draw = drawing
+        selector.source.draw = drawing
 
     def _see(self, name, x):
         seen = self.trained if torch.is_grad_enabled() else self.scored
@@ -213,14 +213,14 @@ def test_dropout_acts_in_training_and_not_in_scoring(name):
         return real(y, p, training)
 
     weights = {k: v.clone() for k, v in network.state_dict().items()}
-    choice = t.curator.choose(0, 0.0, t.ledger.phase)
+    choice = t.selector.choose(0, 0.0, t.ledger.phase)
     assert all(torch.equal(v, weights[k]) for k, v in network.state_dict().items())  # nothing was re-normalised
     if choice.scores is not None and name in ("ajest", "jest-ema"):
         assert torch.equal(choice.scores.learner, choice.scores.reference)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "dropout", dropout)
         t.step()
-        t.curator.reliability(0, 0.0)
+        t.selector.reliability(0, 0.0)
     assert all(training == grad for grad, training in dropped)
     assert (True, True) in dropped
 

@@ -139,6 +139,6 @@ def test_a_reference_that_saw_the_same_examples_is_named(tmp_path):
     run = RunConfig(small_task(), "learner", small_recipe(), *arms_named(("baseline",)), 0, 4)
     assert execute(tmp_path / "one", run, Schedule()) == "done"
     again = RunConfig(small_task(), "learner", small_recipe(), *arms_named(("rho",)), 0, 4, "../one")
-    assert execute(tmp_path / "two", again, Schedule(), complain=complaints.append) == "done"
+    assert execute(tmp_path / "two", again, Schedule(), warn=complaints.append) == "done"
     assert len(complaints) == 1
     assert "learned from the very examples" in complaints[0]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ajest import POLICIES, Batch, Scores, importance, inclusion_of, select
 from ajest.errors import UserError
 from ajest.selection.diagnostics import correlation, effective_share, rank_correlation
-from ajest.selection.memory import BINS, Memory, Remembered, bin_of
-from ajest.selection.normalisation import explained, normalised, strata_of
+from ajest.selection.memory import BINS, LossMemory, LossTracker, bin_of
+from ajest.selection.normalisation import eta_squared, normalised, strata_of
 
 
 def random(*shape, seed=0):
@@ -127,7 +127,7 @@ def test_chances_stay_exact_where_one_score_leads_by_far(lead):
 
 def test_every_noise_level_that_is_drawn_is_trained_on():
     """What was never seen is not taken for solved."""
-    memory, generator = Remembered(Memory("sigma")), torch.Generator().manual_seed(0)
+    memory, generator = LossTracker(LossMemory("sigma")), torch.Generator().manual_seed(0)
     drawn, trained = Counter(), set()
     for _ in range(300):
         sigma = (1.2 * torch.randn(20, generator=generator) - 0.4).exp()
@@ -215,7 +215,7 @@ def batch_of(ids, sigmas):
 @pytest.mark.parametrize("by", ["sigma", "id", "both"])
 def test_memory_predicts_the_losses_it_was_told(by):
     """Loss = level of sigma x factor of the example: each memory recalls the part that it keeps."""
-    memory = Remembered(Memory(by, half_life=1e6))
+    memory = LossTracker(LossMemory(by, half_life=1e6))
     generator = torch.Generator().manual_seed(0)
     factor, level = torch.tensor([0.5, 1.0, 1.5]), {0.1: 1.0, 10.0: 4.0}
     for _ in range(300):
@@ -238,9 +238,9 @@ def test_bins_of_the_noise_level():
 def test_how_much_of_a_score_is_the_noise_level():
     sigma = random(4000, seed=5).exp()
     stratum = strata_of(sigma, 16)
-    assert explained(sigma.log(), stratum) > 0.9
-    assert explained(random(4000, seed=6), stratum) < 0.01
-    assert explained(torch.ones(4000), stratum) == 0.0
+    assert eta_squared(sigma.log(), stratum) > 0.9
+    assert eta_squared(random(4000, seed=6), stratum) < 0.01
+    assert eta_squared(torch.ones(4000), stratum) == 0.0
 
 
 def test_correlations_and_effective_share():
@@ -261,6 +261,6 @@ def test_dials_out_of_range_name_themselves():
     with pytest.raises(UserError, match="temperature"):
         select(scores, 5, "hard", temperature=0.0)
     with pytest.raises(UserError, match="every"):
-        Memory(every=-1)
+        LossMemory(every=-1)
     with pytest.raises(ValueError, match="features"):
         select(Scores(scores.learner, None, scores.sigma), 5, "joint-hard", chunks=2)

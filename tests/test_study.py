@@ -1,4 +1,4 @@
-"""Studies: shared draws, stages, finalists, duels, guides."""
+"""Studies: shared draws, stages, finalists, pairwise tests, guides."""
 
 import json
 import signal
@@ -70,7 +70,7 @@ def test_looking_up_is_timed_with_something_remembered(tmp_path, monkeypatch):
     config = small_bench(arms=arms_named(("recall", "stale")), calibration_rounds=1)
     costs = calibration.measure(tmp_path, config)
     assert sum(kind.startswith("recall") for kind in costs) == 2
-    memories = [t.curator.memory["learner"] for t in trainers if t.curator.memory]
+    memories = [t.selector.memory["learner"] for t in trainers if t.selector.memory]
     assert len(memories) == 3  # stale has a kind of step that scores, too
     assert all(len(m.examples) for m in memories)
 
@@ -249,14 +249,14 @@ def study(tmp_path_factory):
     code = """
 import sys
 from dataclasses import replace
-from ajest.arms import LEAST_IN_STRATUM, arms_named
+from ajest.selection.arm import LEAST_IN_STRATUM; from ajest.selection.catalogue import arms_named
 from ajest.study import presets
 quick = presets.tree_quick()
 more = arms_named(("learnable-strong", "proxy"))
 small = replace(quick, iterations=64, rules=quick.rules + more, guide_iterations=16, strong_iterations=16, n=400,
                 recipe=replace(quick.recipe, super_batch=256), final_seeds=(0, 1))
 presets.TREE["quick"] = lambda: small
-from ajest.cli import main
+from ajest.cli.main import main
 if __name__ == "__main__":
     sys.argv[1:] = ["study", "tree", "--out", sys.argv[1], "--workers", "2"]
     main()

@@ -14,7 +14,7 @@ from ajest.bench.report.figures import OUTCOMES
 from ajest.errors import UserError
 from ajest.selection.arm import Scoring
 from ajest.selection.catalogue import ARMS, arms_named
-from ajest.selection.memory import Memory
+from ajest.selection.memory import LossMemory
 from ajest.storage import checkpoint, jsonl
 from ajest.study import page
 from ajest.study import results as study_results
@@ -24,17 +24,17 @@ from ajest.study.plan import ALWAYS, Grid, random_at
 from ajest.study.presets import tree_full
 from ajest.study.results import (
     by_keep,
-    duels,
     finalists,
     matches,
     mean_ranks,
+    pairwise_tests,
     recommended,
     results_of,
     table_of,
-    victors,
+    winners,
 )
 from ajest.study.verdict import reference_costs, verdict
-from ajest.training.run_folder import adopt
+from ajest.training.run_folder import claim_folder
 from conftest import small_bench
 
 SEEDS = 12
@@ -66,7 +66,7 @@ def made(effects, end="time", absent=(), costs=COSTS, count=SEEDS, **config):
 
 def test_a_rule_that_beats_both_everywhere_is_the_victor_and_recommended():
     found = made({"baseline": 0, "random": 2, "hard": 6, "easy": -6})
-    assert victors(found) == ["hard"]
+    assert winners(found) == ["hard"]
     assert recommended(found).arm == "hard"
     (said,) = verdict({"time": found})
     assert "certainly better than baseline and random" in said
@@ -75,7 +75,7 @@ def test_a_rule_that_beats_both_everywhere_is_the_victor_and_recommended():
 
 def test_beating_the_baseline_alone_is_no_victory():
     found = made({"baseline": 0, "random": 6, "hard": 6})
-    assert victors(found) == []
+    assert winners(found) == []
     assert (recommended(found).arm, recommended(found).seeds) == ("random", SEEDS)
     (said,) = verdict({"time": found})
     assert "no rule certainly beats both" in said
@@ -85,9 +85,9 @@ def test_beating_the_baseline_alone_is_no_victory():
 
 def test_one_lost_headline_is_enough_to_lose():
     found = made({"baseline": 0, "random": 0, "hard": (8, -8)})
-    assert victors(found) == []
+    assert winners(found) == []
     assert recommended(found).arm == "baseline"
-    lost = [d for d in duels(found) if d.arm == "hard" and d.found.outcome == "worse"]
+    lost = [d for d in pairwise_tests(found) if d.arm == "hard" and d.found.outcome == "worse"]
     assert {d.metric.name for d in lost} == {found.headlines()[1][0].name}
 
 
@@ -98,14 +98,14 @@ def test_a_rule_that_beats_the_baseline_is_recommended_where_random_does_not():
 
 def test_an_arm_that_lacks_seeds_is_neither_victor_nor_recommended():
     found = made({"baseline": 0, "random": 0, "hard": 8}, absent={("hard", 3)})
-    assert victors(found) == []
+    assert winners(found) == []
     assert recommended(found).arm == "baseline"
     assert list(mean_ranks({"": found}))[-1] == "hard"
 
 
 def test_an_arm_that_lacks_seeds_is_judged_on_those_it_shares_and_is_not_the_closest():
     found = made({"baseline": 0, "random": 0, "hard": 8, "easy": -1}, absent={("hard", 3)})
-    duel = next(d for d in duels(found) if (d.arm, d.other) == ("hard", "random"))
+    duel = next(d for d in pairwise_tests(found) if (d.arm, d.other) == ("hard", "random"))
     both = [found.cell("calibrated", arm, duel.metric.name, duel.weight).values for arm in ("hard", "random")]
     assert duel.found.value == pytest.approx(np.mean([both[0][s] for s in range(SEEDS) if s != 3]))
     assert duel.found.other == pytest.approx(np.mean([both[1][s] for s in range(SEEDS) if s != 3]))
@@ -121,10 +121,10 @@ def test_an_arm_that_lacks_seeds_is_judged_on_those_it_shares_and_is_not_the_clo
 @pytest.mark.parametrize("seeds", [1, 2, 4])
 def test_nothing_is_certain_below_five_seeds(seeds):
     found = made({"baseline": 0, "random": 30, "hard": 60, "easy": -60}, count=seeds)
-    assert victors(found) == []
+    assert winners(found) == []
     assert recommended(found).arm == "baseline"
     assert recommended(found).why == "nothing certainly beats it"
-    assert {d.found.outcome for d in duels(found)} == {"undecided"}
+    assert {d.found.outcome for d in pairwise_tests(found)} == {"undecided"}
     said, look = verdict({"time": found})
     assert "no rule certainly beats both" in said
     assert look == f"{seeds} seed{'s' if seeds > 1 else ''}: take it as a first look. 5 are the least for a claim."
@@ -132,7 +132,7 @@ def test_nothing_is_certain_below_five_seeds(seeds):
 
 def test_what_five_seeds_show_is_a_claim():
     found = made({"baseline": 0, "random": 30, "hard": 60}, count=5)
-    assert victors(found) == ["hard"]
+    assert winners(found) == ["hard"]
     (said,) = verdict({"time": found})
     assert said == (
         "At equal time, certainly better than baseline and random on every headline metric (5 seeds, Holm-corrected "
@@ -188,15 +188,15 @@ def test_who_is_recommended_and_why():
 
 def test_doubt_is_the_one_sided_p_that_an_arm_is_not_better():
     found = made({"baseline": 0, "random": 0, "hard": 1, "easy": -1})
-    by_arm = {(d.arm, d.other, d.metric.name): d for d in duels(found)}
+    by_arm = {(d.arm, d.other, d.metric.name): d for d in pairwise_tests(found)}
     for (arm, _, _), d in by_arm.items():
         if arm == "hard":
-            assert d.doubt == pytest.approx(d.found.p / 2)
-            assert d.doubt < 0.5
+            assert d.p_one_sided == pytest.approx(d.found.p / 2)
+            assert d.p_one_sided < 0.5
         if arm == "easy":
-            assert d.doubt == pytest.approx(1 - d.found.p / 2)
-            assert d.doubt > 0.5
-    assert {d.doubt for d in duels(made({"baseline": 0, "hard": 1, "random": 0}, count=1))} == {0.5}
+            assert d.p_one_sided == pytest.approx(1 - d.found.p / 2)
+            assert d.p_one_sided > 0.5
+    assert {d.p_one_sided for d in pairwise_tests(made({"baseline": 0, "hard": 1, "random": 0}, count=1))} == {0.5}
 
 
 def test_ranks_are_means_over_headlines_and_readings():
@@ -227,7 +227,7 @@ def test_a_page_marks_what_is_certain_and_how_many_seeds_there_are(tmp_path):
 
 def test_a_forest_is_grey_where_nothing_is_certain():
     for count, colours in ((5, ["better", "worse"]), (4, ["undecided"] * 2)):
-        found = duels(made({"baseline": 0, "hard": 60, "easy": -60}, count=count))
+        found = pairwise_tests(made({"baseline": 0, "hard": 60, "easy": -60}, count=count))
         figure = forest(found, "baseline")
         dots = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o"]
         assert dots == [OUTCOMES[c] for c in colours]
@@ -241,7 +241,7 @@ def test_the_closest_is_the_one_whose_worst_comparison_is_the_most_certain():
 
 
 def test_all_comparisons_of_a_reading_are_corrected_together():
-    found = duels(made({"baseline": 0, "random": 0, "hard": 1, "easy": 0}))
+    found = pairwise_tests(made({"baseline": 0, "random": 0, "hard": 1, "easy": 0}))
     # random against the baseline, hard and easy against both, on two metrics
     assert len(found) == 10
     least = min(found, key=lambda d: d.found.p)
@@ -359,8 +359,8 @@ def test_references_are_priced_as_shares_of_a_budget():
 def test_arms_refuse_what_would_silently_be_something_else():
     guided = ARMS["learnable"]
     for changes, why in (
-        ({"memory": Memory("id")}, "set memory.every"),
-        ({"memory": Memory("id", every=8), "normalise": "running"}, "what is usual of references"),
+        ({"memory": LossMemory("id")}, "set memory.every"),
+        ({"memory": LossMemory("id", every=8), "normalise": "running"}, "what is usual of references"),
     ):
         with pytest.raises(UserError, match=why):
             replace(guided, **changes)
@@ -404,7 +404,7 @@ def test_a_guides_weight_is_the_best_on_some_seeds_and_its_gain_is_judged_on_oth
     store("charged", 0.125, {(charged, 3.0): 0.625, (charged, 1.5): 1.0}, steps=32)
     assert read_gains(tmp_path) == []
     for name, config in (("chosen", bench), ("full", bench), ("charged", replace(bench, iterations=32))):
-        adopt(tmp_path / name, config, "bench.json")
+        claim_folder(tmp_path / name, config, "bench.json")
     found = {g.guide: g for g in read_gains(tmp_path) if g.metric == metric}
     assert {name: (g.weight, g.charged) for name, g in found.items()} == {
         trained: (3.0, "no"),

@@ -11,7 +11,7 @@ from ajest.runtime.seeding import generator
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.counts import Counts
-from ajest.selection.memory import Memory
+from ajest.selection.memory import LossMemory
 from ajest.selection.triggers import Trigger
 from ajest.training.recipe import LearningRate
 from ajest.training.trainer import SKIPS, Trainer
@@ -71,7 +71,7 @@ def test_a_second_noise_draw_changes_the_noise_alone():
 def test_remembered_scores_choose_before_any_target_is_computed():
     t = trainer("recall")
     completed = []
-    source = t.curator.source
+    source = t.selector.source
 
     class Counting:
         draw = staticmethod(source.draw)
@@ -81,13 +81,13 @@ def test_remembered_scores_choose_before_any_target_is_computed():
             completed.append(len(batch))
             return source.complete(batch)
 
-    t.curator.source = Counting()
+    t.selector.source = Counting()
     steps = [t.step() for _ in range(5)]
     assert completed == [51] * 5
     assert {s.kind for s in steps} == {"recall hard none 0.2 16 strata by both"}
     # what was trained on is what is remembered
     last = steps[-1]
-    expected = t.curator.memory["learner"].recall(last.batch)
+    expected = t.selector.memory["learner"].recall(last.batch)
     assert expected[last.kept].std() > 0
 
 
@@ -104,7 +104,7 @@ def test_importance_weights_keep_the_loss_unbiased():
     for seed in range(40):
         t = trainer("hard-unbiased", seed=seed % 4)
         t.steps_taken = seed
-        choice = t.curator.choose(seed, 0.0, t.ledger.phase)
+        choice = t.selector.choose(seed, 0.0, t.ledger.phase)
         losses = choice.scores.learner[choice.kept]
         weighted.append((losses * choice.weight).mean().item())
         plain.append(losses.mean().item())
@@ -124,14 +124,14 @@ def test_learner_and_reference_are_averaged_over_the_same_noise():
     noise = generator(0, "learner", "draw", 0, "noise", 1)
     draws.append(source.draw(256, generator(0, "learner", "draw", 0), noise))
     draws = [source.complete(batch) for batch in draws]
-    for found, network in ((step.scores.learner, before), (step.scores.reference, t.curator.reference)):
+    for found, network in ((step.scores.learner, before), (step.scores.reference, t.selector.reference)):
         torch.testing.assert_close(found, torch.stack([score(network, batch) for batch in draws]).mean(0))
 
 
 def _untrained(arm, seed=0):
     t = trainer(arm, seed)
     t.network.gain.data.fill_(0.5)  # apart from the guide, whose gain is 0
-    return t.curator.reliability(20, 0.0)
+    return t.selector.reliability(20, 0.0)
 
 
 def test_scores_repeat_and_a_second_draw_makes_them_repeat_better():
@@ -143,7 +143,7 @@ def test_scores_repeat_and_a_second_draw_makes_them_repeat_better():
         t = trainer("stale", seed)
         for _ in range(40):
             t.step()
-        trained.append(t.curator.reliability(40, 0.5)["retest"])
+        trained.append(t.selector.reliability(40, 0.5)["retest"])
     assert sum(trained) / 5 > 0.08
     gains = [_untrained("hard-draws", seed)["retest"] - _untrained("hard", seed)["retest"] for seed in range(4)]
     assert sum(gains) / 4 > 0
@@ -153,21 +153,21 @@ def test_reliability_of_scores():
     t = trainer("stale")
     for _ in range(40):
         t.step()
-    found = t.curator.reliability(40, 0.5)
+    found = t.selector.reliability(40, 0.5)
     assert set(found) == {"retest", "sigma share", "sigma share of ranks", "effective share", "agreement"}
     assert all(-1 <= v <= 1 for v in found.values())
     assert 0.05 < found["effective share"] < 1
-    assert trainer("random").curator.reliability(0, 0.0) == {}
-    assert "agreement" not in trainer("hard").curator.reliability(0, 0.0)
+    assert trainer("random").selector.reliability(0, 0.0) == {}
+    assert "agreement" not in trainer("hard").selector.reliability(0, 0.0)
     found = _untrained("guide-hard")
     assert found["agreement"] < 0.999
     late = trainer("hard-early")
-    late.curator.trigger = replace(late.curator.trigger, on=False)
-    assert late.curator.reliability(0, 0.5) == {}
+    late.selector.trigger = replace(late.selector.trigger, on=False)
+    assert late.selector.reliability(0, 0.5) == {}
     many = replace(ARMS["ajest"], keep=0.1, chunks=60)  # more chunks than are kept of the examples that are measured
-    assert "effective share" in trainer(many, recipe=small_recipe(super_batch=1024)).curator.reliability(0, 0.0)
+    assert "effective share" in trainer(many, recipe=small_recipe(super_batch=1024)).selector.reliability(0, 0.0)
     before = t.state()[0]["network/layer0.weight"].clone()
-    t.curator.reliability(40, 0.5)
+    t.selector.reliability(40, 0.5)
     assert torch.equal(before, t.state()[0]["network/layer0.weight"])
 
 
@@ -181,15 +181,15 @@ def test_a_proxy_learns_beside_the_learner_and_scores_in_its_place():
 
 def test_selection_fades_out_where_it_is_told_to_cool():
     t = trainer("hard-cooling")
-    sharp = t.curator.reliability(0, 0.0)["effective share"]
-    assert t.curator.reliability(0, 1.0)["effective share"] > 0.999 > sharp
+    sharp = t.selector.reliability(0, 0.0)["effective share"]
+    assert t.selector.reliability(0, 1.0)["effective share"] > 0.999 > sharp
 
 
 def test_a_share_of_the_run_ends_selection():
     t = trainer("hard-early")
     kinds = []
     for step in range(8):
-        t.share = step / 8
+        t.progress = step / 8
         kinds.append(t.step().kind.split()[0])
     assert kinds == ["select"] * 3 + ["uniform"] * 5
     assert t.trigger.fired_at == 2
@@ -252,7 +252,7 @@ def test_late_watches_then_selects_for_good():
 def test_a_trigger_compares_both_networks_on_the_same_examples():
     """Of an arm that mostly remembers too: on the steps on which it scores, and then over the whole super-batch."""
     early = Trigger("early")
-    arm = replace(ARMS["stale"], trigger=early, reference="guide", memory=Memory("both", every=2))
+    arm = replace(ARMS["stale"], trigger=early, reference="guide", memory=LossMemory("both", every=2))
     t = trainer(arm)
     for number in range(6):
         before, network = t.trigger, copy.deepcopy(t.network)
@@ -262,8 +262,8 @@ def test_a_trigger_compares_both_networks_on_the_same_examples():
         if number % 2:
             assert t.trigger == before
             continue
-        batch = t.curator.source.complete(step.batch)
-        losses = [score(n, batch).mean().item() for n in (network, t.curator.reference)]
+        batch = t.selector.source.complete(step.batch)
+        losses = [score(n, batch).mean().item() for n in (network, t.selector.reference)]
         expected = early.observe(before, number, tuple(losses))
         assert t.trigger.advantage == pytest.approx(expected.advantage, rel=1e-4)
     assert t.trigger.observations == 3
@@ -271,7 +271,7 @@ def test_a_trigger_compares_both_networks_on_the_same_examples():
 
 def test_a_trigger_compares_what_is_finite_of_both():
     t = trainer("early-ajest")
-    real, reference = t.curator._averaged, t.curator.reference
+    real, reference = t.selector._averaged, t.selector.reference
 
     def averaged(network, batches):
         losses = real(network, batches).clone()
@@ -279,9 +279,9 @@ def test_a_trigger_compares_what_is_finite_of_both():
         losses[0 if network is reference else slice(1, 128)] = float("inf")
         return losses
 
-    t.curator._averaged = averaged
-    choice = t.curator.choose(0, 0.0, t.ledger.phase)
-    t.curator.learn(choice, torch.zeros(51), 0, 0.0)
+    t.selector._averaged = averaged
+    choice = t.selector.choose(0, 0.0, t.ledger.phase)
+    t.selector.learn(choice, torch.zeros(51), 0, 0.0)
     learner, reference = (losses[128:].mean().item() for losses in choice.losses)
     assert t.trigger.advantage == pytest.approx(reference - learner, rel=1e-5)
 
@@ -317,7 +317,7 @@ def test_a_step_that_is_not_finite_stops_before_it_harms():
     t = trainer("baseline")
     t.step()
     before = {k: v.clone() for k, v in t.ema.state_dict().items()}
-    t.curator.source = Broken(t.curator.source)
+    t.selector.source = Broken(t.selector.source)
     with pytest.raises(Diverged, match="step 2"):
         t.step()
     assert t.steps_taken == 1
@@ -329,16 +329,16 @@ def test_a_step_that_is_not_finite_stops_before_it_harms():
 def test_a_step_that_is_not_finite_may_be_skipped_and_is_counted():
     t = trainer("baseline", recipe=small_recipe(not_finite="skip"))
     t.step()
-    whole = t.curator.source
+    whole = t.selector.source
     before = {k: v.clone() for k, v in t.learner.state().items()}
-    t.curator.source = Broken(whole)
+    t.selector.source = Broken(whole)
     step = t.step()
     assert math.isnan(step.loss)
     for key, value in t.learner.state().items():  # every forward pass normalises the weights
         assert torch.allclose(value, before[key], atol=1e-3) if "network" in key else torch.equal(value, before[key]), (
             key
         )
-    t.curator.source = whole
+    t.selector.source = whole
     assert math.isfinite(t.step().loss)
     assert (t.steps_taken, t.ledger.not_finite, t.ledger.counts.trained) == (3, 1, 3 * 256)
     again = trainer("baseline", recipe=small_recipe(not_finite="skip"))
@@ -348,7 +348,7 @@ def test_a_step_that_is_not_finite_may_be_skipped_and_is_counted():
 
 def test_skipping_has_an_end():
     t = trainer("baseline", recipe=small_recipe(not_finite="skip"))
-    t.curator.source = Broken(t.curator.source)
+    t.selector.source = Broken(t.selector.source)
     for _ in range(SKIPS):
         t.step()
     with pytest.raises(Diverged, match=f"{SKIPS} steps in a row"):
@@ -356,7 +356,7 @@ def test_skipping_has_an_end():
     assert t.steps_taken == SKIPS
     again = trainer("baseline", recipe=small_recipe(not_finite="skip"))
     again.restore(*t.state())
-    again.curator.source = t.curator.source
+    again.selector.source = t.selector.source
     with pytest.raises(Diverged):  # a restart does not begin to count anew
         again.step()
 
@@ -366,7 +366,7 @@ def test_an_example_without_a_finite_score_is_never_chosen(name):
     arm = replace(ARMS["ajest"], name=name, within=64, chunks=1) if name == "jest-within" else ARMS[name]
     t = trainer(arm)
     places = (0, 7, 100, 255)
-    t.curator.source = Broken(t.curator.source, places)
+    t.selector.source = Broken(t.selector.source, places)
     for _ in range(6):
         step = t.step()
         assert not set(step.kept.tolist()) & set(places)
@@ -378,7 +378,7 @@ def test_an_example_without_a_finite_score_is_never_chosen(name):
 
 def test_too_few_finite_scores_make_a_step_that_is_not_finite():
     t = trainer("ajest")
-    t.curator.source = Broken(t.curator.source, range(10, 256))
+    t.selector.source = Broken(t.selector.source, range(10, 256))
     with pytest.raises(Diverged):
         t.step()
 

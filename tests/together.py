@@ -78,7 +78,7 @@ def main(folder: Path) -> None:
     with distributed.joined() if count > 1 else nullcontext():
         assert distributed.world() == count
         whole = torch.arange(7.0)[:, None]
-        assert torch.equal(distributed.gather(whole[distributed.share(7)], 7), whole)
+        assert torch.equal(distributed.gather(whole[distributed.rank_slice(7)], 7), whole)
         assert distributed.largest([float(distributed.rank()), 1.0]) == [count - 1, 1]
         for name, (tensors, facts) in {**{n: state_of(n) for n in SCENARIOS}, "judged": judged(folder)}.items():
             # All have the same: any of them could write.

@@ -45,7 +45,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {_short(name)!r}: {hint}known are {listed(known) or 'none'}")
 
 
-class Elsewhere(UserError):
+class PeerError(UserError):
     """Another process of the same run met with this and says it."""
 
 

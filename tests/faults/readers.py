@@ -176,7 +176,7 @@ def _facts(data: bytes, folder: Path) -> None:
     snapshots.mkdir(exist_ok=True)
     (snapshots / "snapshot-1.safetensors").write_bytes(TENSORS)
     (snapshots / "snapshot-1.json").write_bytes(data)
-    load_snapshot(folder, complain=lambda _: None)
+    load_snapshot(folder, warn=lambda _: None)
 
 
 RUN = RunConfig(TreeTask(), "learner", Recipe(), ARMS["ajest"], 0, 100, "../guide")

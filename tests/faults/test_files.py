@@ -82,7 +82,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one_to_the_same_bits
     path = parts(cut_off)[1]
     path.write_bytes(path.read_bytes()[:-1])
     complaints = []
-    assert execute(cut_off, config(), SCHEDULE, complain=complaints.append) == "done"
+    assert execute(cut_off, config(), SCHEDULE, warn=complaints.append) == "done"
     assert len(complaints) == 1
     assert path.name in complaints[0]
     assert_same_end(cut_off, runs / "unbroken")
@@ -101,7 +101,7 @@ def test_what_a_kill_left_between_two_files_is_tidied_up(runs, tmp_path):
     shutil.copy(last.with_suffix(".safetensors"), run / "checkpoint-0000231.safetensors")
     shutil.copy(last.with_suffix(".safetensors"), run / "snapshots" / "snapshot-0000251.safetensors")
     (run / ".status.json.abcd.tmp").write_text("{")
-    assert execute(run, config(), SCHEDULE, complain=pytest.fail) == "done"
+    assert execute(run, config(), SCHEDULE, warn=pytest.fail) == "done"
     assert_same_end(run, runs / "unbroken")
 
 
@@ -109,7 +109,7 @@ def test_without_a_whole_checkpoint_a_run_begins_anew(cut_off, runs):
     for path in cut_off.glob("checkpoint-*.safetensors"):
         path.write_bytes(b"")
     complaints = []
-    assert execute(cut_off, config(), SCHEDULE, complain=complaints.append) == "done"
+    assert execute(cut_off, config(), SCHEDULE, warn=complaints.append) == "done"
     assert len(complaints) == 2
     assert_same_end(cut_off, runs / "unbroken")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ajest.errors import UserError, check, unknown
 
-from .console import complain
+from .console import warn
 from .options import Launching, Networks, NetworkSize, Training, flag, given
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> 
         validation = ("shapes",)  # the procedural data set brings its own
     settings["classes"] = None if classes is None else _classes(classes)
     settings["at_most"] = dials.classes if classes is None else None
-    return image_task(data, validation, complain=complain, **settings)
+    return image_task(data, validation, warn=warn, **settings)
 
 
 def _fast_bfloat16(device: str) -> bool:

@@ -34,7 +34,7 @@ def device_of(name: Device) -> str:
     return f"cuda:{here.local_rank}" if name == "cuda" and here.world > 1 else name
 
 
-def complain(text: str) -> None:
+def warn(text: str) -> None:
     """A line on stderr."""
     print(f"ajest: {text}", file=sys.stderr)
 

@@ -10,7 +10,7 @@ import tyro
 
 from ajest.errors import UserError, check, listed
 
-from .console import complain, console
+from .console import console, warn
 from .options import Whole
 
 
@@ -104,10 +104,10 @@ def prepare(
     said = "" if resolution is not None else "; --resolution names another size"
     resolution = resolution_of(sizes) if resolution is None else resolution
     check_resolution(resolution)
-    found = data.prepare(spec, out, resolution, split, skip_bad, complain)
+    found = data.prepare(spec, out, resolution, split, skip_bad, warn)
     changed = what_is_changed(sizes, resolution, mend=said)
     if changed:
-        complain(changed)
+        warn(changed)
     print(f"{out}: {len(found):,} pictures of {len(found.classes) or 'no'} classes, {out.stat().st_size / 1e6:,.0f} MB")
 
 
@@ -127,10 +127,10 @@ def kept(run: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -> No
     from ajest.training.run_folder import read_config
 
     task = read_config(run).task
-    stored = checkpoint.latest(run, "checkpoint", complain)
-    if stored is None or "tally/drawn" not in stored.tensors:
+    stored = checkpoint.latest(run, "checkpoint", warn)
+    if stored is None or "example_counts/drawn" not in stored.tensors:
         raise UserError(f"{run} has no checkpoint that counts examples: train it first")
-    drawn, trained = stored.tensors["tally/drawn"].tolist(), stored.tensors["tally/trained"].tolist()
+    drawn, trained = stored.tensors["example_counts/drawn"].tolist(), stored.tensors["example_counts/trained"].tolist()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "drawn", "trained"])

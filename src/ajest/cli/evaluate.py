@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from ajest.errors import UserError, check
 
 from .asked import changed
-from .console import Device, complain, console, device_of
+from .console import Device, console, device_of, warn
 from .options import Guiding, Judging, Numbers, Places, Sampling, Whole, Wholes, given, verb
 
 LEAST_SAMPLES = 8  # neighbour metrics need a few
@@ -82,7 +82,7 @@ def evaluate(
     drawn: list[Path] = []
     for run, judged in zip(runs, tasks, strict=True):
         config = read_config(run)
-        latest = () if steps is not None else (int(load_snapshot(run, complain=complain).facts["step"]),)
+        latest = () if steps is not None else (int(load_snapshot(run, warn=warn).facts["step"]),)
         for step in latest if steps is None else steps:
             measured: list[dict[str, Any]] = []
             for width in config.recipe.ema_widths[:1] if widths is None else widths:

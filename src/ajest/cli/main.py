@@ -10,12 +10,12 @@ from typing import Any
 
 import tyro
 
-from ajest.errors import Corrupt, Elsewhere, UserError
+from ajest.errors import Corrupt, PeerError, UserError
 from ajest.runtime import interrupts
 from ajest.runtime.launcher import half_set, place
 
 from .bench import bench
-from .console import complain, readable
+from .console import readable, warn
 from .data import DATA_VERBS
 from .evaluate import evaluate
 from .sample import sample
@@ -59,7 +59,7 @@ def _main() -> None:
             else:
                 about = "An equal-budget test bench for training diffusion models. About data sets: ajest data --help"
                 tyro.extras.subcommand_cli_from_dict(VERBS, prog="ajest", description=about)
-    except Elsewhere:
+    except PeerError:
         raise SystemExit(2) from None
     except (UserError, Corrupt) as error:
         print(f"ajest: {error}", file=sys.stderr)
@@ -76,7 +76,7 @@ def _together(words: list[str]) -> AbstractContextManager[None]:
             raise UserError(f"{' '.join(words)} shares its work out by itself: start it without torchrun")
         return nullcontext()
     if half_set():
-        complain(half_set())
+        warn(half_set())
     if place().world == 1:
         return nullcontext()
     from ajest.runtime.distributed import joined

@@ -20,7 +20,7 @@ from .asked import (
     preset_of,
     recipe_of,
 )
-from .console import Device, complain, device_of
+from .console import Device, device_of, warn
 from .options import (
     Computing,
     Data,
@@ -116,7 +116,7 @@ def train(
             lines.update((arm, "evaluating" if step == steps else "step", step, steps, f"{step:,}"))
 
         schedule = Schedule({"steps": snapshots}, trackers=checked(() if track is None else track))
-        state = execute(out, config, schedule, device_of(device), progress, complain)
+        state = execute(out, config, schedule, device_of(device), progress, warn)
     if state == "diverged":
         raise UserError(read_status(out)["why"])
     print(f"{out}: {steps:,} steps done. Next: ajest evaluate {out}")

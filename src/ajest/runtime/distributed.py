@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ajest.errors import Elsewhere, UserError
+from ajest.errors import PeerError, UserError
 
 from .launcher import place
 
@@ -66,7 +66,7 @@ def joined() -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def share(n: int, chunk: int = 1) -> slice:
+def rank_slice(n: int, chunk: int = 1) -> slice:
     """This process's part of n things: consecutive whole chunks, as many as the others' but for one."""
     return _part(n, chunk, rank())
 
@@ -78,7 +78,7 @@ def _part(n: int, chunk: int, k: int) -> slice:
 
 
 def gather(part: Tensor, n: int, chunk: int = 1) -> Tensor:
-    """All n rows, from the `share(n, chunk)` of each process, in order and in all processes."""
+    """All n rows, from the `rank_slice(n, chunk)` of each process, in order and in all processes."""
     if world() == 1:
         return part
     lengths = [s.stop - s.start for s in (_part(n, chunk, k) for k in range(world()))]
@@ -91,7 +91,7 @@ def gather(part: Tensor, n: int, chunk: int = 1) -> Tensor:
 def in_chunks(do: Callable[[slice], Tensor], n: int, chunk: int) -> Tensor:
     """What `do` makes of n things, a chunk at a time, joined. Processes share the chunks, which are the same whatever
     their number: so is the result, bit for bit."""
-    mine = share(n, chunk)
+    mine = rank_slice(n, chunk)
     parts = [do(slice(i, min(i + chunk, mine.stop))) for i in range(mine.start, mine.stop, chunk)]
     # Who has none still has to know what one looks like.
     return gather(torch.cat(parts) if parts else do(slice(0, min(n, chunk)))[:0], n, chunk)
@@ -130,7 +130,7 @@ def once(do: Callable[[], T]) -> T:
     dist.broadcast(letters, 0)
     found = json.loads(bytes(letters.tolist()))
     if "error" in found:
-        raise Elsewhere(found["error"]) if rank() else UserError(found["error"])
+        raise PeerError(found["error"]) if rank() else UserError(found["error"])
     return found["value"]
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ajest.errors import check, unknown
 
 from .features import Features
-from .memory import Memory
+from .memory import LossMemory
 from .normalisation import Normalisation
 from .policies import PolicyFunction, within
 from .registry import POLICIES, Policy, inclusion_of, policy
@@ -83,7 +83,7 @@ class Arm:
     cooling: bool = False
     unbiased: bool = False
     scoring: Scoring = Scoring()
-    memory: Memory | None = None
+    memory: LossMemory | None = None
     within: int | None = None
     summary: str = field(default="", compare=False)
 

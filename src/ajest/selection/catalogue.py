@@ -8,7 +8,7 @@ from functools import partial
 from ajest.errors import UserError, listed, unknown
 
 from .arm import Arm, Scoring
-from .memory import Memory
+from .memory import LossMemory
 from .triggers import Trigger
 
 KEEP = 0.2  # the paper's filter ratio of 0.8
@@ -63,23 +63,24 @@ _ALL = (
     _kept("proportional", "proportional", unbiased=True,
         summary="with replacement, proportional to the root of the loss, with importance weights"),
     # Nothing to score
-    Arm("infobatch", "infobatch", keep=0.65, unbiased=True, memory=Memory("id"), normalise="running",
+    Arm("infobatch", "infobatch", keep=0.65, unbiased=True, memory=LossMemory("id"), normalise="running",
         summary="random pruning of what was below the mean when last seen, rescaled (InfoBatch)"),
     _kept("speed", "speed", summary="the noisiest levels a fifth as often (SpeeD)"),
-    _kept("sigma-loss", "proportional", memory=Memory("sigma"),
+    _kept("sigma-loss", "proportional", memory=LossMemory("sigma"),
         summary="noise levels in proportion to the root of their running loss"),
-    _kept("sigma-loss-unbiased", "proportional", memory=Memory("sigma"), unbiased=True,
+    _kept("sigma-loss-unbiased", "proportional", memory=LossMemory("sigma"), unbiased=True,
         summary="sigma-loss with importance weights"),
     # Cheap scores
-    _kept("recall", "hard", memory=Memory("both"),
+    _kept("recall", "hard", memory=LossMemory("both"),
         summary="hard by losses remembered from training, by example and noise level"),
-    _kept("recall-cooling", "hard", memory=Memory("both"), cooling=True,
+    _kept("recall-cooling", "hard", memory=LossMemory("both"), cooling=True,
         summary="recall, fading to random towards the end"),
-    _kept("recall-id", "hard", memory=Memory("id"), summary="hard by losses remembered from training, by example"),
-    _kept("stale", "hard", memory=Memory("both", every=8), summary="hard, scored on every 8th step, else remembered"),
-    _kept("stale-cooling", "hard", memory=Memory("both", every=8), cooling=True,
+    _kept("recall-id", "hard", memory=LossMemory("id"), summary="hard by losses remembered from training, by example"),
+    _kept("stale", "hard", memory=LossMemory("both", every=8),
+        summary="hard, scored on every 8th step, else remembered"),
+    _kept("stale-cooling", "hard", memory=LossMemory("both", every=8), cooling=True,
         summary="stale, fading to random towards the end"),
-    _kept("stale-id", "hard", memory=Memory("id", every=8), summary="stale, remembered by example alone"),
+    _kept("stale-id", "hard", memory=LossMemory("id", every=8), summary="stale, remembered by example alone"),
     _guided("guide-hard", "guide-hard", summary="the guide's loss alone within each noise level"),
     _kept("proxy", "hard", scoring=Scoring(scorer="proxy"),
         summary="hard by the losses of a network of the guide's size that is trained along"),

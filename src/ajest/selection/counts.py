@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-class Tally:
+class ExampleCounts:
     """How often each example was drawn and how often trained on, by id; both int64, as long as the largest id asks.
 
     Args:

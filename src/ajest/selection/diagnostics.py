@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .normalisation import places
+from .normalisation import ranks
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
@@ -16,11 +16,11 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 def rank_correlation(a: Tensor, b: Tensor, stratum: Tensor | None = None) -> float:
-    """Spearman's correlation; within strata by places there, if they are given."""
+    """Spearman's correlation; within strata by ranks there, if they are given."""
     stratum = torch.zeros(len(a), dtype=torch.int64, device=a.device) if stratum is None else stratum
     ranked = []
     for values in (a.double(), b.double()):
-        place, size = places(values, stratum)
+        place, size = ranks(values, stratum)
         ranked.append((place + 0.5) / size)
     return correlation(*ranked)
 

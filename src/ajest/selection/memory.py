@@ -24,7 +24,7 @@ _LEVEL_HALF_LIFE = 64.0  # steps in which a noise level is seen
 
 
 @dataclass(frozen=True)
-class Memory:
+class LossMemory:
     """What is remembered, and how it is fed.
 
     Attributes:
@@ -87,7 +87,7 @@ class Levels:
         return torch.stack([mean, std.masked_fill_(std == 0, 1)], 1)
 
 
-class Remembered:
+class LossTracker:
     """One remembered score, the learner's or the reference's loss.
 
     Args:
@@ -95,7 +95,7 @@ class Remembered:
         device: where batches are.
     """
 
-    def __init__(self, memory: Memory, device: torch.device | str = "cpu") -> None:
+    def __init__(self, memory: LossMemory, device: torch.device | str = "cpu") -> None:
         self.by = memory.by
         self.levels, self.examples = Levels(device), Cells(memory.half_life, device)
 

@@ -34,7 +34,7 @@ def strata_of(sigma: Tensor, strata: int) -> Tensor:
     return torch.empty_like(place).scatter_(0, sigma.argsort(), place)
 
 
-def places(values: Tensor, stratum: Tensor) -> tuple[Tensor, Tensor]:
+def ranks(values: Tensor, stratum: Tensor) -> tuple[Tensor, Tensor]:
     """(place of each value among those of its stratum, from 0 for the lowest; size of its stratum), shape (B,) each,
     in the type of `values`, float32 at least."""
     values = at_least_float32(values)
@@ -77,12 +77,12 @@ def normalised(
         variance = torch.zeros_like(sizes).index_add_(0, stratum, centred.square()) / (sizes - 1).clamp_min(1)
         return centred / variance.sqrt().clamp_min(smallest)[stratum]
     if how == "rank":
-        place, size = places(values, stratum)
+        place, size = ranks(values, stratum)
         return place / (size - 1).clamp_min(1)
     raise unknown("normalisation", how, NORMALISATIONS)
 
 
-def explained(values: Tensor, stratum: Tensor) -> float:
+def eta_squared(values: Tensor, stratum: Tensor) -> float:
     """Share of the variance of `values` that lies between strata (eta squared, with its chance value taken out):
     how much of a score is the noise level. 0 on average for none, 1 for all."""
     values = values.double()

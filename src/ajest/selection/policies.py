@@ -16,7 +16,7 @@ from torch import Tensor
 from ajest.errors import UserError
 
 from .gumbel import inclusion, race
-from .normalisation import Normalisation, normalised, places, strata_of
+from .normalisation import Normalisation, normalised, ranks, strata_of
 from .scoring import Scores
 
 PolicyFunction = Callable[[Scores, int, torch.Generator | None], Tensor]
@@ -147,7 +147,7 @@ def softmax(
     if stratum is None:
         return torch.topk(times, count, largest=False, sorted=False).indices
     # Winners of each stratum in proportion to its size; who gets the remainder is left to chance.
-    place, size = places(times, stratum)
+    place, size = ranks(times, stratum)
     offset = torch.rand(strata, generator=generator, device=times.device)
     return torch.topk((place + offset[stratum]) / size, count, largest=False, sorted=False).indices
 
@@ -206,7 +206,7 @@ def infobatch(
     check_count(scores, count)
     above, first = _infobatch_parts(scores, count, normalise)
     times = race(torch.zeros_like(scores.needed("learner")), generator)
-    place, _ = places(times, above.long())  # at random within each part
+    place, _ = ranks(times, above.long())  # at random within each part
     kept = torch.where(above, place < first, place < count - first)
     return torch.nonzero(kept).flatten()
 

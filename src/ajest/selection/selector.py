@@ -21,8 +21,8 @@ from .arm import LEAST_IN_STRATUM, Arm, Scoring
 from .counts import Counts
 from .diagnostics import effective_share, rank_correlation
 from .features import score_with_features
-from .memory import Memory, Remembered
-from .normalisation import explained, strata_of
+from .memory import LossMemory, LossTracker
+from .normalisation import eta_squared, strata_of
 from .policies import Of, value_of
 from .registry import importance
 from .scoring import Scores, score
@@ -96,7 +96,7 @@ class _Measured:
     flops: float = 0.0
 
 
-class Curator:
+class Selector:
     """Chooses, and keeps what choosing has to remember.
 
     Args:
@@ -136,11 +136,11 @@ class Curator:
         self._count = arm.kept(super_batch)
         self._reads = arm.registered.needs
         self._running = arm.effective("normalise") == "running"
-        self.memory: dict[str, Remembered] = {}
+        self.memory: dict[str, LossTracker] = {}
         if arm.memory is not None:
             names = [n for n in ("learner", "reference") if n in self._reads]
-            self.memory = {n: Remembered(arm.memory, self.device) for n in names}
-        self._usual = Remembered(Memory("sigma"), self.device) if self._running and not self.memory else None
+            self.memory = {n: LossTracker(arm.memory, self.device) for n in names}
+        self._usual = LossTracker(LossMemory("sigma"), self.device) if self._running and not self.memory else None
 
     @property
     def of(self) -> Of | None:
@@ -179,7 +179,7 @@ class Curator:
                 usable = scores.usable()
                 kept, weight = self._pick(scores, usable, step, progress)
                 count = len(kept)
-                chosen = batch[kept[distributed.share(count)]]
+                chosen = batch[kept[distributed.rank_slice(count)]]
             if chosen.target is None:
                 with phase("target"):
                     chosen = self.source.complete(chosen)
@@ -261,8 +261,8 @@ class Curator:
         own = self._recalled(batches[0], once) if self.memory else once
         found = {
             "retest": rank_correlation(value_of(once, self.of), value_of(again, self.of), stratum),
-            "sigma share": explained(value_of(own, self.of), stratum),
-            "sigma share of ranks": explained(value_of(own, self.of).argsort().argsort(), stratum),
+            "sigma share": eta_squared(value_of(own, self.of), stratum),
+            "sigma share of ranks": eta_squared(value_of(own, self.of).argsort().argsort(), stratum),
         }
         if self.memory or self.arm.scoring != Scoring() or self.of == "reference":
             full = self._fully(batches[0])
@@ -302,7 +302,7 @@ class Curator:
     @staticmethod
     def _mine(batch: Batch) -> Batch:
         """This process's part. One process has the very batch: runs that share a draw know it by that."""
-        return batch if distributed.world() == 1 else batch[distributed.share(len(batch))]
+        return batch if distributed.world() == 1 else batch[distributed.rank_slice(len(batch))]
 
     def stream(self, *name: str | int) -> torch.Generator:
         """A fresh generator of this run's, on its device."""

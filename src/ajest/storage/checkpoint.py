@@ -199,11 +199,11 @@ def delete(stem: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def latest(folder: Path, prefix: str, complain: Callable[[str], None]) -> Stored | None:
-    """The newest whole `prefix-NUMBER` of a folder; each damaged one is named to `complain` and passed over."""
+def latest(folder: Path, prefix: str, warn: Callable[[str], None]) -> Stored | None:
+    """The newest whole `prefix-NUMBER` of a folder; each damaged one is named to `warn` and passed over."""
     for stem in reversed(stems(folder, prefix).values()):
         try:
             return load(stem)
         except Corrupt as error:
-            complain(f"{error}; the one before it is used")
+            warn(f"{error}; the one before it is used")
     return None

@@ -19,13 +19,13 @@ from ajest.bench.report.figures import OUTCOMES, clean
 from ajest.tasks.base import Metric
 
 from .plan import Grid
-from .results import Duel
+from .results import PairwiseTest
 
 
-def forest(duels: Sequence[Duel], other: str) -> Figure:
+def forest(pairwise_tests: Sequence[PairwiseTest], other: str) -> Figure:
     """Difference of each arm to `other` with its 95 % interval, a panel for each metric and reading; grey where
     nothing is certain."""
-    mine = [d for d in duels if d.other == other]
+    mine = [d for d in pairwise_tests if d.other == other]
     arms = list(dict.fromkeys(d.arm for d in mine))
     metrics = list(dict.fromkeys((d.metric, d.weight) for d in mine))
     readings = list(dict.fromkeys(d.reading for d in mine))
@@ -49,7 +49,7 @@ def forest(duels: Sequence[Duel], other: str) -> Figure:
     return figure
 
 
-def _whisker(axis: Axes, place: int, duel: Duel) -> None:
+def _whisker(axis: Axes, place: int, duel: PairwiseTest) -> None:
     found, scale = duel.found, duel.metric.scale
     colour = OUTCOMES[found.outcome]
     axis.plot([found.low * scale, found.high * scale], [place, place], color=colour, lw=2.2)

@@ -25,7 +25,17 @@ from ajest.tasks.base import Metric
 from . import figures
 from .guides import GuideGain, read_gains
 from .plan import Grid, Study
-from .results import Duel, by_keep, counted, duels, matches, mean_ranks, recommended, results_of, table_of
+from .results import (
+    PairwiseTest,
+    by_keep,
+    counted,
+    matches,
+    mean_ranks,
+    pairwise_tests,
+    recommended,
+    results_of,
+    table_of,
+)
 from .verdict import reference_costs, verdict
 
 
@@ -77,7 +87,7 @@ def write_page(root: Path, study: Study, command: str) -> list[str]:
 def _final(root: Path, final: Mapping[str, Results]) -> list[str]:
     parts, everything = [], []
     for results in final.values():
-        found = duels(results)
+        found = pairwise_tests(results)
         everything += found
         heads = ["arm", "steps"]
         columns = results.headlines()
@@ -137,14 +147,14 @@ def _references(results: Results) -> str:
     return " ".join(said)
 
 
-def _gap(found: Sequence[Duel], arm: str, other: str, metric: str, weight: float) -> str:
+def _gap(found: Sequence[PairwiseTest], arm: str, other: str, metric: str, weight: float) -> str:
     for d in found:
         if (d.arm, d.other, d.metric.name, d.weight) == (arm, other, metric, weight):
             return _told(d)
     return ""
 
 
-def _told(duel: Duel) -> str:
+def _told(duel: PairwiseTest) -> str:
     found = duel.found
     text = f"{_difference(found, duel.metric)}, better on {found.better:.0%}, {p_value(found.corrected)}"
     return text if found.outcome == "undecided" else f"**{text}**"

@@ -71,14 +71,14 @@ def finalists(screened: Mapping[str, Results], dialled: Mapping[str, Results], c
 
 
 @dataclass(frozen=True)
-class Duel:
+class PairwiseTest:
     """One arm against another on one headline metric at one budget.
 
     Attributes:
         reading: the budget.
         arm, other: names.
         metric, weight: what is compared.
-        found: the paired comparison, corrected over all duels of the reading.
+        found: the paired comparison, corrected over all tests of the reading.
     """
 
     reading: str
@@ -89,20 +89,20 @@ class Duel:
     found: Comparison
 
     @property
-    def doubt(self) -> float:
+    def p_one_sided(self) -> float:
         """One-sided p, not corrected, that the arm is not better: near 1 where it is worse, 1/2 with one seed."""
         if math.isnan(self.found.p):
             return 0.5
         return self.found.p / 2 if self.found.improvement > 0 else 1 - self.found.p / 2
 
 
-def duels(results: Results, others: Sequence[str] = ("baseline", "random")) -> list[Duel]:
+def pairwise_tests(results: Results, others: Sequence[str] = ("baseline", "random")) -> list[PairwiseTest]:
     """Every arm against each of the others on every headline metric, corrected together; the first of these is
     never the arm, so that no comparison is there twice."""
     return _compared(results, [(a, o) for a in results.arms for o in others if a not in (o, others[0])])
 
 
-def matches(results: Results) -> list[Duel]:
+def matches(results: Results) -> list[PairwiseTest]:
     """Arms of other keep fractions than random choice has, each against random choice at its own, where that is there;
     corrected together."""
     randoms = _randoms(results)
@@ -115,7 +115,7 @@ def _randoms(results: Results) -> dict[float, str]:
     return {a.keep: a.name for a in results.config.arms if a.policy == "random"}
 
 
-def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> list[Duel]:
+def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> list[PairwiseTest]:
     reading, which, found = results.config.whole, [], []
     for metric, weight in results.headlines():
         for arm, other in pairs:
@@ -124,16 +124,16 @@ def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> list[Duel]:
             if comparison is not None:
                 which.append((arm, other, metric, weight))
                 found.append(comparison)
-    return [Duel(reading, *duel, f) for duel, f in zip(which, corrected(found), strict=True)]
+    return [PairwiseTest(reading, *duel, f) for duel, f in zip(which, corrected(found), strict=True)]
 
 
 def _versus(results: Results, a: Cell | None, b: Cell | None, metric: Metric) -> Comparison | None:
     return None if a is None or b is None else compare(a.values, b.values, metric.sign, results.config.seeds)
 
 
-def victors(results: Results) -> list[str]:
+def winners(results: Results) -> list[str]:
     """Arms that certainly beat both the baseline and random on every headline metric."""
-    all_duels = duels(results)
+    all_duels = pairwise_tests(results)
     mine = {arm: [d for d in all_duels if d.arm == arm] for arm in results.arms if arm not in ("baseline", "random")}
     return [arm for arm, found in mine.items() if found and all(d.found.outcome == "better" for d in found)]
 
@@ -142,7 +142,7 @@ def recommended(results: Results) -> Recommendation:
     """A rule that certainly beats both the baseline and random on every headline metric; else what certainly beats the
     baseline on one and certainly loses on none: random choice, or where that does not, such a rule; else the baseline.
     Of several the one of best mean rank. Arms that did not finish every seed are not recommended."""
-    config, won = results.config, victors(results)
+    config, won = results.config, winners(results)
     baseline, ranked = config.baseline, mean_ranks({"": results})
 
     def of(arm: str, why: str) -> Recommendation:
@@ -152,7 +152,7 @@ def recommended(results: Results) -> Recommendation:
     if won:
         arm = next(a for a in ranked if a in won)
         return of(arm, "it certainly beats baseline and random on every headline metric")
-    against = {a: [d for d in duels(results) if (d.arm, d.other) == (a, baseline)] for a in ranked}
+    against = {a: [d for d in pairwise_tests(results) if (d.arm, d.other) == (a, baseline)] for a in ranked}
     better = [
         arm
         for arm, found in against.items()

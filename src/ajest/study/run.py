@@ -20,7 +20,7 @@ from ajest.runtime.threads import configure_threads
 from ajest.storage.lock import locked
 from ajest.training.networks import Guidance
 from ajest.training.run import execution
-from ajest.training.run_folder import adopt, read_status
+from ajest.training.run_folder import claim_folder, read_status
 from ajest.training.shared_draws import SharedDraws, in_turns
 
 from .guides import GUIDES, WEIGHTS, Guided, best_weights, evaluate_guided
@@ -68,7 +68,7 @@ def run_stage(
             runs failed for good (the others are done).
     """
     with locked(root):
-        adopt(root, study, "study.json")
+        claim_folder(root, study, "study.json")
         folder = root / stage
         first, *others = benches
         everything = benches[first]
@@ -82,7 +82,7 @@ def run_stage(
         configure_threads(threads)
         train_references(root, everything, device, say)
         for name, config in benches.items():
-            adopt(folder / name, config, "bench.json")
+            claim_folder(folder / name, config, "bench.json")
             for reference in ("guide", "strong"):
                 if (root / reference).exists():
                     shutil.copytree(root / reference, folder / name / reference, dirs_exist_ok=True)

@@ -9,21 +9,21 @@ from ajest.bench.read.results import Results
 from ajest.bench.read.statistics import ALPHA, LEAST_SEEDS
 from ajest.bench.read.wording import metric_name, number, told
 
-from .results import duels, victors
+from .results import pairwise_tests, winners
 
 
 def verdict(final: Mapping[str, Results]) -> list[str]:
     """Whether a rule beats both the baseline and random on every headline, and if none does, who came closest."""
     said = []
     for results in final.values():
-        where, won = READINGS[results.config.whole].title, victors(results)
+        where, won = READINGS[results.config.whole].title, winners(results)
         seeds = len(results.config.seeds)
         if won:
             said.append(
                 f"At {where}, certainly better than baseline and random on every headline metric ({seeds} seeds, "
                 f"Holm-corrected p < {ALPHA:g}): {', '.join(won)}.{_uncharged(results, won)}"
             )
-        elif any(d.arm not in ("baseline", "random") for d in duels(results)):
+        elif any(d.arm not in ("baseline", "random") for d in pairwise_tests(results)):
             said.append(
                 f"At {where}, no rule certainly beats both baseline and random on every headline metric ({seeds} "
                 f"seeds).{_closest(results)}"
@@ -37,17 +37,17 @@ def verdict(final: Mapping[str, Results]) -> list[str]:
 
 def _closest(results: Results) -> str:
     """The rule whose least certain comparison is the most certain; one that lacks seeds is none of them."""
-    mine = [d for d in duels(results) if d.arm not in ("baseline", "random")]
+    mine = [d for d in pairwise_tests(results) if d.arm not in ("baseline", "random")]
     partial = list(dict.fromkeys(d.arm for d in mine if d.found.missing))
     text = f" {', '.join(partial)}: seeds are missing, so not ranked." if partial else ""
     worst = [
-        max((d for d in mine if d.arm == arm), key=lambda d: d.doubt)
+        max((d for d in mine if d.arm == arm), key=lambda d: d.p_one_sided)
         for arm in dict.fromkeys(d.arm for d in mine)
         if arm not in partial
     ]
     if not worst:
         return text
-    duel = min(worst, key=lambda d: d.doubt)
+    duel = min(worst, key=lambda d: d.p_one_sided)
     found = duel.found
     return (
         f" {duel.arm} came closest (its least certain comparison is the most certain); what fails it is "

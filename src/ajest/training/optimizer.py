@@ -16,7 +16,7 @@ from ajest.runtime import distributed, interrupts
 from .recipe import Recipe
 
 
-class Optimised:
+class OptimizedNetwork:
     """A network with its Adam optimiser.
 
     Args:
@@ -34,7 +34,7 @@ class Optimised:
         self, batch: Batch, rate: float, weight: Tensor | None = None, total: int | None = None
     ) -> tuple[Tensor, bool]:
         """Forward and backward on these examples alone. Returns their losses, shape (n,): those of all processes, each
-        of which has its `distributed.share` of them; and whether they and their gradient are finite.
+        of which has its `distributed.rank_slice` of them; and whether they and their gradient are finite.
 
         If it does not come to its end, the network is as before, bit for bit: one that normalises its own weights in
         each forward pass too.
@@ -105,15 +105,15 @@ class Optimised:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
-        self.network.load_state_dict(under("network/", tensors))
+        self.network.load_state_dict(strip_prefix("network/", tensors))
         slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in under("adam/", tensors).items():
+        for key, value in strip_prefix("adam/", tensors).items():
             index, name = key.split("/")
             slots.setdefault(int(index), {})[name] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names begin with `prefix`, without it."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

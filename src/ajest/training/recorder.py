@@ -39,11 +39,11 @@ class _Recorder:
         schedule: Schedule,
         trainer: Trainer,
         losses: list[float],
-        complain: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self.folder, self.schedule, self.trainer, self.iterations = folder, schedule, trainer, config.iterations
         names = schedule.trackers if distributed.rank() == 0 else ()
-        self._trackers = Trackers(names, folder, to_json(config), trainer.steps_taken, complain)
+        self._trackers = Trackers(names, folder, to_json(config), trainer.steps_taken, warn)
         self._last = self.clocks()
         self._saved = time.monotonic()
         self._saved_step = self._recorded_step = trainer.steps_taken
@@ -61,7 +61,7 @@ class _Recorder:
         now = self.clocks()
         last = step.number == self.iterations or self.schedule.over(now)
         clock, value = self.schedule.end or ("steps", float(self.iterations))
-        self.trainer.share = min(1.0, now[clock] / value)
+        self.trainer.progress = min(1.0, now[clock] / value)
         reached = {
             clock: [b for b in self.schedule.budgets.get(clock, ()) if self._last[clock] < b <= now[clock] * (1 + 1e-9)]
             for clock in now
@@ -89,7 +89,7 @@ class _Recorder:
                 "advantage": step.advantage,
                 "fired_at": self._fired,
                 "clocks": now,
-                "scores": self.trainer.curator.reliability(step.number, self.trainer.share),
+                "scores": self.trainer.selector.reliability(step.number, self.trainer.progress),
                 **self.trainer.ledger.facts(),
             }
             jsonl.append(self.folder / "ledger.jsonl", line)

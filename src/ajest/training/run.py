@@ -21,7 +21,7 @@ from ajest.storage.lock import locked
 from . import references
 from .networks import load_network
 from .recorder import _prune, _Recorder
-from .run_folder import RunConfig, adopt, read_config, read_status
+from .run_folder import RunConfig, claim_folder, read_config, read_status
 from .schedule import Schedule
 from .trainer import Trainer
 
@@ -32,7 +32,7 @@ def execute(
     schedule: Schedule,
     device: torch.device | str = "cpu",
     progress: Callable[[int, Trainer], None] | None = None,
-    complain: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print,
 ) -> str:
     """Train to the end, from wherever the folder stands. Returns "done" or "diverged".
 
@@ -41,7 +41,7 @@ def execute(
         KeyboardInterrupt: a signal came. The last finished step was saved, the running one too unless it was given up
             (see `interrupts`).
     """
-    for trainer in execution(folder, config, schedule, device, complain):
+    for trainer in execution(folder, config, schedule, device, warn):
         if progress is not None and trainer.steps_taken:
             progress(trainer.steps_taken, trainer)
     return str(read_status(folder)["state"])
@@ -52,28 +52,28 @@ def execution(
     config: RunConfig,
     schedule: Schedule,
     device: torch.device | str = "cpu",
-    complain: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print,
     source: Source | None = None,
 ) -> Generator[Trainer, None, None]:
     """`execute` step by step: yields before the first step and after each, so that runs can be made in turns.
 
     Args:
-        folder, config, schedule, device, complain: as for `execute`.
+        folder, config, schedule, device, warn: as for `execute`.
         source: in place of the task's own, for runs that share their draws.
     """
     with ExitStack() as stack:
 
         def begin() -> tuple[bool, int | None]:
             stack.enter_context(locked(folder))
-            adopt(folder, config)
+            claim_folder(folder, config)
             return read_status(folder).get("state") in ("done", "diverged"), references.settled(folder, config)
 
         ended, at = distributed.once(begin)
         if ended:
             return
-        trainer = make_trainer(folder, config, device, source, at, complain)
-        losses = resume(folder, trainer, complain)
-        recorder = _Recorder(folder, config, schedule, trainer, losses, complain)
+        trainer = make_trainer(folder, config, device, source, at, warn)
+        losses = resume(folder, trainer, warn)
+        recorder = _Recorder(folder, config, schedule, trainer, losses, warn)
         stack.callback(recorder.close)
         with interrupts.held(recorder.step_seconds):  # between steps too: whatever is done there, the run is saved
             try:
@@ -102,7 +102,7 @@ def make_trainer(
     device: torch.device | str = "cpu",
     source: Source | None = None,
     at: int | None = None,
-    complain: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print,
 ) -> Trainer:
     """The trainer of a config at step 0, its reference loaded: the latest snapshot, or that of step `at`."""
     network = config.task.network(config.role, config.seed).to(device)
@@ -112,7 +112,7 @@ def make_trainer(
         reference, _ = load_network(place, at, device=device, beside=config.task)
         other = read_config(place)
         if (other.role, other.seed) == (config.role, config.seed):
-            complain(
+            warn(
                 f"{place} is a {other.role} of seed {other.seed} too: it learned from the very examples that this run "
                 "draws; train references with --network guide or strong, or with another seed"
             )
@@ -122,10 +122,10 @@ def make_trainer(
     return Trainer(source, network, config.recipe, config.arm, config.seed, reference, proxy, config.role)
 
 
-def resume(folder: Path, trainer: Trainer, complain: Callable[[str], None]) -> list[float]:
+def resume(folder: Path, trainer: Trainer, warn: Callable[[str], None]) -> list[float]:
     """Restore the newest whole checkpoint and forget what was written after it. Returns the losses since the last line
     of the ledger."""
-    stored = checkpoint.latest(folder, "checkpoint", complain) if distributed.rank() == 0 else None
+    stored = checkpoint.latest(folder, "checkpoint", warn) if distributed.rank() == 0 else None
 
     def forget() -> int:
         checkpoint.sweep(folder)

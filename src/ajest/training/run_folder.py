@@ -58,7 +58,7 @@ class RunConfig:
         return next((f"{what} by the share of the run that is done" for what, is_so in goes.items() if is_so), "")
 
 
-def adopt(folder: Path, config: Any, name: str = "config.json") -> None:
+def claim_folder(folder: Path, config: Any, name: str = "config.json") -> None:
     """Write the config into a new folder, or make sure that the folder has this very config.
 
     A run may be given more steps, unless what it learns on the way depends on its length.
@@ -124,7 +124,7 @@ def snapshots(folder: Path) -> dict[int, Path]:
     return checkpoint.stems(folder / "snapshots", "snapshot")
 
 
-def load_snapshot(folder: Path, step: int | None = None, complain: Callable[[str], None] = print) -> Stored:
+def load_snapshot(folder: Path, step: int | None = None, warn: Callable[[str], None] = print) -> Stored:
     """A snapshot, the latest whole one unless a step is named.
 
     Raises:
@@ -133,7 +133,7 @@ def load_snapshot(folder: Path, step: int | None = None, complain: Callable[[str
     """
     known = snapshots(folder)
     if step is None:
-        stored = checkpoint.latest(folder / "snapshots", "snapshot", complain)
+        stored = checkpoint.latest(folder / "snapshots", "snapshot", warn)
         if stored is None:
             raise UserError(f"{folder} has no whole snapshot: train it first, or let its training go on")
         return stored

@@ -113,7 +113,7 @@ class Trackers:
         folder: of the run.
         config: of the run, as plain data.
         step: that the run goes on from.
-        complain: told once of each that fails.
+        warn: told once of each that fails.
     """
 
     def __init__(
@@ -122,9 +122,9 @@ class Trackers:
         folder: Path,
         config: Mapping[str, Any],
         step: int,
-        complain: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
-        self._complain = complain
+        self._complain = warn
         self._open: dict[str, Tracker] = {}
         for name in names:
             self._guarded(name, partial(self._begin, name, folder, config, step))

@@ -1,7 +1,7 @@
 """The training loop. It knows no task: a source gives examples, a network denoises, an arm chooses.
 
-    curator: source.draw(B) -> Batch -> score(learner, reference) -> policy -> indices -> Batch[kept]
-    trainer: -> update -> EMA
+    selector: source.draw(B) -> Batch -> score(learner, reference) -> policy -> indices -> Batch[kept]
+    trainer:  -> update -> EMA
 
 The loop is a generator: it yields after each step, and progress, logging, snapshots and stopping are the body
 of the caller's `for`.
@@ -22,13 +22,13 @@ from ajest.errors import Diverged, check
 from ajest.runtime import distributed, interrupts
 from ajest.runtime.seeding import Role, drawing_from
 from ajest.selection.arm import Arm
-from ajest.selection.counts import Tally
+from ajest.selection.counts import ExampleCounts
 from ajest.selection.scoring import Scores
-from ajest.selection.selector import Curator
+from ajest.selection.selector import Selector
 from ajest.selection.triggers import TriggerState
 
 from .ledger import Ledger
-from .optimizer import Optimised, under
+from .optimizer import OptimizedNetwork, strip_prefix
 from .recipe import Recipe
 
 #: Steps in a row that may be skipped: weights that give nothing but infinities stay as they are for ever.
@@ -83,7 +83,7 @@ class Trainer:
         proxy: the smaller network that scores in the learner's place, for arms with a proxy.
 
     Attributes:
-        share: of the run that is done, 0 to 1, for what depends on it; set by whoever knows when the run ends.
+        progress: share of the run that is done, 0 to 1, for what depends on it; set by whoever knows when the run ends.
         whole: whether `state` is that of a finished step; not while one is being booked.
     """
 
@@ -103,21 +103,21 @@ class Trainer:
         self.device = next(network.parameters()).device
         self.ledger = Ledger(self.device)
         self.ema = PowerEMA(network, recipe.ema_widths)
-        self.learner = Optimised(network, recipe)
-        self.proxy = None if proxy is None else Optimised(proxy, recipe)
+        self.learner = OptimizedNetwork(network, recipe)
+        self.proxy = None if proxy is None else OptimizedNetwork(proxy, recipe)
         if arm.reference == "ema":
             reference = self.ema[recipe.ema_widths[0]]
         size, micro = recipe.super_batch, recipe.micro_batch
-        self.curator = Curator(source, network, arm, size, micro, seed, reference, proxy, role)
-        self.tally = Tally()
+        self.selector = Selector(source, network, arm, size, micro, seed, reference, proxy, role)
+        self.example_counts = ExampleCounts()
         self.steps_taken = 0
-        self.share = 0.0
+        self.progress = 0.0
         self.whole = True
         self._skipped = 0  # steps in a row
 
     @property
     def trigger(self) -> TriggerState:
-        return self.curator.trigger
+        return self.selector.trigger
 
     def steps(self) -> Iterator[Step]:
         """Train on, without end.
@@ -138,12 +138,12 @@ class Trainer:
         """
         phase, at = self.ledger.phase, self.steps_taken
         with interrupts.undoable():
-            choice = self.curator.choose(at, self.share, phase, kind)
+            choice = self.selector.choose(at, self.progress, phase, kind)
         optimised = [self.learner] if self.proxy is None else [self.learner, self.proxy]
-        with phase("update"), drawing_from(self.curator.stream("update", at, distributed.rank())):
+        with phase("update"), drawing_from(self.selector.stream("update", at, distributed.rank())):
             total, weight = choice.counts.trained, choice.weight
-            rate = self.recipe.learning_rate(at, self.ledger.counts.trained + total, self.share)
-            mine = None if weight is None else weight[distributed.share(total)]
+            rate = self.recipe.learning_rate(at, self.ledger.counts.trained + total, self.progress)
+            mine = None if weight is None else weight[distributed.rank_slice(total)]
             try:
                 found = [part.gradients(choice.chosen, rate, mine, total) for part in optimised]
                 self._count_skipped(found[0][1])
@@ -156,9 +156,9 @@ class Trainer:
             loss = (losses if weight is None else losses * weight).mean().item()
         with phase("ema"):
             self.ema.update(at + 1)
-        with phase("select") if self.curator.remembers else nullcontext():
-            self.curator.learn(choice, losses, at, self.share)
-        self.tally.count(choice.batch.id, choice.trained.id)
+        with phase("select") if self.selector.remembers else nullcontext():
+            self.selector.learn(choice, losses, at, self.progress)
+        self.example_counts.count(choice.batch.id, choice.trained.id)
         self.steps_taken += 1
         not_finite = not all(finite for _, finite in found)
         seconds = self.ledger.close_step(choice.kind, choice.counts, choice.flops, choice.unusable, not_finite)
@@ -177,13 +177,16 @@ class Trainer:
         """(tensors, facts) from which `restore` goes on bit for bit."""
         tensors = self.learner.state()
         tensors |= {f"ema/{k}": v for k, v in self.ema.state_dict().items()}
-        tensors |= {"tally/drawn": self.tally.drawn, "tally/trained": self.tally.trained}
-        tensors |= {f"curator/{k}": v for k, v in self.curator.state().items()}
+        tensors |= {
+            "example_counts/drawn": self.example_counts.drawn,
+            "example_counts/trained": self.example_counts.trained,
+        }
+        tensors |= {f"selector/{k}": v for k, v in self.selector.state().items()}
         if self.proxy is not None:
             tensors |= {f"proxy/{k}": v for k, v in self.proxy.state().items()}
         return tensors, {
             "step": self.steps_taken,
-            "share": self.share,
+            "progress": self.progress,
             "skipped": self._skipped,
             "ledger": self.ledger.facts(),
             "trigger": asdict(self.trigger),
@@ -192,12 +195,12 @@ class Trainer:
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Go on from what `state` returned."""
         self.learner.restore(tensors)
-        self.ema.load_state_dict(under("ema/", tensors))
-        self.tally = Tally(tensors["tally/drawn"], tensors["tally/trained"])
-        self.curator.restore(under("curator/", tensors))
+        self.ema.load_state_dict(strip_prefix("ema/", tensors))
+        self.example_counts = ExampleCounts(tensors["example_counts/drawn"], tensors["example_counts/trained"])
+        self.selector.restore(strip_prefix("selector/", tensors))
         if self.proxy is not None:
-            self.proxy.restore(under("proxy/", tensors))
-        self.curator.trigger = TriggerState(**facts["trigger"])
+            self.proxy.restore(strip_prefix("proxy/", tensors))
+        self.selector.trigger = TriggerState(**facts["trigger"])
         self.ledger.restore(facts["ledger"])
-        self.steps_taken, self.share = int(facts["step"]), float(facts["share"])
+        self.steps_taken, self.progress = int(facts["step"]), float(facts["progress"])
         self._skipped = int(facts["skipped"])

@@ -21,7 +21,7 @@ from ajest.storage.checkpoint import sweep
 from ajest.storage.lock import locked
 from ajest.training.networks import Guidance
 from ajest.training.run import execute
-from ajest.training.run_folder import adopt, read_status, snapshots
+from ajest.training.run_folder import claim_folder, read_status, snapshots
 from ajest.training.schedule import Schedule, clocks
 from ajest.training.trainer import Trainer
 
@@ -72,7 +72,7 @@ def run_bench(
     say = sayer()
     with locked(root):
         sweep(root, idle=60.0)  # a cluster's jobs may be at work
-        adopt(root, config, "bench.json")
+        claim_folder(root, config, "bench.json")
         check_room(root, claims(root, config), launch.count(device), say)
         # A bench that goes on does so with the threads it was timed with, however it is launched now.
         threads = agreed_threads(root) or launch.threads(device)
@@ -125,7 +125,7 @@ def train_references(root: Path, config: BenchConfig, device: str, say: Callable
         wanted["strong"] = config.strong(), Schedule()
     for name, (run, schedule) in wanted.items():
         say(f"training the {name}" if name == "guide" else "training the strong reference")
-        if execute(root / name, run, schedule, device, complain=say) != "done":
+        if execute(root / name, run, schedule, device, warn=say) != "done":
             raise UserError(f"the {name}: {read_status(root / name)['why']}")
 
 
@@ -192,7 +192,7 @@ def _do(job: Job, report: Report) -> list[str]:
     return complaints
 
 
-def _train(job: Job, folder: Path, report: Report, complain: Callable[[str], None]) -> None:
+def _train(job: Job, folder: Path, report: Report, warn: Callable[[str], None]) -> None:
     config = job.config
     began, first = time.monotonic(), None
     schedule = replace(config.schedule(job.costs), trackers=job.trackers)
@@ -210,8 +210,8 @@ def _train(job: Job, folder: Path, report: Report, complain: Callable[[str], Non
         report("training", done, total, f"{rate:.3g} steps/s")
 
     run = config.run(config.arms[job.arm], job.seed)
-    if execute(folder, run, schedule, job.device, progress, complain) == "diverged":
-        complain(f"diverged: {read_status(folder)['why']}")
+    if execute(folder, run, schedule, job.device, progress, warn) == "diverged":
+        warn(f"diverged: {read_status(folder)['why']}")
 
 
 def _early_evaluations(config: BenchConfig, folder: Path, costs: Costs) -> tuple[tuple[int, int], ...]:

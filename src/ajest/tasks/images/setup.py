@@ -25,7 +25,7 @@ def image_task(
     classes: int | tuple[str, ...] | None = None,
     at_most: int | None = None,
     skip_bad: bool = False,
-    complain: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print,
     imagenet: Path | None = None,
     **settings: object,
 ) -> ImageTask:
@@ -39,7 +39,7 @@ def image_task(
         classes: learn these alone, named or keyed; or so many, spread over the list of classes; None learns all.
         at_most: learn so many classes if there are more; one line then says so.
         skip_bad: go on without files that cannot be read.
-        complain: told about those, and about pictures that are cropped, resized or left out.
+        warn: told about those, and about pictures that are cropped, resized or left out.
         imagenet: JSON file that says which class of ImageNet each class is, see `read_indices`; without it they are
             known by WordNet ids and names.
         settings: other fields of `ImageTask`.
@@ -48,17 +48,17 @@ def image_task(
         UserError: the data cannot be read; too few pictures; a resolution or number of classes that cannot be; networks
             that do not fit the resolution.
     """
-    complain = _silent if rank() else _once(complain)  # of several processes one speaks
+    warn = _silent if rank() else _once(warn)  # of several processes one speaks
     sizes, own = _sizes(data, "train"), resolution is None
     resolution = resolution_of(sizes) if resolution is None else resolution
     mend = "; --resolution names another size" if own else ""
     check_resolution(resolution)
-    known = open_images(data, resolution, "train", skip_bad, complain=complain)
+    known = open_images(data, resolution, "train", skip_bad, warn=warn)
     train = known.only(_wanted(known, classes, at_most))
     left_out = _left_out(known, train) if classes is None else ""
     if len(known.classes) < 2:
         what = f"one class, {listed(known.classes)}" if known.classes else "no classes, so the network is unconditional"
-        complain(f"{' '.join(data)}: {what}")
+        warn(f"{' '.join(data)}: {what}")
     check(
         len(train) >= LEAST_LEARNED,
         f"{' '.join(data)} holds {len(train)} pictures to learn{left_out and f' ({left_out})'}: too few to judge "
@@ -69,7 +69,7 @@ def image_task(
         what_is_changed(sizes, resolution, "pictures", mend),
         left_out and f"learning {left_out}",
     ]
-    held_out = _held_out(validation, resolution, known, train, skip_bad, complain) if validation else None
+    held_out = _held_out(validation, resolution, known, train, skip_bad, warn) if validation else None
     if validation:
         said.append(what_is_changed(_sizes(validation, "val"), resolution, "validation pictures", mend))
     task = ImageTask(
@@ -88,7 +88,7 @@ def image_task(
     for architecture in (task.learner, task.guide):
         architecture.fit(resolution)
     for line in filter(None, said):
-        complain(line)
+        warn(line)
     return task
 
 
@@ -98,19 +98,19 @@ def _held_out(
     known: ImageSet,
     train: ImageSet,
     skip_bad: bool,
-    complain: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> ImageSet:
     """The held-out pictures of the classes that are learned.
 
     Args:
-        validation, resolution, skip_bad, complain: see `image_task`.
+        validation, resolution, skip_bad, warn: see `image_task`.
         known: all training pictures.
         train: those that are learned.
     """
-    found = open_images(validation, resolution, "val", skip_bad, complain=complain)
+    found = open_images(validation, resolution, "val", skip_bad, warn=warn)
     found, notes = of_classes(found, known.classes, train.classes)
     for note in notes:
-        complain(note)
+        warn(note)
     check(
         found.digest != train.digest,
         f"{' '.join(validation)} holds the training pictures themselves: name others for --validation, or none",
@@ -133,14 +133,14 @@ def _silent(text: str) -> None:
     """Say nothing."""
 
 
-def _once(complain: Callable[[str], None]) -> Callable[[str], None]:
+def _once(warn: Callable[[str], None]) -> Callable[[str], None]:
     """What is true of one archive is said once, though it may hold training and validation pictures."""
     said: set[str] = set()
 
     def tell(text: str) -> None:
         if text not in said:
             said.add(text)
-            complain(text)
+            warn(text)
 
     return tell
 

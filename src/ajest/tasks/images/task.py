@@ -363,4 +363,4 @@ def _opened(
     spec: tuple[str, ...], resolution: int, split: Literal["train", "val"], classes: tuple[str, ...]
 ) -> ImageSet:
     # A data set with bad files was opened with the user's consent before: the digest tells whether it is the same.
-    return open_images(spec, resolution, split, skip_bad=True, complain=lambda _: None).only(classes)
+    return open_images(spec, resolution, split, skip_bad=True, warn=lambda _: None).only(classes)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, per_example_loss
-from ajest.selection.normalisation import places, strata_of
+from ajest.selection.normalisation import ranks, strata_of
 
 from .distribution import ORIGIN, PER_BRANCH, TreeDistribution
 
@@ -110,7 +110,7 @@ def losses(distribution: TreeDistribution, denoiser: Denoiser, batch: Batch, mic
     loss = per_example_loss(estimate, batch).double()
     depth = torch.as_tensor(distribution.depth, device=batch.id.device)[batch.id // PER_BRANCH]
     levels = strata_of(batch.sigma, min(NOISE_LEVELS, len(batch)))
-    place, size = places(distribution.log_density(batch.x, batch.sigma), levels)
+    place, size = ranks(distribution.log_density(batch.x, batch.sigma), levels)
     rare = place < RARE * size
     assert batch.target is not None, "per_example_loss has seen to it"
     exact = (batch.target - batch.x)[rare].double()  # sigma^2 times the score

@@ -48,11 +48,11 @@ def remembered(
     images: np.ndarray,
     labels: np.ndarray | None,
     classes: Sequence[str],
-    complain: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> str:
     """The digest of pictures that lie ready, computed once."""
     path = folder.with_suffix(".json")
-    with sole_writer(_lock_of(folder), complain):
+    with sole_writer(_lock_of(folder), warn):
         with suppress(Corrupt, KeyError, TypeError):
             return str(read_sealed(path)["digest"])
         digest = content_digest(images, labels, classes)
@@ -112,7 +112,7 @@ def _stored(folder: Path) -> Decoded | None:
 
 
 def decoded(
-    folder: Path, wanted: Wanted, judge: Callable[[dict[str, str]], None], complain: Callable[[str], None]
+    folder: Path, wanted: Wanted, judge: Callable[[dict[str, str]], None], warn: Callable[[str], None]
 ) -> Decoded:
     """Decoded pictures from the folder; where there are none, one process decodes while others wait for it.
 
@@ -120,7 +120,7 @@ def decoded(
         folder: in the cache, named by what decides its content.
         wanted: what to decode.
         judge: told about bad files before anything is kept; raises UserError where these are not to be left out.
-        complain: told about waiting, and about a cache that cannot be written to: then they are decoded into memory.
+        warn: told about waiting, and about a cache that cannot be written to: then they are decoded into memory.
 
     Raises:
         UserError: no picture can be read, or they contradict each other; the disk or the memory is full.
@@ -129,18 +129,18 @@ def decoded(
     if found is not None:
         judge(found.bad)
         return found
-    with sole_writer(_lock_of(folder), complain) as sole:
+    with sole_writer(_lock_of(folder), warn) as sole:
         found = _stored(folder)  # by the one that was waited for
         if found is not None:
             judge(found.bad)
             return found
         if sole:
             _sweep(folder)
-        return _made(folder, wanted, judge, complain)
+        return _made(folder, wanted, judge, warn)
 
 
 def _made(
-    folder: Path, wanted: Wanted, judge: Callable[[dict[str, str]], None], complain: Callable[[str], None]
+    folder: Path, wanted: Wanted, judge: Callable[[dict[str, str]], None], warn: Callable[[str], None]
 ) -> Decoded:
     shape = (len(wanted.order), 3, wanted.resolution, wanted.resolution)
     temporary: Path | None = None
@@ -149,7 +149,7 @@ def _made(
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_MAKING}{folder.name}-"))
         images = _reserved(temporary / "images.npy", shape)
     except OSError as error:
-        complain(
+        warn(
             f"{math.prod(shape) / 2**30:,.2f} GiB of decoded pictures cannot be kept in {folder.parent} "
             f"({error.strerror or error}), so they are held in memory: set AJEST_CACHE to a folder with room"
         )

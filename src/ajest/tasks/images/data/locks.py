@@ -15,7 +15,7 @@ _POLL = 0.2  # seconds between two looks at a lock
 
 
 @contextmanager
-def sole_writer(place: Path, complain: Callable[[str], None]) -> Iterator[bool]:
+def sole_writer(place: Path, warn: Callable[[str], None]) -> Iterator[bool]:
     """Of all that name one file as their lock, one at a time; the others wait, and say so once.
 
     Whether it is so: not where the file cannot be written to, or its file system has no locks.
@@ -27,12 +27,12 @@ def sole_writer(place: Path, complain: Callable[[str], None]) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _acquired(handle, complain)
+        yield _acquired(handle, warn)
     finally:
         os.close(handle)
 
 
-def _acquired(handle: int, complain: Callable[[str], None]) -> bool:
+def _acquired(handle: int, warn: Callable[[str], None]) -> bool:
     """Wait for a lock; False where there are none."""
     said = False
     while True:
@@ -42,7 +42,7 @@ def _acquired(handle: int, complain: Callable[[str], None]) -> bool:
         except BlockingIOError:
             if not said:
                 who = os.pread(handle, 200, 0).decode("utf-8", "replace") or "another process"
-                complain(f"{who} is reading these pictures into the cache: waiting for it")
+                warn(f"{who} is reading these pictures into the cache: waiting for it")
                 said = True
             time.sleep(_POLL)
         except OSError:

@@ -29,7 +29,7 @@ def prepare(
     resolution: int = 64,
     split: Split = "train",
     skip_bad: bool = False,
-    complain: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print,
 ) -> ImageSet:
     """Write a data set as one file that `open_images` reads: .npz (used in place, fastest) or .zip (EDM's form, PNG).
 
@@ -42,7 +42,7 @@ def prepare(
         raise UserError(f"{out}: the packed file must be named .npz or .zip")
     if any(Path(s).exists() and out.exists() and out.samefile(s) for s in spec):
         raise UserError(f"{out} is read, so it cannot be written to: name another file last")
-    found = open_images(spec, resolution, split, skip_bad, complain=complain)
+    found = open_images(spec, resolution, split, skip_bad, warn=warn)
     temporary = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ def open_images(
     split: Split = "train",
     skip_bad: bool = False,
     cache: Path | None = None,
-    complain: Callable[[str], None] = print,
+    warn: Callable[[str], None] = print,
 ) -> ImageSet:
     """Read a data set; what had to be decoded is kept in the cache and memory-mapped the next time.
 
@@ -105,18 +105,18 @@ def open_images(
         split: which part of a data set that has both; others are taken whole.
         skip_bad: go on without files that cannot be read.
         cache: folder for decoded pictures; None is `cache_folder()`.
-        complain: told what was left out, merged, changed or taken for something; in the first process alone.
+        warn: told what was left out, merged, changed or taken for something; in the first process alone.
 
     Raises:
         UserError: nothing to read; bad files, all named; a SPEC that is there twice.
     """
     if rank():
-        complain = _silent
+        warn = _silent
     parts = distinct([part_of(s, resolution, split) for s in several(spec)])
     refused = {name: why for part in parts for name, why in part.refused.items()}
     order, labels, classes, names = joined(parts)
     for note in notes_of(parts, classes):
-        complain(note)
+        warn(note)
     ids = np.array([parts[p].ids[i] for p, i in order])
     ordered = hashlib.blake2b("\n".join(map(str, ids)).encode(errors="surrogateescape")).hexdigest()  # and their order
     identity = "\n".join([str(VERSION), str(resolution), *sorted(p.identity for p in parts), *classes, ordered])
@@ -125,21 +125,21 @@ def open_images(
     direct = parts[0].direct
     # Only where ids are in order: labels are sorted by id, the pictures lie as they lie.
     if len(parts) == 1 and direct is not None and all(i == row for row, (_, i) in enumerate(order)):
-        return ImageSet(direct, labels, classes, names, ids, remembered(folder, direct, labels, classes, complain))
+        return ImageSet(direct, labels, classes, names, ids, remembered(folder, direct, labels, classes, warn))
 
     def judge(bad: dict[str, str]) -> None:
-        report_bad(refused | bad, skip_bad, complain)
+        report_bad(refused | bad, skip_bad, warn)
 
-    found = decoded(folder, Wanted(parts, order, ids, labels, classes, resolution), judge, complain)
+    found = decoded(folder, Wanted(parts, order, ids, labels, classes, resolution), judge, warn)
     if found.changes:
-        complain(f"{listed([part.spec for part in parts])}: {phrase(found.changes)}")
+        warn(f"{listed([part.spec for part in parts])}: {phrase(found.changes)}")
     if found.bad:
         whole = ~np.isin(ids, list(found.bad))
         ids, labels = ids[whole], None if labels is None else labels[whole]
     read = ImageSet(found.images, labels, classes, names, ids, found.digest)
     left = classes if labels is None else tuple(classes[k] for k in np.unique(labels))
     if len(left) < len(classes):
-        complain(f"no picture that can be read is of {listed(c for c in classes if c not in left)}: left out")
+        warn(f"no picture that can be read is of {listed(c for c in classes if c not in left)}: left out")
     return read.only(left)
 
 

@@ -39,7 +39,8 @@ os.environ["AJEST_CACHE"] = tempfile.mkdtemp(prefix="ajest-test-cache-")
 atexit.register(shutil.rmtree, os.environ["AJEST_CACHE"], ignore_errors=True)
 
 DATA = Path(os.environ.get("AJEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-REFERENCE = Path(os.environ.get("AJEST_REFERENCE", Path(__file__).parents[2] / "shared" / "reference"))
+REFERENCE = Path(__file__).parent / "reference"
+LARGE_REFERENCE = Path(os.environ.get("AJEST_REFERENCE", Path(__file__).parents[2] / "shared" / "reference"))
 
 
 @pytest.fixture
@@ -97,10 +98,16 @@ def refused(command):
 
 @pytest.fixture(scope="session")
 def reference():
-    """Folder of published test vectors, kept beside the repository; AJEST_REFERENCE names another."""
-    if not REFERENCE.is_dir():
-        pytest.skip(f"reference vectors are not at {REFERENCE}; set AJEST_REFERENCE to their folder")
+    """Folder of the test vectors that come with the tests; its README says where they are from."""
     return REFERENCE
+
+
+@pytest.fixture(scope="session")
+def large_reference():
+    """Folder of test vectors too large for the repository, kept beside it; AJEST_REFERENCE names another."""
+    if not LARGE_REFERENCE.is_dir():
+        pytest.skip(f"the large reference vectors are not at {LARGE_REFERENCE}; set AJEST_REFERENCE to their folder")
+    return LARGE_REFERENCE
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,8 @@
+import json
 import re
+import zlib
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,12 +22,36 @@ def batch(n=4, side=16, classes=5):
     return torch.randn(n, 3, side, side, generator=g), torch.rand(n, generator=g) + 0.1, torch.arange(n) % classes
 
 
-@pytest.fixture(scope="module")
-def stored(reference):
-    return load_file(reference / "edm2_unet.safetensors")
+def drawn(name, shape):
+    """A weight by its name, as `scripts/reference_vectors.py` draws it."""
+    numbers = np.random.RandomState(zlib.crc32(name.encode()))
+    if not shape:
+        return torch.tensor(0.5)
+    if name.endswith("phases"):
+        return torch.from_numpy(2 * np.pi * numbers.uniform(size=shape)).float()
+    return torch.from_numpy((2 * np.pi if name.endswith("freqs") else 1.0) * numbers.standard_normal(shape)).float()
 
 
-def test_the_network_equals_the_reference(stored):
+@pytest.mark.parametrize("case", ["heads", "levels"])
+def test_the_network_equals_a_plain_one_in_float64(reference, case):
+    stored = {k.removeprefix(f"{case}."): v for k, v in np.load(reference / "edm2.npz").items() if k.startswith(case)}
+    dials = json.loads(str(stored["config"]))
+    layout = (dials["multipliers"], dials["blocks"], dials["attention"])
+    raw = UNet(dials["resolution"], dials["channels"], dials["labels"], *layout)
+    network = EDM2Denoiser(raw, stored["x"].shape[1:])
+    network.load_state_dict({name: drawn(name, (*weight.shape,)) for name, weight in network.state_dict().items()})
+    network.eval()
+    x, sigma, labels = (torch.from_numpy(stored[name]) for name in ("x", "sigma", "labels"))
+    wanted = torch.from_numpy(stored["denoised"])
+    with torch.no_grad():
+        for label in (labels, torch.eye(dials["labels"])[labels]) if dials["labels"] else (None,):
+            torch.testing.assert_close(network(x, sigma, label).double(), wanted, rtol=0, atol=2e-5)
+        found = network.uncertainty(sigma).double()
+    torch.testing.assert_close(found, torch.from_numpy(stored["uncertainty"]), rtol=0, atol=2e-5)
+
+
+def test_the_network_equals_the_large_reference(large_reference):
+    stored = load_file(large_reference / "edm2_unet.safetensors")
     network = EDM2Denoiser(UNet(16, 64, 5, (1, 2), 1), (3, 16, 16))
     weights = {k.removeprefix("weights."): v for k, v in stored.items() if k.startswith("weights.")}
     network.load_state_dict(weights)

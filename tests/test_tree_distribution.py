@@ -1,5 +1,3 @@
-import csv
-
 import numpy as np
 import pytest
 import torch
@@ -10,18 +8,14 @@ from ajest.tasks.tree.distribution import PER_BRANCH, TreeDistribution, branches
 
 
 def test_components_equal_the_reference_table(reference):
-    with (reference / "tree_components.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    ours = [
-        (b.label, b.depth, b.phi, *mean, b.covariance[0, 0], b.covariance[0, 1], b.covariance[1, 1])
-        for b in branches()
-        for mean in b.means
-    ]
-    assert len(ours) == len(rows) == 2032
-    names = ("phi", "mu_x", "mu_y", "cov_xx", "cov_xy", "cov_yy")
-    for row, mine in zip(rows, ours, strict=True):
-        assert (row["class"], int(row["depth"])) == mine[:2]
-        np.testing.assert_allclose(mine[2:], [float(row[n]) for n in names], rtol=0, atol=1e-12)
+    stored, ours = np.load(reference / "tree_components.npz"), branches()
+    assert [b.label for b in ours] == stored["label"].tolist()
+    assert [b.depth for b in ours] == stored["depth"].tolist()
+    assert stored["mean"].shape == (254, PER_BRANCH, 2)
+    upper = [(b.covariance[0, 0], b.covariance[0, 1], b.covariance[1, 1]) for b in ours]
+    np.testing.assert_allclose([b.phi for b in ours], stored["phi"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose([b.means for b in ours], stored["mean"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(upper, stored["covariance"], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])

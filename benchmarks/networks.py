@@ -17,6 +17,7 @@ from pathlib import Path
 from ajest.bench.plan.presets import CPU_MINI
 from ajest.runtime.threads import configure_threads
 from ajest.selection.catalogue import ARMS
+from ajest.tasks.base import Guided, Measurement
 from ajest.tasks.images.architecture import SIZES, Architecture
 from ajest.tasks.images.setup import image_task
 from ajest.tasks.images.task import ImageTask
@@ -49,7 +50,7 @@ class Contestant:
         self.seconds += sum(self.trainer.step().seconds.values())
         if self.seconds >= SHARES[len(self.shown)] * whole:
             network = self.trainer.ema[self.trainer.recipe.ema_widths[0]]
-            self.shown.append(self.task.evaluate(network, None, 1.0, CPU_MINI.n_final, SEED, cache).metrics)
+            self.shown.append(self.task.evaluate(Guided(network), Measurement(CPU_MINI.n_final, SEED, cache)).metrics)
 
 
 def main() -> None:

@@ -32,8 +32,8 @@ from ajest import score
 from ajest.runtime import distributed
 from ajest.runtime.seeding import generator
 from ajest.selection.catalogue import ARMS
+from ajest.tasks import Task
 from ajest.tasks.images.setup import image_task
-from ajest.tasks.registry import AnyTask
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.optimizer import OptimizedNetwork
 from ajest.training.recipe import LearningRate, Recipe
@@ -45,7 +45,7 @@ PROCESSES = (1, 2, 4)
 PROBES = 24
 
 
-def task_of(name: str) -> tuple[AnyTask, Recipe]:
+def task_of(name: str) -> tuple[Task, Recipe]:
     if name == "tree":
         return TreeTask(), Recipe()
     task = image_task(("shapes:512",), ("shapes:256",), references=128)

@@ -19,6 +19,7 @@ import torch
 
 from ajest.selection.catalogue import ARMS
 from ajest.storage import jsonl
+from ajest.tasks.base import Guided, Measurement
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.networks import load_network
 from ajest.training.recipe import Recipe
@@ -57,7 +58,7 @@ def soak(folder: Path, seconds: float, every: float) -> list[Moment]:
     sampled = 0
     for trainer in execution(folder / "run", endless, Schedule({"steps": tuple(range(500, 10**6, 500))})):
         if trainer.steps_taken and trainer.steps_taken % SAMPLED_EVERY == 0:
-            task.evaluate(trainer.ema[0.01], guide, 2.0, 4096, 0, cache, pictures=sampled % 10 == 0)
+            task.evaluate(Guided(trainer.ema[0.01], guide, 2.0), Measurement(4096, 0, cache, "cpu", sampled % 10 == 0))
             sampled += 1
         now = time.monotonic()
         if now - noted >= every:

@@ -26,6 +26,7 @@ from ajest.jobs.local import Local
 from ajest.selection.catalogue import arms_named
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import differences, from_json, to_json
+from ajest.tasks.base import Guided, Measurement, RunTensors
 from ajest.tasks.images import extractors, figures
 from ajest.tasks.images.data import balanced, prepare
 from ajest.tasks.images.extractors import Features, extract, extractor
@@ -33,7 +34,6 @@ from ajest.tasks.images.metrics import metrics_of
 from ajest.tasks.images.quality import frechet_distance, moments
 from ajest.tasks.images.setup import image_task
 from ajest.tasks.images.task import ImageTask
-from ajest.tasks.registry import AnyTask
 from ajest.training.networks import Guidance
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.run import execute
@@ -182,8 +182,8 @@ def test_a_guide_that_lacks_classes_is_refused(done, tmp_path):
 
 def test_a_floor_of_fewer_pictures_says_only_what_does_not_depend_on_their_number():
     task = small_images()  # 128 validation pictures, 160 spare ones
-    assert math.isfinite(task.floor(100, 0, None)["fd_lite0"])
-    assert set(task.floor(500, 0, None)) == {"kid", "kid_low", "kid_high"}
+    assert math.isfinite(task.floor(Measurement(100, 0, None))["fd_lite0"])
+    assert set(task.floor(Measurement(500, 0, None))) == {"kid", "kid_low", "kid_high"}
     assert task.notes(500)[1].startswith("Real examples are 160 training pictures that are no references: too few")
 
 
@@ -200,7 +200,7 @@ def test_all_training_pictures_are_references_unless_fewer_are_asked_for():
     rows = task._stock.others("references", labels, 100)
     rest = np.setdiff1d(np.arange(300), rows)
     direct = frechet_distance(moments(features[rest]), moments(features[rows]))
-    assert task.floor(100, 0, None)["fd_lite0"] == pytest.approx(direct, rel=1e-4)
+    assert task.floor(Measurement(100, 0, None))["fd_lite0"] == pytest.approx(direct, rel=1e-4)
     assert task.notes(100)[:2] == (
         "Samples are compared with all 300 training pictures.",
         "Real examples are 100 training pictures, compared with the other 200.",
@@ -239,7 +239,7 @@ def test_noise_of_a_sample_depends_on_its_number_alone_and_no_more_than_a_chunk_
 
     monkeypatch.setattr(ImageTask, "start", watched)
     network = task.network("learner", 0).eval()
-    task.evaluate(network, None, 1.0, 36, 0, None)
+    task.evaluate(Guided(network), Measurement(36, 0, None))
     assert asked == [8, 8, 8, 8, 4]
 
 
@@ -309,9 +309,8 @@ def test_configs_of_both_tasks_come_back_from_json(done):
     assert differences(run, moved) == []
     value = to_json(run)
     value["task"]["name"] = "sculptures"
-    with pytest.raises(UserError, match=r"TreeTask \| .*ImageTask @ \$\.task"):
+    with pytest.raises(UserError, match=r"x: unknown task 'sculptures': .* known are images, tree.* @ \$\.task"):
         from_json(RunConfig, value, "x")
-    assert {t.name for t in AnyTask.__args__} == {"tree", "images"}
 
 
 def test_other_pictures_than_a_run_was_made_with_are_refused():
@@ -442,11 +441,13 @@ def test_pictures_without_classes_are_learned_unconditionally(tmp_path):
     task = image_task((str(tmp_path),), (), 16, references=100, **settings)
     assert (task.classes, task.labels(4)) == ((), None)
     network = task.network("learner", 0).eval()
-    found = task.evaluate(network, task.network("guide", 1).eval(), 2.0, 20, 0, tmp_path, pictures=True)
+    found = task.evaluate(
+        Guided(network, task.network("guide", 1).eval(), 2.0), Measurement(20, 0, tmp_path, keep_tensors=True)
+    )
     assert {m.name for m in task.metrics} - {"loss"} <= set(found.metrics)
     assert "labels" not in found.tensors
-    assert task.figures(2.0, {2.0: found.tensors}, {}, {})
-    assert math.isfinite(task.floor(20, 0, tmp_path)["fd_lite0"])
+    assert task.figures(RunTensors(2.0, {2.0: found.tensors}, {}, {}))
+    assert math.isfinite(task.floor(Measurement(20, 0, tmp_path))["fd_lite0"])
     assert [p.name for p in task.write_samples(network, tmp_path / "s", n=2)] == [
         "seed0000.png",
         "seed0001.png",
@@ -476,11 +477,11 @@ def test_other_weights_under_the_same_path_give_new_numbers(done, tmp_path, monk
     path.write_text("1 1 1")
     first = measured()
     assert measured() == first
-    floor = task.floor(100, 0, root)
+    floor = task.floor(Measurement(100, 0, root))
     path.write_text("2 2 2.0")
     second = measured()
     assert second["metrics"]["fd_x"] == pytest.approx(4 * first["metrics"]["fd_x"], rel=1e-4)
-    assert task.floor(100, 0, root)["fd_x"] == pytest.approx(4 * floor["fd_x"], rel=1e-4)
+    assert task.floor(Measurement(100, 0, root))["fd_x"] == pytest.approx(4 * floor["fd_x"], rel=1e-4)
     path.write_text("1 1 1")
     before = (run / "metrics.jsonl").read_text()
     assert measured() == first

@@ -20,6 +20,7 @@ from ajest import (
 )
 from ajest.diffusion.ema import average_of, decay, exponent
 from ajest.selection.features import score_with_features
+from ajest.tasks.base import Guided, Measurement
 from conftest import small_images, small_task
 
 SCALE = 0.5
@@ -194,9 +195,9 @@ def test_a_denoiser_that_differentiates_for_its_score_is_sampled_guided_and_scor
 
 @pytest.mark.parametrize("task", [small_task, small_images])
 def test_a_task_judges_a_denoiser_that_differentiates_for_its_score(task, tmp_path):
-    found = task().evaluate(Energy(), None, 1.0, 64, 0, tmp_path, pictures=True)
+    found = task().evaluate(Guided(Energy()), Measurement(64, 0, tmp_path, keep_tensors=True))
     assert np.isfinite(found.metrics["loss"])
-    guided = task().evaluate(Energy(), Energy(0.9), 2.0, 64, 0, tmp_path)
+    guided = task().evaluate(Guided(Energy(), Energy(0.9), 2.0), Measurement(64, 0, tmp_path))
     assert np.isfinite(list(guided.metrics.values())).all()
 
 

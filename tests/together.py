@@ -11,6 +11,7 @@ import torch
 from ajest.runtime import distributed
 from ajest.selection.catalogue import ARMS
 from ajest.storage import checkpoint
+from ajest.tasks.base import Guided, Measurement
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.trainer import Trainer
 from conftest import small_images, small_recipe, small_task
@@ -66,8 +67,10 @@ def state_of(name: str) -> tuple[dict, dict]:
 def judged(folder: Path) -> tuple[dict, dict]:
     """Samples and metrics of untrained networks; 70 pictures are two chunks: of four processes two get none."""
     pictures, tree = small_images(), small_task()
-    found = pictures.evaluate(pictures.network("learner", 0).eval(), None, 1, 70, 0, folder, pictures=True)
-    points = tree.evaluate(tree.network("learner", 0).eval(), None, 1, 9000, 0, folder, pictures=True)
+    found = pictures.evaluate(
+        Guided(pictures.network("learner", 0).eval()), Measurement(70, 0, folder, keep_tensors=True)
+    )
+    points = tree.evaluate(Guided(tree.network("learner", 0).eval()), Measurement(9000, 0, folder, keep_tensors=True))
     tensors = {f"images/{k}": v for k, v in found.tensors.items()} | {f"tree/{k}": v for k, v in points.tensors.items()}
     return tensors, {"images": found.metrics, "tree": points.metrics}
 

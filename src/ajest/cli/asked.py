@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from ajest.jobs.slurm import Slurm
     from ajest.runtime.seeding import Role
     from ajest.selection.arm import Arm
+    from ajest.tasks.base import Task
     from ajest.tasks.images.task import ImageTask
-    from ajest.tasks.registry import AnyTask
     from ajest.training.recipe import Recipe
 
 TaskName = Literal["tree", "images"]
 TrainedNetwork = Literal["learner", "guide", "strong"] | NetworkSize
-T = TypeVar("T", bound="AnyTask")
+T = TypeVar("T", bound="Task")
 
 #: Options whose setting has another name.
 _SETTINGS = {"compiled": "compile", "network": "learner", "guide_network": "guide"}

@@ -56,6 +56,7 @@ def evaluate(
     from ajest.bench.read.wording import number
     from ajest.bench.run.evaluation import evaluate_snapshot
     from ajest.runtime.threads import configure_threads
+    from ajest.tasks.base import Measurement
     from ajest.training.run_folder import load_snapshot, read_config
 
     if not runs:
@@ -95,7 +96,7 @@ def evaluate(
                     table.add_row(escape(str(run)), str(step), f"{width:g}", f"{line['weight']:g}", *values)
                     measured.append(line)
             drawn += _heatmaps(run, step, n, measured, [m for m in metrics if m.headline != "no"])
-    floor = task.floor(n, read_config(runs[0]).seed, runs[0] / "truth", where)
+    floor = task.floor(Measurement(n, read_config(runs[0]).seed, runs[0] / "truth", where))
     table.add_section()
     real = [number(floor[m.name], m) if m.name in floor else "" for m in metrics]
     table.add_row("real examples", "", "", "", *real)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from types import UnionType
 from typing import Any, TypeVar
 
 import cattrs
@@ -16,20 +16,16 @@ T = TypeVar("T")
 _converter = cattrs.Converter(forbid_extra_keys=True)
 
 
-def _named(kind: Any) -> bool:
-    """Whether a type is a union of dataclasses that are told apart by their `name`."""
-    return isinstance(kind, UnionType) and all(is_dataclass(member) for member in kind.__args__)
+def register(kind: type, write: Callable[[Any], Any], read: Callable[[Any, Any], Any]) -> None:
+    """Say how values of a class that others derive from become JSON (`write`) and come back (`read`, of the JSON and
+    the class)."""
+    _converter.register_unstructure_hook(kind, write)
+    _converter.register_structure_hook_func(lambda wanted: wanted is kind, read)
 
 
-def _structured(value: Any, kind: Any) -> Any:
-    members = {member.name: member for member in kind.__args__}
-    name = value.get("name") if isinstance(value, dict) else None
-    if name not in members:
-        raise ValueError(f"name must be one of {', '.join(members)}, not {name!r}")
-    return _converter.structure(value, members[name])
-
-
-_converter.register_structure_hook_func(_named, _structured)
+def structured(value: Any, kind: type[T]) -> T:
+    """A dataclass of JSON, within a `read` of `register`."""
+    return _converter.structure(value, kind)
 
 
 def to_json(value: Any) -> Any:
@@ -47,9 +43,13 @@ def from_json(kind: type[T], value: Any, where: str) -> T:
     try:
         return _converter.structure(value, kind)
     except cattrs.BaseValidationError as error:
-        raise UserError(f"{where}: {listed(cattrs.transform_error(error))}") from error
+        raise UserError(f"{where}: {listed(cattrs.transform_error(error, format_exception=_told))}") from error
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # of fields of another form
         raise UserError(f"{where}: {error}") from error
+
+
+def _told(error: BaseException, kind: Any) -> str:
+    return str(error) if isinstance(error, UserError) else cattrs.v.format_exception(error, kind)
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

@@ -14,7 +14,8 @@ from ajest.bench.run.evaluation import key, measured
 from ajest.bench.run.reached import identity_of, reached
 from ajest.jobs.pool import Report
 from ajest.storage import jsonl
-from ajest.tasks.base import Metric
+from ajest.tasks import base
+from ajest.tasks.base import Measurement, Metric
 from ajest.training.networks import load_network
 from ajest.training.run_folder import read_status
 
@@ -124,7 +125,8 @@ def evaluate_guided(job: Guided, report: Report) -> list[str]:
             continue
         report("evaluating", i, len(wanted), guide.name)
         guiding, _ = load_network(source, at, guide.width, job.device)
-        judge = partial(config.task.evaluate, main, guiding, weight, config.n_final, job.seed, job.truth, job.device)
+        how = Measurement(config.n_final, job.seed, job.truth, job.device)
+        judge = partial(config.task.evaluate, base.Guided(main, guiding, weight), how)
         found = measured(judge, f"{guide.name}, weight {weight:g}", complaints.append)
         jsonl.append(path, {"guide": guide.name, "weight": weight, "identity": identity, "metrics": found.metrics})
     return complaints

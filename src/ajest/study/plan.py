@@ -11,7 +11,7 @@ from ajest.bench.plan.readings import End
 from ajest.errors import check
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS, KEEP, arms_named
-from ajest.tasks.registry import AnyTask
+from ajest.tasks.base import Task
 from ajest.training.recipe import Recipe
 
 Stage = Literal["screening", "dials", "final", "guides"]
@@ -90,7 +90,7 @@ class Study:
         weight: of autoguidance.
     """
 
-    task: AnyTask
+    task: Task
     recipe: Recipe
     rules: tuple[Arm, ...]
     grids: tuple[Grid, ...]

@@ -18,6 +18,7 @@ from ajest.jobs.pool import Report, sayer
 from ajest.jobs.progress import board
 from ajest.runtime.threads import configure_threads
 from ajest.storage.lock import locked
+from ajest.tasks.base import Measurement
 from ajest.training.networks import Guidance
 from ajest.training.run import execution
 from ajest.training.run_folder import claim_folder, read_status
@@ -142,7 +143,7 @@ def _groups(root: Path, folder: Path, benches: Mapping[str, BenchConfig], costs:
 
 def _truth(group: Group, report: Report) -> list[str]:
     _, config, _ = group.runs[0]
-    config.task.prepare(config.n_final, group.seed, group.truth, group.device)
+    config.task.prepare(Measurement(config.n_final, group.seed, group.truth, group.device))
     return []
 
 

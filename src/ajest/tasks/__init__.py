@@ -1,1 +1,6 @@
-"""What can be learned. All that differs between two tasks lies in their packages; training knows `base` alone."""
+"""What can be learned. All that differs between two tasks lies in their packages; training knows `Task` alone."""
+
+from .base import Evaluation, Guided, Measurement, Metric, RunTensors, Task
+from .registry import from_spec, register
+
+__all__ = ["Evaluation", "Guided", "Measurement", "Metric", "RunTensors", "Task", "from_spec", "register"]

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ajest.diffusion.batch import Source
 from ajest.diffusion.denoising import Denoiser
+from ajest.diffusion.guidance import autoguide
+from ajest.errors import UserError
 from ajest.runtime.seeding import Role
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,106 +66,158 @@ class Evaluation:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Task(Protocol):
-    """A task is a frozen dataclass of its settings with these methods; training and bench know nothing else."""
+@dataclass(frozen=True)
+class Guided:
+    """A denoiser to be sampled from, and what guides it.
+
+    Attributes:
+        main: the denoiser.
+        guide: the network that it is steered away from; None leaves it alone.
+        weight: of the guidance; 1 is none.
+        interval: noise levels between which it is guided; None is all.
+    """
+
+    main: Denoiser
+    guide: Denoiser | None = None
+    weight: float = 1.0
+    interval: tuple[float, float] | None = None
 
     @property
-    def name(self) -> str: ...
+    def denoiser(self) -> Denoiser:
+        """Both as one, for any sampler."""
+        return self.main if self.guide is None else autoguide(self.main, self.guide, self.weight, self.interval)
 
-    @property
-    def subject(self) -> str:
-        """What is learned, for people."""
-        ...
+
+@dataclass(frozen=True)
+class Measurement:
+    """How a denoiser is measured.
+
+    Attributes:
+        n: samples.
+        seed: names the noise that samples start from, the same for all arms of a seed.
+        cache: folder for what evaluations of a seed share.
+        device: where to compute.
+        keep_tensors: whether the evaluation is to keep some samples for figures.
+    """
+
+    n: int
+    seed: int
+    cache: Path
+    device: torch.device | str = "cpu"
+    keep_tensors: bool = False
+
+
+@dataclass(frozen=True)
+class RunTensors:
+    """What a run has kept for its figures.
+
+    Attributes:
+        weight: of autoguidance.
+        last: tensors of the evaluations of its end, by guidance weight.
+        selection_snapshots: super-batches with what was kept of them, by step.
+        along: tensors of unguided evaluations along training, by step.
+    """
+
+    weight: float
+    last: Mapping[float, Tensors]
+    selection_snapshots: Mapping[int, Tensors]
+    along: Mapping[int, Tensors]
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """What is learned, and how it is judged. Training and bench know nothing else.
+
+    A task is a frozen dataclass of its settings that derives from this class. Six members make it: its `name`, its
+    `domain`, `source`, `network`, `metrics` and `evaluate`. The others have defaults, which a task overrides where it
+    has more to offer.
+    """
+
+    name: str
 
     @property
     def domain(self) -> tuple[object, ...]:
         """What two networks must have in common, beside classes, for one to guide or to judge the other."""
-        ...
+        return (self.name,)
+
+    @abstractmethod
+    def source(self, device: torch.device | str) -> Source:
+        """Where training examples come from."""
+
+    @abstractmethod
+    def network(self, role: Role, seed: int) -> nn.Module:
+        """An untrained denoiser, called with x, sigma of shape (n,) and labels; its weights follow from the seed."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """The numbers that `evaluate` gives; at least one is a headline."""
+
+    @abstractmethod
+    def evaluate(self, model: Guided, how: Measurement) -> Evaluation:
+        """Judge a denoiser by its samples.
+
+        Raises:
+            NotFinite: samples are NaN.
+        """
+
+    @property
+    def subject(self) -> str:
+        """What is learned, for people."""
+        return self.name
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Key of each class whose number is a label; empty where nothing has a label."""
-        ...
+        return ()
 
     @property
     def label_dropout(self) -> float:
         """Share of training examples that lose their label."""
-        ...
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]: ...
+        return 0.0
 
     @property
     def samples(self) -> int:
         """How many samples an evaluation takes unless told."""
-        ...
+        return 2000
 
     @property
     def guidance(self) -> float:
         """The usual weight of autoguidance."""
-        ...
+        return 2.0
 
     @property
     def costly_target(self) -> bool:
         """Whether the exact target costs time that no real data set asks for."""
-        ...
+        return False
 
     def judges(self, device: torch.device | str = "cpu") -> tuple[str, ...]:
         """Identities of the networks that judge samples; their weights may change under the same names."""
-        ...
+        return ()
 
     def notes(self, n: int) -> tuple[str, ...]:
         """What a reader should know of the metrics of n samples, in a sentence each."""
-        ...
+        return ()
 
     def example_names(self) -> Sequence[str]:
-        """A stable name for each id of an example."""
-        ...
+        """A stable name for each id of an example; empty where the id is all there is."""
+        return ()
 
-    def source(self, device: torch.device | str) -> Source: ...
+    def prepare(self, how: Measurement) -> object:
+        """Compute and keep in `how.cache` what evaluations of a seed share."""
+        return None
 
-    def network(self, role: Role, seed: int) -> nn.Module: ...
-
-    def prepare(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> object:
-        """Compute and keep in the folder `cache` what evaluations of a seed share."""
-        ...
-
-    def evaluate(
-        self,
-        main: Denoiser,
-        guide: Denoiser | None,
-        weight: float,
-        n: int,
-        seed: int,
-        cache: Path,
-        device: torch.device | str = "cpu",
-        pictures: bool = False,
-        interval: tuple[float, float] | None = None,
-    ) -> Evaluation:
-        """Judge a denoiser on n samples, guided unless the weight is 1 (between the noise levels of `interval`, if
-        given); with `pictures` keep some for figures."""
-        ...
-
-    def floor(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
+    def floor(self, how: Measurement) -> dict[str, float]:
         """The metrics of real data against other real data at this n: as good as any model can look."""
-        ...
+        return {}
 
-    def figures(
-        self,
-        weight: float,
-        stored: Mapping[float, Mapping[str, Tensor]],
-        moments: Mapping[int, Mapping[str, Tensor]],
-        history: Mapping[int, Mapping[str, Tensor]],
-    ) -> list[tuple[str, Figure]]:
-        """(caption, figure) of one run, from tensors of its last evaluations by guidance weight, stored super-batches
-        by step, and unguided evaluations along training by step."""
-        ...
+    def figures(self, run: RunTensors) -> list[tuple[str, Figure]]:
+        """(caption, figure) of one run."""
+        return []
 
-    def side_by_side(
-        self, weight: float, stored: Mapping[str, Mapping[float, Mapping[str, Tensor]]]
-    ) -> list[tuple[str, Figure]]:
+    def side_by_side(self, weight: float, arms: Mapping[str, Mapping[float, Tensors]]) -> list[tuple[str, Figure]]:
         """(caption, figure) of all arms from the same noise, from tensors by arm and guidance weight."""
-        ...
+        return []
 
     def write_samples(
         self,
@@ -169,5 +228,9 @@ class Task(Protocol):
         classes: tuple[str, ...] = (),
         device: torch.device | str = "cpu",
     ) -> list[Path]:
-        """Sample, and write what a person wants of it into a folder; returns the files."""
-        ...
+        """Sample, and write what a person wants of it into a folder; returns the files.
+
+        Raises:
+            UserError: the task does not write samples.
+        """
+        raise UserError(f"the task {self.name} has no way to write samples: give it a write_samples")

@@ -14,7 +14,7 @@ from ajest.diffusion.ema import TOLERANCE, average_of, posthoc_coefficients, pos
 from ajest.diffusion.guidance import relabelled
 from ajest.errors import UserError, check, listed
 from ajest.storage import checkpoint
-from ajest.tasks.registry import AnyTask
+from ajest.tasks.base import Task
 
 from .run_folder import load_snapshot, read_config, snapshots
 
@@ -50,7 +50,7 @@ def load_network(
     step: int | None = None,
     width: float | None = None,
     device: torch.device | str = "cpu",
-    beside: AnyTask | None = None,
+    beside: Task | None = None,
     inexact: bool = False,
     say: Callable[[str], None] = print,
 ) -> tuple[nn.Module, int]:
@@ -97,7 +97,7 @@ def load_network(
 
 
 def load_guide(
-    guidance: Guidance, beside: AnyTask, device: torch.device | str = "cpu", say: Callable[[str], None] = print
+    guidance: Guidance, beside: Task, device: torch.device | str = "cpu", say: Callable[[str], None] = print
 ) -> tuple[Denoiser, int]:
     """(a run's averaged network, to be asked with the labels of what it guides; the step it was taken at).
 
@@ -138,7 +138,7 @@ def load_guide(
     return relabelled(network, torch.tensor([task.classes.index(c) for c in beside.classes])), step
 
 
-def _same_domain(folder: Path, task: AnyTask, beside: AnyTask) -> None:
+def _same_domain(folder: Path, task: Task, beside: Task) -> None:
     check(
         task.domain == beside.domain,
         f"{folder} learned {task.subject}, and the network beside it learned {beside.subject}: both must have learned "

@@ -14,7 +14,7 @@ from ajest.selection.arm import Arm
 from ajest.storage import checkpoint
 from ajest.storage.checkpoint import Stored, write_json
 from ajest.storage.config import differences, from_json, to_json
-from ajest.tasks.registry import AnyTask
+from ajest.tasks.base import Task
 
 from .recipe import Recipe
 
@@ -33,7 +33,7 @@ class RunConfig:
         guide: folder of the reference's run relative to this run's folder, None where none is used.
     """
 
-    task: AnyTask
+    task: Task
     role: Role
     recipe: Recipe
     arm: Arm

@@ -11,7 +11,7 @@ from ajest.diffusion.ema import SPANNING
 from ajest.errors import UserError, check, listed
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
-from ajest.tasks.registry import AnyTask
+from ajest.tasks.base import Task
 from ajest.training.recipe import Recipe
 from ajest.training.run_folder import RunConfig
 from ajest.training.schedule import Schedule
@@ -62,7 +62,7 @@ class BenchConfig:
         calibration_rounds: interleaved rounds of timing.
     """
 
-    task: AnyTask
+    task: Task
     recipe: Recipe
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from ajest.selection.arm import Arm
-from ajest.tasks.registry import AnyTask
+from ajest.tasks.base import Task
 from ajest.training.recipe import Recipe
 
 
-def step_flops(task: AnyTask, recipe: Recipe, arm: Arm) -> dict[str, float]:
+def step_flops(task: Task, recipe: Recipe, arm: Arm) -> dict[str, float]:
     """Floating-point operations of one step of an arm, by its kinds. A backward pass counts as two forward passes."""
     learner, small = task.network("learner", 0), task.network("guide", 0)
-    forward, guide = learner.flops(), small.flops() / learner.flops()
-    sketch = learner.sketch_flops() / forward
+    forward, guide = learner.flops(), small.flops() / learner.flops()  # type: ignore[operator]
+    sketch = learner.sketch_flops() / forward  # type: ignore[operator]
     found = {}
     for kind in arm.kinds():
         selects = kind.startswith(("select", "recall", "random"))

@@ -67,7 +67,7 @@ def selection_costs(config: BenchConfig, costs: Costs) -> list[SelectionCost]:
     if uniform is None:
         return []
     learner = config.task.network("learner", 0)
-    guide, sketch = (f / learner.flops() for f in (config.task.network("guide", 0).flops(), learner.sketch_flops()))
+    guide, sketch = (f / learner.flops() for f in (config.task.network("guide", 0).flops(), learner.sketch_flops()))  # type: ignore[operator]
     found = []
     for arm in config.arms:
         step = _mean_step(arm, costs)

@@ -18,6 +18,7 @@ from ajest.bench.read.wording import metric_name
 from ajest.errors import Corrupt
 from ajest.storage import checkpoint
 from ajest.storage.checkpoint import write_atomic
+from ajest.tasks.base import RunTensors
 
 from . import figures
 
@@ -130,7 +131,7 @@ def _gallery(results: Results, arm: str) -> list[tuple[str, Figure]]:
             except Corrupt:
                 continue
         if stored:
-            return config.task.figures(config.weight, stored, moments, history)
+            return config.task.figures(RunTensors(config.weight, stored, moments, history))
     return []
 
 

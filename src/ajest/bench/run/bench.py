@@ -19,6 +19,7 @@ from ajest.jobs.progress import board
 from ajest.runtime.threads import configure_threads
 from ajest.storage.checkpoint import sweep
 from ajest.storage.lock import locked
+from ajest.tasks.base import Measurement
 from ajest.training.networks import Guidance
 from ajest.training.run import execute
 from ajest.training.run_folder import claim_folder, read_status, snapshots
@@ -165,7 +166,7 @@ def _do(job: Job, report: Report) -> list[str]:
         return []
     if job.kind == "truth":
         for n in sorted({config.n_curve, config.n_final}):
-            config.task.prepare(n, job.seed, cache, job.device)
+            config.task.prepare(Measurement(n, job.seed, cache, job.device))
             if job.seed == config.seeds[0]:
                 floor_of(root, config, n, job.device, fresh=True)
         return complaints

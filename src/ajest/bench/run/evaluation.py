@@ -17,8 +17,7 @@ from ajest.errors import Corrupt, NotFinite
 from ajest.runtime import distributed
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import to_json
-from ajest.tasks.base import Evaluation
-from ajest.tasks.registry import AnyTask
+from ajest.tasks.base import Evaluation, Guided, Measurement, Task
 from ajest.training.networks import Guidance, check_width, load_guide, load_network
 from ajest.training.run_folder import read_config, snapshots
 
@@ -35,7 +34,7 @@ def evaluate_snapshot(
     width: float | None = None,
     device: torch.device | str = "cpu",
     keep_tensors: bool = False,
-    task: AnyTask | None = None,
+    task: Task | None = None,
     inexact: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
@@ -90,8 +89,8 @@ def evaluate_snapshot(
         if guide is None and guidance is not None and weight != 1:
             guide, _ = load_guide(guidance, task, device, say=lambda _: None)
         interval = None if guidance is None else guidance.interval
-        guiding = None if weight == 1 else guide
-        judge = partial(task.evaluate, main, guiding, weight, n, config.seed, cache, device, keep_tensors, interval)
+        model = Guided(main, None if weight == 1 else guide, weight, interval)
+        judge = partial(task.evaluate, model, Measurement(n, config.seed, cache, device, keep_tensors))
         result = measured(judge, f"{folder}, step {step}, weight {weight:g}", say)
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
         lines.append({**wanted, "clocks": clocks, "metrics": result.metrics})
@@ -111,7 +110,7 @@ def measured(judge: Callable[[], Evaluation], what: str, say: Callable[[str], No
         return Evaluation({})
 
 
-def _settings(old: AnyTask | Guidance, new: AnyTask | Guidance) -> dict[str, Any]:
+def _settings(old: Task | Guidance, new: Task | Guidance) -> dict[str, Any]:
     """Settings, as JSON, of which the new value is not the old one and which change what is measured."""
     changed = (f.name for f in fields(new) if f.compare and getattr(old, f.name) != getattr(new, f.name))
     return {name: to_json(getattr(new, name)) for name in changed if name != "step"}  # the guide's digest tells that
@@ -143,6 +142,6 @@ def floor_of(
         kept = checkpoint.read_sealed(path)
         if not fresh or kept["judges"] == list(config.task.judges(device)):
             return dict(kept["metrics"])
-    values = config.task.floor(n, config.seeds[0], root / "truth", device)
+    values = config.task.floor(Measurement(n, config.seeds[0], root / "truth", device))
     checkpoint.write_sealed(path, {"judges": list(config.task.judges(device)), "metrics": values})
     return values

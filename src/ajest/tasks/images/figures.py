@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ajest.storage.checkpoint import write_atomic
+from ajest.tasks.base import RunTensors
 
 from .sheets import GAP, mosaic, png
 from .source import to_uint8
@@ -29,10 +30,7 @@ def of_run(
     names: tuple[str, ...],
     sigmas: list[float],
     sigma_data: float,
-    weight: float,
-    stored: Mapping[float, Mapping[str, Tensor]],
-    moments: Mapping[int, Mapping[str, Tensor]],
-    history: Mapping[int, Mapping[str, Tensor]],
+    run: RunTensors,
 ) -> list[tuple[str, Figure]]:
     """(caption, figure) of everything worth seeing of one run.
 
@@ -40,27 +38,25 @@ def of_run(
         names: of the classes.
         sigmas: of the sampler.
         sigma_data: standard deviation of the data.
-        weight: of autoguidance.
-        stored: tensors `samples`, `labels` and `trajectories` of the last evaluation, by guidance weight.
-        moments: stored super-batches by step.
-        history: `samples` of evaluations along training, by step.
+        run: the tensors `samples`, `labels` and `trajectories` of its evaluations.
     """
-    titles = {1.0: "without guidance", weight: f"autoguidance, w = {weight:g}"}
+    stored = run.last
+    titles = {1.0: "without guidance", run.weight: f"autoguidance, w = {run.weight:g}"}
     found = []
     rows = {title: stored[w]["samples"] for w, title in titles.items() if w in stored}
     if rows:
         labels = next(iter(stored.values())).get("labels")
         caption = "Samples from the same noise and classes, without and with autoguidance."
         found.append((caption, _rows(rows, _named(names, labels), lines=2)))
-    if history:
-        along = {f"step {step:,}": part["samples"] for step, part in sorted(history.items())}
+    if run.along:
+        along = {f"step {step:,}": part["samples"] for step, part in sorted(run.along.items())}
         found.append(("The same noise along training, without guidance.", _rows(along, [])))
-    if moments:
+    if run.selection_snapshots:
         caption = (
             "Drawn pictures at several moments, each with the noise it was seen with: the kept ones of highest score "
             "(blue), and dropped ones from all over the range (grey). Below each: noise level and score."
         )
-        found.append((caption, selection(moments)))
+        found.append((caption, selection(run.selection_snapshots)))
     for w, title in titles.items():
         if w in stored and "trajectories" in stored[w]:
             caption = f"Paths of the sampler from noise to picture, {title}."

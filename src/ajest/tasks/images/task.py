@@ -13,12 +13,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
-from ajest.diffusion.guidance import autoguide
 from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
 from ajest.errors import UserError, check
 from ajest.runtime.distributed import in_chunks
 from ajest.runtime.seeding import LARGE, Role, generator
-from ajest.tasks.base import Evaluation, Metric
+from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors, Task, Tensors
 
 from . import figures
 from .architecture import SIZES, Architecture, Precision
@@ -37,7 +36,7 @@ LEAST_REFERENCES = 64
 
 
 @dataclass(frozen=True)
-class ImageTask:
+class ImageTask(Task):
     """Settings of a task on pictures (METHOD 1, 5); see `ajest.tasks.Task` for its methods. `image_task` makes one
     from a data set.
 
@@ -186,28 +185,15 @@ class ImageTask:
         streams = (generator(seed, "evaluation", "start", i) for i in range(part.start, part.stop))
         return self.sigma_max * torch.stack([torch.randn(shape, generator=stream) for stream in streams])
 
-    def prepare(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> None:
+    def prepare(self, how: Measurement) -> None:
         """Statistics of the real pictures, kept by content in the user's cache."""
         for spec in self.extractors:
-            self._references(extractor(spec, device))
+            self._references(extractor(spec, how.device))
 
-    def evaluate(
-        self,
-        main: Denoiser,
-        guide: Denoiser | None,
-        weight: float,
-        n: int,
-        seed: int,
-        cache: Path,
-        device: torch.device | str = "cpu",
-        pictures: bool = False,
-        interval: tuple[float, float] | None = None,
-    ) -> Evaluation:
-        """Judge a denoiser, guided with `weight` if it is not 1 (within `interval`, if given), on n samples.
-
-        With `pictures` the result holds `samples` (at most 32, uint8), their `labels` and `trajectories` (6 paths).
-        """
-        denoiser = main if guide is None else autoguide(main, guide, weight, interval)
+    def evaluate(self, model: Guided, how: Measurement) -> Evaluation:
+        """Judge a denoiser on n samples; kept are `samples` (at most 32, uint8), their `labels` and `trajectories` (6
+        paths)."""
+        n, seed, device, denoiser = how.n, how.seed, how.device, model.denoiser
         labels = self.labels(n)
         networks = [extractor(spec, device) for spec in self.extractors]
 
@@ -219,15 +205,16 @@ class ImageTask:
         for i, (network, found) in enumerate(zip(networks, judged, strict=True)):
             real = self._references(network)
             values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
-        if weight == 1:
+        if model.weight == 1:
             values["loss"] = self._loss(denoiser, seed, device)
-        return Evaluation(values, self._shown(denoiser, min(n, SHOWN), seed, device) if pictures else {})
+        return Evaluation(values, self._shown(denoiser, min(n, SHOWN), seed, device) if how.keep_tensors else {})
 
-    def floor(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
+    def floor(self, how: Measurement) -> dict[str, float]:
         """Metrics of n other real pictures: validation pictures, or else training pictures, which are no references
         then. Where there are fewer of either, only the metrics that do not depend on n."""
-        what = (self.digest, self.validation_digest, self._stock.references, self._indices, self.judges(device), n)
-        return remembered("floor", what, cache_folder(), lambda: self._floor(n, device))
+        judges = self.judges(how.device)
+        what = (self.digest, self.validation_digest, self._stock.references, self._indices, judges, how.n)
+        return remembered("floor", what, cache_folder(), lambda: self._floor(how.n, how.device))
 
     def _floor(self, n: int, device: torch.device | str) -> dict[str, float]:
         pool, there = self._stock.pool(n)
@@ -246,19 +233,11 @@ class ImageTask:
             return {name: value for name, value in values.items() if name in FREE_OF_N}
         return values
 
-    def figures(
-        self,
-        weight: float,
-        stored: Mapping[float, Mapping[str, Tensor]],
-        moments: Mapping[int, Mapping[str, Tensor]],
-        history: Mapping[int, Mapping[str, Tensor]],
-    ) -> list[tuple[str, Figure]]:
-        return figures.of_run(self.names, self.sigmas(), self.sigma_data, weight, stored, moments, history)
+    def figures(self, run: RunTensors) -> list[tuple[str, Figure]]:
+        return figures.of_run(self.names, self.sigmas(), self.sigma_data, run)
 
-    def side_by_side(
-        self, weight: float, stored: Mapping[str, Mapping[float, Mapping[str, Tensor]]]
-    ) -> list[tuple[str, Figure]]:
-        return figures.side_by_side(self.names, weight, stored)
+    def side_by_side(self, weight: float, arms: Mapping[str, Mapping[float, Tensors]]) -> list[tuple[str, Figure]]:
+        return figures.side_by_side(self.names, weight, arms)
 
     def write_samples(
         self,

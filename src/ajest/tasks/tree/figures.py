@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ajest.runtime.seeding import generator
+from ajest.tasks.base import RunTensors
 
 from .distribution import ORIGIN, TreeDistribution
 from .metrics import DENSITY_SIGMA, GRID_SIDE, THRESHOLD, hits, mandala_cells
@@ -23,24 +24,15 @@ EXTENT = (-0.72, 1.52, -0.70, 1.54)
 ZOOM = (0.76, 1.31, 0.20, 0.75)
 
 
-def of_run(
-    label: str,
-    weight: float,
-    stored: Mapping[float, Mapping[str, Tensor]],
-    moments: Mapping[int, Mapping[str, Tensor]],
-    history: Mapping[int, Mapping[str, Tensor]],
-) -> list[tuple[str, Figure]]:
+def of_run(label: str, run: RunTensors) -> list[tuple[str, Figure]]:
     """(caption, figure) of everything worth seeing of one run.
 
     Args:
         label: class of the tree.
-        weight: of autoguidance.
-        stored: tensors `samples` and `trajectories` of an evaluation, by guidance weight.
-        moments: stored super-batches by step.
-        history: `samples` of evaluations along training, by step.
+        run: the tensors `samples` and `trajectories` of its evaluations.
     """
-    names = {1.0: "without guidance", weight: f"autoguidance, w = {weight:g}"}
-    present = {names[w]: stored[w] for w in names if w in stored}
+    names = {1.0: "without guidance", run.weight: f"autoguidance, w = {run.weight:g}"}
+    present = {names[w]: run.last[w] for w in names if w in run.last}
     figures = []
     if present:
         n = len(next(iter(present.values()))["samples"])
@@ -59,13 +51,15 @@ def of_run(
         )  # fmt: skip
         paths = {k: v["trajectories"].numpy() for k, v in present.items()}
         figures.append(("Paths of the sampler from pure noise to its end points.", trajectories(label, paths)))
-    if len(history) > 1:
-        along = {
-            f"step {step:,}": history[step]["samples"].numpy() for step in sorted(history)[:: -(-len(history) // 4)]
-        }
+    if len(run.along) > 1:
+        shown = sorted(run.along)[:: -(-len(run.along) // 4)]
+        along = {f"step {step:,}": run.along[step]["samples"].numpy() for step in shown}
         figures.append(("The same start points along training, without guidance.", samples(label, along)))
-    if moments:
-        arrays = [(f"step {step}", {k: v.numpy() for k, v in batch.items()}) for step, batch in moments.items()]
+    if run.selection_snapshots:
+        arrays = [
+            (f"step {step}", {k: v.numpy() for k, v in batch.items()})
+            for step, batch in run.selection_snapshots.items()
+        ]
         caption = "Kept examples among the drawn ones, in the plane (above) and in noise level (below)."
         figures.append((caption, selection(label, arrays)))
     return figures

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise
-from ajest.diffusion.guidance import autoguide
 from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
 from ajest.errors import Corrupt, check
 from ajest.runtime.distributed import in_chunks
 from ajest.runtime.seeding import LARGE, Role, generator
 from ajest.storage import checkpoint
-from ajest.tasks.base import Evaluation, Metric
+from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors, Task, Tensors
 
 from . import figures, metrics
 from .distribution import PER_BRANCH, TreeDistribution, branches
@@ -63,7 +62,7 @@ METRICS = (
 
 
 @dataclass(frozen=True)
-class TreeTask:
+class TreeTask(Task):
     """Settings of the 2-D task (METHOD 1, 2); see `ajest.tasks.Task` for its methods."""
 
     name: Literal["tree"] = "tree"
@@ -148,10 +147,11 @@ class TreeTask:
         x, _ = _distribution(self.label, str(device)).sample(uniform.to(device), normal.to(device), sigma)
         return x
 
-    def prepare(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> Tensor:
+    def prepare(self, how: Measurement) -> Tensor:
         """End points of the exact ODE from `start(n, seed)`, kept in the folder `cache`."""
+        n, seed, device = how.n, how.seed, how.device
         levels = f"steps{self.sampler_steps}-from{self.sigma_max:g}-to{self.sigma_min:g}"
-        stem = cache / f"truth-{self.label}-seed{seed}-n{n}-{levels}"
+        stem = how.cache / f"truth-{self.label}-seed{seed}-n{n}-{levels}"
         try:
             return checkpoint.load(stem).tensors["end"].to(device)
         except Corrupt:
@@ -161,25 +161,11 @@ class TreeTask:
         checkpoint.save(stem, {"end": end}, {"n": n, "seed": seed})
         return end
 
-    def evaluate(
-        self,
-        main: Denoiser,
-        guide: Denoiser | None,
-        weight: float,
-        n: int,
-        seed: int,
-        cache: Path,
-        device: torch.device | str = "cpu",
-        pictures: bool = False,
-        interval: tuple[float, float] | None = None,
-    ) -> Evaluation:
-        """Judge a denoiser, guided with `weight` if it is not 1 (within `interval`, if given), on n samples.
-
-        With `pictures` the result holds `samples` (at most 16,384 of them) and `trajectories` (48 paths).
-        """
+    def evaluate(self, model: Guided, how: Measurement) -> Evaluation:
+        """Judge a denoiser on n samples; kept are `samples` (at most 16,384 of them) and `trajectories` (48 paths)."""
+        n, seed, device, denoiser = how.n, how.seed, how.device, model.denoiser
         distribution = _distribution(self.label, str(device))
-        denoiser = main if guide is None else autoguide(main, guide, weight, interval)
-        start, truth = self.start(n, seed, device), self.prepare(n, seed, cache, device)
+        start, truth = self.start(n, seed, device), self.prepare(how)
         end = self._sample(denoiser, start)
         hit = metrics.hits(distribution, end)
         x, on_tree = end.cpu().numpy(), hit.cpu().numpy()
@@ -191,17 +177,18 @@ class TreeTask:
             "energy_distance": metrics.energy_distance(x, self.exact(n, seed, device).cpu().numpy()),
             **metrics.branch_metrics(distribution, metrics.branch_shares(distribution, end)),
         }
-        if weight == 1:
+        if model.weight == 1:
             batch = self._loss_batch(n, seed, device)
             values |= metrics.losses(distribution, denoiser, batch, CHUNK)
-        if not pictures:
+        if not how.keep_tensors:
             return Evaluation(values)
         path: list[Tensor] = []
         sample(denoiser, start[:TRAJECTORIES], self.sigmas(), watch=lambda _, state: path.append(state.clone()))
         return Evaluation(values, {"samples": end[:SMALL_N], "trajectories": torch.stack(path, 1)})
 
-    def floor(self, n: int, seed: int, cache: Path, device: torch.device | str = "cpu") -> dict[str, float]:
+    def floor(self, how: Measurement) -> dict[str, float]:
         """The metrics of exact samples against other exact samples: as good as any model can look at this n."""
+        n, seed = how.n, how.seed
         distribution = _distribution(self.label, "cpu")
         samples = self.exact(n, seed, "cpu", "floor")
         x, hit = samples.numpy(), metrics.hits(distribution, samples).numpy()
@@ -218,19 +205,11 @@ class TreeTask:
             **metrics.branch_metrics(distribution, metrics.branch_shares(distribution, samples)),
         }
 
-    def figures(
-        self,
-        weight: float,
-        stored: Mapping[float, Mapping[str, Tensor]],
-        moments: Mapping[int, Mapping[str, Tensor]],
-        history: Mapping[int, Mapping[str, Tensor]],
-    ) -> list[tuple[str, Figure]]:
-        return figures.of_run(self.label, weight, stored, moments, history)
+    def figures(self, run: RunTensors) -> list[tuple[str, Figure]]:
+        return figures.of_run(self.label, run)
 
-    def side_by_side(
-        self, weight: float, stored: Mapping[str, Mapping[float, Mapping[str, Tensor]]]
-    ) -> list[tuple[str, Figure]]:
-        return figures.side_by_side(self.label, weight, stored)
+    def side_by_side(self, weight: float, arms: Mapping[str, Mapping[float, Tensors]]) -> list[tuple[str, Figure]]:
+        return figures.side_by_side(self.label, weight, arms)
 
     def write_samples(
         self,

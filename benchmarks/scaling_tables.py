@@ -15,7 +15,7 @@ SUPER_BATCHES = (2048, 32768)
 #: Examples of a whole training on ImageNet-64: 2^31, as EDM2 trains its XS.
 IMAGENET = 2.0**31
 BILLION = 1e9
-#: What the paper's 7.85 s an iteration of 2,048 examples of XS on 2 GPUs come to (METHOD 7).
+#: What the paper's 7.85 s an iteration of 2,048 examples of XS on 2 GPUs come to (docs/method.md#published-images).
 PUBLISHED_RATE = 2048 * 3 * FLOPS["xs"] / (2 * 7.85)
 ARMS = ("baseline", "ajest")
 

@@ -1,4 +1,4 @@
-"""Guides of other classes or of none, and classifier-free guidance (METHOD 4)."""
+"""Guides of other classes or of none, and classifier-free guidance (docs/method.md#guidance)."""
 
 import json
 
@@ -39,7 +39,9 @@ def test_a_guide_of_other_classes_is_asked_by_its_own_numbers():
 
 @pytest.mark.parametrize("kind", ["unet", "transformer"])
 def test_no_label_is_the_zero_vector(kind):
-    """EDM2.md: the label enters one-hot, by MP-sum with balance 0.5; no label is the zero vector in its place."""
+    """The label enters one-hot, by MP-sum with balance 0.5; no label is the zero vector in its place
+    (EDM2, arXiv 2312.02696, figure 21; docs/method.md#images).
+    """
     network = Architecture(kind, 16, (1, 2), 1, (), 2).denoiser(16, 3, generator=generator(0, "w")).eval()
     with torch.no_grad():
         for gain in (p for n, p in network.named_parameters() if n.endswith("gain")):

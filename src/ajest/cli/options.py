@@ -202,7 +202,7 @@ class Guiding:
         check(self.guide is not None or not asked, f"{', '.join(asked)} needs a guide: name its run with --guide")
 
     def chosen(self, inexact: bool) -> Guidance | None:
-        """What guides, if anything; `inexact`: see `folders.Guidance`."""
+        """What guides, if anything; `inexact`: see `networks.Guidance`."""
         from ajest.training.networks import Guidance
 
         if self.guide is None:

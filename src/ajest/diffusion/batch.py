@@ -14,7 +14,7 @@ from torch import Tensor
 class Batch:
     """Noised examples `x = x0 + sigma * eps` with what a denoiser should answer.
 
-    Noise belongs to the batch, so learner and reference cannot disagree about it (METHOD 1, shared noise).
+    Noise belongs to the batch, so learner and reference cannot disagree about it (docs/method.md#flow).
 
     Attributes:
         x: noised examples, shape (n, ...).

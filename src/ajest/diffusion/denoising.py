@@ -1,4 +1,7 @@
-"""Noise levels and the per-example denoising loss (METHOD 1)."""
+"""Noise levels and the per-example denoising loss (EDM, arXiv 2206.00364).
+
+See docs/method.md#noise and docs/method.md#loss.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,8 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def per_example_loss(denoised: Tensor, batch: Batch) -> Tensor:
-    """`weight(sigma) * mean_d (D - target)^2`, shape (n,), without any uncertainty term (METHOD 1). float32 at least.
+    """`weight(sigma) * mean_d (D - target)^2`, shape (n,), without any uncertainty term; float32 at least
+    (docs/method.md#loss).
 
     Raises:
         ValueError: the batch has no target yet.

@@ -1,4 +1,7 @@
-"""Guidance: from two denoisers to a denoiser, so that every sampler works guided without knowing it (METHOD 4)."""
+"""Guidance: from two denoisers to a denoiser, so that every sampler works guided without knowing it.
+
+Autoguidance, arXiv 2406.02507; docs/method.md#guidance.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Online data selection: score a super-batch, choose what to train on, decide when to (METHOD 3)."""
+"""Online data selection: score a super-batch, choose what to train on, decide when to (docs/method.md#scores)."""
 
 from .registry import POLICIES, Policy, importance, inclusion_of, policy, select
 from .scoring import Scores, score

@@ -1,4 +1,4 @@
-"""Triggers: on which steps to select (METHOD 3)."""
+"""Triggers: on which steps to select (Early AJEST, arXiv 2509.15267; docs/method.md#triggers)."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def in_turns(
     """Make runs of one seed step by step, always the one that is furthest behind, to their ends.
 
     Args:
-        runs: what `runs.execution` gives, with one `SharedDraws` for all.
+        runs: what `run.execution` gives, with one `SharedDraws` for all.
         progress: told (least steps taken, most steps taken, runs that go on) now and then.
     """
     places: dict[int, int] = {}

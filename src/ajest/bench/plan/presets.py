@@ -17,7 +17,10 @@ PAPER_ARMS = ("baseline", "early-ajest", "ajest", "random", "late-ajest", "inver
 
 
 def tree_paper() -> BenchConfig:
-    """METHOD 2's settings: 4096 iterations, 5 seeds, 163,840 samples. At most 90 minutes on 2 cores."""
+    """The published settings (arXiv 2509.15267; docs/method.md#tree-recipe): 4096 iterations, 5 seeds, 163,840 samples.
+
+    At most 90 minutes on 2 cores.
+    """
     return BenchConfig(
         task=TreeTask(),
         recipe=Recipe(),
@@ -93,7 +96,7 @@ GPU_MINI = ImageDials(
 )
 
 
-#: METHOD 5's figures: 48 hours on two GPUs were 22,000 steps of the baseline.
+#: The published settings (docs/method.md#images-recipe): 48 hours on two GPUs were 22,000 steps of the baseline.
 PAPER = ImageDials(
     learner=SIZES["xs"],
     guide=SIZES["xxs"],

@@ -92,7 +92,7 @@ class Architecture:
         return EDM2Denoiser(raw, (3, resolution, resolution), sigma_data, getattr(torch, precision), generator)
 
 
-#: The published sizes at 64x64 (METHOD 5), and two that a CPU trains in minutes.
+#: The published sizes at 64x64 (docs/method.md#images), and two that a CPU trains in minutes.
 SIZES: dict[str, Architecture] = {
     "nano": Architecture(channels=16, multipliers=(1, 2, 2), blocks=1, attention=(8,), patch=2),
     "mini": Architecture(channels=32, multipliers=(1, 2, 2), blocks=1, attention=(8,), patch=2),
@@ -102,5 +102,5 @@ SIZES: dict[str, Architecture] = {
     "m": Architecture(channels=256),
 }
 
-#: Learning rates: the published ones (METHOD 5, EDM2 table 6), and those of `cpu-mini`'s networks.
+#: Learning rates: the published ones (EDM2, arXiv 2312.02696, table 6), and those of `cpu-mini`'s networks.
 LEARNING_RATES: dict[str, float] = {"nano": 0.04, "mini": 0.04, "xxs": 0.017, "xs": 0.012, "s": 0.010, "m": 0.009}

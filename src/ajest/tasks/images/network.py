@@ -1,4 +1,6 @@
-"""The EDM2 denoiser, configuration G: a magnitude-preserving U-Net (arXiv 2312.02696, appendix B; METHOD 5).
+"""The EDM2 denoiser, configuration G: a magnitude-preserving U-Net.
+
+Source: arXiv 2312.02696, appendix B; docs/method.md#images, docs/method.md#preconditioning.
 
 Magnitudes are preserved by construction: every weight is used normalised, every join is scaled. Scales that the
 paper applies to activations (1 / 0.596 of MP-SiLU, the balance of a residual join) act on the weights of the next or

@@ -1,4 +1,4 @@
-"""Noised pictures with their clean targets (METHOD 1)."""
+"""Noised pictures with their clean targets (docs/method.md#notation)."""
 
 from __future__ import annotations
 

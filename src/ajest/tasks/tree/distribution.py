@@ -1,4 +1,7 @@
-"""The fractal-like mixture of Gaussians of the autoguidance paper (arXiv 2406.02507, appendix C; METHOD 2)."""
+"""The fractal-like mixture of Gaussians of the autoguidance paper.
+
+Source: arXiv 2406.02507, appendix C; docs/method.md#tree.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +152,7 @@ class TreeDistribution:
         return self._blocks(x, sigma, 1)
 
     def denoise(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-        """The posterior mean E[x0 | x] = x + sigma^2 score (METHOD 1): a `Denoiser`, the ideal one."""
+        """The posterior mean E[x0 | x] = x + sigma^2 score (docs/method.md#loss): a `Denoiser`, the ideal one."""
         return x + sigma[:, None].square() * self.score(x, sigma)
 
     def responsibilities(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:

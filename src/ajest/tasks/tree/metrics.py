@@ -1,4 +1,4 @@
-"""Quality of samples of the tree, measured against the exact distribution (METHOD 2)."""
+"""Quality of samples of the tree, measured against the exact distribution (docs/method.md#tree-metrics)."""
 
 from __future__ import annotations
 

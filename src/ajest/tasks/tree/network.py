@@ -1,4 +1,7 @@
-"""The energy MLP of the tree: a network whose gradient is the score (arXiv 2406.02507, appendix C; METHOD 2)."""
+"""The energy MLP of the tree: a network whose gradient is the score.
+
+Source: arXiv 2406.02507, appendix C; docs/method.md#tree-network.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noised examples of the tree with their exact targets (METHOD 1, 2)."""
+"""Noised examples of the tree with their exact targets (docs/method.md#tree)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from .splits import Split
 
 #: Heights and widths that every network of `images.architecture.SIZES` can learn.
 RESOLUTIONS = range(16, 257, 8)
-USUAL_RESOLUTION = 64  # that of METHOD 5's networks, and of presets' times
+USUAL_RESOLUTION = 64  # that of the published networks (docs/method.md#images), and of presets' times
 
 
 def check_resolution(resolution: int) -> None:

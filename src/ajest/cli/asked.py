@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from ajest.errors import UserError, check, unknown
 
 from .console import warn
-from .options import Launching, Networks, NetworkSize, Training, flag, given
+from .options import Launching, Networks, NetworkSize, Training, flag, given, shown
 
 if TYPE_CHECKING:
     from ajest.bench.plan.config import BenchConfig
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ajest.tasks.images.task import ImageTask
     from ajest.training.recipe import Recipe
 
-TaskName = Literal["tree", "images"]
+TaskName = Annotated[str, shown("{tree,images,FILE.py:NAME}")]
 TrainedNetwork = Literal["learner", "guide", "strong"] | NetworkSize
 T = TypeVar("T", bound="Task")
 
@@ -41,6 +41,8 @@ _NOT_THE_TREE = {
     "extractors": "it is judged exactly",
     "references": "it is judged exactly",
     "imagenet": "it is judged exactly",
+    "data": "it makes its own examples",
+    "validation": "it makes its own examples",
 }
 
 
@@ -64,31 +66,61 @@ def refuse_for(task: str, asked: dict[str, Any], known: set[str]) -> None:
     """Refuse options without a meaning for the task, whose settings are `known`."""
     for name in asked:
         if _SETTINGS.get(name, name) not in known:
-            why = _NOT_THE_TREE.get(name, "it makes its own examples")
-            raise UserError(f"{flag(name)} is for images: the {task} has no use for it, because {why}")
+            if task == "tree":
+                why = _NOT_THE_TREE.get(name, "it makes its own examples")
+                raise UserError(f"{flag(name)} is for images: the {task} has no use for it, because {why}")
+            raise UserError(f"{flag(name)} means nothing here: the task {task} has no setting {name!r}")
 
 
-def preset_of(
-    task: TaskName, preset: str, asked: dict[str, Any], device: str = "cpu"
-) -> tuple[BenchConfig, Callable[[tuple[str, ...], float | None], tuple[Arm, ...]]]:
-    """(the bench of a preset, what makes arms with the preset's dials).
+@dataclass(frozen=True)
+class Planned:
+    """A preset with what was asked for.
+
+    Attributes:
+        config: its bench.
+        preset: its name.
+        arms: makes arms with its dials, from their names and a keep fraction.
+    """
+
+    config: BenchConfig
+    preset: str
+    arms: Callable[[tuple[str, ...], float | None], tuple[Arm, ...]]
+
+
+def planned(task: str, preset: str | None, asked: dict[str, Any], device: str = "cpu", whole: bool = False) -> Planned:
+    """The bench of a preset.
 
     Args:
-        task: what is learned.
-        preset: its name.
+        task: what is learned: the name of a task, or where its maker stands, see `tasks.from_spec`.
+        preset: its name; None takes the task's first, or its last where a `whole` run is meant.
         asked: settings of the task in place of the preset's, named as options.
         device: where networks are to compute.
-    """
-    from ajest.bench.plan.presets import IMAGES, PRESETS, TREE
-    from ajest.selection.catalogue import arms_named
+        whole: whether one run alone is wanted, of which there can be more.
 
-    if preset not in PRESETS[task]:
-        raise unknown(f"preset of {task}", preset, PRESETS[task])
-    if task == "tree":
+    Raises:
+        UserError: an unknown task or preset, or a setting without a meaning.
+    """
+    from ajest.bench.plan.presets import ANY, IMAGES, TREE, presets_of
+    from ajest.runtime.plugins import is_spec
+    from ajest.selection.catalogue import arms_named
+    from ajest.tasks import registry
+
+    made = registry.from_spec(task) if is_spec(task) else None
+    name = task if made is None else made.name
+    if made is None and task not in registry.known():
+        raise UserError(f"{unknown('task', task, registry.known())}, or path/to/file.py:NAME")
+    presets = presets_of(name)
+    preset = (presets[-1] if whole and name == "tree" else presets[0]) if preset is None else preset
+    if preset not in presets:
+        raise unknown(f"preset of {name}", preset, presets)
+    if name == "images" and made is None:
+        dials = dials_of(IMAGES[preset], asked)
+        return Planned(dials.bench(images_of(dials, asked, device)), preset, dials.arms)
+    if name == "tree" and made is None:
         config = TREE[preset]()
-        return replace(config, task=changed(config.task, asked)), arms_named
-    dials = dials_of(IMAGES[preset], asked)
-    return dials.bench(images_of(dials, asked, device)), dials.arms
+    else:
+        config = ANY[preset](registry.make(name) if made is None else made)
+    return Planned(replace(config, task=changed(config.task, asked)), preset, arms_named)
 
 
 def dials_of(dials: ImageDials, asked: dict[str, Any]) -> ImageDials:

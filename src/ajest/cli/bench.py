@@ -15,7 +15,7 @@ from .asked import (
     TaskName,
     check_keep,
     launch_of,
-    preset_of,
+    planned,
     recipes_of,
     sizes_of,
 )
@@ -85,18 +85,18 @@ def bench(
     from ajest.bench.run.bench import run_bench
     from ajest.training.trackers import checked
 
-    preset = {"tree": "quick", "images": "cpu-mini"}[task] if preset is None else preset
     # A cluster's machines have what is asked of them, whatever this one has.
     local = launching.launch == "local"
     check(local or device == "auto", "--device is for this machine: a cluster's jobs take --gpus-per-run")
     where = device_of(device) if local else "cuda" if launching.gpus_per_run else "cpu"
     launch = launch_of(launching)
     asked = given(data, drawing, computing, sampling, judging) | sizes_of(networks)
-    config, named = preset_of(task, preset, asked, where)
+    plan = planned(task, preset, asked, where)
+    config = plan.config
     recipe, guide_recipe = recipes_of(config.recipe, config.guide_recipe, training, networks)
     config = replace(
         config,
-        arms=named(tuple(a.name for a in config.arms) if arms is None else arms, keep),
+        arms=plan.arms(tuple(a.name for a in config.arms) if arms is None else arms, keep),
         seeds=config.seeds if seeds is None else seeds,
         iterations=config.iterations if training.iterations is None else training.iterations,
         weight=config.weight if weight is None else weight,
@@ -104,7 +104,7 @@ def bench(
         guide_recipe=guide_recipe,
     )
     check_keep(config.arms, keep)
-    root = Path("runs") / f"{task}-{preset}" if out is None else out
+    root = Path("runs") / f"{config.task.name}-{plan.preset}" if out is None else out
     run_bench(root, config, launch, where, checked(() if track is None else track))
     _print_verdict(write_report(root))
     print(f"\nReport: {root / 'report.html'}")

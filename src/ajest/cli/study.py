@@ -134,6 +134,8 @@ def _preset_of(task: TaskName, preset: str, asked: dict[str, Any], device: str) 
     from ajest.bench.plan.presets import CPU_MINI
     from ajest.study.presets import IMAGES, PRESETS, TREE
 
+    if task not in PRESETS:
+        raise UserError(f"there is no study of {task}: only of {' and '.join(PRESETS)}; `ajest bench` judges any task")
     if preset not in PRESETS[task]:
         raise unknown(f"preset of a study of {task}", preset, PRESETS[task])
     if task == "tree":

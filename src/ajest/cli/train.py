@@ -17,7 +17,7 @@ from .asked import (
     TrainedNetwork,
     check_keep,
     network_of,
-    preset_of,
+    planned,
     recipe_of,
 )
 from .console import Device, device_of, warn
@@ -91,10 +91,9 @@ def train(
     from ajest.training.trackers import checked
     from ajest.training.trainer import Trainer
 
-    preset = {"tree": "paper", "images": "cpu-mini"}[task] if preset is None else preset
     role, size = network_of(network)
-    plan, named = preset_of(task, preset, given(data, drawing, computing) | size, device_of(device))
-    (chosen,) = named((arm,), keep)
+    found = planned(task, preset, given(data, drawing, computing) | size, device_of(device), whole=True)
+    plan, (chosen,) = found.config, found.arms((arm,), keep)
     check_keep((chosen,), keep)
     needs = chosen.reference in ("guide", "strong")
     check(guide is None or needs, f"arm {arm!r} compares with no other run: leave out --guide")

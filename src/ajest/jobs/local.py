@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ajest.errors import check
-from ajest.runtime.threads import cores, limited
+from ajest.runtime.threads import configure_threads, cores, limited
 
 from . import pool
 from .base import Do, J
@@ -52,3 +52,41 @@ class Local:
     ) -> None:
         """Do all jobs; see `pool.work`."""
         pool.work(do, jobs, self.count(device), threads, lines, say, folder)
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Jobs one after the other in this process: for what no other process could read, such as a task of a notebook."""
+
+    @property
+    def near(self) -> bool:
+        return True
+
+    def count(self, device: str) -> int:
+        """Jobs at the same time."""
+        return 1
+
+    def threads(self, device: str) -> int:
+        """Threads of each job."""
+        return limited(cores())
+
+    def work(
+        self,
+        do: Do[J],
+        jobs: Sequence[J],
+        device: str,
+        threads: int,
+        lines: Board,
+        say: Callable[[str], None],
+        folder: Path,
+    ) -> None:
+        """Do all jobs; what one raises ends them all."""
+        configure_threads(threads)
+        for job in jobs:
+
+            def report(what: str, done: float, total: float, note: str, name: str = job.name) -> None:
+                lines.update((name, what, done, total, note))
+
+            for complaint in do(job, report):
+                say(f"{job.name}: {complaint}")
+            lines.finish(job.name)

@@ -10,14 +10,13 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ajest.errors import UserError, check
-
-_PREFIX = "ajest_file_"
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,9 @@ class Origin:
 
     place: str
     digest: str
+
+
+_origins: dict[str, Origin] = {}  # of modules, by name
 
 
 def is_spec(text: str) -> bool:
@@ -67,37 +69,46 @@ def load_module(place: str, digest: str | None = None) -> tuple[ModuleType, Orig
         check(path.is_file(), f"there is no file {path}")
         found = Origin(str(path), _digest(path))
     else:
-        module = _ran(place, lambda: importlib.import_module(place))
+        module = ran(place, lambda: importlib.import_module(place))
         found = origin_of(module)
     check(
         digest is None or digest == found.digest,
         f"{found.place} has changed since then: put the old file back, or name a new folder with --out",
     )
-    return (_from_file(Path(found.place), found.digest), found) if place.endswith(".py") else (module, found)
+    return (_from_file(found), found) if place.endswith(".py") else (module, found)
 
 
 def origin_of(module: ModuleType) -> Origin:
-    """Where a module comes from: the file of one that a file was loaded as or that runs as a program, else its name."""
-    file = getattr(module, "__file__", None)
-    path = Path(file) if file else None
-    if path is None or path.suffix != ".py":
-        return Origin("" if module.__name__ == "__main__" else module.__name__, "")
-    by_file = module.__name__.startswith(_PREFIX) or module.__name__ in ("__main__", "__mp_main__")
-    return Origin(str(path.resolve()) if by_file else module.__name__, _digest(path))
+    """Where a module comes from: the file of one that a file was loaded as or that runs as a program, else its name.
+
+    Its digest is that of the first look: a file that is changed later is other code than what runs.
+    """
+    name = module.__name__
+    if name not in _origins:
+        file = getattr(module, "__file__", None)
+        path = Path(file) if file else None
+        program = name in ("__main__", "__mp_main__")
+        if path is None or path.suffix != ".py":
+            _origins[name] = Origin("" if program else name, "")
+        else:
+            _origins[name] = Origin(str(path.resolve()) if program else name, _digest(path))
+    return _origins[name]
 
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _from_file(path: Path, digest: str) -> ModuleType:
-    """The module of a file: one for each content, and the program itself where it is that file."""
-    program = sys.modules.get("__main__")
-    if program is not None and getattr(program, "__file__", None) and Path(str(program.__file__)).resolve() == path:
+def _from_file(origin: Origin) -> ModuleType:
+    """The module of a file: one for each place and content, and the program itself where it is that file."""
+    path, program = Path(origin.place), sys.modules.get("__main__")
+    if program is not None and origin_of(program) == origin:
         return program
-    name = f"{_PREFIX}{path.stem}_{digest}"
+    where = hashlib.sha256(origin.place.encode()).hexdigest()[:8]
+    name = f"ajest_file_{path.stem}_{where}_{origin.digest}"
     if name in sys.modules:
         return sys.modules[name]
+    _origins[name] = origin
     described = importlib.util.spec_from_file_location(name, path)
     assert described is not None
     loader = described.loader
@@ -108,20 +119,22 @@ def _from_file(path: Path, digest: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)  # for what lies beside the file
     try:
-        _ran(str(path), lambda: loader.exec_module(module))
+        ran(str(path), lambda: loader.exec_module(module))
     except BaseException:
         del sys.modules[name]
         raise
     return module
 
 
-def _ran(place: str, code: Any) -> Any:
+def ran(place: str, code: Callable[[], Any]) -> Any:
     """What user code returns; what it raises is said in one line, with the line of the file."""
     try:
         return code()
     except UserError:
         raise
     except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == place]
+        file = place.rpartition(":")[0] if is_spec(place) else place
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename) == Path(file).resolve()]
         where = f", line {lines[-1]}" if lines else ""
         raise UserError(f"{place}{where}: {type(error).__name__}: {error}") from error

@@ -12,7 +12,7 @@ from dataclasses import fields
 from importlib import metadata
 from typing import Any, TypeVar
 
-from ajest.errors import check, unknown
+from ajest.errors import UserError, check, unknown
 from ajest.runtime import plugins
 from ajest.storage import config
 
@@ -65,6 +65,19 @@ def kind_of(name: str) -> type[Task]:
     return kind
 
 
+def make(name: str) -> Task:
+    """A registered task with its own settings.
+
+    Raises:
+        UserError: there is none of that name, or it cannot be made of nothing.
+    """
+    kind: Any = kind_of(name)
+    try:
+        return kind()
+    except TypeError as error:
+        raise UserError(f"the task {name} needs settings: make it in Python, or in a file as FILE.py:NAME") from error
+
+
 def from_spec(spec: str) -> Task:
     """The task that a function or class of the user's makes, named as `path/to/file.py:NAME` or `package.module:NAME`.
 
@@ -72,7 +85,7 @@ def from_spec(spec: str) -> Task:
         UserError: there is none, its code fails, or what it makes is no task.
     """
     made, _ = plugins.load(spec)
-    task = made() if callable(made) else made
+    task = plugins.ran(spec, made) if callable(made) else made
     check(isinstance(task, Task), f"{spec} makes no task but a {type(task).__name__}: derive it from ajest.tasks.Task")
     _check_kind(type(task))
     return task

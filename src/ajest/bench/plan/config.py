@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ajest.diffusion.ema import SPANNING
 from ajest.errors import UserError, check, listed
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
+from ajest.storage.config import from_json, to_json
 from ajest.tasks.base import Task
 from ajest.training.recipe import Recipe
 from ajest.training.run_folder import RunConfig
@@ -97,6 +99,10 @@ class BenchConfig:
         check(min(self.n_final, self.n_curve) >= 200, "evaluations need at least 200 samples")
         for arm in self.arms:
             arm.kept(self.recipe.super_batch)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its JSON: a task or a rule may stand in a file of the user's, which a worker has yet to read."""
+        return _restored, (to_json(self),)
 
     @property
     def baseline(self) -> str:
@@ -204,6 +210,10 @@ class BenchConfig:
         shown = tuple(max(1, round(self.iterations * share)) for share in (1 / 32, 1 / 4, 1))
         end = None if self.end == "steps" else (self.whole, self.total(costs))
         return Schedule(self.budgets(costs), costs, selection_at=shown, end=end)
+
+
+def _restored(value: Any) -> BenchConfig:
+    return from_json(BenchConfig, value, "a job")
 
 
 def spared(costs: Costs) -> Costs:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ajest.selection.catalogue import arms_named
+from ajest.tasks.base import Task
 from ajest.tasks.images.architecture import LEARNING_RATES, SIZES
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import LearningRate, Recipe
@@ -13,6 +14,7 @@ from ajest.training.recipe import LearningRate, Recipe
 from .config import BenchConfig
 from .dials import ImageDials
 
+ANY_ARMS = ("baseline", "early-ajest", "ajest", "random")
 PAPER_ARMS = ("baseline", "early-ajest", "ajest", "random", "late-ajest", "inverted-ajest")
 
 
@@ -47,6 +49,30 @@ def tree_quick() -> BenchConfig:
         n_curve=4_096,
         curve=(1 / 8, 1 / 4, 1 / 2, 1.0),
     )
+
+
+def any_quick(task: Task) -> BenchConfig:
+    """A first look at a task of which nothing is known: small super-batches, 3 seeds, equal time."""
+    return BenchConfig(
+        task=task,
+        recipe=Recipe(256, LearningRate(peak=0.002, decay=1 / 4, clock="share"), ema_widths=(0.1, 0.05)),
+        arms=arms_named(ANY_ARMS),
+        seeds=(0, 1, 2),
+        iterations=512,
+        guide_iterations=128,
+        strong_iterations=512,
+        end="time",
+        weight=task.guidance,
+        n_final=task.samples,
+        n_curve=task.samples,
+        curve=(1 / 8, 1 / 4, 1 / 2, 1.0),
+    )
+
+
+def any_full(task: Task) -> BenchConfig:
+    """The least that supports a claim: 5 seeds, 8 times the steps."""
+    quick = any_quick(task)
+    return replace(quick, seeds=(0, 1, 2, 3, 4), iterations=4096, guide_iterations=1024, strong_iterations=4096)
 
 
 TREE: dict[str, Callable[[], BenchConfig]] = {"quick": tree_quick, "paper": tree_paper}
@@ -121,4 +147,11 @@ PAPER = ImageDials(
 IMAGES: dict[str, ImageDials] = {"cpu-mini": CPU_MINI, "gpu-mini": GPU_MINI, "paper": PAPER}
 
 
-PRESETS: dict[str, tuple[str, ...]] = {"tree": tuple(TREE), "images": tuple(IMAGES)}
+#: Of every other task.
+ANY: dict[str, Callable[[Task], BenchConfig]] = {"quick": any_quick, "full": any_full}
+_PRESETS: dict[str, tuple[str, ...]] = {"tree": tuple(TREE), "images": tuple(IMAGES)}
+
+
+def presets_of(task: str) -> tuple[str, ...]:
+    """Names of a task's presets; the first is taken where none is named."""
+    return _PRESETS.get(task, tuple(ANY))

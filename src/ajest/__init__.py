@@ -7,42 +7,67 @@ The pieces an engineer takes into another training loop:
     PowerEMA                       averages of the weights
     Ledger                         what it cost
     keep_freed_memory              faster steps on a CPU
+    Trainer, Recipe                a whole step, for a network and a source of one's own
+
+A network, a data set and metrics of one's own are a `ajest.tasks.Task`.
 """
 
-from ajest.diffusion.batch import Batch, Source
-from ajest.diffusion.denoising import Denoiser, LogNormal, per_example_loss
-from ajest.diffusion.ema import PowerEMA, posthoc_coefficients, posthoc_residual, reconstruct
-from ajest.diffusion.guidance import autoguide
-from ajest.diffusion.sampling import sample, sigma_schedule
-from ajest.runtime.threads import keep_freed_memory
-from ajest.selection import (
-    POLICIES,
-    Policy,
-    Scores,
-    Trigger,
-    TriggerState,
-    importance,
-    inclusion_of,
-    policy,
-    score,
-    select,
-)
-from ajest.selection.counts import Counts
-from ajest.training.ledger import Ledger
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .diffusion.batch import Batch, Source
+    from .diffusion.denoising import Denoiser, LogNormal, per_example_loss
+    from .diffusion.ema import PowerEMA, posthoc_coefficients, posthoc_residual, reconstruct
+    from .diffusion.guidance import autoguide
+    from .diffusion.sampling import sample, sigma_schedule
+    from .runtime.threads import keep_freed_memory
+    from .selection.counts import Counts
+    from .selection.registry import POLICIES, Policy, importance, inclusion_of, policy, select
+    from .selection.scoring import Scores, score
+    from .selection.triggers import Trigger, TriggerState
+    from .tasks.base import Task
+    from .training.ledger import Ledger
+    from .training.recipe import LearningRate, Recipe
+    from .training.trainer import Step, Trainer
 
 __version__ = "0.1.0"
+
+# Where each public name stands. It is imported at its first use, since torch takes a second to import and
+# `ajest --help` does without.
+_PLACES = {
+    "diffusion.batch": ("Batch", "Source"),
+    "diffusion.denoising": ("Denoiser", "LogNormal", "per_example_loss"),
+    "diffusion.ema": ("PowerEMA", "posthoc_coefficients", "posthoc_residual", "reconstruct"),
+    "diffusion.guidance": ("autoguide",),
+    "diffusion.sampling": ("sample", "sigma_schedule"),
+    "runtime.threads": ("keep_freed_memory",),
+    "selection.counts": ("Counts",),
+    "selection.registry": ("POLICIES", "Policy", "importance", "inclusion_of", "policy", "select"),
+    "selection.scoring": ("Scores", "score"),
+    "selection.triggers": ("Trigger", "TriggerState"),
+    "tasks.base": ("Task",),
+    "training.ledger": ("Ledger",),
+    "training.recipe": ("LearningRate", "Recipe"),
+    "training.trainer": ("Step", "Trainer"),
+}
 
 __all__ = [
     "POLICIES",
     "Batch",
     "Counts",
     "Denoiser",
+    "LearningRate",
     "Ledger",
     "LogNormal",
     "Policy",
     "PowerEMA",
+    "Recipe",
     "Scores",
     "Source",
+    "Step",
+    "Task",
+    "Trainer",
     "Trigger",
     "TriggerState",
     "autoguide",
@@ -59,3 +84,15 @@ __all__ = [
     "select",
     "sigma_schedule",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for place, names in _PLACES.items():
+        if name in names:
+            globals()[name] = value = getattr(import_module(f"{__name__}.{place}"), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

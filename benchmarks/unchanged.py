@@ -87,7 +87,7 @@ def made_up_costs(benches: Iterable[BenchConfig]) -> Costs:
     """A price for every kind of step, in round numbers."""
     kinds = {kind for bench in benches for arm in (ARMS["baseline"], *bench.arms) for kind in arm.kinds()}
     prices = {"uniform": 1.0, "watch": 1.25, "random": 0.25, "select": 0.75, "recall": 0.5}
-    costs = {kind: prices[kind.split()[0]] for kind in kinds} | {"guide": 0.5}
+    costs = {kind.label: prices[kind.mode] for kind in kinds} | {"guide": 0.5}
     return {kind: {"update": price / 2, "target": price / 4, "draw": price / 4} for kind, price in costs.items()}
 
 

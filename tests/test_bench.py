@@ -93,7 +93,7 @@ def test_the_cost_model_counts_what_a_selecting_step_scores():
 
 def test_a_stale_arm_costs_the_mean_of_its_steps():
     config = small_bench(arms=arms_named(("baseline", "stale")))
-    select, recall = config.arms[1].kinds()
+    select, recall = map(str, config.arms[1].kinds())
     costs = {"uniform": {"update": 1.0}, select: {"update": 0.2, "learner scoring": 0.8}, recall: {"update": 0.2}}
     (found,) = selection_costs(config, costs)
     assert found.step_ratio == pytest.approx(0.2 + 0.8 / 8)

@@ -255,7 +255,7 @@ def test_seconds_per_iteration_are_shown_and_not_judged():
     costs = {
         "uniform": {"draw": 0.25, "update": 0.5},
         "random 0.2": {"update": 0.125},
-        ARMS["ajest"].kinds()[0]: {"select": 2.0},
+        ARMS["ajest"].kinds()[0].label: {"select": 2.0},
     }
     rows = other_rows(replace(results, costs=costs))
     assert {arm: (row.published, row.ours) for (_, arm), row in rows.items()} == {

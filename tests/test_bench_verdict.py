@@ -257,7 +257,7 @@ def test_whether_selection_paid_is_judged_where_its_scores_are_paid_for_and_nowh
 
 def test_arms_of_all_outcomes_are_told_one_after_the_other():
     at = {"baseline": BASE, "random": ahead(1), "ajest": ahead(3), "high-loss": ahead(-1), "late-ajest": BASE}
-    costs = COSTS | {ARMS["high-loss"].kinds()[0]: COSTS["uniform"]}
+    costs = COSTS | {ARMS["high-loss"].kinds()[0].label: COSTS["uniform"]}
     said = verdict(at_time(at, arms=tuple(at), costs=costs))
     assert "compared with random, ajest: better; high-loss, late-ajest: worse (Holm" in said[3]
     at["late-ajest"] = [v + n for v, n in zip(ahead(1), NOISE, strict=True)]
@@ -266,7 +266,7 @@ def test_arms_of_all_outcomes_are_told_one_after_the_other():
 
 
 def test_the_factor_is_one_number_where_arms_cost_as_good_as_the_same():
-    other = COSTS | {ARMS["high-loss"].kinds()[0]: {"learner scoring": 4.06, "update": 4.0}}
+    other = COSTS | {ARMS["high-loss"].kinds()[0].label: {"learner scoring": 4.06, "update": 4.0}}
     results = at_time({"baseline": BASE, "ajest": ahead(1), "high-loss": ahead(1)}, costs=other,
                       arms=("baseline", "ajest", "high-loss"))  # fmt: skip
     assert "costs 5.0 times as much" in verdict(results)[2]
@@ -474,7 +474,7 @@ def test_costs_by_hand():
 
 def test_break_even_is_where_the_line_from_now_to_the_whole_super_batch_meets_a_uniform_step():
     config = small_bench(arms=arms_named(("baseline", "ajest")))
-    kind = config.arms[1].kinds()[0]
+    kind = config.arms[1].kinds()[0].label
 
     def at(step, uniform):
         return selection_costs(config, {"uniform": uniform, kind: step})[0].break_even
@@ -492,7 +492,7 @@ def test_break_even_is_where_the_line_from_now_to_the_whole_super_batch_meets_a_
 def test_break_even_of_arms_that_measure_nothing_scales_the_target_too():
     for name in ("speed", "recall", "stale"):
         config = small_bench(arms=arms_named(("baseline", name)))
-        costs = {kind: {"target": 0.4, "select": 4.0, "update": 1.0} for kind in config.arms[1].kinds()}
+        costs = {kind: {"target": 0.4, "select": 4.0, "update": 1.0} for kind in map(str, config.arms[1].kinds())}
         (cost,) = selection_costs(config, {"uniform": {"target": 2.0, "update": 5.0}, **costs})
         # select 4 + (2 + 5) k = 7 at k = 3/7
         assert cost.break_even == pytest.approx(3 / 7), name
@@ -500,7 +500,7 @@ def test_break_even_of_arms_that_measure_nothing_scales_the_target_too():
 
 def test_break_even_of_a_proxy_pays_for_its_training():
     config = small_bench(arms=arms_named(("baseline", "proxy")))
-    (kind,) = config.arms[1].kinds()
+    (kind,) = map(str, config.arms[1].kinds())
     learner, guide = (config.task.network(role, 0).flops() for role in ("learner", "guide"))
     r = guide / learner
     (cost,) = selection_costs(config, {"uniform": {"update": 5.0}, kind: {"select": 2.0, "update": 1.0}})
@@ -520,14 +520,14 @@ def test_heads_of_tables_say_what_stands_under_them():
 
 def test_phases_that_a_step_does_not_have_cost_nothing():
     config = small_bench(arms=arms_named(("baseline", "speed")))
-    (kind,) = config.arms[1].kinds()
+    (kind,) = map(str, config.arms[1].kinds())
     (cost,) = selection_costs(config, {"uniform": {"draw": 5.0}, kind: {"draw": 1.0}})
     assert (cost.overhead_share, cost.break_even, cost.step_ratio) == (0, 0, 0.2)
 
 
 def test_cost_rows_for_people():
     config = small_bench(arms=arms_named(("baseline", "ajest")))
-    kind = config.arms[1].kinds()[0]
+    kind = config.arms[1].kinds()[0].label
     uniform = {"update": 5.0, "draw": 1.0}
     for select, row in ((3.0, ["0.67", "75%", "3.33"]), (7.0, ["1.33", "88%", "6.67"])):
         ((arm, *found, model, even),) = cost_rows(
@@ -539,5 +539,5 @@ def test_cost_rows_for_people():
 
 def test_only_arms_that_score_have_a_cost():
     config = small_bench(arms=(ARMS["baseline"], ARMS["random"], ARMS["hard"]))
-    kinds = {kind: {"update": 1.0} for arm in config.arms for kind in arm.kinds()}
+    kinds = {kind.label: {"update": 1.0} for arm in config.arms for kind in arm.kinds()}
     assert [c.arm for c in selection_costs(config, kinds)] == ["hard"]

@@ -29,7 +29,7 @@ class Cheap(TreeTask):
 def prices(config, seed=0):
     """Made-up costs of every kind of step of a bench, and of the guide's, which is the dearest."""
     chance = random.Random(seed)
-    kinds = sorted({kind for arm in config.arms for kind in arm.kinds()} | {"uniform"})
+    kinds = sorted({kind.label for arm in config.arms for kind in arm.kinds()} | {"uniform"})
     costs = {k: {"target": chance.uniform(0.1, 1.0), "update": chance.uniform(0.2, 2.0)} for k in kinds}
     return costs | {"guide": {"target": 9.0, "update": 9.0}}
 
@@ -43,13 +43,13 @@ def ends_of(config, arm, costs, chance):
     """The clocks at the end of a run that takes its kinds of step in some order."""
     schedule, flops = config.schedule(costs), step_flops(config.task, config.recipe, arm)
     most, habit = config.run(arm, 0).iterations, chance.random()
-    facts = {"trained": 0, "seconds": {}, "flops": 0.0, "by_kind": dict.fromkeys(arm.kinds(), 0)}
+    facts = {"trained": 0, "seconds": {}, "flops": 0.0, "by_kind": dict.fromkeys(map(str, arm.kinds()), 0)}
     for step in range(1, most + 1):
         kind = arm.kinds()[-1] if chance.random() < habit else arm.kinds()[0]
-        kept = config.recipe.super_batch if kind in ("uniform", "watch") else arm.kept(config.recipe.super_batch)
+        kept = config.recipe.super_batch if kind.trains_on_all else arm.kept(config.recipe.super_batch)
         facts["trained"] += kept
         facts["flops"] += flops[kind]
-        facts["by_kind"][kind] += 1
+        facts["by_kind"][kind.label] += 1
         now = clocks(facts, step, costs)
         if schedule.over(now):
             return now
@@ -110,7 +110,7 @@ def test_the_baseline_has_time_for_its_own_steps(first, end):
     costs = prices(config)
     costs["uniform"] = {"target": 50.0, "update": 50.0}
     phases = ("update",) if end == "net" else ("target", "update")
-    own = max(sum(costs[kind][p] for p in phases) for kind in config.arms[0].kinds())
+    own = max(sum(costs[kind.label][p] for p in phases) for kind in config.arms[0].kinds())
     assert config.total(costs) == pytest.approx(40 * own)
     cheaper = {**costs, "guide": {"target": 0.0, "update": 0.0}}
     assert config.total(cheaper) == config.total(costs)
@@ -118,14 +118,18 @@ def test_the_baseline_has_time_for_its_own_steps(first, end):
 
 def test_a_baseline_that_scores_now_and_then_has_time_for_its_mean_step():
     config = bench(("stale", "random"), end="time")
-    select, recall = config.arms[0].kinds()
+    select, recall = map(str, config.arms[0].kinds())
     costs = {select: {"update": 9.0}, recall: {"update": 1.0}, "random 0.2": {"update": 1.0}}
     assert config.time(costs) == pytest.approx(40 * (1 + 8 / 8))
 
 
 def test_the_uniform_step_is_timed_whatever_the_arms(tmp_path):
     config = bench(("random", "recall"), calibration_rounds=1)
-    assert set(measure(tmp_path, config)) == {"uniform", "guide", *config.arms[0].kinds(), *config.arms[1].kinds()}
+    assert set(measure(tmp_path, config)) == {
+        "uniform",
+        "guide",
+        *(kind.label for arm in config.arms for kind in arm.kinds()),
+    }
 
 
 COUNTED = ("baseline", "random", "ajest", "hard", "recall", "stale", "learnable-strong", "learnable-ema", "proxy",
@@ -142,7 +146,7 @@ def test_operations_of_each_kind_of_step_are_those_that_the_ledger_books(name):
     recipe = small_recipe()
     trainer = Trainer(task.source("cpu"), task.network("learner", 0), recipe, arm, 0, reference, proxy)
     for kind, expected in step_flops(task, recipe, arm).items():
-        if kind == "uniform" and arm.scores:  # what it does when it has stopped to compare
+        if kind.mode == "uniform" and arm.scores:  # what it does when it has stopped to compare
             trainer.selector.trigger = replace(trainer.selector.trigger, on=False, fired_at=0)
         before = trainer.ledger.flops
         trainer.step(kind)

@@ -91,7 +91,7 @@ def test_runs_end_at_equal_time_and_are_read_there(done):
     for (arm, seed), run in results.runs.items():
         assert run.state == "done"
         clock = run.ledger[-1]["clocks"]["calibrated"]
-        step = max(sum(results.costs[k].values()) for a in config.arms if a.name == arm for k in a.kinds())
+        step = max(sum(results.costs[k.label].values()) for a in config.arms if a.name == arm for k in a.kinds())
         assert whole * (1 - 1e-9) <= clock < whole + step * (1 + 1e-9)
         folder = run_folder(root, arm, seed)
         assert run.curve == curve_points(folder, config, results.costs)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ajest import POLICIES, Batch, Scores, importance, inclusion_of, select
 from ajest.errors import UserError
+from ajest.selection.catalogue import ARMS
 from ajest.selection.diagnostics import correlation, effective_share, rank_correlation
 from ajest.selection.memory import BINS, LossMemory, LossTracker, bin_of
 from ajest.selection.normalisation import eta_squared, normalised, strata_of
@@ -264,3 +265,25 @@ def test_dials_out_of_range_name_themselves():
         LossMemory(every=-1)
     with pytest.raises(ValueError, match="features"):
         select(Scores(scores.learner, None, scores.sigma), 5, "joint-hard", chunks=2)
+
+
+def test_kinds_of_steps_are_told_by_their_mode_and_keyed_by_their_label():
+    """The label is the key of calibrations and ledgers: equal work, equal key."""
+    kinds = {name: [(k.mode, str(k)) for k in ARMS[name].kinds()] for name in (
+        "baseline", "random", "ajest", "late-ajest", "early-ajest", "recall", "stale", "speed")}  # fmt: skip
+    assert kinds == {
+        "baseline": [("uniform", "uniform")],
+        "random": [("random", "random 0.2")],
+        "ajest": [("select", "select jest guide 0.2")],
+        "late-ajest": [("select", "select jest guide 0.2"), ("watch", "watch")],
+        "early-ajest": [("select", "select jest guide 0.2"), ("uniform", "uniform")],
+        "recall": [("recall", "recall hard none 0.2 16 strata by both")],
+        "stale": [("select", "select hard none 0.2 16 strata by both every 8"),
+            ("recall", "recall hard none 0.2 16 strata by both every 8")],
+        "speed": [("select", "select speed none 0.2")],
+    }  # fmt: skip
+    for arm in ARMS.values():
+        modes = [kind.mode for kind in arm.kinds()]
+        assert len(set(modes)) == len(modes)
+        assert [k.trains_on_all for k in arm.kinds()] == [mode in ("uniform", "watch") for mode in modes]
+        assert [k.chooses for k in arm.kinds()] == [mode in ("select", "recall") for mode in modes]

@@ -334,7 +334,7 @@ def test_a_finalist_of_another_keep_fraction_is_held_against_random_choice_at_it
 
 def test_what_a_keep_fraction_costs_is_net_of_the_target_where_the_budget_is():
     grid = Grid("hard", ("keep", (0.2,)), ("temperature", (1.0,)))
-    kind = ARMS["hard"].kinds()[0]
+    kind = ARMS["hard"].kinds()[0].label
     costs = COSTS | {kind: {"learner scoring": 1.0, "update": 1.0, "target": 1.0}}
     arms = {"baseline": 0, "random": 0, "hard": 1}
     gross, net = (by_keep(made(arms, end, costs=costs), grid)[0].cost for end in ("time", "net"))
@@ -368,7 +368,7 @@ def test_arms_refuse_what_would_silently_be_something_else():
         with pytest.raises(UserError, match="one noise draw at full resolution"):
             replace(ARMS["joint-residual"], scoring=scoring)
     (whole,), (parts,) = (a.kinds() for a in (arms_named(("ajest",))[0], arms_named(("ajest",), within=128)[0]))
-    assert parts == f"{whole} within 128"
+    assert parts.label == f"{whole} within 128"
 
 
 def test_the_interval_of_a_correlation_or_a_share_ends_where_these_do():

@@ -84,7 +84,7 @@ def test_remembered_scores_choose_before_any_target_is_computed():
     t.selector.source = Counting()
     steps = [t.step() for _ in range(5)]
     assert completed == [51] * 5
-    assert {s.kind for s in steps} == {"recall hard none 0.2 16 strata by both"}
+    assert {str(s.kind) for s in steps} == {"recall hard none 0.2 16 strata by both"}
     # what was trained on is what is remembered
     last = steps[-1]
     expected = t.selector.memory["learner"].recall(last.batch)
@@ -93,7 +93,7 @@ def test_remembered_scores_choose_before_any_target_is_computed():
 
 def test_stale_scores_are_measured_on_every_eighth_step():
     t = trainer("stale")
-    kinds = [t.step().kind.split()[0] for _ in range(17)]
+    kinds = [t.step().kind.mode for _ in range(17)]
     assert kinds == (["select"] + ["recall"] * 7) * 2 + ["select"]
     assert t.ledger.counts.scored == 3 * 256
 
@@ -190,7 +190,7 @@ def test_a_share_of_the_run_ends_selection():
     kinds = []
     for step in range(8):
         t.progress = step / 8
-        kinds.append(t.step().kind.split()[0])
+        kinds.append(t.step().kind.mode)
     assert kinds == ["select"] * 3 + ["uniform"] * 5
     assert t.trigger.fired_at == 2
 
@@ -244,7 +244,7 @@ def test_late_watches_then_selects_for_good():
     steps = [t.step() for _ in range(60)]
     fired = t.trigger.fired_at
     assert fired is not None
-    kinds = [s.kind for s in steps]
+    kinds = [s.kind.label for s in steps]
     assert set(kinds[: fired + 1]) == {"watch"}
     assert set(kinds[fired + 1 :]) == {"select jest guide 0.2"}
 
@@ -257,7 +257,7 @@ def test_a_trigger_compares_both_networks_on_the_same_examples():
     for number in range(6):
         before, network = t.trigger, copy.deepcopy(t.network)
         step = t.step()
-        assert step.kind.split()[0] == ("recall" if number % 2 else "select")
+        assert step.kind.mode == ("recall" if number % 2 else "select")
         assert ("reference scoring" in step.seconds) == (number % 2 == 0)
         if number % 2:
             assert t.trigger == before
@@ -373,7 +373,7 @@ def test_an_example_without_a_finite_score_is_never_chosen(name):
         assert len(set(step.kept.tolist())) == len(step.kept) or name == "proportional"
         assert math.isfinite(step.loss)
     assert t.ledger.not_finite == 0
-    assert t.ledger.unusable == len(places) * t.ledger.by_kind.get(arm.kinds()[0], 0)
+    assert t.ledger.unusable == len(places) * t.ledger.by_kind.get(arm.kinds()[0].label, 0)
 
 
 def test_too_few_finite_scores_make_a_step_that_is_not_finite():

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ajest.errors import check, unknown
 
 from .features import Features
+from .kinds import UNIFORM, WATCH, StepKind
 from .memory import LossMemory
 from .normalisation import Normalisation
 from .policies import PolicyFunction, within
@@ -202,17 +203,17 @@ class Arm:
         """The probability of being chosen as a function of scores and count, or None where it is not known."""
         return None if self.within is not None else inclusion_of(self.policy, **self.dials(progress))
 
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of step it can take, named so that steps of equal work have equal names: those that select first,
-        then what it does otherwise."""
+    def kinds(self) -> tuple[StepKind, ...]:
+        """The kinds of step it can take, one of each mode at most: those that select first, then what it does
+        otherwise."""
         if not self.scores:
-            return ("uniform",) if self.policy == "uniform" else (f"random {self.keep:g}",)
+            return (UNIFORM,) if self.policy == "uniform" else (StepKind("random", f"random {self.keep:g}"),)
         extras = [text for text, is_so in self._extras().items() if is_so]
         words = " ".join([self.policy, self.reference, f"{self.keep:g}", *extras])
-        kinds = [f"select {words}"] if self.memory is None or self.memory.every else []
-        kinds += [f"recall {words}"] if self.memory is not None else []
+        kinds = [StepKind("select", f"select {words}")] if self.memory is None or self.memory.every else []
+        kinds += [StepKind("recall", f"recall {words}")] if self.memory is not None else []
         if self.trigger.mode != "always":
-            kinds.append("watch" if self.trigger.mode == "late" else "uniform")
+            kinds.append(WATCH if self.trigger.mode == "late" else UNIFORM)
         return tuple(kinds)
 
     def _extras(self) -> dict[str, bool]:

@@ -21,6 +21,7 @@ from .arm import LEAST_IN_STRATUM, Arm, Scoring
 from .counts import Counts
 from .diagnostics import effective_share, rank_correlation
 from .features import score_with_features
+from .kinds import StepKind
 from .memory import LossMemory, LossTracker
 from .normalisation import eta_squared, strata_of
 from .policies import Of, value_of
@@ -54,7 +55,7 @@ class Choice:
         counts, flops: what it cost all processes together, updating included.
     """
 
-    kind: str
+    kind: StepKind
     batch: Batch
     kept: Tensor | None
     chosen: Batch
@@ -154,11 +155,11 @@ class Selector:
         """Whether it keeps scores from step to step, which takes time."""
         return bool(self.memory) or self._usual is not None
 
-    def choose(self, step: int, progress: float, phase: Phases, kind: str | None = None) -> Choice:
+    def choose(self, step: int, progress: float, phase: Phases, kind: StepKind | None = None) -> Choice:
         """Draw and choose for step `step` (from 0), at a share of the run; `kind` forces a kind of step."""
         kind = self._kind(step) if kind is None else kind
-        selecting = kind.startswith(("select", "recall"))
-        measured = kind.startswith("select") and self.arm.measures
+        selecting = kind.chooses
+        measured = kind.mode == "select" and self.arm.measures
         watching = self._watching and (measured or not selecting)
         drawn = self.super_batch if self.arm.scores or self.arm.policy == "uniform" else self._count
         draws = self.arm.scoring.draws if measured else 1
@@ -226,7 +227,7 @@ class Selector:
             # Where nothing was chosen, the super-batch itself was trained on.
             means = _means(losses if learner is None else learner, reference)
         self.trigger = self.arm.trigger.observe(self.trigger, step, means, progress)
-        measured = choice.kind.startswith("select") and self.arm.measures
+        measured = choice.kind.mode == "select" and self.arm.measures
         if measured and choice.scores is not None:
             index = slice(None) if choice.usable is None else choice.usable
             batch, scores = choice.batch[index], choice.scores[index]
@@ -286,14 +287,14 @@ class Selector:
         for name, memory in everything.items():
             memory.restore({k.removeprefix(f"{name}/"): v for k, v in state.items() if k.startswith(f"{name}/")})
 
-    def _kind(self, step: int) -> str:
-        kinds = self.arm.kinds()
+    def _kind(self, step: int) -> StepKind:
+        first, *others = self.arm.kinds()
         if not self.arm.scores:
-            return kinds[0]
+            return first
         if not self.trigger.on:
-            return kinds[-1]
+            return others[-1]
         every = self.arm.memory.every if self.arm.memory is not None else 0
-        return kinds[1] if every and step % every else kinds[0]
+        return others[0] if every and step % every else first
 
     def _draw(self, count: int, step: int, again: int, name: str = "draw") -> Batch:
         eps = generator(self.seed, self.role, name, step, "noise", again) if again else None

@@ -130,7 +130,7 @@ def _groups(root: Path, folder: Path, benches: Mapping[str, BenchConfig], costs:
     for seed in seeds:
         # Arms that take many steps stand together: they share draws when the others have ended.
         runs = sorted(
-            (sum(costs[arm.kinds()[0]].values()), name, i)
+            (sum(costs[arm.kinds()[0].label].values()), name, i)
             for name, config in benches.items()
             if seed in config.seeds
             for i, arm in enumerate(config.arms)

@@ -29,7 +29,7 @@ class Ledger:
     Attributes:
         seconds: by phase, without warm-up.
         warmup_seconds: of the first steps after each start, all phases.
-        by_kind: steps taken of each kind (what a step of one kind costs is calibrated in a bench).
+        by_kind: steps taken by the label of their kind (what a step of a kind costs is calibrated in a bench).
         counts: examples drawn, scored and trained on.
         flops: analytic network operations.
         unusable: scored examples that could not be chosen because their score was not finite.

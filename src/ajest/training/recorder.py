@@ -84,7 +84,7 @@ class _Recorder:
             self._fired = self.trainer.trigger.fired_at
             line = {
                 "step": step.number,
-                "kind": step.kind,
+                "kind": step.kind.label,
                 "loss": sum(finite) / len(finite) if (finite := [x for x in self._losses if isfinite(x)]) else None,
                 "advantage": step.advantage,
                 "fired_at": self._fired,

@@ -13,7 +13,7 @@ class Schedule:
 
     Attributes:
         budgets: for each clock the values at whose crossing a snapshot is taken, rising.
-        costs: seconds of a step of each kind by phase, from a calibration; empty: no calibrated clock.
+        costs: seconds of a step by the label of its kind and by phase, from a calibration; empty: no calibrated clock.
         checkpoint_every, ledger_every: steps.
         checkpoint_seconds: a checkpoint is written at the latest so long after the last.
         selection_at: steps whose super-batch and kept examples are stored for figures.

@@ -23,6 +23,7 @@ from ajest.runtime import distributed, interrupts
 from ajest.runtime.seeding import Role, drawing_from
 from ajest.selection.arm import Arm
 from ajest.selection.counts import ExampleCounts
+from ajest.selection.kinds import StepKind
 from ajest.selection.scoring import Scores
 from ajest.selection.selector import Selector
 from ajest.selection.triggers import TriggerState
@@ -51,7 +52,7 @@ class Step:
     """
 
     number: int
-    kind: str
+    kind: StepKind
     loss: float
     advantage: float
     seconds: dict[str, float]
@@ -129,7 +130,7 @@ class Trainer:
         while True:
             yield self.step()
 
-    def step(self, kind: str | None = None) -> Step:
+    def step(self, kind: StepKind | None = None) -> Step:
         """One step; `kind` forces one of `Arm.kinds()`.
 
         Raises:
@@ -161,7 +162,7 @@ class Trainer:
         self.example_counts.count(choice.batch.id, choice.trained.id)
         self.steps_taken += 1
         not_finite = not all(finite for _, finite in found)
-        seconds = self.ledger.close_step(choice.kind, choice.counts, choice.flops, choice.unusable, not_finite)
+        seconds = self.ledger.close_step(choice.kind.label, choice.counts, choice.flops, choice.unusable, not_finite)
         self.whole = True
         advantage = self.trigger.advantage
         return Step(self.steps_taken, choice.kind, loss, advantage, seconds, choice.batch, choice.kept, choice.scores)

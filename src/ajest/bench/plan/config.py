@@ -12,6 +12,7 @@ from ajest.diffusion.ema import SPANNING
 from ajest.errors import UserError, check, listed
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
+from ajest.selection.kinds import StepKind
 from ajest.storage.config import from_json, to_json
 from ajest.tasks.base import Task
 from ajest.training.recipe import Recipe
@@ -21,6 +22,7 @@ from ajest.training.schedule import Schedule
 from .operations import step_flops
 from .readings import END_CLOCKS, READINGS, End, Reading
 
+#: Seconds of a step by the label of its kind, or "guide", and by phase.
 Costs = dict[str, dict[str, float]]
 
 
@@ -157,7 +159,7 @@ class BenchConfig:
         arm = next(a for a in self.arms if a.name == self.baseline)
         return self.iterations * _own_step(arm, self._per_step(clock, arm, costs))
 
-    def _per_step(self, clock: str, arm: Arm, costs: Costs) -> dict[str, float]:
+    def _per_step(self, clock: str, arm: Arm, costs: Costs) -> dict[StepKind, float]:
         """What each kind of step of an arm adds to a clock."""
         if clock == "flops":
             return step_flops(self.task, self.recipe, arm)
@@ -165,9 +167,9 @@ class BenchConfig:
             return dict.fromkeys(arm.kinds(), 1.0)
         if clock == "samples":
             whole, kept = self.recipe.super_batch, arm.kept(self.recipe.super_batch)
-            return {kind: float(whole if kind in ("uniform", "watch") else kept) for kind in arm.kinds()}
+            return {kind: float(whole if kind.trains_on_all else kept) for kind in arm.kinds()}
         priced = spared(costs) if clock == "net" else costs
-        return {kind: sum(priced[kind].values()) for kind in arm.kinds()}
+        return {kind: sum(priced[kind.label].values()) for kind in arm.kinds()}
 
     def _sure(self, clock: str, costs: Costs) -> float:
         """What every run has used up of a clock when it ends, whatever kinds of step it takes.
@@ -221,7 +223,7 @@ def spared(costs: Costs) -> Costs:
     return {k: {p: s for p, s in phases.items() if p != "target"} for k, phases in costs.items()}
 
 
-def _own_step(arm: Arm, by_kind: Mapping[str, float]) -> float:
+def _own_step(arm: Arm, by_kind: Mapping[StepKind, float]) -> float:
     """What a step of an arm uses up: the mean where it scores on every n-th step, the dearest where it changes
     between selecting and not, at a time that nobody knows before."""
     first, *others = (by_kind[kind] for kind in arm.kinds())

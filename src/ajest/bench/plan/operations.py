@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from ajest.selection.arm import Arm
+from ajest.selection.kinds import StepKind
 from ajest.tasks.base import Task
 from ajest.training.recipe import Recipe
 
 
-def step_flops(task: Task, recipe: Recipe, arm: Arm) -> dict[str, float]:
+def step_flops(task: Task, recipe: Recipe, arm: Arm) -> dict[StepKind, float]:
     """Floating-point operations of one step of an arm, by its kinds. A backward pass counts as two forward passes."""
     learner, small = task.network("learner", 0), task.network("guide", 0)
     forward, guide = learner.flops(), small.flops() / learner.flops()  # type: ignore[operator]
     sketch = learner.sketch_flops() / forward  # type: ignore[operator]
     found = {}
     for kind in arm.kinds():
-        selects = kind.startswith(("select", "recall", "random"))
-        passes = scoring_passes(arm, guide, sketch) if kind.startswith("select") else 0.0
-        if kind == "watch":
+        passes = scoring_passes(arm, guide, sketch) if kind.mode == "select" else 0.0
+        if kind.mode == "watch":
             passes = _reference(arm, guide)
-        trained = arm.kept(recipe.super_batch) if selects else recipe.super_batch
+        trained = recipe.super_batch if kind.trains_on_all else arm.kept(recipe.super_batch)
         update = 3 * (1 + guide * (arm.scoring.scorer == "proxy"))
         found[kind] = float(forward * (recipe.super_batch * passes + trained * update))
     return found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ajest.bench.plan.config import BenchConfig, Costs
 from ajest.bench.plan.operations import forward_passes
 from ajest.selection.arm import Arm
+from ajest.selection.kinds import UNIFORM
 
 OVERHEAD = ("learner scoring", "reference scoring", "select")
 
@@ -63,7 +64,7 @@ def cost_rows(costs: Sequence[SelectionCost]) -> list[list[str]]:
 
 def selection_costs(config: BenchConfig, costs: Costs) -> list[SelectionCost]:
     """For every arm that scores, provided the uniform step was calibrated too."""
-    uniform = costs.get("uniform")
+    uniform = costs.get(UNIFORM.label)
     if uniform is None:
         return []
     learner = config.task.network("learner", 0)
@@ -105,7 +106,7 @@ def _break_even(arm: Arm, step: Mapping[str, float], uniform: Mapping[str, float
 
 def _mean_step(arm: Arm, costs: Costs) -> dict[str, float]:
     """Calibrated seconds of a selecting step by phase: where most steps choose by remembered scores, the mean."""
-    kinds = arm.kinds()
+    kinds = [kind.label for kind in arm.kinds()]
     every = arm.memory.every if arm.memory else 0
     shares = {kinds[0]: 1 / every, kinds[1]: 1 - 1 / every} if every else {kinds[0]: 1.0}
     if not shares.keys() <= costs.keys():

@@ -160,7 +160,7 @@ def _others(results: Results, arms: list[str]) -> list[Row]:
         judgement, why = "agree" if close else "differ", "one guide each: within 10 % counts as agreement"
         rows.append(Row("loss of the guide", "guide", "0.0508", f"{guide[-1]:.4f}", judgement, why))
     for arm, seconds in (("baseline", 0.26), ("random", 0.26), ("ajest", 0.74)):
-        cost = results.costs.get(_ARMS[arm].kinds()[0]) if arm in arms else None
+        cost = results.costs.get(_ARMS[arm].kinds()[0].label) if arm in arms else None
         if cost:
             rows.append(
                 Row("seconds per iteration", arm, f"{seconds:g}", f"{sum(cost.values()):.3f}", "not comparable",

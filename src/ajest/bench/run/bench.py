@@ -133,7 +133,7 @@ def train_references(root: Path, config: BenchConfig, device: str, say: Callable
 def _price(job: Job) -> float:
     """Seconds that a run will take, for the display."""
     arm, config = job.config.arms[job.arm], job.config
-    step = max(sum(job.costs[kind].values()) for kind in arm.kinds())
+    step = max(sum(job.costs[kind.label].values()) for kind in arm.kinds())
     train = config.iterations * step if config.end == "steps" else config.time(job.costs)
     return 2 * train  # its evaluation takes about as long again
 

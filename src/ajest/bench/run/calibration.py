@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 
 from ajest.bench.plan.config import BenchConfig, Costs, run_folder
 from ajest.selection.catalogue import ARMS
+from ajest.selection.kinds import StepKind
 from ajest.storage.checkpoint import read_sealed, write_sealed
 from ajest.training.run import make_trainer
-from ajest.training.trainer import Trainer
+from ajest.training.trainer import Step, Trainer
 
 WARMUP_ROUNDS = 4
 THREAD_ROUNDS = 5
@@ -83,21 +85,22 @@ def step_seconds(root: Path, config: BenchConfig, threads: tuple[int, ...]) -> d
 
 
 def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
-    """`calibrate` without its file. Among the kinds is always the "uniform" step, which others are held against."""
-    trainers: dict[str, Trainer] = {}
+    """`calibrate` without its file. Among the kinds is always the uniform step, which others are held against."""
+    trainers: dict[StepKind, Trainer] = {}
     for arm in (ARMS["baseline"], *config.arms):
         for kind in arm.kinds():
             if kind not in trainers:
                 folder = run_folder(root, arm.name, config.seeds[0])
                 trainers[kind] = make_trainer(folder, config.run(arm, config.seeds[0]), device)
-                if kind.startswith("recall"):  # looking up in an empty memory takes less time
+                if kind.mode == "recall":  # looking up in an empty memory takes less time
                     trainers[kind].step(arm.kinds()[0])
-    trainers["guide"] = make_trainer(root / "guide", config.guide(), device)
-    times: dict[str, dict[str, list[float]]] = {kind: defaultdict(list) for kind in trainers}
+    steps: dict[str, Callable[[], Step]] = {k.label: partial(t.step, k) for k, t in trainers.items()}
+    steps["guide"] = make_trainer(root / "guide", config.guide(), device).step
+    times: dict[str, dict[str, list[float]]] = {label: defaultdict(list) for label in steps}
     for turn in range(WARMUP_ROUNDS + config.calibration_rounds):
-        for kind, trainer in trainers.items():
-            step = trainer.step(None if kind == "guide" else kind)
+        for label, step in steps.items():
+            taken = step()
             if turn >= WARMUP_ROUNDS:
-                for phase, seconds in step.seconds.items():
-                    times[kind][phase].append(seconds)
-    return {kind: {p: float(np.median(v)) for p, v in phases.items()} for kind, phases in times.items()}
+                for phase, seconds in taken.seconds.items():
+                    times[label][phase].append(seconds)
+    return {label: {p: float(np.median(v)) for p, v in phases.items()} for label, phases in times.items()}

@@ -19,8 +19,10 @@ from typing import Any
 
 import torch
 
+from ajest.runtime.seeding import Streams
 from ajest.runtime.threads import keep_freed_memory
 from ajest.selection.catalogue import ARMS
+from ajest.selection.flow import Networks
 from ajest.tasks.images.architecture import SIZES
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import Recipe
@@ -55,7 +57,7 @@ def network(channels: int, precision: str, n: int = 8) -> Contestants:
 def tree() -> Contestants:
     """A uniform step on 4,096 examples, ours and a straightforward one (an eigen-solve per component)."""
     task = TreeTask()
-    trainer = Trainer(task.source("cpu"), task.network("learner", 0), Recipe(), ARMS["baseline"], 0)
+    trainer = Trainer(task.source("cpu"), Networks(task.network("learner", 0)), Recipe(), ARMS["baseline"], Streams(0))
     net, exact = task.network("learner", 0), PlainTree(per_pair=False)
     adam = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99))
     batch = trainer.selector.source.draw(4096, torch.Generator().manual_seed(0))

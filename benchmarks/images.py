@@ -21,8 +21,10 @@ import torch
 from ajest import autoguide, per_example_loss, sample, score, sigma_schedule
 from ajest.bench.plan.presets import CPU_MINI
 from ajest.diffusion.denoising import objective
+from ajest.runtime.seeding import Streams
 from ajest.runtime.threads import configure_threads
 from ajest.selection.catalogue import arms_named
+from ajest.selection.flow import Networks
 from ajest.selection.scoring import Scores
 from ajest.tasks.images.architecture import SIZES, Architecture
 from ajest.tasks.images.data.packing import prepare
@@ -69,7 +71,8 @@ def gradients(device: str, rounds: int) -> list[Row]:
 def trainer_of(task: ImageTask, recipe: Recipe, device: str, name: str) -> Trainer:
     (arm,) = arms_named((name,), chunks=2)
     guide = task.network("guide", 1).to(device).eval().requires_grad_(False)
-    return Trainer(task.source(device), task.network("learner", 0).to(device), recipe, arm, 0, guide)
+    networks = Networks(task.network("learner", 0).to(device), guide)
+    return Trainer(task.source(device), networks, recipe, arm, Streams(0))
 
 
 def trainers(task: ImageTask, recipe: Recipe, device: str) -> dict[str, Trainer]:
@@ -80,7 +83,7 @@ def trainers(task: ImageTask, recipe: Recipe, device: str) -> dict[str, Trainer]
 
 def whole_graph(trainer: Trainer) -> Callable[[], None]:
     """A selecting step as it is first written down: one forward with a graph, the chosen losses indexed out of it."""
-    learner, guide, recipe = trainer.network, trainer.selector.reference, trainer.recipe
+    learner, guide, recipe = trainer.network, trainer.selector.networks.reference, trainer.recipe
     assert guide is not None
     choose, count = trainer.arm.choose(), trainer.arm.kept(recipe.super_batch)
 

@@ -15,8 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ajest.bench.plan.presets import CPU_MINI
+from ajest.runtime.seeding import Streams
 from ajest.runtime.threads import configure_threads
 from ajest.selection.catalogue import ARMS
+from ajest.selection.flow import Networks
 from ajest.tasks.base import Guided, Measurement
 from ajest.tasks.images.architecture import SIZES, Architecture
 from ajest.tasks.images.setup import image_task
@@ -43,7 +45,8 @@ class Contestant:
         self.name, self.task, self.seconds = name, task, 0.0
         self.shown: list[dict[str, float]] = []
         recipe = CPU_MINI.bench(task).recipe
-        self.trainer = Trainer(task.source("cpu"), task.network("learner", SEED), recipe, ARMS["baseline"], SEED)
+        networks = Networks(task.network("learner", SEED))
+        self.trainer = Trainer(task.source("cpu"), networks, recipe, ARMS["baseline"], Streams(SEED))
 
     def step(self, whole: float, cache: Path) -> None:
         self.trainer.progress = min(1.0, self.seconds / whole)

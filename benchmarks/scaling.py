@@ -30,8 +30,9 @@ import torch.distributed as dist
 import scaling_tables
 from ajest import score
 from ajest.runtime import distributed
-from ajest.runtime.seeding import generator
+from ajest.runtime.seeding import Streams, generator
 from ajest.selection.catalogue import ARMS
+from ajest.selection.flow import Networks
 from ajest.tasks import Task
 from ajest.tasks.images.setup import image_task
 from ajest.tasks.tree.task import TreeTask
@@ -56,7 +57,7 @@ def trainer_of(name: str, arm: str) -> Trainer:
     task, recipe = task_of(name)
     guide = task.network("guide", 1).eval().requires_grad_(False)
     chosen = replace(ARMS[arm], chunks=min(ARMS[arm].chunks, 4 if name == "images" else 16))
-    return Trainer(task.source("cpu"), task.network("learner", 0), recipe, chosen, 0, guide)
+    return Trainer(task.source("cpu"), Networks(task.network("learner", 0), guide), recipe, chosen, Streams(0))
 
 
 def median(work: Callable[[], object], rounds: int, warmup: int = 2) -> float:
@@ -83,7 +84,7 @@ def lines(name: str, rounds: int) -> dict[str, list[float]]:
     phases: dict[str, Callable[[Any], object]] = {
         "target": lambda n: t.selector.source.complete(whole[:n]),
         "learner scoring": lambda n: score(t.network, done[:n]),
-        "reference scoring": lambda n: score(t.selector.reference, done[:n]),
+        "reference scoring": lambda n: score(t.selector.networks.reference, done[:n]),
         "update": lambda n: t.learner.step(t.learner.gradients(done[:n], 1e-6)[1]),
     }
     for phase, work in phases.items():

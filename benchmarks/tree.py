@@ -16,8 +16,10 @@ import torch
 
 from ajest import Scores, autoguide, sample, select
 from ajest.diffusion.batch import Source
+from ajest.runtime.seeding import Streams
 from ajest.runtime.threads import configure_threads
 from ajest.selection.catalogue import ARMS
+from ajest.selection.flow import Networks
 from ajest.tasks.tree.network import EnergyMLP
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import Recipe
@@ -91,7 +93,8 @@ def trainers(task: TreeTask, device: str) -> tuple[Trainer, Trainer, EnergyMLP]:
     guide.gain.data.fill_(0.3)
 
     def make(arm: str) -> Trainer:
-        return Trainer(task.source(device), task.network("learner", 0).to(device), Recipe(), ARMS[arm], 0, guide)
+        networks = Networks(task.network("learner", 0).to(device), guide)
+        return Trainer(task.source(device), networks, Recipe(), ARMS[arm], Streams(0))
 
     return make("baseline"), make("ajest"), guide
 
@@ -142,7 +145,9 @@ def shared_draws(device: str, rounds: int) -> list[tuple[str, str, str, str]]:
 
     def made(source: Source) -> list[Trainer]:
         return [
-            Trainer(source, task.network("learner", 0).to(device), Recipe(), ARMS[names[i % 4]], 0, guide)
+            Trainer(
+                source, Networks(task.network("learner", 0).to(device), guide), Recipe(), ARMS[names[i % 4]], Streams(0)
+            )
             for i in range(16)
         ]
 

@@ -436,7 +436,7 @@ def test_what_is_missing_is_said_a_sentence_each():
     results = made_up({TIME: at, SAMPLES: {"baseline": BASE}}, diverged=[("ajest", 5)], end="time",
                       recipe=small_recipe(not_finite="skip"))  # fmt: skip
     runs = results.runs
-    runs["random", 0] = Run("random", 0, "unfinished", 7, "", [{"not_finite": 2000, "unusable": 30}], [])
+    runs["random", 0] = Run("random", 0, "unfinished", 7, "", [{"not_finite": 2000, "scores_not_finite": 30}], [])
     missing = results.missing()
     assert missing[:4] == [
         "ajest, seed 5: stopped at step 40. the loss is not finite. It is left out of every comparison.",

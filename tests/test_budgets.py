@@ -8,7 +8,9 @@ import pytest
 from ajest.bench.plan.operations import step_flops
 from ajest.bench.plan.readings import END_CLOCKS, READINGS
 from ajest.bench.run.calibration import measure
+from ajest.runtime.seeding import Streams
 from ajest.selection.catalogue import ARMS, arms_named
+from ajest.selection.flow import Networks
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.schedule import clocks
 from ajest.training.trainer import Trainer
@@ -144,7 +146,8 @@ def test_operations_of_each_kind_of_step_are_those_that_the_ledger_books(name):
     reference = None if arm.reference in ("none", "ema") else task.network(role, 1)
     proxy = task.network("guide", 0) if arm.scoring.scorer == "proxy" else None
     recipe = small_recipe()
-    trainer = Trainer(task.source("cpu"), task.network("learner", 0), recipe, arm, 0, reference, proxy)
+    networks = Networks(task.network("learner", 0), reference, proxy)
+    trainer = Trainer(task.source("cpu"), networks, recipe, arm, Streams(0))
     for kind, expected in step_flops(task, recipe, arm).items():
         if kind.mode == "uniform" and arm.scores:  # what it does when it has stopped to compare
             trainer.selector.trigger = replace(trainer.selector.trigger, on=False, fired_at=0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ajest.runtime.seeding import Streams
 from ajest.selection.catalogue import ARMS
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import to_json
@@ -69,7 +70,7 @@ def chooses_by_rank(together):
         stored = together[count]["rank"]
         alone = trainer_of("ajest")
         arm = replace(alone.arm, within=alone.recipe.super_batch // count)
-        alone = Trainer(alone.selector.source, alone.network, alone.recipe, arm, 0, alone.selector.reference)
+        alone = Trainer(alone.selector.source, alone.selector.networks, alone.recipe, arm, Streams(0))
         for _ in range(STEPS):
             alone.step()
         tensors, _ = alone.state()

@@ -7,9 +7,10 @@ import torch
 
 from ajest.diffusion.denoising import objective, per_example_loss
 from ajest.errors import Diverged, UserError
-from ajest.runtime.seeding import generator
+from ajest.runtime.seeding import Streams, generator
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.counts import ExampleCounts
+from ajest.selection.flow import Networks
 from ajest.selection.policies import within
 from ajest.selection.registry import policy
 from ajest.selection.scoring import Scores
@@ -31,7 +32,7 @@ def trainer(arm="baseline", seed=0, **changes):
     task, recipe = small_images(), replace(RECIPE, **changes)
     arm = arms_named((arm,), chunks=4)[0] if isinstance(arm, str) else arm
     guide = task.network("guide", 5).eval().requires_grad_(False)
-    return Trainer(task.source("cpu"), task.network("learner", seed), recipe, arm, seed, guide)
+    return Trainer(task.source("cpu"), Networks(task.network("learner", seed), guide), recipe, arm, Streams(seed))
 
 
 def test_a_source_draws_noised_pictures_whose_prefix_is_stable():
@@ -218,7 +219,8 @@ def test_a_run_that_is_cut_off_ends_with_the_same_bits_and_may_end_by_time(tmp_p
 def test_arms_of_the_tree_count_their_examples_too():
     from conftest import small_task
 
-    t = Trainer(small_task().source("cpu"), small_task().network("learner", 0), small_recipe(), ARMS["random"], 0)
+    networks = Networks(small_task().network("learner", 0))
+    t = Trainer(small_task().source("cpu"), networks, small_recipe(), ARMS["random"], Streams(0))
     t.step()
     assert int(t.example_counts.drawn.sum()) == int(t.example_counts.trained.sum()) == 51
 
@@ -231,7 +233,8 @@ def test_a_compiled_network_learns_and_samples_as_a_plain_one(tmp_path, monkeypa
     found = {}
     for compiled in (False, True):
         task = small_images(learner=small, compile=compiled)
-        t = Trainer(task.source("cpu"), task.network("learner", 0), replace(RECIPE, super_batch=8), ARMS["baseline"], 0)
+        recipe = replace(RECIPE, super_batch=8)
+        t = Trainer(task.source("cpu"), Networks(task.network("learner", 0)), recipe, ARMS["baseline"], Streams(0))
         losses = [t.step().loss for _ in range(3)]
         batch = t.selector.source.draw(4, generator(0, "x"))
         found[compiled] = torch.tensor(losses), t.ema[RECIPE.ema_widths[0]](batch.x, batch.sigma, batch.label)
@@ -246,7 +249,7 @@ def test_dropout_draws_from_the_seeds_own_stream():
 
     def made():
         task = small_images(learner=dropping)
-        t = Trainer(task.source("cpu"), task.network("learner", 0), RECIPE, ARMS["baseline"], 0)
+        t = Trainer(task.source("cpu"), Networks(task.network("learner", 0)), RECIPE, ARMS["baseline"], Streams(0))
         t.network.unet.out_gain.data.fill_(1.0)
         return t
 

@@ -86,7 +86,7 @@ def again(monkeypatch):
 
 def test_patience_goes_by_how_long_steps_take(tmp_path, monkeypatch, again):
     """A step that takes longer than the least patience is still waited for where steps take as long."""
-    monkeypatch.setattr("ajest.training.recorder._Recorder.step_seconds", lambda self: 2.0)
+    monkeypatch.setattr("ajest.training.recorder.Recorder.step_seconds", lambda self: 2.0)
     source = Slow(small_task().source("cpu"), step=4, seconds=5 * PATIENCE)
     assert steps_of(tmp_path / "run", config(), source) == 4
     again()
@@ -102,7 +102,7 @@ def test_of_a_step_that_hangs_only_that_step_is_lost(tmp_path, again):
 
 
 def test_a_second_signal_gives_up_the_running_step(tmp_path, monkeypatch, again):
-    monkeypatch.setattr("ajest.training.recorder._Recorder.step_seconds", lambda self: 1000.0)
+    monkeypatch.setattr("ajest.training.recorder.Recorder.step_seconds", lambda self: 1000.0)
     source = Slow(small_task().source("cpu"), step=5, seconds=60, signals=(0.02, 0.2))
     assert steps_of(tmp_path / "run", config(), source) == 4
     again()

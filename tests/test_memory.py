@@ -50,9 +50,9 @@ def test_a_cell_is_the_mean_of_its_sightings_the_older_the_less(seed, half_life,
 def test_an_example_seen_thrice_in_a_batch_fades_thrice():
     memory = LossTracker(LossMemory("both", half_life=1))
     memory.learn(batch_of(torch.tensor([7, 7, 7, 7])), torch.tensor([0.0, 0.0, 0.0, 8.0]))
-    usual = memory.usual(torch.ones(1))[0, 0].item()
-    assert usual == pytest.approx(2)
-    assert memory.recall(batch_of(torch.tensor([7]))).item() == pytest.approx((8 + usual) / (1.875 + 1))
+    mean = memory.running_stats(torch.ones(1))[0, 0].item()
+    assert mean == pytest.approx(2)
+    assert memory.recall(batch_of(torch.tensor([7]))).item() == pytest.approx((8 + mean) / (1.875 + 1))
 
 
 def test_levels_fade_by_steps_and_borrow_from_the_nearest():

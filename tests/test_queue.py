@@ -208,7 +208,7 @@ def test_a_tracker_hears_every_line_of_the_ledger_by_the_same_names(tmp_path, mo
     assert (begin, end) == (("begin", 0, 0), "end")
     lines = jsonl.read(tmp_path / "ledger.jsonl")
     assert told == [(line["step"], numbers_of(line)) for line in lines]
-    assert {"loss", "clocks/seconds", "seconds/update", "scores/retest", "trained"} <= told[0][1].keys()
+    assert {"loss", "clocks/seconds", "seconds/update", "scores/test_retest", "trained"} <= told[0][1].keys()
 
 
 def test_a_tracker_that_fails_never_stops_a_run(tmp_path, monkeypatch):

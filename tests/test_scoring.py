@@ -9,9 +9,12 @@ import torch
 
 from ajest import POLICIES, Batch, Scores, score, select
 from ajest.bench.plan.presets import IMAGES, TREE
+from ajest.runtime.seeding import Streams
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.counts import Counts
+from ajest.selection.diagnostics import diagnose
 from ajest.selection.features import score_with_features
+from ajest.selection.flow import Networks
 from ajest.selection.gumbel import inclusion
 from ajest.study.presets import IMAGES as IMAGE_STUDIES
 from ajest.study.presets import TREE as TREE_STUDIES
@@ -33,7 +36,7 @@ class Watched:
         self.drawn, self.scored, self.trained, self.trainer = 0, Counter(), Counter(), trainer
         selector = trainer.selector
         self.size = selector.source.draw(1, torch.Generator()).x.numel()
-        networks = {"learner": trainer.network, "reference": selector.reference, "proxy": selector.proxy}
+        networks = vars(selector.networks)
         self.networks = {name: network for name, network in networks.items() if network is not None}
         for name, network in self.networks.items():
             network.flops()  # which may count on a copy
@@ -73,7 +76,8 @@ def watched(arm, seed=0):
     reference = task.network(role, 5).eval() if arm.reference in ("guide", "strong") else None
     proxy = task.network("guide", seed) if arm.scoring.scorer == "proxy" else None
     source = copy.copy(task.source("cpu"))
-    return Watched(Trainer(source, task.network("learner", seed), recipe, arm, seed, reference, proxy))
+    networks = Networks(task.network("learner", seed), reference, proxy)
+    return Watched(Trainer(source, networks, recipe, arm, Streams(seed)))
 
 
 @pytest.mark.parametrize("name", sorted(ARMS))
@@ -204,7 +208,8 @@ def test_dropout_acts_in_training_and_not_in_scoring(name):
     for module in (network, reference):
         module.unet.out_gain.data.fill_(1.0)
     proxy = task.network("learner", 0) if arm.scoring.scorer == "proxy" else None
-    t = Trainer(task.source("cpu"), network, Recipe(40, ema_widths=(0.1,)), arm, 0, reference, proxy)
+    networks, recipe = Networks(network, reference, proxy), Recipe(40, ema_widths=(0.1,))
+    t = Trainer(task.source("cpu"), networks, recipe, arm, Streams(0))
     dropped = []
     real = torch.nn.functional.dropout
 
@@ -215,12 +220,12 @@ def test_dropout_acts_in_training_and_not_in_scoring(name):
     weights = {k: v.clone() for k, v in network.state_dict().items()}
     choice = t.selector.choose(0, 0.0, t.ledger.phase)
     assert all(torch.equal(v, weights[k]) for k, v in network.state_dict().items())  # nothing was re-normalised
-    if choice.scores is not None and name in ("ajest", "jest-ema"):
-        assert torch.equal(choice.scores.learner, choice.scores.reference)
+    if name in ("ajest", "jest-ema"):
+        assert torch.equal(choice.picked.scores.learner, choice.picked.scores.reference)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "dropout", dropout)
         t.step()
-        t.selector.reliability(0, 0.0)
+        diagnose(t.selector, 0, 0.0)
     assert all(training == grad for grad, training in dropped)
     assert (True, True) in dropped
 
@@ -240,12 +245,12 @@ def rough_scores(size, dtype, seed=0):
     numbers = torch.Generator().manual_seed(seed)
     learner, reference, sigma = torch.randn(3, size, generator=numbers).exp().to(dtype)
     features = torch.randn(size, 8, generator=numbers).to(dtype)
-    usual = torch.stack([learner.float() * 0.9, torch.ones(size)], 1)
-    return Scores(learner, reference, sigma, usual, features)
+    running_stats = torch.stack([learner.float() * 0.9, torch.ones(size)], 1)
+    return Scores(learner, reference, sigma, running_stats, features)
 
 
 def as_type(scores, dtype):
-    return Scores(*(part.to(dtype) for part in (scores.learner, scores.reference, scores.sigma)), scores.usual,
+    return Scores(*(part.to(dtype) for part in (scores.learner, scores.reference, scores.sigma)), scores.running_stats,
         scores.features.to(dtype))  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ajest import POLICIES, Batch, Scores, importance, inclusion_of, select
 from ajest.errors import UserError
 from ajest.selection.catalogue import ARMS
-from ajest.selection.diagnostics import correlation, effective_share, rank_correlation
+from ajest.selection.diagnostics import correlation, effective_sample_share, rank_correlation
 from ajest.selection.memory import BINS, LossMemory, LossTracker, bin_of
 from ajest.selection.normalisation import eta_squared, normalised, strata_of
 
@@ -53,11 +53,11 @@ def test_normalised_scores_do_not_see_the_noise_level_nor_its_scale(how):
             assert sorted(part.tolist()) == pytest.approx(np.linspace(0, 1, len(part)).tolist(), abs=1e-6)
 
 
-def test_running_normalisation_measures_against_what_is_usual():
-    usual = torch.tensor([[1.0, 2.0], [10.0, 5.0]])
-    got = normalised(torch.tensor([3.0, 0.0]), "running", None, usual)
+def test_running_normalisation_measures_against_running_statistics():
+    running_stats = torch.tensor([[1.0, 2.0], [10.0, 5.0]])
+    got = normalised(torch.tensor([3.0, 0.0]), "running", None, running_stats)
     assert got.tolist() == [1.0, -2.0]
-    with pytest.raises(ValueError, match="usual"):
+    with pytest.raises(ValueError, match="running statistics"):
         normalised(torch.ones(2), "running")
 
 
@@ -244,15 +244,15 @@ def test_how_much_of_a_score_is_the_noise_level():
     assert eta_squared(torch.ones(4000), stratum) == 0.0
 
 
-def test_correlations_and_effective_share():
+def test_correlations_and_effective_sample_share():
     a = random(500, seed=7)
     assert correlation(a, 3 * a + 1) == pytest.approx(1)
     assert rank_correlation(a, -a.exp()) == pytest.approx(-1)
     assert correlation(a, torch.ones(500)) == 0.0
     stratum = (a > 0).long()
     assert abs(rank_correlation(a, (a > 0).float() + random(500, seed=8) * 1e-3, stratum)) < 0.15
-    assert effective_share(torch.full((10,), 0.3)) == pytest.approx(1)
-    assert effective_share(torch.tensor([1.0] + [0.0] * 9)) == pytest.approx(0.1)
+    assert effective_sample_share(torch.full((10,), 0.3)) == pytest.approx(1)
+    assert effective_sample_share(torch.tensor([1.0] + [0.0] * 9)) == pytest.approx(0.1)
 
 
 def test_dials_out_of_range_name_themselves():

@@ -71,7 +71,7 @@ def test_looking_up_is_timed_with_something_remembered(tmp_path, monkeypatch):
     costs = calibration.measure(tmp_path, config)
     recalls = {kind.label for arm in config.arms for kind in arm.kinds() if kind.mode == "recall"}
     assert len(recalls & costs.keys()) == 2
-    memories = [t.selector.memory["learner"] for t in trainers if t.selector.memory]
+    memories = [t.selector.memory.losses["learner"] for t in trainers if t.selector.memory.losses]
     assert len(memories) == 3  # stale has a kind of step that scores, too
     assert all(len(m.examples) for m in memories)
 

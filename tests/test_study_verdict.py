@@ -360,7 +360,7 @@ def test_arms_refuse_what_would_silently_be_something_else():
     guided = ARMS["learnable"]
     for changes, why in (
         ({"memory": LossMemory("id")}, "set memory.every"),
-        ({"memory": LossMemory("id", every=8), "normalise": "running"}, "what is usual of references"),
+        ({"memory": LossMemory("id", every=8), "normalise": "running"}, "running statistics of references"),
     ):
         with pytest.raises(UserError, match=why):
             replace(guided, **changes)
@@ -374,12 +374,12 @@ def test_arms_refuse_what_would_silently_be_something_else():
 def test_the_interval_of_a_correlation_or_a_share_ends_where_these_do():
     results = made({"baseline": 0, "hard": 1})
     for seed, (retest, share) in enumerate([(0.99, 0.01), (0.6, 0.4), (0.98, 0.0)]):
-        line = {"scores": {"retest": retest, "sigma share": share, "agreement": -retest}}
+        line = {"scores": {"test_retest": retest, "sigma_eta_squared": share, "agreement": -retest}}
         results.runs["hard", seed] = Run("hard", seed, "done", 40, "", [line], [])
     found = reliability(results)["hard"]
-    assert found["retest"].mean == pytest.approx(2.57 / 3)
-    assert (found["retest"].high, found["sigma share"].low, found["agreement"].low) == (1, 0, -1)
-    assert 0 < found["retest"].low < 0.8
+    assert found["test_retest"].mean == pytest.approx(2.57 / 3)
+    assert (found["test_retest"].high, found["sigma_eta_squared"].low, found["agreement"].low) == (1, 0, -1)
+    assert 0 < found["test_retest"].low < 0.8
 
 
 def test_a_guides_weight_is_the_best_on_some_seeds_and_its_gain_is_judged_on_others(tmp_path):

@@ -7,10 +7,12 @@ import torch
 
 from ajest import score
 from ajest.errors import Diverged, UserError
-from ajest.runtime.seeding import generator
+from ajest.runtime.seeding import Streams, generator
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.counts import Counts
+from ajest.selection.diagnostics import diagnose
+from ajest.selection.flow import Networks, Scorer
 from ajest.selection.memory import LossMemory
 from ajest.selection.triggers import Trigger
 from ajest.training.recipe import LearningRate
@@ -23,7 +25,8 @@ def trainer(arm, seed=0, recipe=None, guided=True):
     guide = task.network("guide", 5).eval() if guided else None
     arm = ARMS[arm] if isinstance(arm, str) else arm
     proxy = task.network("guide", seed) if arm.scoring.scorer == "proxy" else None
-    return Trainer(task.source("cpu"), task.network("learner", seed), recipe, arm, seed, guide, proxy)
+    networks = Networks(task.network("learner", seed), guide, proxy)
+    return Trainer(task.source("cpu"), networks, recipe, arm, Streams(seed))
 
 
 ON_THE_TREE = sorted(set(ARMS) - {"half-resolution"})
@@ -87,7 +90,7 @@ def test_remembered_scores_choose_before_any_target_is_computed():
     assert {str(s.kind) for s in steps} == {"recall hard none 0.2 16 strata by both"}
     # what was trained on is what is remembered
     last = steps[-1]
-    expected = t.selector.memory["learner"].recall(last.batch)
+    expected = t.selector.memory.losses["learner"].recall(last.batch)
     assert expected[last.kept].std() > 0
 
 
@@ -105,10 +108,10 @@ def test_importance_weights_keep_the_loss_unbiased():
         t = trainer("hard-unbiased", seed=seed % 4)
         t.steps_taken = seed
         choice = t.selector.choose(seed, 0.0, t.ledger.phase)
-        losses = choice.scores.learner[choice.kept]
-        weighted.append((losses * choice.weight).mean().item())
+        losses = choice.picked.scores.learner[choice.picked.kept]
+        weighted.append((losses * choice.picked.weight).mean().item())
         plain.append(losses.mean().item())
-        truth.append(choice.scores.learner.mean().item())
+        truth.append(choice.picked.scores.learner.mean().item())
     weighted, plain, truth = (torch.tensor(v) for v in (weighted, plain, truth))
     error = weighted - truth
     assert abs(error.mean()) < 3 * error.std() / 40**0.5
@@ -124,14 +127,14 @@ def test_learner_and_reference_are_averaged_over_the_same_noise():
     noise = generator(0, "learner", "draw", 0, "noise", 1)
     draws.append(source.draw(256, generator(0, "learner", "draw", 0), noise))
     draws = [source.complete(batch) for batch in draws]
-    for found, network in ((step.scores.learner, before), (step.scores.reference, t.selector.reference)):
+    for found, network in ((step.scores.learner, before), (step.scores.reference, t.selector.networks.reference)):
         torch.testing.assert_close(found, torch.stack([score(network, batch) for batch in draws]).mean(0))
 
 
 def _untrained(arm, seed=0):
     t = trainer(arm, seed)
     t.network.gain.data.fill_(0.5)  # apart from the guide, whose gain is 0
-    return t.selector.reliability(20, 0.0)
+    return diagnose(t.selector, 20, 0.0)
 
 
 def test_scores_repeat_and_a_second_draw_makes_them_repeat_better():
@@ -143,31 +146,33 @@ def test_scores_repeat_and_a_second_draw_makes_them_repeat_better():
         t = trainer("stale", seed)
         for _ in range(40):
             t.step()
-        trained.append(t.selector.reliability(40, 0.5)["retest"])
+        trained.append(diagnose(t.selector, 40, 0.5)["test_retest"])
     assert sum(trained) / 5 > 0.08
-    gains = [_untrained("hard-draws", seed)["retest"] - _untrained("hard", seed)["retest"] for seed in range(4)]
-    assert sum(gains) / 4 > 0
+    twice, once = (sum(_untrained(arm, seed)["test_retest"] for seed in range(4)) for arm in ("hard-draws", "hard"))
+    assert twice > once
 
 
 def test_reliability_of_scores():
     t = trainer("stale")
     for _ in range(40):
         t.step()
-    found = t.selector.reliability(40, 0.5)
-    assert set(found) == {"retest", "sigma share", "sigma share of ranks", "effective share", "agreement"}
+    found = diagnose(t.selector, 40, 0.5)
+    assert set(found) == {"test_retest", "sigma_eta_squared", "sigma_eta_squared_of_ranks", "effective_sample_share",
+        "agreement"}  # fmt: skip
     assert all(-1 <= v <= 1 for v in found.values())
-    assert 0.05 < found["effective share"] < 1
-    assert trainer("random").selector.reliability(0, 0.0) == {}
-    assert "agreement" not in trainer("hard").selector.reliability(0, 0.0)
+    assert 0.05 < found["effective_sample_share"] < 1
+    assert diagnose(trainer("random").selector, 0, 0.0) == {}
+    assert "agreement" not in diagnose(trainer("hard").selector, 0, 0.0)
     found = _untrained("guide-hard")
     assert found["agreement"] < 0.999
     late = trainer("hard-early")
     late.selector.trigger = replace(late.selector.trigger, on=False)
-    assert late.selector.reliability(0, 0.5) == {}
+    assert diagnose(late.selector, 0, 0.5) == {}
     many = replace(ARMS["ajest"], keep=0.1, chunks=60)  # more chunks than are kept of the examples that are measured
-    assert "effective share" in trainer(many, recipe=small_recipe(super_batch=1024)).selector.reliability(0, 0.0)
+    wide = trainer(many, recipe=small_recipe(super_batch=1024))
+    assert "effective_sample_share" in diagnose(wide.selector, 0, 0.0)
     before = t.state()[0]["network/layer0.weight"].clone()
-    t.selector.reliability(40, 0.5)
+    diagnose(t.selector, 40, 0.5)
     assert torch.equal(before, t.state()[0]["network/layer0.weight"])
 
 
@@ -181,8 +186,8 @@ def test_a_proxy_learns_beside_the_learner_and_scores_in_its_place():
 
 def test_selection_fades_out_where_it_is_told_to_cool():
     t = trainer("hard-cooling")
-    sharp = t.selector.reliability(0, 0.0)["effective share"]
-    assert t.selector.reliability(0, 1.0)["effective share"] > 0.999 > sharp
+    sharp = diagnose(t.selector, 0, 0.0)["effective_sample_share"]
+    assert diagnose(t.selector, 0, 1.0)["effective_sample_share"] > 0.999 > sharp
 
 
 def test_a_share_of_the_run_ends_selection():
@@ -263,26 +268,26 @@ def test_a_trigger_compares_both_networks_on_the_same_examples():
             assert t.trigger == before
             continue
         batch = t.selector.source.complete(step.batch)
-        losses = [score(n, batch).mean().item() for n in (network, t.selector.reference)]
+        losses = [score(n, batch).mean().item() for n in (network, t.selector.networks.reference)]
         expected = early.observe(before, number, tuple(losses))
         assert t.trigger.advantage == pytest.approx(expected.advantage, rel=1e-4)
     assert t.trigger.observations == 3
 
 
-def test_a_trigger_compares_what_is_finite_of_both():
+def test_a_trigger_compares_what_is_finite_of_both(monkeypatch):
     t = trainer("early-ajest")
-    real, reference = t.selector._averaged, t.selector.reference
+    real, reference = Scorer.losses, t.selector.networks.reference
 
-    def averaged(network, batches):
-        losses = real(network, batches).clone()
+    def averaged(scorer, network, batches):
+        losses = real(scorer, network, batches).clone()
         losses[:128] = 1e3  # those that only one of the two could denoise are enormous for the other
         losses[0 if network is reference else slice(1, 128)] = float("inf")
         return losses
 
-    t.selector._averaged = averaged
+    monkeypatch.setattr(Scorer, "losses", averaged)
     choice = t.selector.choose(0, 0.0, t.ledger.phase)
-    t.selector.learn(choice, torch.zeros(51), 0, 0.0)
-    learner, reference = (losses[128:].mean().item() for losses in choice.losses)
+    t.selector.learn(choice, torch.zeros(51))
+    learner, reference = (losses[128:].mean().item() for losses in (choice.scored.learner, choice.scored.reference))
     assert t.trigger.advantage == pytest.approx(reference - learner, rel=1e-5)
 
 
@@ -373,7 +378,7 @@ def test_an_example_without_a_finite_score_is_never_chosen(name):
         assert len(set(step.kept.tolist())) == len(step.kept) or name == "proportional"
         assert math.isfinite(step.loss)
     assert t.ledger.not_finite == 0
-    assert t.ledger.unusable == len(places) * t.ledger.by_kind.get(arm.kinds()[0].label, 0)
+    assert t.ledger.scores_not_finite == len(places) * t.ledger.by_kind.get(arm.kinds()[0].label, 0)
 
 
 def test_too_few_finite_scores_make_a_step_that_is_not_finite():

@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 
 from ajest.runtime import distributed
+from ajest.runtime.seeding import Streams
 from ajest.selection.catalogue import ARMS
+from ajest.selection.flow import Networks
 from ajest.storage import checkpoint
 from ajest.tasks.base import Guided, Measurement
 from ajest.training.recipe import LearningRate, Recipe
@@ -51,7 +53,8 @@ def trainer_of(name: str) -> Trainer:
         guide.gain.fill_(1.0)
         arm = replace(arm, trigger=replace(arm.trigger, half_life=STEPS / 2))
     proxy = task.network("guide", 2) if arm.scoring.scorer == "proxy" else None
-    return Trainer(task.source("cpu"), task.network("learner", 0), recipe, arm, 0, guide, proxy)
+    networks = Networks(task.network("learner", 0), guide, proxy)
+    return Trainer(task.source("cpu"), networks, recipe, arm, Streams(0))
 
 
 def state_of(name: str) -> tuple[dict, dict]:

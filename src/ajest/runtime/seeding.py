@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -84,3 +85,20 @@ Role = Literal["learner", "guide", "strong", "proxy"]
 
 #: Those whose network is as large as the learner's; the others are as large as the guide.
 LARGE: tuple[Role, ...] = ("learner", "strong")
+
+
+@dataclass(frozen=True)
+class Streams:
+    """The random streams of a run: arms of one seed draw the same examples, a guide of that seed others.
+
+    Attributes:
+        seed: of the run.
+        role: what its network is for.
+    """
+
+    seed: int
+    role: Role = "learner"
+
+    def generator(self, *name: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+        """A fresh generator for one of them, see `generator`."""
+        return generator(self.seed, self.role, *name, device=device)

@@ -13,7 +13,7 @@ from .features import Features
 from .kinds import UNIFORM, WATCH, StepKind
 from .memory import LossMemory
 from .normalisation import Normalisation
-from .policies import PolicyFunction, within
+from .policies import Criterion, PolicyFunction, within
 from .registry import POLICIES, Policy, inclusion_of, policy
 from .triggers import Trigger
 
@@ -134,7 +134,7 @@ class Arm:
         )
         check(
             memory is None or self.effective("normalise") != "running" or "reference" not in needs,
-            f"{mine} what is usual of references is not remembered: drop the running normalisation or the memory",
+            f"{mine} running statistics of references are not remembered: drop the running normalisation or the memory",
         )
 
     @property
@@ -145,6 +145,14 @@ class Arm:
     def scores(self) -> bool:
         """Whether its policy reads anything, so that a super-batch has to be drawn to choose from."""
         return bool(self.registered.needs)
+
+    @property
+    def criterion(self) -> Criterion | None:
+        """The score that its policy chooses by, None where it reads no losses."""
+        needs = self.registered.needs
+        if {"learner", "reference"} <= needs:
+            return "learnability"
+        return "learner" if "learner" in needs else "reference" if "reference" in needs else None
 
     @property
     def measures(self) -> bool:

@@ -41,7 +41,7 @@ _ALL = (
     _kept("hard", "hard", summary="softmax draws by the learner's loss within each noise level, no reference"),
     _kept("hard-rank", "hard", normalise="rank", temperature=0.25, summary="hard, by ranks"),
     _kept("hard-running", "hard", normalise="running", strata=1,
-        summary="softmax draws by the loss less what is usual at its noise level: for small super-batches"),
+        summary="softmax draws by the loss less its running mean at that noise level: for small super-batches"),
     _kept("hard-cooling", "hard", cooling=True, summary="hard, fading to random towards the end"),
     _kept("hard-early", "hard", trigger=Trigger("share", share=0.25), summary="hard for a quarter of the run"),
     _kept("easy", "easy", summary="hard with the sign turned: a control"),

@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 
 from .gumbel import race
 from .normalisation import Normalisation
-from .policies import Of, check_count, chunk_factors, logits_of
+from .policies import Criterion, check_count, chunk_factors, logits_of
 from .scoring import Scores
 
 
@@ -17,7 +17,7 @@ def joint(
     count: int,
     generator: torch.Generator | None = None,
     *,
-    of: Of = "learnability",
+    criterion: Criterion = "learnability",
     chunks: int = 16,
     temperature: float = 1.0,
     normalise: Normalisation = "zscore",
@@ -30,16 +30,16 @@ def joint(
     feature directions: examples whose gradients point the way that is drawn already add less. O(B d) a chunk.
 
     Args:
-        scores: what `of` reads, and `features`, shape (B, d), which are taken as directions (scaled to length 1).
+        scores: what `criterion` names, and `features`, shape (B, d), taken as directions (scaled to length 1).
         count: how many to choose.
         generator: random numbers, on the scores' device.
-        of: which score.
+        criterion: which score.
         chunks: N; the first is drawn by the scores alone.
         temperature, normalise, strata: of the scores, see `policies.softmax`; draws are from all strata.
         redundancy: lambda, the weight of the coupling, in units of logits.
     """
     check_count(scores, count)
-    logits, _ = logits_of(scores, of, normalise, strata, temperature, 1.0)
+    logits, _ = logits_of(scores, criterion, normalise, strata, temperature, 1.0)
     features = normalize(scores.needed("features"))
     total = features.new_zeros(features.shape[1])
     taken = torch.zeros(len(scores), dtype=torch.bool, device=logits.device)

@@ -10,8 +10,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import at_least_float32, per_example_loss
-
-from .scoring import evaluation_mode
+from ajest.diffusion.network import evaluation_mode, sketches
+from ajest.errors import check
 
 #: The denoiser's error, pooled; or a sketch of the gradient with respect to the last layer, from the network itself.
 Features = Literal["residual", "gradient"]
@@ -25,13 +25,19 @@ def score_with_features(
     """(losses of shape (B,), features of shape (B, d)) of a network in evaluation mode, without a graph.
 
     Args:
-        network: a denoiser; for "gradient" with a method `sketched(x, sigma, label, target, weight)` that gives
-            (denoised x, for each example a sketch, shape (n, d), of the gradient of its loss with respect to the
-            last layer's weights, up to a common factor).
+        network: a denoiser; for "gradient" a `SketchingNetwork`.
         batch: a completed super-batch.
         kind: see `Features`.
         micro_batch: score this many examples at a time; None scores all at once.
+
+    Raises:
+        UserError: gradients are asked for of a network that does not sketch them.
     """
+    check(
+        kind != "gradient" or sketches(network),
+        f"{type(network).__name__} gives no sketch of gradients: write its method `sketched` "
+        '(see ajest.diffusion.network.SketchingNetwork), or take features of the kind "residual"',
+    )
     losses, features = [], []
     with evaluation_mode(network):
         for part in batch.split(micro_batch or max(len(batch), 1)):

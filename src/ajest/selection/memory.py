@@ -28,8 +28,8 @@ class LossMemory:
     """What is remembered, and how it is fed.
 
     Attributes:
-        by: a score for each noise level ("sigma"); for each example, against what is usual at its noise level ("id");
-            or for each example at each noise level ("both"), for sources that repeat examples very often.
+        by: a score for each noise level ("sigma"); for each example, against the running statistics of its noise level
+            ("id"); or for each example at each noise level ("both"), for sources that repeat examples very often.
         every: score the whole super-batch on every so many steps and choose by what is remembered on the others;
             0: never score, learn from the losses of the examples trained on.
         half_life: sightings of an example (with "both": at its noise level) after which an earlier one counts half.
@@ -106,19 +106,19 @@ class LossTracker:
         if self.by == "both":
             self.examples.update(batch.id * BINS + level, losses)
         elif self.by == "id":
-            usual = self.levels.mean_and_std(level)
-            self.examples.update(batch.id, (losses - usual[:, 0]) / usual[:, 1])
+            stats = self.levels.mean_and_std(level)
+            self.examples.update(batch.id, (losses - stats[:, 0]) / stats[:, 1])
 
     def recall(self, batch: Batch) -> Tensor:
         """The loss that each example is expected to have, shape (B,); needs no target."""
-        usual = self.usual(batch.sigma)
+        mean, std = self.running_stats(batch.sigma).unbind(1)
         if self.by == "sigma":
-            return usual[:, 0]
+            return mean
         if self.by == "both":
-            return self.examples.shrunk(batch.id * BINS + bin_of(batch.sigma), usual[:, 0])
-        return usual[:, 0] + usual[:, 1] * self.examples.shrunk(batch.id, torch.zeros_like(usual[:, 0]))
+            return self.examples.shrunk(batch.id * BINS + bin_of(batch.sigma), mean)
+        return mean + std * self.examples.shrunk(batch.id, torch.zeros_like(mean))
 
-    def usual(self, sigma: Tensor) -> Tensor:
+    def running_stats(self, sigma: Tensor) -> Tensor:
         """Mean and standard deviation of the loss at each noise level, shape (B, 2)."""
         return self.levels.mean_and_std(bin_of(sigma))
 

@@ -1,4 +1,4 @@
-"""Scores on one scale: overall, within strata of the noise level, or against what is usual at that level.
+"""Scores on one scale: overall, within strata of the noise level, or against running statistics of that level.
 
 Losses vary with sigma far more than with the example, so raw scores mostly select noise levels (METHOD 3.2). And the
 softmax temperature means something only if scores are free of the loss's scale.
@@ -14,8 +14,8 @@ from torch import Tensor
 from ajest.diffusion.denoising import at_least_float32
 from ajest.errors import UserError, unknown
 
-#: "none"; "zscore" (mean 0, standard deviation 1); "rank" (uniform on [0, 1]); "running" (less the usual score at that
-#: noise level so far, over its usual spread: for super-batches too small for strata of their own).
+#: "none"; "zscore" (mean 0, standard deviation 1); "rank" (uniform on [0, 1]); "running" (less the running mean at that
+#: noise level, over its running standard deviation: for super-batches too small for strata of their own).
 Normalisation = Literal["none", "zscore", "rank", "running"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("none", "zscore", "rank", "running")
 
@@ -47,7 +47,7 @@ def ranks(values: Tensor, stratum: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalised(
-    values: Tensor, how: Normalisation, stratum: Tensor | None = None, usual: Tensor | None = None
+    values: Tensor, how: Normalisation, stratum: Tensor | None = None, running_stats: Tensor | None = None
 ) -> Tensor:
     """Values on one scale, shape (B,), float32 at least, within each stratum by itself where strata are given.
 
@@ -55,19 +55,19 @@ def normalised(
         values: scores, shape (B,).
         how: see `Normalisation`.
         stratum: number of each example's stratum, shape (B,), int64, as `strata_of` gives it.
-        usual: for "running", mean and standard deviation of scores at each example's noise level, shape (B, 2).
+        running_stats: for "running", mean and standard deviation of scores at each example's noise level, shape (B, 2).
 
     Raises:
-        ValueError: "running" without `usual`.
+        ValueError: "running" without `running_stats`.
     """
     values = at_least_float32(values)
     if how == "none":
         return values
     smallest = torch.finfo(values.dtype).tiny
     if how == "running":
-        if usual is None:
-            raise ValueError("running normalisation needs the usual scores at each noise level")
-        return (values - usual[:, 0]) / usual[:, 1].clamp_min(smallest)
+        if running_stats is None:
+            raise ValueError("running normalisation needs the running statistics of scores at each noise level")
+        return (values - running_stats[:, 0]) / running_stats[:, 1].clamp_min(smallest)
     if stratum is None:
         stratum = torch.zeros_like(values, dtype=torch.int64)
     if how == "zscore":

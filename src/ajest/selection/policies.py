@@ -21,8 +21,8 @@ from .scoring import Scores
 
 PolicyFunction = Callable[[Scores, int, torch.Generator | None], Tensor]
 
-#: Which score: learner's loss minus the reference's, or one of the two.
-Of = Literal["learnability", "learner", "reference"]
+#: The score to choose by: learner's loss minus the reference's, or one of the two.
+Criterion = Literal["learnability", "learner", "reference"]
 
 
 def uniform(scores: Scores, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -96,7 +96,7 @@ def jest_inclusion(
     strata: int = 1,
     sign: float = 1.0,
 ) -> Tensor:
-    """Inclusion probabilities of `jest`, shape (B,), float64, by the approximation of `races.inclusion`."""
+    """Inclusion probabilities of `jest`, shape (B,), float64, by the approximation of `gumbel.inclusion`."""
     logits, _ = logits_of(scores, "learnability", normalise, strata, temperature, sign)
     return inclusion([(logits * factor, size) for factor, size in chunk_factors(count, chunks)])
 
@@ -121,7 +121,7 @@ def softmax(
     count: int,
     generator: torch.Generator | None = None,
     *,
-    of: Of = "learner",
+    criterion: Criterion = "learner",
     sign: float = 1.0,
     temperature: float = 1.0,
     normalise: Normalisation = "zscore",
@@ -132,17 +132,17 @@ def softmax(
     So sigma is kept as drawn, and what is chosen is chosen among examples of one noise level.
 
     Args:
-        scores: what `of` reads, and `sigma`.
+        scores: what `criterion` names, and `sigma`.
         count: how many to choose.
         generator: random numbers, on the scores' device.
-        of: which score; with sign -1 low ones are preferred.
+        criterion: which score; with sign -1 low ones are preferred.
         sign: 1 or -1.
         temperature: divides the logits.
         normalise: see `Normalisation`; within each stratum.
         strata: number of strata; 1 draws from all alike.
     """
     check_count(scores, count)
-    logits, stratum = logits_of(scores, of, normalise, strata, temperature, sign)
+    logits, stratum = logits_of(scores, criterion, normalise, strata, temperature, sign)
     times = race(logits, generator)
     if stratum is None:
         return torch.topk(times, count, largest=False, sorted=False).indices
@@ -156,14 +156,14 @@ def softmax_inclusion(
     scores: Scores,
     count: int,
     *,
-    of: Of = "learner",
+    criterion: Criterion = "learner",
     sign: float = 1.0,
     temperature: float = 1.0,
     normalise: Normalisation = "zscore",
     strata: int = 16,
 ) -> Tensor:
-    """Inclusion probabilities of `softmax`, shape (B,), float64, by the approximation of `races.inclusion`."""
-    logits, stratum = logits_of(scores, of, normalise, strata, temperature, sign)
+    """Inclusion probabilities of `softmax`, shape (B,), float64, by the approximation of `gumbel.inclusion`."""
+    logits, stratum = logits_of(scores, criterion, normalise, strata, temperature, sign)
     return inclusion([(logits, count)], stratum)
 
 
@@ -174,8 +174,8 @@ def proportional(scores: Scores, count: int, generator: torch.Generator | None =
     (arXiv 1803.00942) with the loss in place of the gradient norm.
     """
     check_count(scores, count)
-    share = proportional_inclusion(scores, 1, power=power)
-    return torch.multinomial(share, count, replacement=True, generator=generator)
+    probability = proportional_inclusion(scores, 1, power=power)
+    return torch.multinomial(probability, count, replacement=True, generator=generator)
 
 
 def proportional_inclusion(scores: Scores, count: int, *, power: float = 0.5) -> Tensor:
@@ -186,11 +186,16 @@ def proportional_inclusion(scores: Scores, count: int, *, power: float = 0.5) ->
 
 
 def top(
-    scores: Scores, count: int, generator: torch.Generator | None = None, *, of: Of = "learnability", sign: float = 1.0
+    scores: Scores,
+    count: int,
+    generator: torch.Generator | None = None,
+    *,
+    criterion: Criterion = "learnability",
+    sign: float = 1.0,
 ) -> Tensor:
     """The `count` of highest score (sign -1: lowest), nothing left to chance."""
     check_count(scores, count)
-    return torch.topk(value_of(scores, of), count, largest=sign > 0, sorted=False).indices
+    return torch.topk(value_of(scores, criterion), count, largest=sign > 0, sorted=False).indices
 
 
 def infobatch(
@@ -223,7 +228,7 @@ _INFOBATCH_LEAST = 0.1  # of what is kept comes from below the mean
 
 def _infobatch_parts(scores: Scores, count: int, normalise: Normalisation) -> tuple[Tensor, int]:
     """(which are at least the mean, how many of these are kept)."""
-    values = normalised(scores.needed("learner"), normalise, None, scores.usual)
+    values = normalised(scores.needed("learner"), normalise, None, scores.running_stats)
     above = values >= values.mean()
     high = int(above.sum())
     least = min(len(scores) - high, max(1, round(_INFOBATCH_LEAST * count)))
@@ -251,7 +256,7 @@ def speed(
 
 
 def speed_inclusion(scores: Scores, count: int, *, threshold: float = 1.0, suppression: float = 5.0) -> Tensor:
-    """Inclusion probabilities of `speed`, shape (B,), float64, by the approximation of `races.inclusion`."""
+    """Inclusion probabilities of `speed`, shape (B,), float64, by the approximation of `gumbel.inclusion`."""
     return inclusion([(_speed_logits(scores, threshold, suppression), count)])
 
 
@@ -273,19 +278,19 @@ def within(
     parts, rest = divmod(len(scores), size)
     if rest or count < parts:
         raise UserError(f"{count} of {len(scores)} examples cannot be chosen within equal parts of {size}")
-    shares = [count // parts + (i < count % parts) for i in range(parts)]
+    counts = [count // parts + (i < count % parts) for i in range(parts)]
     return torch.cat(
-        [choose(scores[i * size : (i + 1) * size], share, generator) + i * size for i, share in enumerate(shares)]
+        [choose(scores[i * size : (i + 1) * size], few, generator) + i * size for i, few in enumerate(counts)]
     )
 
 
-def value_of(scores: Scores, of: Of) -> Tensor:
+def value_of(scores: Scores, criterion: Criterion) -> Tensor:
     """One of the scores, shape (B,)."""
-    return scores.learnability if of == "learnability" else scores.needed(of)
+    return scores.learnability if criterion == "learnability" else scores.needed(criterion)
 
 
 def logits_of(
-    scores: Scores, of: Of, normalise: Normalisation, strata: int, temperature: float, sign: float
+    scores: Scores, criterion: Criterion, normalise: Normalisation, strata: int, temperature: float, sign: float
 ) -> tuple[Tensor, Tensor | None]:
     """(logits of shape (B,), stratum of each example or None with one stratum).
 
@@ -295,7 +300,7 @@ def logits_of(
     if not temperature > 0:
         raise UserError(f"the temperature must be positive, not {temperature}")
     stratum = strata_of(scores.needed("sigma"), strata) if strata > 1 else None
-    values = normalised(value_of(scores, of), normalise, stratum, scores.usual)
+    values = normalised(value_of(scores, criterion), normalise, stratum, scores.running_stats)
     return values * (sign / temperature), stratum
 
 

@@ -44,8 +44,11 @@ _DRAW = frozenset({"temperature", "normalise", "strata"})
 _JEST = _DRAW | {"chunks"}
 
 
-def _softmax(of: p.Of, needs: frozenset[str], summary: str, sign: float = 1.0) -> Policy:
-    made, chance = partial(p.softmax, of=of, sign=sign), partial(p.softmax_inclusion, of=of, sign=sign)
+def _softmax(criterion: p.Criterion, needs: frozenset[str], summary: str, sign: float = 1.0) -> Policy:
+    made, chance = (
+        partial(p.softmax, criterion=criterion, sign=sign),
+        partial(p.softmax_inclusion, criterion=criterion, sign=sign),
+    )
     return Policy(made, needs | _SIGMA, _DRAW, summary, chance)
 
 
@@ -70,7 +73,7 @@ POLICIES: dict[str, Policy] = {
         joint, _BOTH | {"features"}, _JEST | {"redundancy"}, "JEST with a coupling: directions drawn before count less"
     ),
     "joint-hard": Policy(
-        partial(joint, of="learner"),
+        partial(joint, criterion="learner"),
         _LEARNER | {"features"},
         _JEST | {"redundancy"},
         "draws by the learner's loss with a coupling",
@@ -91,8 +94,10 @@ POLICIES: dict[str, Policy] = {
     ),
     "speed": Policy(p.speed, _SIGMA, _NONE, "the noisiest levels are kept a fifth as often (SpeeD)", p.speed_inclusion),
     "learnability": Policy(p.top, _BOTH, _NONE, "the most learnable, no sampling (RHO-loss)"),
-    "high-loss": Policy(partial(p.top, of="learner"), _LEARNER, _NONE, "the highest learner loss"),
-    "easy-reference": Policy(partial(p.top, of="reference", sign=-1.0), _REFERENCE, _NONE, "the lowest reference loss"),
+    "high-loss": Policy(partial(p.top, criterion="learner"), _LEARNER, _NONE, "the highest learner loss"),
+    "easy-reference": Policy(
+        partial(p.top, criterion="reference", sign=-1.0), _REFERENCE, _NONE, "the lowest reference loss"
+    ),
 }
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, at_least_float32, per_example_loss
+from ajest.diffusion.network import evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -22,15 +21,15 @@ class Scores:
         learner: loss of the network in training.
         reference: loss of the reference model, on the same noised examples.
         sigma: noise level.
-        usual: mean and standard deviation of the score at that noise level so far, shape (B, 2): what makes scores
-            of a small super-batch comparable across noise levels.
+        running_stats: mean and standard deviation of the score at that noise level so far, shape (B, 2): what makes
+            scores of a small super-batch comparable across noise levels.
         features: a direction for each example, shape (B, d): two examples of similar directions teach the same.
     """
 
     learner: Tensor | None = None
     reference: Tensor | None = None
     sigma: Tensor | None = None
-    usual: Tensor | None = None
+    running_stats: Tensor | None = None
     features: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -50,7 +49,7 @@ class Scores:
         """Whatever is known: for the number of examples and the device."""
         return next(part for part in (self.learner, self.reference, self.sigma) if part is not None)
 
-    def usable(self) -> Tensor | None:
+    def finite(self) -> Tensor | None:
         """Indices of the examples whose losses and features are finite; None where all are."""
         parts = [part for part in (self.learner, self.reference, self.features) if part is not None]
         if not parts or bool(torch.stack([part.isfinite().all() for part in parts]).all()):
@@ -79,23 +78,9 @@ WHAT = {
     "learner": "learner's losses",
     "reference": "reference's losses",
     "sigma": "noise levels",
-    "usual": "usual scores at each noise level",
+    "running_stats": "running statistics of scores at each noise level",
     "features": "features of the examples",
 }
-
-
-@contextmanager
-def evaluation_mode(network: object) -> Iterator[None]:
-    """Within, a network answers as it does when it is sampled from: dropout is off, running statistics stay as they
-    are. After it each of its modules is in the mode in which it was. What is no module is left alone."""
-    training = [m for m in network.modules() if m.training] if isinstance(network, nn.Module) else []
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @torch.no_grad()

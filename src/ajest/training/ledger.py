@@ -32,7 +32,7 @@ class Ledger:
         by_kind: steps taken by the label of their kind (what a step of a kind costs is calibrated in a bench).
         counts: examples drawn, scored and trained on.
         flops: analytic network operations.
-        unusable: scored examples that could not be chosen because their score was not finite.
+        scores_not_finite: scored examples that could not be chosen because their score was not finite.
         not_finite: steps whose loss or gradient was not finite.
     """
 
@@ -42,7 +42,7 @@ class Ledger:
     by_kind: dict[str, int] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     flops: float = 0.0
-    unusable: int = 0
+    scores_not_finite: int = 0
     not_finite: int = 0
     _warmup_left: int = WARMUP_STEPS
     _step: dict[str, float] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Ledger:
             self._step[name] = self._step.get(name, 0.0) + time.perf_counter() - start
 
     def close_step(
-        self, kind: str, counts: Counts, flops: float, unusable: int = 0, not_finite: bool = False
+        self, kind: str, counts: Counts, flops: float, scores_not_finite: int = 0, not_finite: bool = False
     ) -> dict[str, float]:
         """Book the present step and return its seconds by phase: those of the slowest process."""
         step = dict(zip(self._step, distributed.largest([*self._step.values()]), strict=True))
@@ -73,7 +73,7 @@ class Ledger:
         self.by_kind[kind] = self.by_kind.get(kind, 0) + 1
         self.counts += counts
         self.flops += flops
-        self.unusable += unusable
+        self.scores_not_finite += scores_not_finite
         self.not_finite += not_finite
         return step
 
@@ -91,7 +91,7 @@ class Ledger:
             "scored": self.counts.scored,
             "trained": self.counts.trained,
             "flops": self.flops,
-            "unusable": self.unusable,
+            "scores_not_finite": self.scores_not_finite,
             "not_finite": self.not_finite,
         }
 
@@ -102,7 +102,7 @@ class Ledger:
         self.by_kind = dict(facts["by_kind"])
         self.counts = Counts(facts["drawn"], facts["scored"], facts["trained"])
         self.flops = facts["flops"]
-        self.unusable, self.not_finite = facts["unusable"], facts["not_finite"]
+        self.scores_not_finite, self.not_finite = facts["scores_not_finite"], facts["not_finite"]
         self._warmup_left = WARMUP_STEPS
 
     def _synchronise(self) -> None:

@@ -9,8 +9,10 @@ from math import isfinite
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ajest.runtime import distributed
+from ajest.selection.diagnostics import diagnose
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.checkpoint import write_sealed
 from ajest.storage.config import to_json
@@ -23,14 +25,23 @@ from .trainer import Step, Trainer
 _STORED_NUMBERS = 1 << 20  # of the examples of a super-batch that is stored for figures
 
 
-def _prune(folder: Path, keep: int = 2) -> None:
+def prune(folder: Path, keep: int = 2) -> None:
     """Keep the newest checkpoints: the one to go on from, and the one before it in case that is damaged."""
     for stem in list(checkpoint.stems(folder, "checkpoint").values())[:-keep]:
         checkpoint.delete(stem)
 
 
-class _Recorder:
-    """Writes ledger lines, snapshots and checkpoints as steps go by; of several processes the first writes."""
+class Recorder:
+    """Writes ledger lines, snapshots and checkpoints as steps go by; of several processes the first writes.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        schedule: when it writes what.
+        trainer: of the run.
+        losses: of the steps since the last line of the ledger.
+        warn: told of a tracker that fails.
+    """
 
     def __init__(
         self,
@@ -56,53 +67,65 @@ class _Recorder:
         return max(self._step_seconds, default=0.0)
 
     def record(self, step: Step) -> None:
+        """Take in a step that was taken, and write what is due."""
         self._step_seconds.append(sum(step.seconds.values()))
         self._losses.append(step.loss)
-        now = self.clocks()
-        last = step.number == self.iterations or self.schedule.over(now)
+        before, self._last = self._last, self.clocks()
+        last = step.number == self.iterations or self.schedule.over(self._last)
         clock, value = self.schedule.end or ("steps", float(self.iterations))
-        self.trainer.progress = min(1.0, now[clock] / value)
-        reached = {
-            clock: [b for b in self.schedule.budgets.get(clock, ()) if self._last[clock] < b <= now[clock] * (1 + 1e-9)]
-            for clock in now
-        }
-        reached = {clock: budgets for clock, budgets in reached.items() if budgets}
-        self._last = now
+        self.trainer.progress = min(1.0, self._last[clock] / value)
         if distributed.rank() == 0:
-            self._write(step, now, reached, last)
+            if step.number in self.schedule.selection_at and step.kept is not None:
+                self._store_selection_snapshot(step, step.kept)
+            self._store_snapshot(step, self._reached(before), last)
+            self._write_line(step, last)
+            old = time.monotonic() - self._saved > self.schedule.checkpoint_seconds
+            if last or old or step.number % self.schedule.checkpoint_every == 0:
+                self.save()
         self._recorded_step = step.number
 
-    def _write(self, step: Step, now: dict[str, float], reached: Mapping[str, Sequence[float]], last: bool) -> None:
-        if step.number in self.schedule.selection_at and step.kept is not None:
-            self._store_selection(step)
+    def _reached(self, before: Mapping[str, float]) -> dict[str, list[float]]:
+        """The budgets of each clock that were crossed in the last step; clocks without any are left out."""
+        budgets = self.schedule.budgets
+        crossed = {
+            clock: [b for b in budgets.get(clock, ()) if before[clock] < b <= now * (1 + 1e-9)]
+            for clock, now in self._last.items()
+        }
+        return {clock: found for clock, found in crossed.items() if found}
+
+    def _store_snapshot(self, step: Step, reached: Mapping[str, Sequence[float]], last: bool) -> None:
         if reached or last:
-            facts = {"step": step.number, "clocks": now, "reached": reached}
+            facts = {"step": step.number, "clocks": self._last, "reached": reached}
             stem = self.folder / "snapshots" / f"snapshot-{step.number:07d}"
             checkpoint.save(stem, self.trainer.ema.state_dict(), facts)
-        every = self.schedule.ledger_every
-        if last or step.number % every == 0 or self.trainer.trigger.fired_at != self._fired:
-            self._fired = self.trainer.trigger.fired_at
-            line = {
-                "step": step.number,
-                "kind": step.kind.label,
-                "loss": sum(finite) / len(finite) if (finite := [x for x in self._losses if isfinite(x)]) else None,
-                "advantage": step.advantage,
-                "fired_at": self._fired,
-                "clocks": now,
-                "scores": self.trainer.selector.reliability(step.number, self.trainer.progress),
-                **self.trainer.ledger.facts(),
-            }
-            jsonl.append(self.folder / "ledger.jsonl", line)
-            self._trackers.log(line)
-            self._losses = []
-        old = time.monotonic() - self._saved > self.schedule.checkpoint_seconds
-        if last or old or step.number % self.schedule.checkpoint_every == 0:
-            self.save()
+
+    def _write_line(self, step: Step, last: bool) -> None:
+        """A line of the ledger, if one is due."""
+        fired_at = self.trainer.trigger.fired_at
+        if not last and step.number % self.schedule.ledger_every and fired_at == self._fired:
+            return
+        self._fired = fired_at
+        finite = [loss for loss in self._losses if isfinite(loss)]
+        line = {
+            "step": step.number,
+            "kind": step.kind.label,
+            "loss": sum(finite) / len(finite) if finite else None,
+            "advantage": step.advantage,
+            "fired_at": fired_at,
+            "clocks": self._last,
+            "scores": diagnose(self.trainer.selector, step.number, self.trainer.progress),
+            **self.trainer.ledger.facts(),
+        }
+        jsonl.append(self.folder / "ledger.jsonl", line)
+        self._trackers.log(line)
+        self._losses = []
 
     def clocks(self) -> dict[str, float]:
+        """All clocks as they stand."""
         return clocks(self.trainer.ledger.facts(), self.trainer.steps_taken, self.schedule.costs)
 
     def close(self) -> None:
+        """Let trackers write down what they have not yet."""
         self._trackers.close()
 
     def end(self, state: str, why: str | None = None) -> None:
@@ -111,7 +134,7 @@ class _Recorder:
 
         def note() -> None:
             write_sealed(self.folder / "status.json", said)
-            _prune(self.folder, keep=1)
+            prune(self.folder, keep=1)
 
         distributed.once(note)
 
@@ -121,7 +144,7 @@ class _Recorder:
         tensors, facts = self.trainer.state()
         facts["losses"] = self._losses
         checkpoint.save(self.folder / f"checkpoint-{facts['step']:07d}", tensors, facts)
-        _prune(self.folder)
+        prune(self.folder)
         self._saved_step = facts["step"]
 
     def save_last(self) -> None:
@@ -130,10 +153,10 @@ class _Recorder:
         if whole and self._saved_step != self.trainer.steps_taken:
             self.save()
 
-    def _store_selection(self, step: Step) -> None:
+    def _store_selection_snapshot(self, step: Step, kept: Tensor) -> None:
+        """A super-batch with what was kept of it, for figures."""
         mask = torch.zeros(len(step.batch), dtype=torch.bool)
-        if step.kept is not None:
-            mask[step.kept.cpu()] = True
+        mask[kept.cpu()] = True
         # Pictures are large, and a figure shows a few.
         batch = step.batch[: max(1, _STORED_NUMBERS // step.batch.x[0].numel())]
         tensors = {"x": batch.x, "sigma": step.batch.sigma, "id": step.batch.id, "kept": mask}

@@ -11,16 +11,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ajest.diffusion.batch import Source
 from ajest.errors import Diverged
 from ajest.runtime import distributed, interrupts
+from ajest.runtime.seeding import Role, Streams
+from ajest.selection.flow import Networks
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.lock import locked
 
 from . import references
 from .networks import load_network
-from .recorder import _prune, _Recorder
+from .recorder import Recorder, prune
 from .run_folder import RunConfig, claim_folder, read_config, read_status
 from .schedule import Schedule
 from .trainer import Trainer
@@ -73,7 +76,7 @@ def execution(
             return
         trainer = make_trainer(folder, config, device, source, at, warn)
         losses = resume(folder, trainer, warn)
-        recorder = _Recorder(folder, config, schedule, trainer, losses, warn)
+        recorder = Recorder(folder, config, schedule, trainer, losses, warn)
         stack.callback(recorder.close)
         with interrupts.held(recorder.step_seconds):  # between steps too: whatever is done there, the run is saved
             try:
@@ -104,22 +107,43 @@ def make_trainer(
     at: int | None = None,
     warn: Callable[[str], None] = print,
 ) -> Trainer:
-    """The trainer of a config at step 0, its reference loaded: the latest snapshot, or that of step `at`."""
-    network = config.task.network(config.role, config.seed).to(device)
-    reference = proxy = None
-    place = references.place_of(folder, config)
-    if place is not None:
-        reference, _ = load_network(place, at, device=device, beside=config.task)
-        other = read_config(place)
-        if (other.role, other.seed) == (config.role, config.seed):
-            warn(
-                f"{place} is a {other.role} of seed {other.seed} too: it learned from the very examples that this run "
-                "draws; train references with --network guide or strong, or with another seed"
-            )
-    if config.arm.scoring.scorer == "proxy":
-        proxy = config.task.network("proxy", config.seed).to(device)
+    """The trainer of a config at step 0, its reference loaded.
+
+    Args:
+        folder: of the run, relative to which its reference is named.
+        config: of the run.
+        device: where it computes.
+        source: in place of the task's own.
+        at: step of the reference's snapshot; None is the latest.
+        warn: told of a reference that learned from the run's own examples.
+
+    Raises:
+        UserError: the reference is not there or learned something else; or the arm needs what the network lacks.
+    """
+
+    def network(role: Role) -> nn.Module:
+        return config.task.network(role, config.seed).to(device)
+
+    proxy = network("proxy") if config.arm.scoring.scorer == "proxy" else None
+    networks = Networks(network(config.role), _reference_of(folder, config, device, at, warn), proxy)
     source = config.task.source(device) if source is None else source
-    return Trainer(source, network, config.recipe, config.arm, config.seed, reference, proxy, config.role)
+    return Trainer(source, networks, config.recipe, config.arm, Streams(config.seed, config.role))
+
+
+def _reference_of(
+    folder: Path, config: RunConfig, device: torch.device | str, at: int | None, warn: Callable[[str], None]
+) -> nn.Module | None:
+    place = references.place_of(folder, config)
+    if place is None:
+        return None
+    reference, _ = load_network(place, at, device=device, beside=config.task)
+    other = read_config(place)
+    if (other.role, other.seed) == (config.role, config.seed):
+        warn(
+            f"{place} is a {other.role} of seed {other.seed} too: it learned from the very examples that this run "
+            "draws; train references with --network guide or strong, or with another seed"
+        )
+    return reference
 
 
 def resume(folder: Path, trainer: Trainer, warn: Callable[[str], None]) -> list[float]:
@@ -128,17 +152,8 @@ def resume(folder: Path, trainer: Trainer, warn: Callable[[str], None]) -> list[
     stored = checkpoint.latest(folder, "checkpoint", warn) if distributed.rank() == 0 else None
 
     def forget() -> int:
-        checkpoint.sweep(folder)
         at = 0 if stored is None else int(stored.facts["step"])
-        for prefix in ("", "snapshots", "selection"):
-            name = {"": "checkpoint", "snapshots": "snapshot", "selection": "step"}[prefix]
-            for number, stem in checkpoint.stems(folder / prefix, name).items():
-                if number > at:
-                    checkpoint.delete(stem)
-        lines = jsonl.read(folder / "ledger.jsonl")
-        if any(line["step"] > at for line in lines):
-            jsonl.rewrite(folder / "ledger.jsonl", [line for line in lines if line["step"] <= at])
-        _prune(folder)  # a kill may have come between a checkpoint and the end of the one before the last
+        _forget_after(folder, at)
         return at
 
     at = distributed.once(forget)
@@ -148,3 +163,16 @@ def resume(folder: Path, trainer: Trainer, warn: Callable[[str], None]) -> list[
         return []
     trainer.restore(stored.tensors, stored.facts)
     return list(stored.facts.get("losses", ()))
+
+
+def _forget_after(folder: Path, step: int) -> None:
+    """Delete what a run has written of the steps after this one."""
+    checkpoint.sweep(folder)
+    for place, name in ((".", "checkpoint"), ("snapshots", "snapshot"), ("selection", "step")):
+        for number, stem in checkpoint.stems(folder / place, name).items():
+            if number > step:
+                checkpoint.delete(stem)
+    lines = jsonl.read(folder / "ledger.jsonl")
+    if any(line["step"] > step for line in lines):
+        jsonl.rewrite(folder / "ledger.jsonl", [line for line in lines if line["step"] <= step])
+    prune(folder)  # a kill may have come between a checkpoint and the end of the one before the last

@@ -95,7 +95,7 @@ def _identity(folder: Path) -> str:
 
 def numbers_of(line: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a ledger's line by name, nested ones as `outer/inner`: `loss`, `clocks/calibrated`,
-    `seconds/update`, `scores/retest`."""
+    `seconds/update`, `scores/test_retest`."""
     found: dict[str, float] = {}
     for name, value in line.items():
         if isinstance(value, Mapping):
@@ -124,7 +124,7 @@ class Trackers:
         step: int,
         warn: Callable[[str], None],
     ) -> None:
-        self._complain = warn
+        self._warn = warn
         self._open: dict[str, Tracker] = {}
         for name in names:
             self._guarded(name, partial(self._begin, name, folder, config, step))
@@ -147,9 +147,7 @@ class Trackers:
             do()
         except Exception as error:  # whatever goes wrong in there is no reason to lose a run
             self._open.pop(name, None)
-            self._complain(
-                f"the tracker {name} failed, and the run goes on without it: {type(error).__name__}: {error}"
-            )
+            self._warn(f"the tracker {name} failed, and the run goes on without it: {type(error).__name__}: {error}")
 
 
 def checked(names: tuple[str, ...]) -> tuple[str, ...]:

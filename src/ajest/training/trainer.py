@@ -1,6 +1,6 @@
 """The training loop. It knows no task: a source gives examples, a network denoises, an arm chooses.
 
-    selector: source.draw(B) -> Batch -> score(learner, reference) -> policy -> indices -> Batch[kept]
+    selector: draw -> Drawn -> score -> Scored -> pick -> Picked
     trainer:  -> update -> EMA
 
 The loop is a generator: it yields after each step, and progress, logging, snapshots and stopping are the body
@@ -14,18 +14,19 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ajest.diffusion.batch import Batch, Source
 from ajest.diffusion.ema import PowerEMA
 from ajest.errors import Diverged, check
 from ajest.runtime import distributed, interrupts
-from ajest.runtime.seeding import Role, drawing_from
+from ajest.runtime.seeding import Streams, drawing_from
 from ajest.selection.arm import Arm
 from ajest.selection.counts import ExampleCounts
+from ajest.selection.flow import Networks
 from ajest.selection.kinds import StepKind
 from ajest.selection.scoring import Scores
-from ajest.selection.selector import Selector
+from ajest.selection.selector import Choice, Selector
 from ajest.selection.triggers import TriggerState
 
 from .ledger import Ledger
@@ -72,44 +73,35 @@ def _within_ranks(arm: Arm, recipe: Recipe) -> Arm:
 
 
 class Trainer:
-    """A network in training, with everything that has to survive a restart.
+    """Networks in training, with everything that has to survive a restart.
 
     Args:
         source: where examples come from.
-        network: the learner, on its device.
+        networks: the learner, on its device; the reference and the proxy of arms that need them. An arm whose
+            reference is the learner's own average brings it itself.
         recipe: how it is trained.
         arm: what it is trained on.
-        seed, role: name the random streams. Arms of one seed draw the same examples, a guide of that seed others.
-        reference: the model that learnability is measured against, for arms with one of their own.
-        proxy: the smaller network that scores in the learner's place, for arms with a proxy.
+        streams: names of the random streams.
 
     Attributes:
         progress: share of the run that is done, 0 to 1, for what depends on it; set by whoever knows when the run ends.
         whole: whether `state` is that of a finished step; not while one is being booked.
+
+    Raises:
+        UserError: see `Selector`.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        network: nn.Module,
-        recipe: Recipe,
-        arm: Arm,
-        seed: int,
-        reference: nn.Module | None = None,
-        proxy: nn.Module | None = None,
-        role: Role = "learner",
-    ) -> None:
-        arm = _within_ranks(arm, recipe)
+    def __init__(self, source: Source, networks: Networks, recipe: Recipe, arm: Arm, streams: Streams) -> None:
+        arm, network = _within_ranks(arm, recipe), networks.learner
         self.network, self.recipe, self.arm = network, recipe, arm
         self.device = next(network.parameters()).device
         self.ledger = Ledger(self.device)
         self.ema = PowerEMA(network, recipe.ema_widths)
         self.learner = OptimizedNetwork(network, recipe)
-        self.proxy = None if proxy is None else OptimizedNetwork(proxy, recipe)
+        self.proxy = None if networks.proxy is None else OptimizedNetwork(networks.proxy, recipe)
         if arm.reference == "ema":
-            reference = self.ema[recipe.ema_widths[0]]
-        size, micro = recipe.super_batch, recipe.micro_batch
-        self.selector = Selector(source, network, arm, size, micro, seed, reference, proxy, role)
+            networks = replace(networks, reference=self.ema[recipe.ema_widths[0]])
+        self.selector = Selector(source, networks, arm, streams, recipe.super_batch, recipe.micro_batch)
         self.example_counts = ExampleCounts()
         self.steps_taken = 0
         self.progress = 0.0
@@ -137,35 +129,45 @@ class Trainer:
             Diverged: see `steps`.
             KeyboardInterrupt: the step was given up (see `interrupts`); the trainer is as before it.
         """
-        phase, at = self.ledger.phase, self.steps_taken
+        phase = self.ledger.phase
         with interrupts.undoable():
-            choice = self.selector.choose(at, self.progress, phase, kind)
-        optimised = [self.learner] if self.proxy is None else [self.learner, self.proxy]
-        with phase("update"), drawing_from(self.selector.stream("update", at, distributed.rank())):
-            total, weight = choice.counts.trained, choice.weight
-            rate = self.recipe.learning_rate(at, self.ledger.counts.trained + total, self.progress)
-            mine = None if weight is None else weight[distributed.rank_slice(total)]
-            try:
-                found = [part.gradients(choice.chosen, rate, mine, total) for part in optimised]
-                self._count_skipped(found[0][1])
-            except Diverged as error:
-                raise Diverged(f"at step {at + 1}: {error}") from error
-            self.whole = False
-            for part, (_, finite) in zip(optimised, found, strict=True):
-                part.step(finite)
-            losses = found[0][0]
+            choice = self.selector.choose(self.steps_taken, self.progress, phase, kind)
+        with phase("update"), drawing_from(self.selector.stream("update", self.steps_taken, distributed.rank())):
+            losses, finite = self._update(choice)
+            weight = choice.picked.weight
             loss = (losses if weight is None else losses * weight).mean().item()
         with phase("ema"):
-            self.ema.update(at + 1)
-        with phase("select") if self.selector.remembers else nullcontext():
-            self.selector.learn(choice, losses, at, self.progress)
-        self.example_counts.count(choice.batch.id, choice.trained.id)
+            self.ema.update(self.steps_taken + 1)
+        with phase("select") if self.selector.memory else nullcontext():
+            self.selector.learn(choice, losses)
+        return self._booked(choice, loss, finite)
+
+    def _update(self, choice: Choice) -> tuple[Tensor, bool]:
+        """Train on what was chosen. Returns the learner's losses of all processes, and whether all is finite."""
+        total, weight, at = choice.counts.trained, choice.picked.weight, self.steps_taken
+        rate = self.recipe.learning_rate(at, self.ledger.counts.trained + total, self.progress)
+        mine = None if weight is None else weight[distributed.rank_slice(total)]
+        optimized = [self.learner] if self.proxy is None else [self.learner, self.proxy]
+        try:
+            found = [part.gradients(choice.picked.chosen, rate, mine, total) for part in optimized]
+            self._count_skipped(found[0][1])
+        except Diverged as error:
+            raise Diverged(f"at step {at + 1}: {error}") from error
+        self.whole = False
+        for part, (_, finite) in zip(optimized, found, strict=True):
+            part.step(finite)
+        return found[0][0], all(finite for _, finite in found)
+
+    def _booked(self, choice: Choice, loss: float, finite: bool) -> Step:
+        """The step, written into the books."""
+        kind, drawn, picked = choice.plan.kind, choice.drawn, choice.picked
+        self.example_counts.count(drawn.batch.id, choice.trained.id)
         self.steps_taken += 1
-        not_finite = not all(finite for _, finite in found)
-        seconds = self.ledger.close_step(choice.kind.label, choice.counts, choice.flops, choice.unusable, not_finite)
+        bad = choice.scores_not_finite
+        seconds = self.ledger.close_step(kind.label, choice.counts, choice.flops, bad, not finite)
         self.whole = True
         advantage = self.trigger.advantage
-        return Step(self.steps_taken, choice.kind, loss, advantage, seconds, choice.batch, choice.kept, choice.scores)
+        return Step(self.steps_taken, kind, loss, advantage, seconds, drawn.batch, picked.kept, picked.scores)
 
     def _count_skipped(self, finite: bool) -> None:
         self._skipped = 0 if finite or self.recipe.not_finite != "skip" else self._skipped + 1
@@ -182,7 +184,7 @@ class Trainer:
             "example_counts/drawn": self.example_counts.drawn,
             "example_counts/trained": self.example_counts.trained,
         }
-        tensors |= {f"selector/{k}": v for k, v in self.selector.state().items()}
+        tensors |= {f"selector/{k}": v for k, v in self.selector.memory.state().items()}
         if self.proxy is not None:
             tensors |= {f"proxy/{k}": v for k, v in self.proxy.state().items()}
         return tensors, {
@@ -198,7 +200,7 @@ class Trainer:
         self.learner.restore(tensors)
         self.ema.load_state_dict(strip_prefix("ema/", tensors))
         self.example_counts = ExampleCounts(tensors["example_counts/drawn"], tensors["example_counts/trained"])
-        self.selector.restore(strip_prefix("selector/", tensors))
+        self.selector.memory.restore(strip_prefix("selector/", tensors))
         if self.proxy is not None:
             self.proxy.restore(strip_prefix("proxy/", tensors))
         self.selector.trigger = TriggerState(**facts["trigger"])

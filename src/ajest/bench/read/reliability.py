@@ -14,14 +14,14 @@ from .statistics import bootstrap_interval
 
 #: What a ledger line says of scores, each with what it means.
 QUANTITIES = {
-    "retest": "repeats under new noise\n(rank correlation within sigma)",
-    "sigma share": "share of the score's variance\nthat is the noise level",
-    "sigma share of ranks": "the same of the score's ranks\n(no outlier counts for more)",
-    "effective share": "effective sample size\nover super-batch",
+    "test_retest": "repeats under new noise\n(rank correlation within sigma)",
+    "sigma_eta_squared": "share of the score's variance\nthat is the noise level",
+    "sigma_eta_squared_of_ranks": "the same of the score's ranks\n(no outlier counts for more)",
+    "effective_sample_share": "effective sample size\nover super-batch",
     "agreement": "cheap scores against full ones\n(rank correlation within sigma)",
 }
 
-_CORRELATIONS = ("retest", "agreement")
+_CORRELATIONS = ("test_retest", "agreement")
 
 
 @dataclass(frozen=True)

@@ -140,14 +140,14 @@ class Results:
 
     def _not_finite(self, run: Run) -> list[str]:
         last = run.ledger[-1] if run.ledger else {}
-        steps, unusable = last.get("not_finite", 0), last.get("unusable", 0)
+        steps, scores = last.get("not_finite", 0), last.get("scores_not_finite", 0)
         done = {"skip": "they were skipped", "zero": "zeros stood in the place of such gradients"}
         said = []
         if steps:
             what = done[self.config.recipe.not_finite]
             said.append(f"in {steps:,} steps the loss or its gradient was not finite; {what}.")
-        if unusable:
-            said.append(f"{unusable:,} scores were not finite; these examples were not trained on.")
+        if scores:
+            said.append(f"{scores:,} scores were not finite; these examples were not trained on.")
         return said
 
     @property

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from ajest.diffusion.batch import Batch
+from ajest.diffusion.network import flops_of, sketch_flops_of, sketches
+from ajest.runtime.seeding import generator
 from ajest.selection.arm import Arm
 from ajest.selection.kinds import StepKind
 from ajest.tasks.base import Task
 from ajest.training.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class NetworkCosts:
+    """Operations of a task's networks.
+
+    Attributes:
+        forward: floating-point operations of denoising one example with the learner.
+        guide: cost of the guide's forward pass, the learner's being 1.
+        sketch: cost of a forward pass of the learner that sketches gradients too; 1 where it cannot.
+    """
+
+    forward: float
+    guide: float
+    sketch: float
+
+
+def network_costs(task: Task) -> NetworkCosts:
+    """The costs of a task's networks: as they say themselves, or counted on an example of the task."""
+    learner, guide = task.network("learner", 0), task.network("guide", 0)
+
+    def example() -> Batch:
+        return task.source("cpu").draw(1, generator(0, "flops"))
+
+    forward = flops_of(learner, example)
+    sketch = sketch_flops_of(learner, example) / forward if sketches(learner) else 1.0
+    return NetworkCosts(forward, flops_of(guide, example) / forward, sketch)
+
+
 def step_flops(task: Task, recipe: Recipe, arm: Arm) -> dict[StepKind, float]:
     """Floating-point operations of one step of an arm, by its kinds. A backward pass counts as two forward passes."""
-    learner, small = task.network("learner", 0), task.network("guide", 0)
-    forward, guide = learner.flops(), small.flops() / learner.flops()  # type: ignore[operator]
-    sketch = learner.sketch_flops() / forward  # type: ignore[operator]
+    costs = network_costs(task)
     found = {}
     for kind in arm.kinds():
-        passes = scoring_passes(arm, guide, sketch) if kind.mode == "select" else 0.0
+        passes = scoring_passes(arm, costs.guide, costs.sketch) if kind.mode == "select" else 0.0
         if kind.mode == "watch":
-            passes = _reference(arm, guide)
+            passes = _reference(arm, costs.guide)
         trained = recipe.super_batch if kind.trains_on_all else arm.kept(recipe.super_batch)
-        update = 3 * (1 + guide * (arm.scoring.scorer == "proxy"))
-        found[kind] = float(forward * (recipe.super_batch * passes + trained * update))
+        update = 3 * (1 + costs.guide * (arm.scoring.scorer == "proxy"))
+        found[kind] = float(costs.forward * (recipe.super_batch * passes + trained * update))
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ajest.bench.plan.config import BenchConfig, Costs
-from ajest.bench.plan.operations import forward_passes
+from ajest.bench.plan.operations import NetworkCosts, forward_passes, network_costs
 from ajest.selection.arm import Arm
 from ajest.selection.kinds import UNIFORM
 
@@ -67,8 +67,7 @@ def selection_costs(config: BenchConfig, costs: Costs) -> list[SelectionCost]:
     uniform = costs.get(UNIFORM.label)
     if uniform is None:
         return []
-    learner = config.task.network("learner", 0)
-    guide, sketch = (f / learner.flops() for f in (config.task.network("guide", 0).flops(), learner.sketch_flops()))  # type: ignore[operator]
+    networks = network_costs(config.task)
     found = []
     for arm in config.arms:
         step = _mean_step(arm, costs)
@@ -83,11 +82,16 @@ def selection_costs(config: BenchConfig, costs: Costs) -> list[SelectionCost]:
                 step_ratio=ratio,
                 overhead_share=overhead / sum(step.values()),
                 example_ratio=ratio / arm.keep,
-                break_even=_break_even(arm, step, uniform, guide),
-                model_ratio=forward_passes(arm, guide, sketch) / arm.keep / 3 + 1 + guide * _has_proxy(arm),
+                break_even=_break_even(arm, step, uniform, networks.guide),
+                model_ratio=_model_ratio(arm, networks),
             )
         )
     return found
+
+
+def _model_ratio(arm: Arm, networks: NetworkCosts) -> float:
+    passes = forward_passes(arm, networks.guide, networks.sketch)
+    return passes / arm.keep / 3 + 1 + networks.guide * _has_proxy(arm)
 
 
 def _has_proxy(arm: Arm) -> bool:

@@ -1,4 +1,4 @@
-"""Rules beyond the paper: strata, inclusion probabilities, couplings, memory (METHOD 3)."""
+"""Rules beyond the paper: strata, inclusion probabilities, couplings, memory (docs/method.md#rules)."""
 
 from collections import Counter
 

@@ -36,12 +36,6 @@ class Network(nn.Module):
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(3, width), nn.SiLU(), nn.Linear(width, 2))
 
-    def flops(self):
-        return 10.0 * self.layers[0].out_features
-
-    def sketch_flops(self):
-        return self.flops()
-
     def forward(self, x, sigma, label=None):
         sigma = sigma[:, None]
         scale = (1 + sigma**2).sqrt()

@@ -7,7 +7,7 @@ The pieces an engineer takes into another training loop:
     PowerEMA                       averages of the weights
     Ledger                         what it cost
     keep_freed_memory              faster steps on a CPU
-    Trainer, Recipe                a whole step, for a network and a source of one's own
+    Trainer, Recipe, Networks      a whole step, for a network and a source of one's own (`Network` says what it needs)
 
 A network, a data set and metrics of one's own are a `ajest.tasks.Task`.
 """
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from .diffusion.denoising import Denoiser, LogNormal, per_example_loss
     from .diffusion.ema import PowerEMA, posthoc_coefficients, posthoc_residual, reconstruct
     from .diffusion.guidance import autoguide
+    from .diffusion.network import Network
     from .diffusion.sampling import sample, sigma_schedule
+    from .runtime.seeding import Streams
     from .runtime.threads import keep_freed_memory
     from .selection.counts import Counts
+    from .selection.flow import Networks
+    from .selection.kinds import StepKind
     from .selection.registry import POLICIES, Policy, importance, inclusion_of, policy, select
     from .selection.scoring import Scores, score
     from .selection.triggers import Trigger, TriggerState
@@ -40,9 +44,13 @@ _PLACES = {
     "diffusion.denoising": ("Denoiser", "LogNormal", "per_example_loss"),
     "diffusion.ema": ("PowerEMA", "posthoc_coefficients", "posthoc_residual", "reconstruct"),
     "diffusion.guidance": ("autoguide",),
+    "diffusion.network": ("Network",),
     "diffusion.sampling": ("sample", "sigma_schedule"),
+    "runtime.seeding": ("Streams",),
     "runtime.threads": ("keep_freed_memory",),
     "selection.counts": ("Counts",),
+    "selection.flow": ("Networks",),
+    "selection.kinds": ("StepKind",),
     "selection.registry": ("POLICIES", "Policy", "importance", "inclusion_of", "policy", "select"),
     "selection.scoring": ("Scores", "score"),
     "selection.triggers": ("Trigger", "TriggerState"),
@@ -60,12 +68,16 @@ __all__ = [
     "LearningRate",
     "Ledger",
     "LogNormal",
+    "Network",
+    "Networks",
     "Policy",
     "PowerEMA",
     "Recipe",
     "Scores",
     "Source",
     "Step",
+    "StepKind",
+    "Streams",
     "Task",
     "Trainer",
     "Trigger",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from typing import Protocol, TypeGuard
 from warnings import catch_warnings, filterwarnings
 from weakref import WeakKeyDictionary
 
@@ -44,7 +44,7 @@ class SketchingNetwork(Network, Protocol):
         ...
 
 
-def sketches(network: object) -> bool:
+def sketches(network: object) -> TypeGuard[SketchingNetwork]:
     """Whether a network is a `SketchingNetwork`."""
     return callable(getattr(network, "sketched", None))
 

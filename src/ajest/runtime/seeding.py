@@ -1,7 +1,7 @@
 """Random streams that are named instead of stored.
 
 Every random number of a run comes from a generator made afresh from (seed, role, what for, step). Two arms of one
-seed therefore see the same numbers whatever else they do (common random numbers, METHOD 6), a guide or strong reference
+seed therefore see the same numbers whatever else they do (common random numbers), a guide or strong reference
 of that seed sees others, and a resumed run needs no generator state.
 """
 

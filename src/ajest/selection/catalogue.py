@@ -37,7 +37,7 @@ _ALL = (
     _guided("rho", "learnability", summary="the most learnable fifth, no sampling (RHO-loss)"),
     _kept("high-loss", "high-loss", summary="the fifth of highest learner loss, no reference"),
     _guided("easy-reference", "easy-reference", summary="the fifth that the guide finds easiest"),
-    # Within strata of the noise level (METHOD 3.2)
+    # Within strata of the noise level (docs/method.md#stratified)
     _kept("hard", "hard", summary="softmax draws by the learner's loss within each noise level, no reference"),
     _kept("hard-rank", "hard", normalise="rank", temperature=0.25, summary="hard, by ranks"),
     _kept("hard-running", "hard", normalise="running", strata=1,
@@ -50,15 +50,15 @@ _ALL = (
         summary="learnability against the learner's own average within each noise level"),
     _kept("learnable-strong", "learnable", reference="strong",
         summary="learnability against a strong reference within each noise level"),
-    # Several noise draws (METHOD 3.3)
+    # Several noise draws (docs/method.md#draws)
     _kept("hard-draws", "hard", scoring=Scoring(draws=2), summary="hard, scores averaged over two noise draws"),
     _guided("learnable-draws", "learnable", scoring=Scoring(draws=2),
         summary="learnable, scores averaged over two noise draws"),
-    # Coupling (METHOD 3.5)
+    # Coupling (docs/method.md#coupling)
     _kept("joint-residual", "joint-hard", strata=16, summary="hard, less what points the way that is drawn already"),
     _kept("joint-gradient", "joint-hard", strata=16, scoring=Scoring(features="gradient"),
         summary="joint-residual with sketches of last-layer gradients"),
-    # Unbiased (METHOD 3.4)
+    # Unbiased (docs/method.md#unbiased)
     _kept("hard-unbiased", "hard", unbiased=True, summary="hard with importance weights"),
     _kept("proportional", "proportional", unbiased=True,
         summary="with replacement, proportional to the root of the loss, with importance weights"),

@@ -1,4 +1,4 @@
-"""Joint selection with a coupling: what resembles the examples drawn before is drawn less (METHOD 3.5)."""
+"""Joint selection with a coupling: what resembles the examples drawn before is drawn less (docs/method.md#coupling)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """One step of selection as three functions with three values between them: draw -> Drawn, score -> Scored, pick ->
-Picked (METHOD 3).
+Picked (docs/method.md#flow).
 
 What has to be remembered from step to step is the selector's.
 """

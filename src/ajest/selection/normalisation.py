@@ -1,7 +1,7 @@
 """Scores on one scale: overall, within strata of the noise level, or against running statistics of that level.
 
-Losses vary with sigma far more than with the example, so raw scores mostly select noise levels (METHOD 3.2). And the
-softmax temperature means something only if scores are free of the loss's scale.
+Losses vary with sigma far more than with the example, so raw scores mostly select noise levels
+(docs/method.md#stratified). And the softmax temperature means something only if scores are free of the loss's scale.
 """
 
 from __future__ import annotations

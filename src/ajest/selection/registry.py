@@ -12,6 +12,7 @@ from torch import Tensor
 from ajest.errors import UserError, listed, unknown
 
 from . import policies as p
+from . import pruning
 from .coupling import joint
 from .scoring import Scores
 
@@ -86,13 +87,15 @@ POLICIES: dict[str, Policy] = {
         p.proportional_inclusion,
     ),
     "infobatch": Policy(
-        p.infobatch,
+        pruning.infobatch,
         _LEARNER | _SIGMA,
         frozenset({"normalise"}),
         "examples below the mean are pruned at random (InfoBatch)",
-        p.infobatch_inclusion,
+        pruning.infobatch_inclusion,
     ),
-    "speed": Policy(p.speed, _SIGMA, _NONE, "the noisiest levels are kept a fifth as often (SpeeD)", p.speed_inclusion),
+    "speed": Policy(
+        pruning.speed, _SIGMA, _NONE, "the noisiest levels are kept a fifth as often (SpeeD)", pruning.speed_inclusion
+    ),
     "learnability": Policy(p.top, _BOTH, _NONE, "the most learnable, no sampling (RHO-loss)"),
     "high-loss": Policy(partial(p.top, criterion="learner"), _LEARNER, _NONE, "the highest learner loss"),
     "easy-reference": Policy(

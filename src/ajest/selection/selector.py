@@ -1,4 +1,4 @@
-"""What to train on at each step: draw, score or remember, pick (METHOD 3)."""
+"""What to train on at each step: draw, score or remember, pick (docs/method.md#flow)."""
 
 from __future__ import annotations
 

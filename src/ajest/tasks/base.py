@@ -146,7 +146,10 @@ class Task(ABC):
 
     @abstractmethod
     def network(self, role: Role, seed: int) -> nn.Module:
-        """An untrained denoiser, called with x, sigma of shape (n,) and labels; its weights follow from the seed."""
+        """An untrained `ajest.Network`, called with x, sigma of shape (n,) and labels.
+
+        Its weights follow from the seed.
+        """
 
     @property
     @abstractmethod

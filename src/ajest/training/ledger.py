@@ -1,4 +1,4 @@
-"""What training cost: seconds by phase, three counts of examples, and floating-point operations (METHOD 6)."""
+"""What training cost: seconds by phase, counts of examples (docs/method.md#counts), operations of the networks."""
 
 from __future__ import annotations
 

@@ -101,7 +101,8 @@ def load_guide(
 ) -> tuple[Denoiser, int]:
     """(a run's averaged network, to be asked with the labels of what it guides; the step it was taken at).
 
-    A guide of other classes is asked by their keys, one that learned no classes without labels (METHOD 4).
+    A guide of other classes is asked by their keys, one that learned no classes without labels
+    (docs/method.md#guidance).
 
     Args:
         guidance: which.

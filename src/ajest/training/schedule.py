@@ -37,7 +37,7 @@ class Schedule:
 
 def clocks(facts: Mapping[str, Any], step: int, costs: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """All clocks of a ledger: steps, samples trained on, network operations, measured, calibrated and net seconds
-    (METHOD 6).
+    (docs/method.md#clocks).
 
     Calibrated time is steps times the median cost of their kind, measured interleaved with all other kinds;
     net time is calibrated time without the tree's exact target.

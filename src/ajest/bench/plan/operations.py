@@ -1,4 +1,4 @@
-"""Operations of the networks in each kind of step, as the ledger books them (METHOD 3, cost)."""
+"""Operations of the networks in each kind of step, as the ledger books them (docs/method.md#cost)."""
 
 from __future__ import annotations
 

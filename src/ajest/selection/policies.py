@@ -57,7 +57,7 @@ def jest(
     """Joint example selection for a loss without cross terms, in closed form (docs/method.md#jest).
 
     The published rule draws `chunks` chunks: the first uniformly, each further one without replacement from a
-    softmax over `sum_m (s_im + s_mi) / (2 n + 1)`, n drawn so far. For a denoising loss, `s_ij = l_i - r_j`,
+    softmax over `(s_ii + sum_m (s_im + s_mi)) / (2 n + 1)`, n drawn so far. For a denoising loss, `s_ij = l_i - r_j`,
     every logit is `(n + 1) / (2 n + 1) * (l_i - r_i)` plus a constant that all share. So each chunk is a Gumbel
     top-k, O(B), and no B x B matrix is needed. The defaults are exactly the published rule (`paper` mode).
 

@@ -79,7 +79,7 @@ def test_calibrated_time_is_steps_times_the_cost_of_their_kind(done):
     assert line["clocks"]["net"] < line["clocks"]["calibrated"]
     for cost in selection_costs(small_bench(), costs):
         assert cost.example_ratio == pytest.approx(cost.step_ratio / 0.2)
-        # METHOD's cost model: ((1 + r) / k + 3) / 3 with the guide's share r of the learner's operations.
+        # The cost model (docs/method.md#cost): ((1 + r) / k + 3) / 3, r the guide's share of the learner's operations.
         r = (4 * 8 + 2 * 64) / (4 * 16 + 2 * 256)
         assert cost.model_ratio == pytest.approx(((1 + r) / 0.2 + 3) / 3)
 

@@ -15,7 +15,7 @@ from made_up import made_up
 
 ARM_NAMES = ("baseline", "early-ajest", "ajest", "random")
 
-#: METHOD 7 as it is printed there.
+#: As arXiv 2509.15267 and its notebooks have them (docs/method.md#published-tree).
 WHOLE = """
 loss                .0108+-.0028 .0106+-.0028 .0135+-.0034 .0124+-.0024
 l2                  .0183+-.0042 .0171+-.0035 .0181+-.0039 .0192+-.0034

@@ -18,6 +18,16 @@ HAND_WRITTEN = [
     *(p for p in sorted((ROOT / "docs").glob("*.md")) if not p.name.startswith(("results-", "study-"))),
 ]
 
+TEXTS = [
+    ROOT / "README.md",
+    *(
+        path
+        for folder in ("benchmarks", "docs", "scripts", "src", "tests")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in (".py", ".md", ".html")
+    ),
+]
+
 
 def section(anchor):
     return PAGE.split(f'<a id="{anchor}"></a>')[1].split("<a id=")[0]
@@ -33,6 +43,13 @@ def rows(anchor):
 def test_every_anchor_is_there_once_and_every_link_leads_to_one():
     assert len(set(ANCHORS)) == len(ANCHORS) > 40
     assert set(re.findall(r"\(#([a-z-]+)\)", PAGE)) <= set(ANCHORS)
+
+
+def test_citations_lead_to_this_page_or_a_paper():
+    for path in TEXTS:
+        text = path.read_text()
+        assert not re.findall(r"METHO[D]\b|EDM2\.m[d]", text), path
+        assert set(re.findall(r"docs/method\.md#([a-z-]*)", text)) <= set(ANCHORS), path
 
 
 @pytest.mark.parametrize("path", HAND_WRITTEN, ids=lambda path: path.name)

@@ -1,1 +1,1 @@
-"""The bench: arms x seeds as independent, resumable runs, compared at equal budgets (METHOD 6)."""
+"""The bench: arms x seeds as independent, resumable runs, compared at equal budgets (docs/method.md#protocol)."""

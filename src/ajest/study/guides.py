@@ -1,4 +1,7 @@
-"""Autoguidance without a second network, and with its guide's training time charged (METHOD 4, 6)."""
+"""Autoguidance without a second network, and with its guide's training time charged.
+
+Autoguidance, arXiv 2406.02507; docs/method.md#guidance, docs/method.md#budgets.
+"""
 
 from __future__ import annotations
 

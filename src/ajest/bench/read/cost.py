@@ -1,4 +1,4 @@
-"""What selection costs and from where on it can pay (METHOD 3, cost)."""
+"""What selection costs and from where on it can pay (docs/method.md#cost, docs/method.md#break-even)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SelectionCost:
         example_ratio: seconds per example trained on, over the same of a uniform step: how many ordinary examples
             a chosen one must be worth for selection to pay.
         break_even: the keep fraction at which its step costs as much as a uniform one; below 0: at none.
-        model_ratio: `example_ratio` as METHOD 3's cost model has it, from forward passes alone.
+        model_ratio: `example_ratio` by the cost model (docs/method.md#cost), from forward passes alone.
     """
 
     arm: str

@@ -1,4 +1,4 @@
-"""Published figures of arXiv 2509.15267 and its public notebooks, beside ours (METHOD 7)."""
+"""Published figures of arXiv 2509.15267 and its public notebooks, beside ours (docs/method.md#published)."""
 
 from __future__ import annotations
 

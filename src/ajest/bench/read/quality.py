@@ -1,4 +1,7 @@
-"""Time- and samples-to-quality: how much an arm needs to get where the baseline ends (METHOD 6)."""
+"""Time- and samples-to-quality: how much an arm needs to get where the baseline ends.
+
+See docs/method.md#time-to-quality.
+"""
 
 from __future__ import annotations
 

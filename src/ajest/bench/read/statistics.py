@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 ALPHA = 0.05  # of Holm-corrected p; the level that 95 % intervals have
-LEAST_SEEDS = 5  # fewer are a first look (METHOD 6)
+LEAST_SEEDS = 5  # fewer are a first look (docs/method.md#statistics)
 EXACT_LIMIT = 50_000  # all n^n resamples are enumerated up to this many
 RESAMPLES = 20_000
 

@@ -51,7 +51,7 @@ def evaluate_snapshot(
         device: where to compute.
         keep_tensors: store samples and trajectories for figures.
         task: in place of the run's, with other places of its data, feature networks or settings of the sampler.
-        inexact, say: of a width that was not kept, see `folders.check_width`. Samples that are NaN are said, too; they
+        inexact, say: of a width that was not kept, see `networks.check_width`. Samples that are NaN are said, too; they
             have no metrics.
 
     Returns:

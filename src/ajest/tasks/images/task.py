@@ -37,8 +37,8 @@ LEAST_REFERENCES = 64
 
 @dataclass(frozen=True)
 class ImageTask(Task):
-    """Settings of a task on pictures (METHOD 1, 5); see `ajest.tasks.Task` for its methods. `image_task` makes one
-    from a data set.
+    """Settings of a task on pictures (docs/method.md#images); see `ajest.tasks.Task` for its methods. `image_task`
+    makes one from a data set.
 
     Attributes:
         data, validation: where the pictures are, as `open_images` reads it; may change from machine to machine.

@@ -63,7 +63,7 @@ METRICS = (
 
 @dataclass(frozen=True)
 class TreeTask(Task):
-    """Settings of the 2-D task (METHOD 1, 2); see `ajest.tasks.Task` for its methods."""
+    """Settings of the 2-D task (docs/method.md#tree-recipe); see `ajest.tasks.Task` for its methods."""
 
     name: Literal["tree"] = "tree"
     label: str = "A"

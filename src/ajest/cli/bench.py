@@ -24,6 +24,7 @@ from .options import (
     Computing,
     Data,
     Drawing,
+    Files,
     Folder,
     Judging,
     Launching,
@@ -35,6 +36,7 @@ from .options import (
     Word,
     Words,
     given,
+    load_rules,
     verb,
 )
 
@@ -47,6 +49,7 @@ def bench(
     arms: Words = None,
     seeds: Wholes = None,
     keep: Number = None,
+    rules: Files = None,
     weight: Number = None,
     data: Flat[Data],
     drawing: Flat[Drawing],
@@ -76,6 +79,7 @@ def bench(
         arms: which arms, see `ajest arms`; without it the preset's.
         seeds: which seeds; without it the preset's. Five are the least for a claim.
         keep: keep fraction of all arms that keep a part.
+        rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         weight: of autoguidance; without it the preset's.
         track: tell these of every run too: tensorboard, wandb, trackio.
         out: folder of the bench; without it runs/TASK-PRESET.
@@ -91,6 +95,7 @@ def bench(
     where = device_of(device) if local else "cuda" if launching.gpus_per_run else "cpu"
     launch = launch_of(launching)
     asked = given(data, drawing, computing, sampling, judging) | sizes_of(networks)
+    load_rules(rules)
     plan = planned(task, preset, asked, where)
     config = plan.config
     recipe, guide_recipe = recipes_of(config.recipe, config.guide_recipe, training, networks)

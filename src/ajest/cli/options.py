@@ -42,6 +42,7 @@ Numbers = Annotated[tuple[float, ...] | None, shown("X [X ...]")]
 Interval = Annotated[tuple[float, float] | None, shown("LOW HIGH")]
 Folder = Annotated[Path | None, shown("DIR")]
 File = Annotated[Path | None, shown("FILE")]
+Files = Annotated[tuple[Path, ...] | None, shown("FILE [FILE ...]")]
 YesNo = Annotated[bool | None, shown("{True,False}")]
 
 
@@ -265,3 +266,12 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **options)
 
     return checked
+
+
+def load_rules(files: tuple[Path, ...] | None) -> None:
+    """Make the rules of the user's files known."""
+    if files:
+        from ajest.selection import load_rules as load
+
+        for file in files:
+            load(file)

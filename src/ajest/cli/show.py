@@ -11,6 +11,7 @@ from ajest.errors import UserError, check
 
 from .bench import _print_verdict
 from .console import console
+from .options import Files, load_rules
 
 
 def report(folder: Positional[Path]) -> None:
@@ -29,20 +30,26 @@ def report(folder: Positional[Path]) -> None:
     print(f"\nReport: {folder / 'report.html'}")
 
 
-def arms() -> None:
+def arms(rules: Files = None) -> None:
     """List the arms: the ways of choosing training examples.
 
     Example: ajest arms
+             ajest arms --rules my_rules.py
+
+    Args:
+        rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
     """
     from rich.table import Table
 
     from ajest.selection.catalogue import ARMS
+    from ajest.selection.rules import place_of
 
+    load_rules(rules)
     table = Table(box=None, pad_edge=False)
-    for heading in ("arm", "keeps", "reference", "what it does"):
+    for heading in ("arm", "keeps", "reference", "from", "what it does"):
         table.add_column(heading)
     for arm in ARMS.values():
-        table.add_row(arm.name, f"{arm.keep:.0%}", arm.reference, arm.summary)
+        table.add_row(arm.name, f"{arm.keep:.0%}", arm.reference, Path(place_of(arm.rules)).name, arm.summary)
     console().print(table)
 
 

@@ -17,6 +17,7 @@ from .options import (
     Computing,
     Data,
     Drawing,
+    Files,
     Folder,
     Judging,
     Networks,
@@ -27,6 +28,7 @@ from .options import (
     Word,
     Words,
     given,
+    load_rules,
     shown,
     typed,
     verb,
@@ -53,6 +55,7 @@ def study(
     finalists: Words = None,
     final_ends: Annotated[tuple[End, ...] | None, shown("{time,net,samples,flops,steps} [...]")] = None,
     weight: Number = None,
+    rules: Files = None,
     data: Flat[Data],
     drawing: Flat[Drawing],
     networks: Flat[Networks],
@@ -82,6 +85,7 @@ def study(
         finalists: rules of the final, in place of those that the screening and the dials chose.
         final_ends: what is equal in the final, in place of the preset's.
         weight: of autoguidance; without it the preset's.
+        rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         out: folder of the study; without it runs/study-TASK-PRESET.
         workers: processes; without it one for each core.
         device: where to compute.
@@ -96,6 +100,7 @@ def study(
     check(finalists is None or "final" in stages, "--finalists are rules of the stage final: add it to --stages")
     launch, place = Local(workers), device_of(device)
     asked = given(data, drawing, computing, sampling, judging) | sizes_of(networks)
+    load_rules(rules)
     plan = _preset_of(task, preset, asked, place)
     recipe, guide_recipe = recipes_of(plan.recipe, plan.guide_recipe, training, networks)
     plan = replace(

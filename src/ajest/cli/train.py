@@ -25,12 +25,14 @@ from .options import (
     Computing,
     Data,
     Drawing,
+    Files,
     Folder,
     Number,
     Training,
     Word,
     Words,
     given,
+    load_rules,
     shown,
     verb,
 )
@@ -45,6 +47,7 @@ def train(
     network: Annotated[TrainedNetwork, shown("{learner,guide,strong,nano,mini,xxs,xs,s,m}")] = "learner",
     arm: str = "baseline",
     keep: Number = None,
+    rules: Files = None,
     guide: Folder = None,
     seed: int = 0,
     scope: Annotated[Literal["global", "rank"] | None, shown("{global,rank}")] = None,
@@ -73,6 +76,7 @@ def train(
             for the same.
         arm: from which examples to learn, see `ajest arms`.
         keep: keep fraction, for arms that keep a part.
+        rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         guide: run whose latest snapshot is the reference, for arms that need one: the guide, or any other run.
         seed: names all random numbers.
         scope: where several processes train together: choose from the whole super-batch ("global", the default) or each
@@ -92,6 +96,7 @@ def train(
     from ajest.training.trainer import Trainer
 
     role, size = network_of(network)
+    load_rules(rules)
     found = planned(task, preset, given(data, drawing, computing) | size, device_of(device), whole=True)
     plan, (chosen,) = found.config, found.arms((arm,), keep)
     check_keep((chosen,), keep)

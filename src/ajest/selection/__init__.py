@@ -1,18 +1,31 @@
 """Online data selection: score a super-batch, choose what to train on, decide when to (docs/method.md#scores)."""
 
+from .arm import Arm, Scoring
+from .catalogue import ARMS, register_arm
+from .memory import LossMemory
 from .registry import POLICIES, Policy, importance, inclusion_of, policy, select
+from .rules import load_rules, register_normalisation, register_policy, register_trigger
 from .scoring import Scores, score
 from .triggers import Trigger, TriggerState
 
 __all__ = [
+    "ARMS",
     "POLICIES",
+    "Arm",
+    "LossMemory",
     "Policy",
     "Scores",
+    "Scoring",
     "Trigger",
     "TriggerState",
     "importance",
     "inclusion_of",
+    "load_rules",
     "policy",
+    "register_arm",
+    "register_normalisation",
+    "register_policy",
+    "register_trigger",
     "score",
     "select",
 ]

@@ -12,9 +12,10 @@ from ajest.errors import check, unknown
 from .features import Features
 from .kinds import UNIFORM, WATCH, StepKind
 from .memory import LossMemory
-from .normalisation import Normalisation
+from .normalisation import NORMALISATIONS, Normalisation
 from .policies import Criterion, PolicyFunction, within
 from .registry import POLICIES, Policy, inclusion_of, policy
+from .rules import RulesFile, rules_of
 from .triggers import Trigger
 
 CHUNKS = 16  # N of JEST unless an arm says otherwise
@@ -68,6 +69,7 @@ class Arm:
         within: choose the kept share of each so many consecutive examples; None chooses from the whole super-batch.
             The published image code chooses within micro-batches of 128.
         summary: one line for people.
+        rules: the user's code that its policy, normalisation or trigger comes from; found by itself.
     """
 
     name: str
@@ -87,10 +89,14 @@ class Arm:
     memory: LossMemory | None = None
     within: int | None = None
     summary: str = field(default="", compare=False)
+    rules: RulesFile | None = None
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise unknown("policy", self.policy, POLICIES)
+        if self.normalise not in (None, "none", "running", *NORMALISATIONS):
+            raise unknown("normalisation", str(self.normalise), ("none", "running", *NORMALISATIONS))
+        object.__setattr__(self, "rules", rules_of(self.policy, self.normalise, self.trigger.mode))
         mine = f"arm {self.name!r}:"
         check(0 < self.keep <= 1, f"{mine} the keep fraction must lie above 0 and at most at 1, not {self.keep}")
         check(self.temperature is None or self.temperature > 0, f"{mine} the temperature must be positive")
@@ -114,7 +120,7 @@ class Arm:
         needs, memory, compares = self.registered.needs, self.memory, self.scores and self.trigger.compares
         features = "features" in needs
         check(
-            not compares or self.trigger.mode != "early" or self.measures,
+            not compares or not self.trigger.begin().on or self.measures,
             f"{mine} its trigger compares the losses of whole super-batches, and it never scores one: "
             "set memory.every, or choose another policy or trigger",
         )
@@ -221,7 +227,8 @@ class Arm:
         kinds = [StepKind("select", f"select {words}")] if self.memory is None or self.memory.every else []
         kinds += [StepKind("recall", f"recall {words}")] if self.memory is not None else []
         if self.trigger.mode != "always":
-            kinds.append(WATCH if self.trigger.mode == "late" else UNIFORM)
+            watches = self.trigger.compares and not self.trigger.begin().on
+            kinds.append(WATCH if watches else UNIFORM)
         return tuple(kinds)
 
     def _extras(self) -> dict[str, bool]:

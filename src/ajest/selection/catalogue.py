@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from ajest.errors import UserError, listed, unknown
+from ajest.errors import UserError, check, listed, unknown
 
 from .arm import Arm, Scoring
 from .memory import LossMemory
@@ -89,6 +89,18 @@ _ALL = (
 
 
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _ALL}
+_BUILT_IN = frozenset(ARMS)
+
+
+def register_arm(arm: Arm) -> Arm:
+    """Make an arm known by its name to the command line and to presets.
+
+    Raises:
+        UserError: another arm has the name.
+    """
+    check(arm.name not in _BUILT_IN, f"there is another arm {arm.name!r}: choose another name")
+    ARMS[arm.name] = arm
+    return arm
 
 
 def arms_named(

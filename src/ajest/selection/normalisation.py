@@ -6,7 +6,7 @@ Losses vary with sigma far more than with the example, so raw scores mostly sele
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ from ajest.errors import UserError, unknown
 
 #: "none"; "zscore" (mean 0, standard deviation 1); "rank" (uniform on [0, 1]); "running" (less the running mean at that
 #: noise level, over its running standard deviation: for super-batches too small for strata of their own).
-Normalisation = Literal["none", "zscore", "rank", "running"]
-NORMALISATIONS: tuple[Normalisation, ...] = ("none", "zscore", "rank", "running")
+#: Or one that was registered, see `rules.register_normalisation`.
+Normalisation = str
 
 
 def strata_of(sigma: Tensor, strata: int) -> Tensor:
@@ -59,27 +59,38 @@ def normalised(
 
     Raises:
         ValueError: "running" without `running_stats`.
+        UserError: an unknown normalisation.
     """
     values = at_least_float32(values)
     if how == "none":
         return values
-    smallest = torch.finfo(values.dtype).tiny
     if how == "running":
         if running_stats is None:
             raise ValueError("running normalisation needs the running statistics of scores at each noise level")
-        return (values - running_stats[:, 0]) / running_stats[:, 1].clamp_min(smallest)
-    if stratum is None:
-        stratum = torch.zeros_like(values, dtype=torch.int64)
-    if how == "zscore":
-        sizes = torch.bincount(stratum).to(values.dtype)
-        mean = torch.zeros_like(sizes).index_add_(0, stratum, values) / sizes
-        centred = values - mean[stratum]
-        variance = torch.zeros_like(sizes).index_add_(0, stratum, centred.square()) / (sizes - 1).clamp_min(1)
-        return centred / variance.sqrt().clamp_min(smallest)[stratum]
-    if how == "rank":
-        place, size = ranks(values, stratum)
-        return place / (size - 1).clamp_min(1)
-    raise unknown("normalisation", how, NORMALISATIONS)
+        return (values - running_stats[:, 0]) / running_stats[:, 1].clamp_min(torch.finfo(values.dtype).tiny)
+    if how not in NORMALISATIONS:
+        raise unknown("normalisation", how, ("none", "running", *NORMALISATIONS))
+    return NORMALISATIONS[how](values, torch.zeros_like(values, dtype=torch.int64) if stratum is None else stratum)
+
+
+def zscore(values: Tensor, stratum: Tensor) -> Tensor:
+    """Mean 0 and standard deviation 1 in each stratum, shape (B,)."""
+    sizes = torch.bincount(stratum).to(values.dtype)
+    mean = torch.zeros_like(sizes).index_add_(0, stratum, values) / sizes
+    centred = values - mean[stratum]
+    variance = torch.zeros_like(sizes).index_add_(0, stratum, centred.square()) / (sizes - 1).clamp_min(1)
+    return centred / variance.sqrt().clamp_min(torch.finfo(values.dtype).tiny)[stratum]
+
+
+def rank(values: Tensor, stratum: Tensor) -> Tensor:
+    """Uniform on [0, 1] in each stratum, shape (B,)."""
+    place, size = ranks(values, stratum)
+    return place / (size - 1).clamp_min(1)
+
+
+#: Values of shape (B,), float32 at least, and the stratum of each, int64, to values on one scale.
+Normaliser = Callable[[Tensor, Tensor], Tensor]
+NORMALISATIONS: dict[str, Normaliser] = {"zscore": zscore, "rank": rank}
 
 
 def eta_squared(values: Tensor, stratum: Tensor) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
-Mode = Literal["always", "early", "late", "window", "share"]
+from ajest.errors import unknown
+
+_MODES = ("always", "early", "late", "window", "share")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,25 @@ class TriggerState:
 
 
 @dataclass(frozen=True)
+class TriggerRule:
+    """A trigger that was registered.
+
+    Attributes:
+        observe: (state before a step, its number, mean (learner, reference) losses or None, share of the run before it)
+            to the state after it.
+        begins: whether the first step selects.
+        compares: whether it watches the two losses.
+    """
+
+    observe: Callable[[TriggerState, int, tuple[float, float] | None, float], TriggerState]
+    begins: bool = True
+    compares: bool = False
+
+
+TRIGGERS: dict[str, TriggerRule] = {}
+
+
+@dataclass(frozen=True)
 class Trigger:
     """When to select.
 
@@ -35,20 +56,22 @@ class Trigger:
     Attributes:
         mode: "always"; "early": until the learner's mean super-batch loss is below the reference's, then never
             again; "late": from that moment on; "window": on steps `start <= step < stop`; "share": on the first
-            `share` of the run.
+            `share` of the run; or one that was registered, see `rules.register_trigger`.
         half_life: comparisons after which an old one counts half. The trigger waits for as many before it may
             fire. 0 compares single batches, as the paper does.
         start, stop: the window, in steps from 0.
         share: of the run.
     """
 
-    mode: Mode = "always"
+    mode: str = "always"
     half_life: float = 16.0
     start: int = 0
     stop: int = 0
     share: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.mode not in (*_MODES, *TRIGGERS):
+            raise unknown("trigger", self.mode, (*_MODES, *TRIGGERS))
         if self.half_life < 0:
             raise ValueError(f"half_life must not be negative, not {self.half_life}")
         if self.mode == "share" and not 0 < self.share < 1:
@@ -59,9 +82,16 @@ class Trigger:
     @property
     def compares(self) -> bool:
         """Whether it watches the two losses."""
-        return self.mode in ("early", "late")
+        return self.mode in ("early", "late") or (self.custom is not None and self.custom.compares)
+
+    @property
+    def custom(self) -> TriggerRule | None:
+        """The rule of a mode that was registered."""
+        return TRIGGERS.get(self.mode)
 
     def begin(self) -> TriggerState:
+        if self.custom is not None:
+            return TriggerState(on=self.custom.begins)
         return TriggerState(on=self.mode in ("always", "early", "share") or (self.mode == "window" and self.start == 0))
 
     def observe(
@@ -75,6 +105,8 @@ class Trigger:
             losses: mean (learner, reference) losses, if both were taken.
             progress: share of the run before it.
         """
+        if self.custom is not None:
+            return self.custom.observe(state, step, losses, progress)
         if self.mode == "always":
             return state
         if self.mode == "window":

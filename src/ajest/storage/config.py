@@ -43,13 +43,19 @@ def from_json(kind: type[T], value: Any, where: str) -> T:
     try:
         return _converter.structure(value, kind)
     except cattrs.BaseValidationError as error:
-        raise UserError(f"{where}: {listed(cattrs.transform_error(error, format_exception=_told))}") from error
+        mistake = _mistake(error)
+        said = listed(cattrs.transform_error(error)) if mistake is None else str(mistake)
+        raise UserError(f"{where}: {said}") from error
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:  # of fields of another form
         raise UserError(f"{where}: {error}") from error
 
 
-def _told(error: BaseException, kind: Any) -> str:
-    return str(error) if isinstance(error, UserError) else cattrs.v.format_exception(error, kind)
+def _mistake(error: BaseException) -> UserError | None:
+    """The first line meant for a person among the errors of fields."""
+    if isinstance(error, UserError):
+        return error
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    return next((found for part in inner if (found := _mistake(part)) is not None), None)
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:

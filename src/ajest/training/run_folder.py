@@ -54,6 +54,7 @@ class RunConfig:
             "its learning rate falls": rate.clock == "share" and rate.decay > 0,
             "its selection fades": self.arm.cooling,
             "its selection stops": self.arm.trigger.mode == "share",
+            "its trigger may go": self.arm.trigger.custom is not None,
         }
         return next((f"{what} by the share of the run that is done" for what, is_so in goes.items() if is_so), "")
 

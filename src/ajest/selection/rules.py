@@ -1,0 +1,181 @@
+"""Rules of the user's own: policies, normalisations, triggers and arms, registered by name.
+
+A file of rules is code of the user's (`ajest bench tree --rules my_rules.py`). An arm that needs one carries its place
+and its digest, so that workers, clusters and later days read the same code before they look a name up.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ajest.errors import check, listed
+from ajest.runtime import plugins
+from ajest.storage import config
+
+from .normalisation import NORMALISATIONS, Normaliser
+from .registry import POLICIES, Policy
+from .scoring import Scores
+from .triggers import TRIGGERS, TriggerRule, TriggerState
+
+DIALS = frozenset({"temperature", "normalise", "strata", "chunks", "power", "redundancy"})
+NEEDS = frozenset({"learner", "reference", "sigma", "features"})
+
+_places: dict[tuple[str, str], RulesFile] = {}  # of what was registered, by kind and name
+
+
+@dataclass(frozen=True)
+class RulesFile:
+    """Where rules come from, see `plugins.Origin`."""
+
+    place: str
+    digest: str
+
+
+def load_rules(path: Path) -> RulesFile:
+    """Run a file that registers rules.
+
+    Raises:
+        UserError: there is no such file, its code fails, or a rule is none.
+    """
+    _, origin = plugins.load_module(str(path) if str(path).endswith(".py") else f"{path}.py")
+    return RulesFile(origin.place, origin.digest)
+
+
+def register_policy(
+    name: str,
+    function: Callable[..., Tensor],
+    *,
+    needs: Iterable[str] = ("learner",),
+    dials: Iterable[str] = (),
+    summary: str = "",
+    inclusion: Callable[..., Tensor] | None = None,
+) -> None:
+    """Make a policy known to arms.
+
+    Args:
+        name: by which arms name it.
+        function: `function(scores, count, generator, **dials)` to the indices of the chosen examples, shape (count,),
+            int64, on the scores' device; a pure function of these.
+        needs: what it reads of `Scores`: "learner", "reference", "sigma", "features"; the rest is not computed.
+        dials: names of its keyword arguments that arms may set, of those that arms have.
+        summary: one line for people.
+        inclusion: the probability of being chosen, of the same arguments without the generator; needed for arms that
+            are unbiased.
+
+    Raises:
+        UserError: another policy has the name, it reads or has what there is not, or it does not choose as it should.
+    """
+    needs, dials = frozenset(needs), frozenset(dials)
+    check(needs <= NEEDS, f"policy {name!r}: there is no {listed(sorted(needs - NEEDS))} to read; known: {_all(NEEDS)}")
+    check(
+        dials <= DIALS, f"policy {name!r}: arms have no dial {listed(sorted(dials - DIALS))}; they have: {_all(DIALS)}"
+    )
+    _check_choice(name, function)
+    _register("policy", name, POLICIES, Policy(function, needs, dials, summary, inclusion), function)
+
+
+def register_normalisation(name: str, function: Normaliser) -> None:
+    """Make a normalisation known to arms.
+
+    Args:
+        name: by which arms name it.
+        function: (values of shape (B,), float32 or float64; the stratum of each, int64) to values on one scale.
+
+    Raises:
+        UserError: another normalisation has the name, or it gives something else than it should.
+    """
+    values, stratum = torch.linspace(-1, 2, 16), torch.arange(16) // 8
+    found = plugins.ran(f"normalisation {name!r}", lambda: function(values, stratum))
+    right = isinstance(found, Tensor) and found.shape == values.shape and found.is_floating_point()
+    check(right, f"normalisation {name!r} must give as many floating-point numbers as it was given")
+    check(name not in ("none", "running"), f"there is another normalisation {name!r}: choose another name")
+    _register("normalisation", name, NORMALISATIONS, function, function)
+
+
+def register_trigger(
+    name: str,
+    observe: Callable[[TriggerState, int, tuple[float, float] | None, float], TriggerState],
+    *,
+    begins: bool = True,
+    compares: bool = False,
+) -> None:
+    """Make a trigger known to arms, as `Trigger(name)`.
+
+    Args:
+        name: by which arms name it.
+        observe, begins, compares: see `TriggerRule`.
+
+    Raises:
+        UserError: another trigger has the name, or it gives no state.
+    """
+    state = TriggerState(on=begins)
+    found = plugins.ran(f"trigger {name!r}", lambda: observe(state, 0, (1.0, 1.0) if compares else None, 0.0))
+    check(isinstance(found, TriggerState), f"trigger {name!r} must give a TriggerState, as dataclasses.replace does")
+    built_in = ("always", "early", "late", "window", "share")
+    check(name not in built_in, f"there is another trigger {name!r}: choose another name")
+    _register("trigger", name, TRIGGERS, TriggerRule(observe, begins, compares), observe)
+
+
+def rules_of(policy: str, normalisation: str | None, trigger: str) -> RulesFile | None:
+    """The code of the user's that these names come from, None where all come with the package.
+
+    Raises:
+        UserError: they come from several files, of which an arm can carry one.
+    """
+    named = (("policy", policy), ("normalisation", normalisation or ""), ("trigger", trigger))
+    found = list(dict.fromkeys(_places[key] for key in named if key in _places))
+    check(len(found) <= 1, f"the rules of one arm stand in several files: {', '.join(f.place for f in found)}")
+    return found[0] if found else None
+
+
+def place_of(arm_rules: RulesFile | None) -> str:
+    """Where an arm's rules come from, for people."""
+    return "" if arm_rules is None else arm_rules.place or "this session"
+
+
+def _register(kind: str, name: str, known: dict[str, Any], value: Any, function: Any) -> None:
+    module = sys.modules[function.__module__] if hasattr(function, "__module__") else sys.modules["__main__"]
+    origin = plugins.origin_of(module)
+    here = RulesFile(origin.place, origin.digest)
+    before = _places.get((kind, name))
+    check(
+        name not in known or (before is not None and before.place == here.place),
+        f"there is another {kind} {name!r}: choose another name",
+    )
+    known[name], _places[kind, name] = value, here
+
+
+def _check_choice(name: str, function: Callable[..., Tensor]) -> None:
+    """Try a policy on a few made-up scores."""
+    numbers = torch.Generator().manual_seed(0)
+    losses = torch.rand(2, 32, generator=numbers)
+    scores = Scores(losses[0], losses[1], losses[0].exp(), features=torch.randn(32, 4, generator=numbers))
+    chosen = [
+        plugins.ran(f"policy {name!r}", lambda: function(scores, 8, torch.Generator().manual_seed(1))) for _ in range(2)
+    ]
+    indices = chosen[0]
+    right = isinstance(indices, Tensor) and indices.dtype == torch.int64 and indices.shape == (8,)
+    check(right, f"policy {name!r} must give the indices of `count` examples, int64 of shape (count,)")
+    check(bool(((indices >= 0) & (indices < 32)).all()), f"policy {name!r} chooses examples that there are not")
+    check(torch.equal(*chosen), f"policy {name!r} chooses anew for the same generator: draw from the one it is given")
+
+
+def _all(names: Iterable[str]) -> str:
+    return listed(sorted(names))
+
+
+def _read(value: Any, _: Any) -> RulesFile:
+    place, digest = str(value["place"]), str(value["digest"])
+    check(bool(place), "an arm's rules live in no file: register them again in Python before its folder is read")
+    plugins.load_module(place, digest)
+    return RulesFile(place, digest)
+
+
+config.register(RulesFile, lambda rules: {"place": rules.place, "digest": rules.digest}, _read)

@@ -12,8 +12,8 @@ from ajest.cli.main import VERBS
 ROOT = Path(__file__).parents[1]
 
 
-def ajest(*words, cwd=None):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+def ajest(*words, cwd=None, columns=200):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(columns)}
     command = [sys.executable, "-m", "ajest", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
 
@@ -28,10 +28,23 @@ def fails(*words, says, cwd=None):
 
 @pytest.mark.parametrize("verb", [*sorted(VERBS), *(f"data {verb}" for verb in sorted(DATA_VERBS))])
 def test_every_verb_has_a_help_with_an_example(verb):
-    done = ajest(*verb.split(), "--help")
+    done = ajest(*verb.split(), "--help", columns=80)
     assert done.returncode == 0
-    assert f"ajest {verb}" in done.stdout
-    assert "Example:" in done.stdout
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    usage, _, about, _, example = lines[:5]  # what it does in a line, and at once how it is typed
+    assert usage.startswith(f"usage: ajest {verb}")
+    assert about.endswith(".")
+    assert example.startswith("Example: ajest ")
+
+
+@pytest.mark.parametrize("words", [(), ("data",)])
+def test_the_list_of_verbs_is_one_line_each(words):
+    done = ajest(*words, "--help", columns=80)
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert len(done.stdout.splitlines()) < 30
+    for verb in DATA_VERBS if words else VERBS:
+        assert f"• {verb} " in done.stdout
 
 
 def test_a_bench_from_the_command_line(tmp_path):

@@ -65,15 +65,15 @@ def bench(
 ) -> None:
     """Compare arms at equal time and equal samples, and write a report.
 
-    Trains a guide, then every arm on every seed; finished runs are not repeated, so the same command goes on
-    where it was stopped.
-
     Example: ajest bench tree --arms baseline ajest random --seeds 0 1 2
              ajest bench images --data train.zip --validation val.zip
-             ajest bench images --data pets.zip --network xxs --p-mean -0.8
+             ajest bench my_task.py:make_task --rules my_rules.py
+
+    - Trains a guide, then every arm on every seed.
+    - Finished runs are not repeated: the same command goes on where it stopped.
 
     Args:
-        task: what to learn.
+        task: what to learn; one of your own is named by its file, see docs/extending.md.
         preset: of the tree "quick" (5 minutes on 2 cores) or "paper" (the published settings, up to 90 minutes); of
             images "cpu-mini" (an hour on 2 cores), "gpu-mini" or "paper". Without it the first of these.
         arms: which arms, see `ajest arms`; without it the preset's.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import tyro
+from tyro.conf import Positional
 
 from ajest.errors import UserError, check, listed
 
 from .console import console, warn
-from .options import Whole
+from .options import Whole, shown
 
 
 def describe(
-    spec: tyro.conf.Positional[tuple[str, ...]],
+    spec: Positional[Annotated[tuple[str, ...], shown("SPEC [SPEC ...]")]],
     sheet: Path = Path("contact-sheet.png"),
     resolution: int = 64,
     validation: bool = False,
@@ -74,7 +74,7 @@ def describe(
 
 
 def prepare(
-    paths: tyro.conf.Positional[tuple[str, ...]],
+    paths: Positional[Annotated[tuple[str, ...], shown("SPEC [SPEC ...] OUT")]],
     resolution: Whole = None,
     validation: bool = False,
     skip_bad: bool = False,
@@ -111,7 +111,7 @@ def prepare(
     print(f"{out}: {len(found):,} pictures of {len(found.classes) or 'no'} classes, {out.stat().st_size / 1e6:,.0f} MB")
 
 
-def kept(run: tyro.conf.Positional[Path], out: tyro.conf.Positional[Path]) -> None:
+def kept(run: Positional[Path], out: Positional[Path]) -> None:
     """Export how often each example was drawn and trained on in a run, as CSV.
 
     Example: ajest data kept runs/ajest kept.csv

@@ -33,12 +33,13 @@ def evaluate(
     places: Flat[Places],
     device: Device = "auto",
 ) -> None:
-    """Measure snapshots of runs over guidance weights and EMA widths; what was measured before is not repeated.
-
-    Over several weights and widths, a heat-map of each headline metric is written into the run's folder.
+    """Measure snapshots of runs over guidance weights and EMA widths.
 
     Example: ajest evaluate runs/ajest --guide runs/guide --weights 1 2 3
              ajest evaluate runs/ajest --widths 0.01 0.05 --sampler-steps 16
+
+    - What was measured before is not repeated.
+    - Over several weights and widths, heat-maps are written into the run's folder.
 
     Args:
         runs: folders of runs.

@@ -52,13 +52,16 @@ def _main() -> None:
     try:
         with _together(sys.argv[1:2]):
             if sys.argv[1:2] == ["data"]:
-                about = "Look into data sets of pictures, and pack them."
-                tyro.extras.subcommand_cli_from_dict(
-                    DATA_VERBS, prog="ajest data", description=about, args=sys.argv[2:]
-                )
+                about = "Look into data sets of images, and pack them."
+                verbs = DATA_VERBS if sys.argv[2:3] and sys.argv[2] in DATA_VERBS else _in_a_line(DATA_VERBS)
+                tyro.extras.subcommand_cli_from_dict(verbs, prog="ajest data", description=about, args=sys.argv[2:])
             else:
-                about = "An equal-budget test bench for training diffusion models. About data sets: ajest data --help"
-                tyro.extras.subcommand_cli_from_dict(VERBS, prog="ajest", description=about)
+                about = (
+                    "An equal-budget test bench for training diffusion models.\n\n"
+                    "Example: ajest bench tree\n\nAbout data sets: ajest data --help"
+                )
+                verbs = VERBS if sys.argv[1:2] and sys.argv[1] in VERBS else _in_a_line(VERBS)
+                tyro.extras.subcommand_cli_from_dict(verbs, prog="ajest", description=about)
     except PeerError:
         raise SystemExit(2) from None
     except (UserError, Corrupt) as error:
@@ -67,6 +70,19 @@ def _main() -> None:
     except KeyboardInterrupt:
         print("\najest: stopped. What is done is kept: start the same command again to go on.", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _in_a_line(verbs: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """The verbs with the first line of what they do, for a list of all."""
+
+    def listed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def verb() -> None:
+            raise AssertionError("a verb in a list is not called")
+
+        verb.__doc__ = (function.__doc__ or "").split("\n")[0]
+        return verb
+
+    return {name: listed(function) for name, function in verbs.items()}
 
 
 def _together(words: list[str]) -> AbstractContextManager[None]:

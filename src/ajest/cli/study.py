@@ -67,14 +67,14 @@ def study(
     workers: Whole = None,
     device: Device = "auto",
 ) -> None:
-    """Screen many rules of selection on some seeds and judge the best of them on others.
-
-    Everything resumes: the same command goes on where it was stopped. The page study.md is written again after each
-    stage, from whatever is there.
+    """Screen many rules of selection on some seeds, judge the best on others.
 
     Example: ajest study tree --preset full --out runs/study-tree
              ajest study tree --stages final --finalists hard --final-ends net
-             ajest study images --data train.zip --validation val.zip --preset full
+             ajest study images --data train.zip --validation val.zip
+
+    - The same command goes on where it was stopped.
+    - The page study.md is written again after each stage.
 
     Args:
         task: what to learn.

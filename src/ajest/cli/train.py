@@ -58,13 +58,15 @@ def train(
     track: Words = None,
     device: Device = "auto",
 ) -> None:
-    """Train one network; the same command goes on where it was stopped.
-
-    Several processes train one network together: torchrun --nproc-per-node=2 -m ajest train ...
+    """Train one network.
 
     Example: ajest train tree --network guide --iterations 512 --out runs/guide
              ajest train tree --arm ajest --guide runs/guide --out runs/ajest
              ajest train images --data pets.zip --network xxs --out runs/pets
+             torchrun --nproc-per-node=2 -m ajest train tree --out runs/two
+
+    - The same command goes on where it was stopped.
+    - Processes that torchrun starts train one network together.
 
     Args:
         task: what to learn.

@@ -124,14 +124,14 @@ def _gallery(results: Results, arm: str) -> list[tuple[str, Figure]]:
             for step in run.curve
             if step is not None and (part := _stored(results, run, step, config.n_curve, (1.0,)))
         }
-        moments = {}
+        selection_snapshots = {}
         for step, stem in checkpoint.stems(run_folder(results.root, arm, seed) / "selection", "step").items():
             try:
-                moments[step] = checkpoint.load(stem).tensors
+                selection_snapshots[step] = checkpoint.load(stem).tensors
             except Corrupt:
                 continue
         if stored:
-            return config.task.figures(RunTensors(config.weight, stored, moments, history))
+            return config.task.figures(RunTensors(config.weight, stored, selection_snapshots, history))
     return []
 
 

@@ -115,14 +115,14 @@ def _named(names: tuple[str, ...], labels: Tensor | None) -> list[str]:
     return [name if len(name) <= 13 else name[:12] + "…" for name in shown]
 
 
-def selection(moments: Mapping[int, Mapping[str, Tensor]]) -> Figure:
+def selection(snapshots: Mapping[int, Mapping[str, Tensor]]) -> Figure:
     """At each moment the kept pictures of highest score and dropped ones, clean above noised."""
-    most = max((int(part["kept"][: len(part["x"])].sum()) for part in moments.values()), default=0)
+    most = max((int(part["kept"][: len(part["x"])].sum()) for part in snapshots.values()), default=0)
     width = min(_MOMENT_COLUMNS, max(1, most))
     columns = 2 * width
-    figure = Figure(figsize=(1.0 + columns * 0.72, len(moments) * 2.05 + 0.1), layout="constrained")
-    axes = figure.subplots(2 * len(moments), columns, squeeze=False)
-    for row, (step, part) in enumerate(sorted(moments.items())):
+    figure = Figure(figsize=(1.0 + columns * 0.72, len(snapshots) * 2.05 + 0.1), layout="constrained")
+    axes = figure.subplots(2 * len(snapshots), columns, squeeze=False)
+    for row, (step, part) in enumerate(sorted(snapshots.items())):
         score = part["learner"] if "learner" in part else -part["reference"]
         if "learner" in part and "reference" in part:
             score = part["learner"] - part["reference"]

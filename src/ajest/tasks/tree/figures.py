@@ -127,16 +127,16 @@ def trajectories(label: str, panels: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def selection(label: str, moments: Sequence[tuple[str, Mapping[str, np.ndarray]]]) -> Figure:
+def selection(label: str, snapshots: Sequence[tuple[str, Mapping[str, np.ndarray]]]) -> Figure:
     """Where the kept examples lie, in the plane and in sigma, compared with the drawn ones.
 
     Args:
         label: class of the tree.
-        moments: (title, arrays x (n, 2), sigma (n,), kept (n,) bool) of a super-batch each.
+        snapshots: (title, arrays x (n, 2), sigma (n,), kept (n,) bool) of a super-batch each.
     """
-    figure = Figure(figsize=(3.4 * len(moments), 6.4), layout="constrained")
-    axes = figure.subplots(2, len(moments), squeeze=False, height_ratios=(1.3, 1))
-    for column, (title, batch) in enumerate(moments):
+    figure = Figure(figsize=(3.4 * len(snapshots), 6.4), layout="constrained")
+    axes = figure.subplots(2, len(snapshots), squeeze=False, height_ratios=(1.3, 1))
+    for column, (title, batch) in enumerate(snapshots):
         x, sigma, kept = batch["x"], batch["sigma"], batch["kept"].astype(bool)
         plane, levels = axes[0, column], axes[1, column]
         _plane(plane, label, (-1.2, 2.1, -1.1, 2.2))

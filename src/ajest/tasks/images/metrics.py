@@ -7,6 +7,7 @@ from torch.nn.functional import normalize
 
 from ajest.errors import listed
 from ajest.tasks.base import Metric
+from ajest.tasks.statistics import prdc
 
 from . import quality
 from .extractors import Features, name_of
@@ -86,8 +87,8 @@ def compared(
     if not whole:
         return values
     kid = quality.kid(real.near, found.features)
-    near = quality.prdc(real.near, found.features)
-    turned = quality.prdc(normalize(real.near), normalize(found.features))
+    near = prdc(real.near, found.features)
+    turned = prdc(normalize(real.near), normalize(found.features))
     values |= {"kid": kid.value, "kid_low": kid.low, "kid_high": kid.high}
     values |= {k: getattr(near, k) for k in ("precision", "recall", "density", "coverage")}
     return values | {"directional_precision": turned.precision, "directional_coverage": turned.coverage}

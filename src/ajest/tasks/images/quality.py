@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ajest.errors import UserError
+from ajest.tasks.statistics import checked
 
 _Z = 1.959964  # 97.5 % quantile of the normal distribution
 TOP = 5  # guesses of a classifier that count as right, beside the best one alone
@@ -34,27 +35,6 @@ class Kid:
     high: float
 
 
-@dataclass(frozen=True)
-class Prdc:
-    """Precision, recall and coverage are shares from 0 to 1; density is a mean count over k and can exceed 1."""
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-
-
-def _checked(features: Tensor | np.ndarray, least: int = 2) -> Tensor:
-    """Features in float64, finite and at least so many."""
-    x = torch.as_tensor(features).double()
-    if x.ndim != 2 or len(x) < least:
-        raise UserError(f"features of shape {(*x.shape,)} are too few: at least {least} pictures are needed")
-    if not bool(torch.isfinite(x).all()):
-        bad = int((~torch.isfinite(x).all(1)).sum())
-        raise UserError(f"the features of {bad} of {len(x)} pictures are not finite: look at the samples")
-    return x
-
-
 def moments(features: Tensor | np.ndarray) -> Moments:
     """Mean and unbiased covariance (divided by n - 1) of features (n, d), n at least 2.
 
@@ -75,7 +55,7 @@ def streamed(blocks: Iterable[Tensor]) -> Moments:
     """
     n, mean, scatter = 0, torch.zeros(0), torch.zeros(0)
     for block in blocks:
-        x = _checked(block, 1)
+        x = checked(block, 1)
         if n == 0:
             mean, scatter = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1], x.shape[1])
         own = x.mean(0)
@@ -146,7 +126,7 @@ def kid(x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Kid:
     Raises:
         UserError: too few, of different widths, or not finite.
     """
-    x, y = _checked(x, 3), _checked(y, 3)
+    x, y = checked(x, 3), checked(y, 3)
     if x.shape[1] != y.shape[1]:
         raise UserError(f"features of widths {x.shape[1]} and {y.shape[1]} cannot be compared: use one network")
     n, m = len(x), len(y)
@@ -171,60 +151,6 @@ def _kernel_sums(x: Tensor, y: Tensor) -> Tensor:
 def _kernel_own(x: Tensor) -> Tensor:
     """Kernel of each x with itself, shape (n,)."""
     return (x.square().sum(1) / x.shape[1] + 1) ** 3
-
-
-def prdc(real: Tensor | np.ndarray, fake: Tensor | np.ndarray, k: int = 3, k_dense: int = 5) -> Prdc:
-    """Precision and recall (Kynkäänniemi et al. 2019, arXiv 1904.06991, equations 1 and 2), density and coverage
-    (Naeem et al. 2020, arXiv 2002.09797, section 3), by Euclidean distances of features.
-
-    The ball of a picture reaches to its k-th nearest other of the same set, edge included.
-
-    Args:
-        real, fake: features (n, d) and (m, d), more than k and k_dense each.
-        k: neighbours for precision and recall; 3 is the published number.
-        k_dense: neighbours for density and coverage; 5 is the published number.
-
-    Raises:
-        UserError: too few, of different widths, or not finite.
-    """
-    if min(k, k_dense) < 1:
-        raise UserError(f"neighbour metrics need k of at least 1, not {min(k, k_dense)}")
-    x, y = _checked(real, max(k, k_dense) + 1), _checked(fake, k + 1)
-    if x.shape[1] != y.shape[1]:
-        raise UserError(f"features of widths {x.shape[1]} and {y.shape[1]} cannot be compared: use one network")
-    centre = x.mean(0)  # distances by products lose digits far from the origin
-    x, y = x - centre, y - centre
-    edge = 1e-12 * float(x.square().sum(1).max() + y.square().sum(1).max())  # rounding puts nothing outside its ball
-    reach_x, dense_x = (reach + edge for reach in _reaches(x, (k, k_dense)))
-    (reach_y,) = (reach + edge for reach in _reaches(y, (k,)))
-    precise = torch.zeros(len(y), dtype=torch.bool)
-    balls, recalled, covered = 0, 0, 0
-    for part, distances in zip(torch.arange(len(x)).split(_ROWS), _squared_distances(x, y), strict=True):
-        precise |= (distances <= reach_x[part, None]).any(0)
-        recalled += int((distances <= reach_y).any(1).sum())
-        inside = distances <= dense_x[part, None]
-        balls += int(inside.sum())
-        covered += int(inside.any(1).sum())
-    return Prdc(
-        precision=float(precise.double().mean()),
-        recall=recalled / len(x),
-        density=balls / (k_dense * len(y)),
-        coverage=covered / len(x),
-    )
-
-
-def _reaches(x: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
-    """Squared distances (n,) of each x to its k-th nearest other, for each k."""
-    # The nearest of all is the picture itself.
-    nearest = torch.cat([part.topk(max(ks) + 1, 1, largest=False).values for part in _squared_distances(x, x)])
-    return [nearest[:, k] for k in ks]
-
-
-def _squared_distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
-    """Squared distances of some x at a time to all y."""
-    size = y.square().sum(1)
-    for part in x.split(_ROWS):
-        yield (part.square().sum(1)[:, None] + size).addmm_(part, y.T, alpha=-2).clamp_min_(0)
 
 
 def consistency(logits: Tensor, labels: Tensor, indices: Sequence[int]) -> tuple[float, float]:

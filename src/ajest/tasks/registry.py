@@ -24,6 +24,7 @@ ENTRY_POINTS = "ajest.tasks"
 _BUILT_IN = {
     "tree": "ajest.tasks.tree.task:TreeTask",
     "images": "ajest.tasks.images.task:ImageTask",
+    "vectors": "ajest.tasks.vectors.task:VectorsTask",
 }
 _registered: dict[str, type[Task]] = {}
 _memory: dict[str, type[Task]] = {}  # classes that stand in no file

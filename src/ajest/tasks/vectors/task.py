@@ -1,0 +1,262 @@
+"""Vectors as a task: its settings, and how a denoiser is judged on them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise
+from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
+from ajest.errors import NotFinite, check, listed, unknown
+from ajest.runtime.distributed import in_chunks
+from ajest.runtime.seeding import LARGE, Role, generator
+from ajest.storage import checkpoint
+from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors, Task, Tensors
+
+from . import figures, metrics
+from .data import Part, Standard, parts
+from .figures import View
+from .network import VectorDenoiser
+from .source import VectorSource, normals
+
+CHUNK = 4096  # vectors sampled at a time
+REFERENCES = 5000  # held-out vectors that samples are compared with, at most
+SHOWN = 4096  # samples kept for figures
+TRAJECTORIES = 48
+LOSS_EXAMPLES = 8192
+_GOLDEN = (5**0.5 - 1) / 2
+_PLANE = Standard((0.0, 0.0), (1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class VectorsTask(Task):
+    """Settings of a task on vectors; see `ajest.tasks.Task` for its methods. `vectors_task` makes one from a data set.
+
+    Networks learn coordinates of mean 0 and standard deviation 1; samples are written in the user's.
+
+    Attributes:
+        data, validation: where the vectors are, as `data.opened` reads them; may change from machine to machine.
+        digest, validation_digest: of the rows to learn and of those held out, which may not.
+        size, held_out: numbers of these rows.
+        standard: mean and standard deviation of the user's coordinates.
+        columns: names of the coordinates.
+        classes: key of each class; empty for an unconditional set.
+        picture: height and width where a vector is a grey picture, for figures; or ().
+        hidden, guide_hidden: widths of the networks.
+        blocks: residual blocks of either.
+        p_mean, p_std: of ln sigma in training (EDM, arXiv 2206.00364, table 1).
+        sigma_data: standard deviation of a coordinate.
+        label_dropout: share of training examples that lose their label, for classifier-free guidance.
+        sampler_steps, sigma_max, sigma_min: of the sampler.
+    """
+
+    name: Literal["vectors"] = "vectors"
+    data: tuple[str, ...] = field(default=("two-moons",), compare=False)
+    validation: tuple[str, ...] = field(default=(), compare=False)
+    digest: str = ""
+    validation_digest: str = ""
+    size: int = 0
+    held_out: int = 0
+    standard: Standard = _PLANE
+    columns: tuple[str, ...] = ("x0", "x1")
+    classes: tuple[str, ...] = ()
+    picture: tuple[int, ...] = ()
+    hidden: int = 128
+    guide_hidden: int = 64
+    blocks: int = 4
+    p_mean: float = -1.2
+    p_std: float = 1.2
+    sigma_data: float = 1.0
+    label_dropout: float = 0.0
+    sampler_steps: int = 32
+    sigma_max: float = 80.0
+    sigma_min: float = 0.002
+
+    def __post_init__(self) -> None:
+        check_noise(self.p_mean, self.p_std, self.sigma_data)
+        check_sampler(self.sampler_steps, self.sigma_max, self.sigma_min)
+        for what in ("hidden", "guide_hidden", "blocks"):
+            check(getattr(self, what) >= 1, f"{what} must be at least 1, not {getattr(self, what)}")
+        check(0 <= self.label_dropout < 1, f"label_dropout must lie in [0, 1), not {self.label_dropout}")
+        check(
+            self.label_dropout == 0 or bool(self.classes),
+            "the vectors have no labels, so there is none to drop: leave out --label-dropout",
+        )
+        d, size = self.dimensions, self.picture
+        check(
+            not size or (len(size) == 2 and min(size) > 0 and size[0] * size[1] == d),
+            f"picture {size} is no height and width of {d} numbers",
+        )
+
+    @property
+    def dimensions(self) -> int:
+        """Coordinates of a vector, d."""
+        return len(self.standard.mean)
+
+    @property
+    def domain(self) -> tuple[object, ...]:
+        return self.name, self.standard
+
+    @property
+    def subject(self) -> str:
+        names = listed((Path(spec).name for spec in self.data), 2)
+        conditional = f", {len(self.classes)} classes" if self.classes else ""
+        return f"vectors of {self.dimensions} coordinates, {names}{conditional}"
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return metrics.metrics_of(len(self.classes))
+
+    @property
+    def samples(self) -> int:
+        return 4000
+
+    def notes(self, n: int) -> tuple[str, ...]:
+        shown = min(self.held_out, REFERENCES)
+        return (
+            f"Samples are compared with {shown:,} held-out vectors, in coordinates of standard deviation 1.",
+            f"Real data: {min(n, self.size):,} of the {self.size:,} vectors to learn from, compared as samples are.",
+        )
+
+    def source(self, device: torch.device | str) -> VectorSource:
+        noise = LogNormal(self.p_mean, self.p_std)
+        return VectorSource(self._parts[0], noise, self.sigma_data, device, self.label_dropout)
+
+    def network(self, role: Role, seed: int) -> VectorDenoiser:
+        hidden = self.hidden if role in LARGE else self.guide_hidden
+        weights = generator(seed, role, "weights")
+        return VectorDenoiser(self.dimensions, len(self.classes), hidden, self.blocks, self.sigma_data, weights)
+
+    def example_names(self) -> Sequence[str]:
+        """The number in the data set of each row to learn."""
+        return [f"row-{number}" for number in self._parts[0].number]
+
+    def sigmas(self) -> list[float]:
+        return sigma_schedule(self.sampler_steps, self.sigma_max, self.sigma_min)
+
+    def start(self, n: int, seed: int) -> Tensor:
+        """Start noise of n samples, shape (n, d), the same for all arms of a seed; a smaller n is a prefix."""
+        return self.sigma_max * normals(n, self.dimensions, generator(seed, "evaluation", "start"))
+
+    def labels(self, n: int) -> Tensor | None:
+        """Classes of n samples, int64 of shape (n,), in the shares of the rows to learn as nearly as can be; a smaller
+        n is a prefix. None without classes."""
+        label = self._parts[0].label
+        if label is None:
+            return None
+        shares = torch.bincount(label, minlength=len(self.classes)).double().cumsum(0) / len(label)
+        spread = torch.arange(1, n + 1, dtype=torch.float64).mul(_GOLDEN).frac()  # fills [0, 1) evenly at every n
+        return torch.searchsorted(shares, spread, right=True).clamp_max(len(self.classes) - 1)
+
+    def evaluate(self, model: Guided, how: Measurement) -> Evaluation:
+        """Judge a denoiser on n samples; kept are, standardised, `samples` (at most 4,096), `real` (held-out vectors,
+        as many) and `trajectories` (48 paths), and the samples' `labels`."""
+        n, seed, denoiser = how.n, how.seed, model.denoiser
+        held_out, labels = self._references, self.labels(n)
+        found = self._sampled(denoiser, self.start(n, seed), labels, how.device)
+        values = metrics.compared(found, held_out.x, labels, held_out.label)
+        if model.weight == 1:
+            values |= self._losses(denoiser, seed, how.device)
+        if not how.keep_tensors:
+            return Evaluation(values)
+        path: list[Tensor] = []
+        some = slice(0, TRAJECTORIES)
+        label = None if labels is None else labels[some].to(how.device)
+        start = self.start(n, seed)[some].to(how.device)
+        sample(denoiser, start, self.sigmas(), label, watch=lambda _, state: path.append(state.cpu()))
+        tensors = {"samples": found[:SHOWN], "real": held_out.x[:SHOWN], "trajectories": torch.stack(path, 1)}
+        return Evaluation(values, tensors if labels is None else tensors | {"labels": labels[:SHOWN]})
+
+    def floor(self, how: Measurement) -> dict[str, float]:
+        """The metrics of n rows to learn against the held-out ones. Where there are fewer rows, only metrics that do
+        not depend on n."""
+        learned, held_out = self._parts[0], self._references
+        rows = torch.randperm(len(learned), generator=generator(how.seed, "evaluation", "floor"))[: how.n]
+        label = None if learned.label is None else learned.label[rows]
+        values = metrics.compared(learned.x[rows], held_out.x, label, held_out.label)
+        return values if len(rows) == how.n else {k: v for k, v in values.items() if k in metrics.FREE_OF_N}
+
+    def figures(self, run: RunTensors) -> list[tuple[str, Figure]]:
+        return figures.of_run(self._view, run)
+
+    def side_by_side(self, weight: float, arms: Mapping[str, Mapping[float, Tensors]]) -> list[tuple[str, Figure]]:
+        return figures.side_by_side(self._view, weight, arms)
+
+    def write_samples(
+        self,
+        denoiser: Denoiser,
+        out: Path,
+        n: int | None = None,
+        seeds: tuple[int, ...] = (),
+        classes: tuple[str, ...] = (),
+        device: torch.device | str = "cpu",
+    ) -> list[Path]:
+        """A table of n vectors (4,000 if none are asked for) in the user's coordinates from the first seed, with the
+        label of each if there are classes, and a picture of them. Classes that are named take turns."""
+        n = self.samples if n is None else n
+        check(n >= 1, f"at least 1 sample must be asked for, not {n}")
+        check(not classes or bool(self.classes), "the vectors have no classes to choose from: leave out --classes")
+        check(len(seeds) <= 1, "vectors are sampled with one seed: name one")
+        labels = self.labels(n)
+        if classes:
+            for key in classes:
+                if key not in self.classes:
+                    raise unknown("class", key, self.classes)
+            labels = torch.tensor([self.classes.index(classes[i % len(classes)]) for i in range(n)])
+        found = self._sampled(denoiser, self.start(n, seeds[0] if seeds else 0), labels, device)
+        table, picture = io.StringIO(), io.BytesIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow([*self.columns, "label"] if labels is not None else self.columns)
+        keys = [[]] * n if labels is None else [[self.classes[k]] for k in labels.tolist()]
+        rows = self.standard.undo(found.numpy())
+        writer.writerows([*(f"{v:.9g}" for v in row), *key] for row, key in zip(rows.tolist(), keys, strict=True))
+        held_out = self._references.x.numpy()
+        figures.samples(self._view, {"samples": found.numpy()}, held_out).savefig(picture, format="png", dpi=120)
+        checkpoint.write_atomic(out / "samples.csv", table.getvalue())
+        checkpoint.write_atomic(out / "samples.png", picture.getvalue())
+        return [out / "samples.csv", out / "samples.png"]
+
+    def _sampled(self, denoiser: Denoiser, start: Tensor, labels: Tensor | None, device: torch.device | str) -> Tensor:
+        """Standardised samples (n, d), on the CPU.
+
+        Raises:
+            NotFinite: some are NaN or infinite.
+        """
+
+        def solved(part: slice) -> Tensor:
+            label = None if labels is None else labels[part].to(device)
+            return sample(denoiser, start[part].to(device), self.sigmas(), label).cpu()
+
+        found = in_chunks(solved, len(start), CHUNK)
+        if not bool(torch.isfinite(found).all()):
+            raise NotFinite(
+                "samples are NaN or infinite: the network overflows; lower the learning rate or the guidance"
+            )
+        return found
+
+    def _losses(self, denoiser: Denoiser, seed: int, device: torch.device | str) -> dict[str, float]:
+        """Mean denoising loss of held-out vectors."""
+        source = VectorSource(self._parts[1], LogNormal(self.p_mean, self.p_std), self.sigma_data)
+        batch = source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
+        return metrics.losses(denoiser, batch.to(device), CHUNK)
+
+    @property
+    def _parts(self) -> tuple[Part, Part]:
+        return parts(self.data, self.validation, (self.digest, self.validation_digest), self.standard)
+
+    @property
+    def _references(self) -> Part:
+        """The held-out vectors that samples are compared with."""
+        return self._parts[1].spread(REFERENCES)
+
+    @property
+    def _view(self) -> View:
+        return View(self.standard, self.columns, self.picture)

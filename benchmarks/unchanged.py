@@ -27,7 +27,7 @@ import torch
 
 from ajest.bench.plan.config import BenchConfig, Costs
 from ajest.bench.plan.presets import CPU_MINI, tree_quick
-from ajest.bench.read.results import collect
+from ajest.bench.read.folder import read
 from ajest.bench.run.bench import run_bench
 from ajest.bench.run.calibration import calibrated_costs
 from ajest.jobs.local import Local
@@ -45,6 +45,8 @@ WORKERS = 2
 #: Parts of a checkpoint by the beginning of the names of their tensors.
 PARTS = {"network/": "weights", "ema/": "averages", "adam/": "optimizer", "proxy/": "proxy", "selector/": "memory"}
 COUNTS = "example_counts/"
+#: What stands in the names of digests, and what once stood there.
+RENAMED = {"cells at time_without_target": "cells at net"}
 
 
 def tree() -> BenchConfig:
@@ -150,13 +152,13 @@ def runs(root: Path, top: Path | None = None) -> dict[str, str]:
 
 
 def cells(root: Path, top: Path | None = None) -> dict[str, str]:
-    """One digest for every reading that does not go by measured seconds."""
+    """One digest for every budget that does not go by measured seconds."""
     parts: dict[str, list[Any]] = {}
-    for (reading, *where), cell in collect(root).cells.items():
-        if reading != "seconds":
-            parts.setdefault(reading, []).append([*where, sorted(cell.values.items())])
+    for (budget, *where), cell in read(root).cells.items():
+        if budget != "seconds":
+            parts.setdefault(budget, []).append([*where, sorted(cell.values.items())])
     name = root.relative_to(top) if top else "bench"
-    return {f"{name}: cells at {reading}": short(lines) for reading, lines in parts.items()}
+    return {f"{name}: cells at {budget}": short(lines) for budget, lines in parts.items()}
 
 
 def digest(tensors: Mapping[str, torch.Tensor]) -> str:
@@ -169,6 +171,13 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def short(values: Iterable[Any]) -> str:
     return hashlib.sha256("\n".join(sorted(map(json.dumps, values))).encode()).hexdigest()[:12]
+
+
+def _renamed(name: str) -> str:
+    """The name of a digest, as it is now."""
+    for now, once in RENAMED.items():
+        name = now.join(name.rsplit(once, 1)) if name.endswith(once) else name
+    return name
 
 
 def main() -> None:
@@ -193,7 +202,7 @@ def main() -> None:
         print(f"recorded elsewhere: {before['machine']} and not {machine}; bits may differ for that")
     moved = 0
     for name in asked.only:
-        old, new = before["digests"][name], found[name]
+        old, new = ({_renamed(k): v for k, v in digests.items()} for digests in (before["digests"][name], found[name]))
         different = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
         for key in different:
             print(f"{name}, {key}: {old.get(key, 'was not there')} -> {new.get(key, 'is not there')}")

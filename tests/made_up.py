@@ -40,7 +40,7 @@ def made_up(
     values: Mapping[tuple[str, str, float], Mapping[str, Sequence[float | None]]],
     arms: Sequence[Arm | str] = ("baseline", "ajest", "random"),
     seeds: int = 6,
-    budgets: Mapping[str, float] | None = None,
+    amounts: Mapping[str, float] | None = None,
     costs: Costs = COSTS,
     diverged: Sequence[tuple[str, int]] = (),
     **config: object,
@@ -48,10 +48,10 @@ def made_up(
     """Results of a bench on the small tree.
 
     Args:
-        values: by (reading, metric, weight), then by arm, one a seed; None for one that is not there.
+        values: by (budget, metric, weight), then by arm, one a seed; None for one that is not there.
         arms: in their order.
         seeds: their number.
-        budgets: of readings; by default those of `values`, 4096 each.
+        amounts: of budgets; by default those of `values`, 4096 each.
         costs: of kinds of steps.
         diverged: runs by (arm, seed); all others are done.
         config: more of `small_bench`.
@@ -59,11 +59,11 @@ def made_up(
     chosen = tuple(ARMS[arm] if isinstance(arm, str) else arm for arm in arms)
     bench = small_bench(arms=chosen, seeds=tuple(range(seeds)), **config)
     cells: dict[Where, Cell] = {}
-    for (reading, metric, weight), by_arm in values.items():
+    for (budget, metric, weight), by_arm in values.items():
         for arm, of_seeds in by_arm.items():
-            where = (reading, arm, metric, weight)
+            where = (budget, arm, metric, weight)
             found = {seed: value for seed, value in enumerate(of_seeds) if value is not None}
-            cells[where] = Cell(*where, bench.n_of(reading), found)
+            cells[where] = Cell(*where, bench.n_of(budget), found)
     runs = {}
     for arm in chosen:
         for seed in range(seeds):
@@ -71,5 +71,5 @@ def made_up(
             state, why = ("diverged", "the loss is not finite") if lost else ("done", "")
             runs[arm.name, seed] = Run(arm.name, seed, state, 40, why, [LEDGER], [])
     guide = Run("guide", 0, "unfinished", 0, "", [], [])
-    known = {reading: 4096.0 for reading, *_ in values} if budgets is None else dict(budgets)
+    known = {budget: 4096.0 for budget, *_ in values} if amounts is None else dict(amounts)
     return Results(Path("nowhere"), bench, costs, runs, guide, known, compared(bench, cells), {})

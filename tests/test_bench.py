@@ -8,24 +8,27 @@ from pathlib import Path
 
 import pytest
 
+from ajest.bench.plan import operations
+from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import run_folder
 from ajest.bench.plan.presets import tree_paper, tree_quick
-from ajest.bench.plan.readings import READINGS
+from ajest.bench.read import folder
 from ajest.bench.read.cost import forward_passes, selection_costs
+from ajest.bench.read.findings import findings
+from ajest.bench.read.folder import read
 from ajest.bench.read.published import beside_ours
-from ajest.bench.read.quality import to_quality
-from ajest.bench.read.reliability import reliability, reliability_table
-from ajest.bench.read.results import collect
-from ajest.bench.read.verdict import verdict
+from ajest.bench.read.time_to_quality import time_to_quality
+from ajest.bench.report.drawing import Figures, draw
 from ajest.bench.report.page import render, write_report
-from ajest.bench.run import bench as grid
+from ajest.bench.run import bench as running
 from ajest.bench.run.bench import run_bench
-from ajest.bench.run.reached import common_budgets, reached
+from ajest.bench.run.reached import common_amounts, reached
 from ajest.errors import UserError
 from ajest.jobs.local import Local
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import to_json
+from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import LearningRate
 from ajest.training.run_folder import snapshots
 from conftest import Here, small_bench
@@ -41,26 +44,26 @@ def done(tmp_path_factory):
 
 
 def test_every_arm_is_read_at_every_equal_budget(done):
-    results, config = collect(done), small_bench()
+    results, config = read(done), small_bench()
     assert results.missing() == []
-    assert set(results.budgets) == set(config.readings) == set(READINGS) - {"flops"}
-    assert results.budgets["samples"] == 40 * 51
-    assert results.budgets["steps"] == 40
-    for reading in config.readings:
+    assert set(results.amounts) == set(config.budgets) == set(BUDGETS) - {"flops"}
+    assert results.amounts["samples"] == 40 * 51
+    assert results.amounts["steps"] == 40
+    for budget in config.budgets:
         for arm in results.arms:
             for metric, weight in results.columns():
-                cell = results.cell(reading, arm, metric.name, weight)
-                assert cell is not None, (reading, arm, metric.name, weight)
+                cell = results.cell(budget, arm, metric.name, weight)
+                assert cell is not None, (budget, arm, metric.name, weight)
                 assert set(cell.values) == {0, 1}
-                assert cell.n == config.n_of(reading)
+                assert cell.n == config.n_of(budget)
                 assert set(cell.against) == (set() if arm == "baseline" else {"baseline", "random"} - {arm})
 
 
 def test_budgets_are_read_where_they_are_crossed(done):
-    results = collect(done)
+    results = read(done)
     for (arm, seed), _ in results.runs.items():
         folder = run_folder(done, arm, seed)
-        for clock, budget in results.budgets.items():
+        for clock, budget in results.amounts.items():
             step = reached(folder)[clock][budget]
             at = checkpoint.facts(snapshots(folder)[step])["clocks"]
             assert at[clock] >= budget * (1 - 1e-9)
@@ -68,7 +71,7 @@ def test_budgets_are_read_where_they_are_crossed(done):
             if most_per_step:
                 assert at[clock] < budget + most_per_step
     baseline = reached(run_folder(done, "baseline", 0))
-    assert baseline["samples"][results.budgets["samples"]] == 8  # 2040 examples: the eighth step of 256
+    assert baseline["samples"][results.amounts["samples"]] == 8  # 2040 examples: the eighth step of 256
 
 
 def test_calibrated_time_is_steps_times_the_cost_of_their_kind(done):
@@ -76,7 +79,7 @@ def test_calibrated_time_is_steps_times_the_cost_of_their_kind(done):
     line = jsonl.read(run_folder(done, "late-ajest", 1) / "ledger.jsonl")[-1]
     expected = sum(n * sum(costs[kind].values()) for kind, n in line["by_kind"].items())
     assert line["clocks"]["calibrated"] == pytest.approx(expected)
-    assert line["clocks"]["net"] < line["clocks"]["calibrated"]
+    assert line["clocks"]["time_without_target"] < line["clocks"]["calibrated"]
     for cost in selection_costs(small_bench(), costs):
         assert cost.example_ratio == pytest.approx(cost.step_ratio / 0.2)
         # The cost model (docs/method.md#cost): ((1 + r) / k + 3) / 3, r the guide's share of the learner's operations.
@@ -105,20 +108,59 @@ def test_the_report_is_one_page_and_says_who_won(done):
     assert page.count("data:image/png;base64,") >= 4 * 3 + 6
     assert 'src="http' not in page
     assert 'href="http' not in page
-    for sentence in verdict(collect(done)):
+    found = findings(read(done))
+    for sentence in found.verdict:
         assert sentence.split("(")[0].strip()[:40].replace("'", "&#39;") in page
     assert "Only 2 seeds" in page
-    heads, scored = reliability_table(reliability(collect(done)))
-    section = page.split("verhead and reliability of scores")[1].split("</table>")[:3]
-    section = "".join(section).replace("&#39;", "'")
+    scored = found.score_reliability_table
+    section = page.split("Reliability of scores</h3>")[1].split("</table>")[0].replace("&#39;", "'")
     assert scored
-    assert all(f"<td>{value}</td>" in section for row in scored for value in row)
-    assert all(f"<th>{head}</th>" in section for head in heads)
+    assert all(f"<td>{value}</td>" in section for row in scored.texts() for value in row)
+    assert all(f"<th>{head.value}</th>" in section for head in scored.heads)
     rows = (done / "results.csv").read_text().splitlines()
-    assert rows[0].startswith("reading,budget,arm,metric")
-    assert len(rows) > 4 * len(READINGS) * 10
+    assert rows[0].startswith("budget,amount,arm,metric")
+    assert len(rows) > 4 * len(BUDGETS) * 10
     numbers = json.loads((done / "results.json").read_text())
     assert {e["state"] for e in numbers["ledgers"]} == {"done"}
+
+
+#: What a report consists of.
+OWN = {"report.html", "results.csv", "results.json", "results.md", "figures"}
+
+
+def test_a_report_measures_nothing_reads_each_run_once_and_changes_nothing_but_itself(done, monkeypatch):
+    walks, walk = [], folder.reached
+    monkeypatch.setattr(folder, "reached", lambda run: walks.append(run) or walk(run))
+    for name in ("evaluate", "real_data_reference", "prepare", "source"):
+        monkeypatch.setattr(TreeTask, name, lambda *_, name=name: pytest.fail(f"a report calls {name}"))
+    built, build = [], TreeTask.network
+    monkeypatch.setattr(TreeTask, "network", lambda task, role, seed: built.append(role) or build(task, role, seed))
+    operations._counted.cache_clear()
+
+    def contents():
+        return {p: p.read_bytes() for p in done.rglob("*") if p.is_file() and not {p.name, p.parent.name} & OWN}
+
+    before = contents()
+    found = write_report(done)
+    assert contents() == before
+    assert sorted(built) == ["guide", "learner"]
+    assert len(walks) == len(set(walks)) == len(found.results.runs) + 1
+
+    everything = {path: path.stat().st_mtime_ns for path in done.rglob("*")}
+    again = findings(read(done))
+    render(again, draw(again))
+    assert {path: path.stat().st_mtime_ns for path in done.rglob("*")} == everything
+    assert again.verdict == found.verdict
+
+
+def test_steps_of_an_arm_at_a_budget_stand_in_its_table(done):
+    found = findings(read(done))
+    table = next(t for t in found.tables if t.title.startswith("At equal steps"))
+    assert [row[:2] for row in table.texts()[:-1]] == [[arm, "40"] for arm in found.results.arms]
+    table = next(t for t in found.tables if t.title.startswith("At equal samples"))
+    assert table.texts()[0][:2] == ["baseline", "8"]
+    assert table.texts()[-1][0] == "real examples"
+    assert float(table.texts()[-1][2])
 
 
 def test_what_is_finished_is_not_done_again(done):
@@ -151,12 +193,12 @@ def test_a_bench_whose_parent_is_killed_can_be_started_again_at_once(done, tmp_p
     process.wait()
     time.sleep(1.0)
     run_bench(root, small_bench(), Local(2))
-    ours, theirs = collect(root), collect(done)
+    ours, theirs = read(root), read(done)
     assert ours.missing() == []
     # Time differs between the two; what was learned by a given step does not.
-    for reading in ("steps", "samples"):
+    for budget in ("steps", "samples"):
         for arm in ours.arms:
-            values = [r.cell(reading, arm, "loss", 1.0).values for r in (ours, theirs)]
+            values = [r.cell(budget, arm, "loss", 1.0).values for r in (ours, theirs)]
             assert values[0] == values[1]
 
 
@@ -165,26 +207,28 @@ def test_a_bench_goes_on_with_the_threads_it_was_timed_with(done, tmp_path, monk
     shutil.copytree(done, copy)
     path = copy / "threads.json"
     checkpoint.write_sealed(path, checkpoint.read_sealed(path) | {"threads": 3})
-    monkeypatch.setattr(grid, "configure_threads", used.append)
+    monkeypatch.setattr(running, "configure_threads", used.append)
     monkeypatch.setattr(Local, "work", lambda self, do, jobs, device, threads, *_: used.append(threads))
     run_bench(copy, small_bench(), Local(1))
     assert set(used) == {3}
 
 
 def test_time_to_quality_is_read_off_the_curves(done):
-    found = {(q.arm, q.metric.name): q for q in to_quality(collect(done))}
+    found = {(q.arm, q.metric.name): q for q in time_to_quality(read(done))}
     assert set(found) == {(a.name, m) for a in small_bench().arms for m in ("energy_distance", "mandala")}
     assert all(q.seeds == 2 for q in found.values())
     assert found["baseline", "mandala"].reached >= 1
 
 
 def test_a_lone_arm_has_a_page_and_no_verdict(done):
-    results = collect(done)
+    results = read(done)
     alone = replace(results.config, arms=results.config.arms[:1], seeds=(0,))
     runs = {where: run for where, run in results.runs.items() if where == ("baseline", 0)}
     lone = replace(results, config=alone, runs=runs)
-    assert "stands alone" in verdict(lone)[0]
-    assert "stands alone" in render(lone)
+    found = findings(lone)
+    assert "stands alone" in found.verdict[0]
+    assert "stands alone" in render(found, Figures())
+    assert draw(found).differences == ()
 
 
 def test_another_bench_is_refused(done):
@@ -200,14 +244,13 @@ def test_half_finished_benches_report_what_is_missing(done, tmp_path):
     shutil.copytree(done, half)
     shutil.rmtree(half / "arms" / "ajest" / "seed-1")
     shutil.rmtree(half / "arms" / "random")
-    results = write_report(half)
-    missing = " ".join(results.missing())
+    missing = " ".join(write_report(half).missing)
     assert "ajest, seed 1: its training is not finished (step 0)" in missing
     assert "random, seed 0" in missing
     assert "What is missing" in (half / "report.html").read_text()
     shutil.rmtree(half / "arms")
     (half / "calibration.json").unlink()
-    assert "no verdict yet" in verdict(write_report(half))[0]
+    assert "no verdict yet" in write_report(half).verdict[0]
     with pytest.raises(UserError, match="not a bench"):
         write_report(tmp_path)
 
@@ -220,8 +263,9 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path):
     diverged = {"state": "diverged", "step": 30, "why": "the loss is not finite <b>"}
     checkpoint.write_sealed(folder / "status.json", diverged)
     run_bench(root, config, Local(1))
-    results = write_report(root)
-    assert any("ajest, seed 0: stopped at step 30" in s for s in results.missing())
+    found = write_report(root)
+    results = found.results
+    assert any("ajest, seed 0: stopped at step 30" in s for s in found.missing)
     assert results.cell("steps", "ajest", "mandala", 1.0) is None
     assert results.cell("steps", "baseline", "mandala", 1.0) is not None
     page = (root / "report.html").read_text()
@@ -243,7 +287,7 @@ def test_a_damaged_snapshot_costs_only_its_reading(done, tmp_path):
     path = folder / "snapshots" / "snapshot-0000040.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     run_bench(copy, small_bench(), Local(1))
-    results = collect(copy)
+    results = read(copy)
     assert set(results.cell("steps", "baseline", "loss", 1.0).values) == {1}
     assert set(results.cell("samples", "baseline", "loss", 1.0).values) == {0, 1}
 
@@ -255,11 +299,11 @@ def test_common_budgets_are_those_of_the_slowest(done, tmp_path):
     for step, stem in snapshots(folder).items():
         if step > 20:
             checkpoint.delete(stem)
-    assert common_budgets(copy, small_bench())["steps"] == 20
+    assert common_amounts(copy, small_bench())["steps"] == 20
 
 
 def test_the_published_figures_stand_only_beside_the_published_settings(done):
-    assert beside_ours(collect(done)) == []
+    assert beside_ours(read(done)) == []
     assert [a.name for a in tree_quick().arms] == [a.name for a in tree_paper().arms]
 
 
@@ -278,23 +322,25 @@ def test_benches_check_themselves():
 
 def test_names_from_arms_never_reach_the_page_unescaped(done):
     evil = replace(ARMS["baseline"], summary="<script>alert(1)</script>")
-    results = collect(done)
+    results = read(done)
     config = replace(results.config, arms=(evil, *results.config.arms[1:]))
-    page = render(replace(results, config=config))
+    page = render(findings(replace(results, config=config)), Figures())
     assert "<script>" not in page
 
 
-@pytest.mark.parametrize(("end", "only"), [("time", True), ("flops", True), ("samples", False), ("net", False)])
-def test_benches_that_end_by_any_clock_are_read_at_their_end(end, only, tmp_path):
+@pytest.mark.parametrize(
+    ("end", "final_only"), [("time", True), ("flops", True), ("samples", False), ("time_without_target", False)]
+)
+def test_benches_that_end_by_any_clock_are_read_at_their_end(end, final_only, tmp_path):
     config = small_bench(
-        arms=arms_named(("baseline", "random")), seeds=(0,), end=end, only=only, n_final=400, n_curve=256, curve=(1.0,),
-        calibration_rounds=1, iterations=32,
+        arms=arms_named(("baseline", "random")), seeds=(0,), end=end, final_only=final_only, n_final=400, n_curve=256,
+        curve=(1.0,), calibration_rounds=1, iterations=32,
     )  # fmt: skip
     run_bench(tmp_path, config, Here())
-    results = collect(tmp_path)
-    readings = set(config.readings) - {"seconds"}  # how far measured time drifts nobody knows
-    assert readings <= set(results.budgets) <= set(config.readings)
+    results = read(tmp_path)
+    budgets = set(config.budgets) - {"seconds"}  # how far measured time drifts nobody knows
+    assert budgets <= set(results.amounts) <= set(config.budgets)
     for arm in results.arms:
-        for reading in readings:
-            assert set(results.cell(reading, arm, "loss", 1.0).values) == {0}
-        assert results.cell(config.whole, arm, "loss", 1.0).n == 400
+        for budget in budgets:
+            assert set(results.cell(budget, arm, "loss", 1.0).values) == {0}
+        assert results.cell(config.final_budget, arm, "loss", 1.0).n == 400

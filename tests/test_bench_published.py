@@ -45,11 +45,11 @@ def printed(table):
     return found
 
 
-def in_code(reading):
+def in_code(budget):
     return {
         (metric, guided, arm): (figure.mean, None if math.isnan(figure.sd) else figure.sd)
         for (at, metric, guided), figures in PUBLISHED.items()
-        if at == reading
+        if at == budget
         for arm, figure in figures.items()
     }
 
@@ -66,7 +66,7 @@ def test_figures_at_equal_samples_are_those_of_the_paper_with_all_spreads_that_a
         assert figure[1] == (whole[what][1] if what[2] in ("ajest", "random") else None), what
         if what[2] in ("ajest", "random"):
             assert figure == whole[what]
-    assert {reading for reading, *_ in PUBLISHED} == {"steps", "samples"}
+    assert {budget for budget, *_ in PUBLISHED} == {"steps", "samples"}
 
 
 PAPER = tree_paper()
@@ -95,7 +95,7 @@ PAPER = tree_paper()
 )
 def test_another_setting_is_not_comparable(changes):
     assert comparable(PAPER)
-    assert comparable(replace(PAPER, seeds=(1, 2), only=True))
+    assert comparable(replace(PAPER, seeds=(1, 2), final_only=True))
     other = replace(PAPER, **changes)
     assert not comparable(other)
     assert beside_ours(replace(made_up({}), config=other)) == []
@@ -103,18 +103,18 @@ def test_another_setting_is_not_comparable(changes):
 
 #: Ours equal to what was published, at whatever spread.
 EXACT = {
-    (reading, metric, 3.0 if guided else 1.0): {
+    (budget, metric, 3.0 if guided else 1.0): {
         arm: [f.mean + d for d in (-0.002, -0.001, 0, 0.001, 0.002)] for arm, f in figures.items()
     }
-    for (reading, metric, guided), figures in PUBLISHED.items()
+    for (budget, metric, guided), figures in PUBLISHED.items()
 }
-BUDGETS = {"steps": 4096.0, "samples": 4096.0 * 819}
+AMOUNTS = {"steps": 4096.0, "samples": 4096.0 * 819}
 
 
-def ours(values=EXACT, arms=ARM_NAMES, budgets=BUDGETS, **changes):
+def ours(values=EXACT, arms=ARM_NAMES, amounts=AMOUNTS, **changes):
     config = {"task": PAPER.task, "recipe": PAPER.recipe, "iterations": 4096, "guide_iterations": 512,
               "n_final": 163_840} | changes  # fmt: skip
-    results = made_up(values, arms, seeds=5, budgets=budgets, costs={}, **config)
+    results = made_up(values, arms, seeds=5, amounts=amounts, costs={}, **config)
     return replace(results, runs={key: run(None, "unfinished") for key in results.runs})
 
 
@@ -135,8 +135,8 @@ def test_the_same_figures_agree_in_every_row():
     assert {row.judgement for row in rows.values()} == {"agree"}
     assert {row.why for row in rows.values()} == {""}
     row = rows["loss, whole run", "ajest"]
-    assert (row.published, row.ours) == ("0.0135 +- 0.0034", "0.0135 +- 0.0016")
-    assert rows["loss, equal samples", "ajest"].published == "0.0135 +- 0.0034"
+    assert (row.published, row.ours) == ("0.0135 ± 0.0034", "0.0135 ± 0.0016")
+    assert rows["loss, equal samples", "ajest"].published == "0.0135 ± 0.0034"
     assert rows["loss, equal samples", "baseline"].published == "0.0255"
     assert rows["mandala at n = 16,384 +G, whole run", "early-ajest"].published == "0.811"
 
@@ -146,7 +146,7 @@ def test_one_pair_of_figures_has_one_judgement():
     step = 0.02 / math.sqrt(2.5)
     values = [0.8899 + step * k for k in (-2, -1, 0, 1, 2)]
     shifted = EXACT | {
-        (reading, "classification", 3.0): {"ajest": values, "baseline": values} for reading in ("steps", "samples")
+        (budget, "classification", 3.0): {"ajest": values, "baseline": values} for budget in ("steps", "samples")
     }
     rows = rows_of(ours(shifted))
     whole, samples = (rows[f"classification +G, {at}", "ajest"] for at in ("whole run", "equal samples"))
@@ -186,14 +186,14 @@ def test_arms_of_other_settings_are_left_out():
 
 
 def test_other_budgets_and_too_few_seeds_are_not_comparable():
-    rows = rows_of(ours(budgets={"steps": 2048.0, "samples": 4096.0 * 819}))
+    rows = rows_of(ours(amounts={"steps": 2048.0, "samples": 4096.0 * 819}))
     assert rows["loss, whole run", "ajest"].judgement == "not comparable"
     assert (rows["loss, whole run", "ajest"].ours, rows["loss, whole run", "ajest"].why) == (
         "-",
         "ours is not there yet",
     )
     assert rows["loss, equal samples", "ajest"].judgement == "agree"
-    rows = rows_of(ours(budgets={"steps": 4096.0, "samples": 1e6}))
+    rows = rows_of(ours(amounts={"steps": 4096.0, "samples": 1e6}))
     assert rows["loss, equal samples", "ajest"].judgement == "not comparable"
     lost = {where: {arm: [*v[:4], None] for arm, v in by_arm.items()} for where, by_arm in EXACT.items()}
     row = rows_of(ours(lost))["l2, whole run".replace("l2", "L2 to the exact ODE"), "random"]
@@ -267,7 +267,7 @@ def test_seconds_per_iteration_are_shown_and_not_judged():
 
 
 def test_cells_are_read_where_the_figures_were_taken():
-    """A guided figure beside a guided cell, a reading beside its own."""
+    """A guided figure beside a guided cell, a budget beside its own."""
     results = ours({})
     where = ("steps", "ajest", "mandala", 3.0)
     results.cells[where] = Cell(*where, 163_840, dict(enumerate([0.6, 0.7, 0.68, 0.72, 0.7])))

@@ -1,16 +1,22 @@
 """What the page and its Markdown say of results that are made up."""
 
+import io
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 
 from ajest.bench.read import verdict as judge
-from ajest.bench.read.verdict import verdict
-from ajest.bench.report.figures import OUTCOMES, differences
-from ajest.bench.report.markdown import as_markdown
+from ajest.bench.read.findings import findings
+from ajest.bench.report import markdown
+from ajest.bench.report.drawing import Figures
+from ajest.bench.report.figures import OUTCOMES, differences, encoded
 from ajest.bench.report.page import render
-from ajest.bench.report.sheets import gallery_of
+from ajest.study.figures import forest
+from ajest.study.results import pairwise_tests
 from made_up import BASE, ahead, made_up
 from test_bench_published import ours
 
@@ -25,18 +31,21 @@ def uncited(monkeypatch):
 
 def page_of(results):
     """The page without figures."""
-    groups = ("differences", "curves", "costs", "arms", *map(gallery_of, results.arms))
-    return render(results, {group: [] for group in groups})
+    return render(findings(results), Figures())
+
+
+def as_markdown(results):
+    return markdown.as_markdown(findings(results))
 
 
 def table_of(page, title):
     """Rows of the HTML table below a heading, each (class, value, detail)."""
     section = page.split(f"<h3>At {title}")[1].split("</table>")[0]
-    rows = re.findall(r"<tr>(<td>.*?)</tr>", section, re.S)
-    return {
-        row.split("</td>")[0][4:]: re.findall(r'<td class="(.*?)" title=.*?>(.*?)<small>(.*?)</small>', row)
-        for row in rows
-    }
+    rows = re.findall(r"<tr>(<td.*?)</tr>", section, re.S)
+    cells = [
+        re.findall(r'<td(?: class="(.*?)")?(?: title=".*?")?>(.*?)(?:<small>(.*?)</small>)?</td>', r) for r in rows
+    ]
+    return {row[0][1]: row[2:] for row in cells}
 
 
 def lines_of(text, title):
@@ -71,11 +80,12 @@ def test_colours_and_bold_are_for_what_is_certain():
     ]
     assert rows["baseline"][0][2] == "sd 1080.1"
     assert rows["random"][1][2].endswith("; 5 of 6 seeds, baseline there 10.50")
-    lines = lines_of(as_markdown(results), "equal time: 4096.0 s of training, 512 samples")
+    assert rows["real examples"] == [("aside", "", "")] * 3
+    lines = lines_of(as_markdown(results), "equal time: 4096.0 s of training")
     assert [cell.split(" ")[0] for cell in lines["energy distance × 1000 ↓"]] == [
         "10333.3",
         "**8333.3**",
-        "**13333.3**",
+        "*13333.3*",
         "",
     ]
     assert lines["mandala +G ↑"][2].startswith("5.460 (")
@@ -89,13 +99,13 @@ def test_nothing_has_a_colour_or_is_bold_below_five_seeds(seeds):
     results = made_up(few, seeds=seeds)
     page, text = page_of(results), as_markdown(results)
     rows = table_of(page, "equal time")
-    assert {tone for row in rows.values() for tone, *_ in row} == {""}
+    assert {tone for name, row in rows.items() if name != "real examples" for tone, *_ in row} == {""}
     cells = [cell for row in lines_of(text, "equal time").values() for cell in row]
-    assert not any("**" in cell for cell in cells)
+    assert not any("*" in cell for cell in cells)
     assert "take it as a first look" in page
     assert "take it as a first look" in text
     if seeds == 1:
-        assert all("no interval: one seed" in row[1][2] for name, row in rows.items() if name != "baseline")
+        assert all("no interval: one seed" in rows[name][1][2] for name in ("ajest", "random"))
     figure = differences(results, "calibrated", results.headlines())
     assert {line.get_color() for axis in figure.axes for line in axis.lines} <= {OUTCOMES["undecided"], "#555"}
 
@@ -108,25 +118,69 @@ def test_a_figure_of_differences_has_the_colours_of_the_table():
     assert guided == [OUTCOMES["undecided"]] * 2
 
 
+def test_a_dot_is_open_where_a_difference_only_looks_certain():
+    wild = [base - gap for base, gap in zip(BASE, (0.3, 1.2, 0.2, 1.0, 0.1, 0.4), strict=True)]
+    at = {("calibrated", *ENERGY): {"baseline": BASE, "ajest": wild, "random": ahead(-3)}}
+    at["calibrated", *GUIDED] = {"baseline": BASE, "ajest": ahead(0.01), "random": [*ahead(5)[:5], None]}
+    results = made_up(at, end="time", final_only=True)
+    assert results.cell("calibrated", "ajest", *ENERGY).against["baseline"].p < 0.05
+    bench = differences(results, "calibrated", results.headlines())
+    study = forest(pairwise_tests(results), "baseline")
+    for figure in (bench, study):
+        dots = [
+            [(line.get_color(), line.get_markerfacecolor()) for line in axis.lines if line.get_marker() == "o"]
+            for axis in figure.axes
+        ]
+        grey, worse = OUTCOMES["undecided"], OUTCOMES["worse"]
+        assert dots == [[(grey, "white"), (worse, worse)], [(grey, grey), (grey, "white")]]
+
+
+def test_a_figure_is_drawn_once_and_cut_to_its_ink(monkeypatch):
+    figure = Figure(figsize=(4, 3))
+    figure.text(0.5, 0.5, "x")
+    drawn, draw = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: drawn.append(self) or draw(self, renderer))
+    found = encoded(figure, dpi=100)
+    assert (found.kind, drawn) == ("png", [figure])
+    with Image.open(io.BytesIO(found.data)) as image:
+        pixels = np.asarray(image)
+    assert 13 <= min(pixels.shape[:2]) <= max(pixels.shape[:2]) < 30  # 0.06 inches of white on each side
+    assert (pixels[:6] == 255).all()
+    assert (pixels[6] < 255).any()
+    noise = Figure(figsize=(4, 3))
+    noise.subplots().imshow(np.random.default_rng(0).random((300, 400)))
+    assert encoded(noise).kind == "webp"
+    assert encoded(noise, "png").kind == "png"
+    blank = encoded(Figure(figsize=(1, 1)), dpi=50)
+    with Image.open(io.BytesIO(blank.data)) as image:
+        assert image.size == (50, 50)
+
+
 @pytest.mark.parametrize(
-    ("end", "reading", "budget", "title", "amount"),
+    ("end", "budget", "amount", "title", "in_units"),
     [
         ("flops", "flops", 2e12, "equal operations of the networks", "2.000 TFLOP of the networks"),
-        ("net", "net", 33.0, "equal time without the exact target", "33.00 s of training"),
+        (
+            "time_without_target",
+            "time_without_target",
+            33.0,
+            "equal time without the exact target",
+            "33.00 s of training",
+        ),
         ("steps", "steps", 40.0, "equal steps (the whole run)", "40 steps"),
         ("samples", "samples", 2040.0, "equal samples", "2,040 examples trained on"),
         ("time", "calibrated", 0.5, "equal time", "0.500 s of training"),
     ],
 )
-def test_a_bench_that_compares_at_its_end_alone_has_a_verdict_in_the_unit_of_that(end, reading, budget, title, amount):
+def test_a_bench_that_compares_at_its_end_alone_has_a_verdict_in_its_unit(end, budget, amount, title, in_units):
     at = {"baseline": BASE, "ajest": ahead(2), "random": ahead(1)}
-    results = made_up({(reading, *ENERGY): at}, budgets={reading: budget}, end=end, only=True)
+    results = made_up({(budget, *ENERGY): at}, amounts={budget: amount}, end=end, final_only=True)
     page, text = page_of(results), as_markdown(results)
-    sentence = f"At {title} ({amount}), energy distance × 1000: ajest is best with 8333.3"
+    sentence = f"At {title} ({in_units}), energy distance × 1000: ajest is best with 8333.3"
     for said in (page, text):
         assert "no verdict" not in said
         assert sentence in said
-        assert f"At {title}: {amount}" in said
+        assert f"At {title}: {in_units}" in said
     assert f"compared at {title}\non the task" in page
     assert "What is missing" not in page
 
@@ -150,7 +204,8 @@ def test_a_page_says_at_what_it_compares_and_how_long_runs_are():
 def test_page_and_markdown_say_every_sentence_of_the_verdict_and_what_is_missing():
     results = made_up(AT_TIME, diverged=[("random", 5)])
     page, text = page_of(results), as_markdown(results)
-    for sentence in [*verdict(results), *results.missing()]:
+    found = findings(results)
+    for sentence in [*found.verdict, *found.missing]:
         assert f"<li>{sentence.replace('<', '&lt;')}</li>" in page
         assert f"- {sentence}\n" in text
     assert "random, seed 5: stopped at step 40" in page
@@ -167,5 +222,5 @@ def test_published_figures_stand_beside_ours_in_page_and_markdown():
     page, text = page_of(ours()), as_markdown(ours())
     ajest = "<td>loss, equal samples</td><td>ajest</td><td>0.0135 ± 0.0034</td><td>0.0135 ± 0.0016</td>"
     assert f'{ajest}<td class="agree">agree' in page
-    assert "| loss, equal samples | ajest | 0.0135 +- 0.0034 | 0.0135 +- 0.0016 | agree |" in text
+    assert "| loss, equal samples | ajest | 0.0135 ± 0.0034 | 0.0135 ± 0.0016 | agree |" in text
     assert "published figures" not in as_markdown(made_up(AT_TIME))

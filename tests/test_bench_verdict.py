@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 
 from ajest.bench.read import verdict as judge
-from ajest.bench.read.cost import COST_HEADS, cost_rows, selection_costs
+from ajest.bench.read.cost import cost_table, selection_costs
+from ajest.bench.read.findings import findings
+from ajest.bench.read.numbers import number, p_value
 from ajest.bench.read.results import Run
-from ajest.bench.read.verdict import QUALITY_HEADS, behind, caution, decisive, verdict
-from ajest.bench.read.wording import amount, ends, interval, metric_name, number, p_value, shown, told
+from ajest.bench.read.verdict import behind, caution, decisive
+from ajest.bench.read.wording import ends, in_units, metric_name, reach, shown, told
 from ajest.bench.report.export import as_csv, as_json, rows
 from ajest.bench.report.terminal import verdict_tables
 from ajest.selection.catalogue import ARMS, arms_named
@@ -31,6 +33,11 @@ def uncited(monkeypatch):
 def at_time(values, **changes):
     """Made-up results at equal time on the energy distance, where lower is better."""
     return made_up({TIME: values}, **changes)
+
+
+def verdict(results):
+    """The sentences that every format prints."""
+    return list(findings(results).verdict)
 
 
 def said_of(results):
@@ -65,7 +72,7 @@ def test_others_that_are_certain_are_named_too():
     assert said.endswith(": certain. Also certainly better: ajest.")
 
 
-def test_several_arms_metrics_and_readings_are_told_in_one_sentence():
+def test_several_arms_metrics_and_budgets_are_told_in_one_sentence():
     low = {"baseline": BASE, "ajest": ahead(2), "random": ahead(3), "high-loss": ahead(4)}
     high = {arm: [-v for v in values] for arm, values in low.items()}
     results = made_up({TIME: low, ("calibrated", "mandala", 3.0): high, SAMPLES: high}, tuple(low))
@@ -118,7 +125,7 @@ def test_nothing_is_certain_below_five_seeds(seeds):
         "Only 1 seed stands behind this: " if seeds == 1 else f"Only {seeds} seeds stand behind this: "
     )
     assert last.endswith("take it as a first look. 5 are the least for a claim.")
-    assert {shown(results, cell, ENERGY).outcome for cell in results.cells.values()} == {"undecided"}
+    assert {shown(results, cell, ENERGY).tone for cell in results.cells.values()} == {""}
     assert {c.outcome for cell in results.cells.values() for c in cell.against.values()} == {"undecided"}
 
 
@@ -190,14 +197,14 @@ def test_p_is_corrected_over_all_headlines_of_a_reading_and_one_opponent():
     }
     results = made_up(both)
 
-    def against(reading, arm, metric, weight, other):
-        return results.cell(reading, arm, metric, weight).against[other]
+    def against(budget, arm, metric, weight, other):
+        return results.cell(budget, arm, metric, weight).against[other]
 
     family = [against("calibrated", a, m, w, "baseline") for a in ("ajest", "random") for m, w in (
         ("energy_distance", 1.0), ("mandala", 3.0))]  # fmt: skip
     least = min(family, key=lambda f: f.p)
     assert least.corrected == pytest.approx(4 * least.p)
-    # A metric that is no headline is corrected over the arms alone, another reading by itself.
+    # A metric that is no headline is corrected over the arms alone, another budget by itself.
     alone = [against("calibrated", arm, "loss", 1.0, "baseline") for arm in ("ajest", "random")]
     assert min(f.corrected for f in alone) == pytest.approx(2 * min(f.p for f in alone))
     other = against("samples", "ajest", "energy_distance", 1.0, "baseline")
@@ -236,21 +243,21 @@ def test_without_random_selection_is_held_against_the_baseline():
 
 def test_whether_selection_paid_is_judged_where_its_scores_are_paid_for_and_nowhere_else():
     at = {"baseline": BASE, "random": ahead(1), "ajest": ahead(3)}
-    for reading, title, cost in (
-        ("net", "equal time without the exact target", "5.0"),
+    for budget, title, cost in (
+        ("time_without_target", "equal time without the exact target", "5.0"),
         ("flops", "equal operations of the networks", "5.0"),
     ):
-        said = verdict(made_up({(reading, "energy_distance", 1.0): at}, end=reading, only=True))
+        said = verdict(made_up({(budget, "energy_distance", 1.0): at}, end=budget, final_only=True))
         assert f"an example chosen by scores costs {cost} times" in said[2]
         assert f"at {title}, compared with random, ajest: better" in said[3]
     for end in ("samples", "steps"):
-        said = verdict(made_up({(end, "energy_distance", 1.0): at}, end=end, only=True))
+        said = verdict(made_up({(end, "energy_distance", 1.0): at}, end=end, final_only=True))
         assert said[2].startswith("Scoring and choosing take")
         assert len(said) == 3
     dear = COSTS | {"select jest guide 0.2": COSTS["select jest guide 0.2"] | {"target": 6.0}}
     factors = [
-        verdict(made_up({(reading, "energy_distance", 1.0): at}, costs=dear, end=end))[2]
-        for end, reading in (("time", "calibrated"), ("net", "net"))
+        verdict(made_up({(budget, "energy_distance", 1.0): at}, costs=dear, end=end))[2]
+        for end, budget in (("time", "calibrated"), ("time_without_target", "time_without_target"))
     ]
     assert ["7.5 times" in factors[0], "5.0 times" in factors[1]] == [True, True]
 
@@ -284,21 +291,21 @@ def test_the_factor_is_a_range_where_arms_cost_differently():
 
 def test_a_verdict_rests_on_what_the_runs_end_at():
     at = {"baseline": BASE, "ajest": ahead(2), "random": ahead(1)}
-    for end, reading, title, budget in (
+    for end, budget, title, amount in (
         ("time", "calibrated", "equal time", "4096.0 s of training"),
-        ("net", "net", "equal time without the exact target", "4096.0 s of training"),
+        ("time_without_target", "time_without_target", "equal time without the exact target", "4096.0 s of training"),
         ("flops", "flops", "equal operations of the networks", "0.0000 TFLOP of the networks"),
         ("samples", "samples", "equal samples", "4,096 examples trained on"),
         ("steps", "steps", "equal steps (the whole run)", "4,096 steps"),
     ):
-        results = made_up({(reading, "energy_distance", 1.0): at}, end=end, only=True)
-        assert decisive(results) == [reading]
+        results = made_up({(budget, "energy_distance", 1.0): at}, end=end, final_only=True)
+        assert decisive(results) == [budget]
         assert verdict(results)[0].startswith(
             f"In short, from 6 seeds: At {title}, certainly better than baseline: ajest"
         )
-        assert verdict(results)[1].startswith(f"At {title} ({budget}), energy distance × 1000: ajest is best")
-        (table,) = verdict_tables(results)
-        assert table.title == f"At {title}: {budget}"
+        assert verdict(results)[1].startswith(f"At {title} ({amount}), energy distance × 1000: ajest is best")
+        (table,) = verdict_tables(findings(results))
+        assert str(table.title) == f"At {title}: {amount}"
     every = {(r, "energy_distance", 1.0): at for r in ("calibrated", "samples", "steps", "seconds", "flops")}
     assert decisive(made_up(every)) == ["calibrated", "samples"]
     assert decisive(made_up(every, end="flops")) == ["calibrated", "samples", "flops"]
@@ -310,8 +317,8 @@ def test_a_verdict_rests_on_what_the_runs_end_at():
 
 def test_the_terminal_table_shows_gaps_intervals_and_missing_seeds():
     results = at_time({"baseline": BASE, "ajest": [*ahead(2)[:5], None], "random": ahead(1)})
-    (table,) = verdict_tables(results)
-    arms, means, gaps, *guided = ([*column.cells] for column in table.columns)
+    (table,) = verdict_tables(findings(results))
+    arms, means, gaps, *guided = ([str(cell) for cell in column.cells] for column in table.columns)
     assert arms == ["baseline", "ajest", "random"]
     assert means == ["10333.3 (sd 1080.1)", "8460.0", "9333.3"]
     assert gaps[0] == ""
@@ -319,6 +326,7 @@ def test_the_terminal_table_shows_gaps_intervals_and_missing_seeds():
     assert gaps[1].endswith("; 5 of 6 seeds)")
     assert gaps[2].startswith("-1000.0 (-11")
     assert guided == [["-", "-", "-"], ["", "", ""]]
+    assert [cell.style for cell in [*table.columns[2].cells][1:]] == ["", "green"]  # one lacks a seed
     assert str(table.columns[1].header) == "energy distance × 1000\n(lower is better)"
     assert str(table.columns[2].header) == "minus baseline\n(95 % interval)"
     assert "higher is better" in str(table.columns[3].header)
@@ -355,7 +363,8 @@ def test_words_for_numbers():
         "p = 0.250",
     ]
     assert [metric_name(MANDALA, w) for w in (1, 3)] == ["mandala", "mandala with autoguidance"]
-    assert [amount(*b) for b in (("flops", 2.5e13), ("samples", 1e6), ("steps", 4096.0), ("net", 12.0))] == [
+    amounts = (("flops", 2.5e13), ("samples", 1e6), ("steps", 4096.0), ("time_without_target", 12.0))
+    assert [in_units(*b) for b in amounts] == [
         "25.00 TFLOP of the networks", "1,000,000 examples trained on", "4,096 steps", "12.00 s of training"
     ]  # fmt: skip
 
@@ -365,18 +374,18 @@ def test_an_interval_says_why_it_is_not_there():
         "calibrated", "ajest", "energy_distance", 1.0
     )
     found = one.against["baseline"]
-    assert interval(found, ENERGY) == "no interval: one seed"
+    assert reach(found, ENERGY) == "no interval: one seed"
     assert told(found, ENERGY) == (
         "a difference of -1900.0 (no interval: one seed, better on 100% of seeds, corrected not testable)"
     )
 
 
 def test_the_length_of_the_runs_is_said_for_every_end():
-    said = {end: ends(small_bench(end=end)) for end in ("steps", "time", "net", "flops", "samples")}
+    said = {end: ends(small_bench(end=end)) for end in ("steps", "time", "time_without_target", "flops", "samples")}
     assert said == {
         "steps": "40 steps",
         "time": "40 steps of baseline, and for the others as much time",
-        "net": "40 steps of baseline, and for the others as much time without the exact target",
+        "time_without_target": "40 steps of baseline, and for the others as much time without the exact target",
         "flops": "40 steps of baseline, and for the others as many operations of the networks",
         "samples": "40 steps, or fewer for arms that train on more in a step: all train on as many examples",
     }
@@ -397,7 +406,7 @@ def test_the_caution_is_about_the_clock_of_the_learning_rate():
 def test_flat_rows_hold_every_number():
     results = at_time({"baseline": BASE, "ajest": [*ahead(2)[:5], None], "random": ahead(1)})
     base, ajest, random = rows(results)
-    assert (base["seeds"], base["mean"], base["budget"], base["n"]) == (6, pytest.approx(62 / 6), 4096.0, 512)
+    assert (base["seeds"], base["mean"], base["amount"], base["n"]) == (6, pytest.approx(62 / 6), 4096.0, 512)
     assert (base["vs_baseline_seeds"], base["p_holm"], base["outcome"]) == (None, None, None)
     assert (ajest["seeds"], ajest["vs_baseline_seeds"], ajest["outcome"]) == (5, 5, "undecided")
     assert (random["outcome"], random["vs_baseline_difference"]) == ("better", pytest.approx(-1))
@@ -407,23 +416,35 @@ def test_flat_rows_hold_every_number():
         against.low, against.high, 1.0, against.p
     ]  # fmt: skip
     assert random["p_holm"] == against.corrected
-    heads, first, *_ = as_csv(results).splitlines()
-    assert heads.split(",")[:6] == ["reading", "budget", "arm", "metric", "guidance_weight", "n"]
+    heads, first, *_ = as_csv(findings(results)).splitlines()
+    assert heads.split(",")[:6] == ["budget", "amount", "arm", "metric", "guidance_weight", "n"]
     assert first.startswith("calibrated,4096.0,baseline,energy_distance,1.0,512,6,10.333")
-    assert as_csv(made_up({})) == ""
+    assert as_csv(findings(made_up({}))) == ""
     one = at_time({"baseline": BASE[:1], "ajest": ahead(2, 1)}, seeds=1)
     assert [row["sd"] for row in rows(one)] == [None, None]
-    whole = as_json(results)
-    assert list(whole) == ["baseline", "budgets", "costs", "floors", "missing", "rows", "values", "ledgers"]
-    assert (whole["baseline"], whole["budgets"], whole["costs"], whole["floors"]) == (
+    whole = as_json(findings(results))
+    assert list(whole) == [
+        "verdict",
+        "missing",
+        "baseline",
+        "amounts",
+        "costs",
+        "real_data_reference",
+        "rows",
+        "values",
+        "ledgers",
+    ]
+    assert (whole["baseline"], whole["amounts"], whole["costs"], whole["real_data_reference"]) == (
         "baseline", {"calibrated": 4096.0}, COSTS, {}
     )  # fmt: skip
     assert (whole["missing"], whole["rows"]) == (results.missing(), rows(results))
-    assert list(whole["values"][1]) == ["reading", "arm", "metric", "guidance_weight", "by_seed", "against"]
-    assert [whole["values"][1][k] for k in ("reading", "arm", "metric", "guidance_weight")] == [
+    assert whole["verdict"] == verdict(results)
+    assert list(whole["values"][1]) == ["budget", "arm", "metric", "guidance_weight", "by_seed", "against"]
+    assert [whole["values"][1][k] for k in ("budget", "arm", "metric", "guidance_weight")] == [
         "calibrated", "ajest", "energy_distance", 1.0
     ]  # fmt: skip
-    assert as_json(replace(results, floors={256: {"loss": 0.5}}))["floors"] == {"256": {"loss": 0.5}}
+    real = as_json(findings(replace(results, real_data_reference={256: {"loss": 0.5}})))["real_data_reference"]
+    assert real == {"256": {"loss": 0.5}}
     assert whole["values"][1]["by_seed"] == {s: ahead(2)[s] for s in range(5)}
     assert whole["values"][1]["against"]["baseline"]["missing"] == 1
     assert whole["values"][0]["against"] == {}
@@ -509,13 +530,14 @@ def test_break_even_of_a_proxy_pays_for_its_training():
 
 
 def test_heads_of_tables_say_what_stands_under_them():
-    assert COST_HEADS == (
+    found = findings(at_time({"baseline": BASE}))
+    assert [head.value for head in found.cost_table.heads] == [
         "arm", "selecting step, uniform = 1", "scoring and choosing", "cost of an example trained on, uniform = 1",
         "the same by the cost model", "break-even keep fraction",
-    )  # fmt: skip
-    assert QUALITY_HEADS == (
+    ]  # fmt: skip
+    assert [head.value for head in found.time_to_quality.heads] == [
         "metric, where the baseline ends", "arm", "seconds of training", "examples trained on", "seeds that got there",
-    )  # fmt: skip
+    ]  # fmt: skip
 
 
 def test_phases_that_a_step_does_not_have_cost_nothing():
@@ -530,9 +552,9 @@ def test_cost_rows_for_people():
     kind = config.arms[1].kinds()[0].label
     uniform = {"update": 5.0, "draw": 1.0}
     for select, row in ((3.0, ["0.67", "75%", "3.33"]), (7.0, ["1.33", "88%", "6.67"])):
-        ((arm, *found, model, even),) = cost_rows(
+        ((arm, *found, model, even),) = cost_table(
             selection_costs(config, {"uniform": uniform, kind: {"select": select, "update": 1.0}})
-        )
+        ).texts()
         assert (arm, found, even) == ("ajest", row, "0.60" if select == 3 else "none")
         assert model == f"{selection_costs(config, {'uniform': uniform, kind: uniform})[0].model_ratio:.2f}"
 

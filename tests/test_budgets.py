@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from ajest.bench.plan.budgets import BUDGETS, END_CLOCKS
 from ajest.bench.plan.operations import step_flops
-from ajest.bench.plan.readings import END_CLOCKS, READINGS
 from ajest.bench.run.calibration import measure
 from ajest.runtime.seeding import Streams
 from ajest.selection.catalogue import ARMS, arms_named
@@ -59,23 +59,23 @@ def ends_of(config, arm, costs, chance):
 
 
 @pytest.mark.parametrize("costly", [True, False], ids=["costly", "cheap"])
-@pytest.mark.parametrize("only", [True, False], ids=["only", "on the way"])
+@pytest.mark.parametrize("final_only", [True, False], ids=["only", "on the way"])
 @pytest.mark.parametrize("end", END_CLOCKS)
-def test_every_way_to_end_has_budgets_that_all_runs_reach(end, only, costly):
-    config = bench(end=end, only=only, costly=costly, n_final=1000, n_curve=300)
+def test_every_way_to_end_has_budgets_that_all_runs_reach(end, final_only, costly):
+    config = bench(end=end, final_only=final_only, costly=costly, n_final=1000, n_curve=300)
     costs = prices(config)
-    budgets, total = config.budgets(costs), config.total(costs)
-    assert set(budgets) == set(config.readings) | {config.whole}
-    assert config.whole in config.readings
-    if only:
-        assert set(config.readings) == {config.whole}
+    budgets, total = config.amounts(costs), config.total(costs)
+    assert set(budgets) == set(config.budgets) | {config.final_budget}
+    assert config.final_budget in config.budgets
+    if final_only:
+        assert set(config.budgets) == {config.final_budget}
     else:
-        usual = {"calibrated", "samples", "seconds"} | ({"net"} if costly else set())
-        assert set(config.readings) == usual | {config.whole}
-    assert max(budgets[config.whole]) == total
-    assert config.n_of(config.whole) == 1000
-    clock, points = config.curve_budgets(costs)
-    assert clock == config.whole
+        usual = {"calibrated", "samples", "seconds"} | ({"time_without_target"} if costly else set())
+        assert set(config.budgets) == usual | {config.final_budget}
+    assert max(budgets[config.final_budget]) == total
+    assert config.n_of(config.final_budget) == 1000
+    clock, points = config.curve_amounts(costs)
+    assert clock == config.final_budget
     assert set(points) <= set(budgets[clock])
     assert points[-1] == total
     assert config.schedule(costs).budgets == budgets
@@ -83,9 +83,9 @@ def test_every_way_to_end_has_budgets_that_all_runs_reach(end, only, costly):
     for arm in config.arms:
         for _ in range(3):
             now = ends_of(config, arm, costs, chance)
-            for reading, values in budgets.items():
-                if reading != "seconds":
-                    assert now[reading] >= max(values) * (1 - 1e-9), (arm.name, reading)
+            for budget, values in budgets.items():
+                if budget != "seconds":
+                    assert now[budget] >= max(values) * (1 - 1e-9), (arm.name, budget)
 
 
 def test_budgets_are_no_smaller_than_they_must_be():
@@ -94,24 +94,24 @@ def test_budgets_are_no_smaller_than_they_must_be():
     for seed in range(5):
         costs = prices(config, seed)
         ends = [ends_of(config, arm, costs, random.Random(0)) for arm in config.arms]
-        for reading in ("samples", "net"):
-            assert min(now[reading] for now in ends) == pytest.approx(max(config.budgets(costs)[reading]))
+        for budget in ("samples", "time_without_target"):
+            assert min(now[budget] for now in ends) == pytest.approx(max(config.amounts(costs)[budget]))
 
 
 def test_the_end_is_read_even_if_no_point_of_the_curve_lies_there():
-    config = bench(end="time", only=True, curve=(0.5,))
+    config = bench(end="time", final_only=True, curve=(0.5,))
     costs = prices(config)
-    assert config.budgets(costs) == {"calibrated": (config.total(costs) / 2, config.total(costs))}
+    assert config.amounts(costs) == {"calibrated": (config.total(costs) / 2, config.total(costs))}
 
 
-@pytest.mark.parametrize("end", ["time", "net"])
+@pytest.mark.parametrize("end", ["time", "time_without_target"])
 @pytest.mark.parametrize("first", ["random", "hard", "recall", "early-ajest"])
 def test_the_baseline_has_time_for_its_own_steps(first, end):
     """Neither the guide's step nor that of any other arm counts."""
     config = bench((first, "random" if first != "random" else "hard"), end=end)
     costs = prices(config)
     costs["uniform"] = {"target": 50.0, "update": 50.0}
-    phases = ("update",) if end == "net" else ("target", "update")
+    phases = ("update",) if end == "time_without_target" else ("target", "update")
     own = max(sum(costs[kind.label][p] for p in phases) for kind in config.arms[0].kinds())
     assert config.total(costs) == pytest.approx(40 * own)
     cheaper = {**costs, "guide": {"target": 0.0, "update": 0.0}}
@@ -170,8 +170,8 @@ def test_a_cheap_arm_is_not_stopped_before_its_budget():
     config = replace(config, arms=(ARMS["baseline"], replace(ARMS["random"], keep=1 / 4096)))
     costs = prices(config)
     assert config.run(config.arms[1], 0).iterations >= 4096 * 40
-    assert max(config.budgets(costs)["flops"]) == config.total(costs)
+    assert max(config.amounts(costs)["flops"]) == config.total(costs)
 
 
-def test_readings_have_a_clock_and_a_title():
-    assert {r.clock for r in READINGS.values()} == set(READINGS) == set(END_CLOCKS.values()) | {"seconds"}
+def test_budgets_have_a_clock_and_a_title():
+    assert {r.clock for r in BUDGETS.values()} == set(BUDGETS) == set(END_CLOCKS.values()) | {"seconds"}

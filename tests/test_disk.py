@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from ajest.bench.plan.config import run_folder
-from ajest.bench.read.results import collect
+from ajest.bench.read.findings import findings
+from ajest.bench.read.folder import read
 from ajest.bench.report.export import as_csv
-from ajest.bench.run import bench as grid
+from ajest.bench.run import bench as running
 from ajest.bench.run import calibration, disk
 from ajest.bench.run.calibration import agree_on_threads, agreed_threads, calibrated_costs, step_seconds
 from ajest.bench.run.disk import Claim, check_room, claims, give_back
-from ajest.bench.run.reached import common_budgets, curve_points, reached
+from ajest.bench.run.reached import common_amounts, curve_points, reached
 from ajest.errors import UserError
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.storage import checkpoint
@@ -30,8 +31,8 @@ def whole(tmp_path_factory):
     """A finished bench that has given nothing back."""
     root = tmp_path_factory.mktemp("disk") / "whole"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grid, "give_back", lambda *_: None)
-        grid.run_bench(root, CONFIG, Here())
+        patch.setattr(running, "give_back", lambda *_: None)
+        running.run_bench(root, CONFIG, Here())
     return root
 
 
@@ -48,16 +49,16 @@ def test_what_nothing_reads_is_given_back_and_the_report_is_the_same(whole, tmp_
     root = tmp_path / "copy"
     shutil.copytree(whole, root)
     before = [set(snapshots(folder)) for folder in runs_of(root)]
-    table, costs = as_csv(collect(root)), calibrated_costs(root)
+    table, costs = as_csv(findings(read(root))), calibrated_costs(root)
     give_back(root, CONFIG, costs)
     after = [set(snapshots(folder)) for folder in runs_of(root)]
     assert sum(map(len, after)) < 0.7 * sum(map(len, before))
-    assert as_csv(collect(root)) == table
-    budgets = common_budgets(root, CONFIG)
+    assert as_csv(findings(read(root))) == table
+    amounts = common_amounts(root, CONFIG)
     for folder, kept in zip(runs_of(root), after, strict=True):
         crossed = reached(folder)
-        needed = {crossed[clock][budget] for clock, budget in budgets.items()} | set(
-            curve_points(folder, CONFIG, costs)
+        needed = {crossed[clock][budget] for clock, budget in amounts.items()} | set(
+            curve_points(crossed, CONFIG, costs)
         )
         assert kept == needed
         assert max(kept) == 40
@@ -97,9 +98,9 @@ def test_a_bench_that_does_not_fit_is_refused_before_it_begins(whole, tmp_path, 
     root = tmp_path / "deep" / "bench"
     said = r"bench: 7 runs take up to [\d.]+ kB of disk, and 1 kB are free there; free some space"
     with pytest.raises(UserError, match=said):
-        grid.run_bench(root, CONFIG, Here())
+        running.run_bench(root, CONFIG, Here())
     assert not (root / "guide").exists()
-    grid.run_bench(whole, CONFIG, Here())  # all is there
+    running.run_bench(whole, CONFIG, Here())  # all is there
 
 
 def test_what_runs_take_is_said_once(tmp_path, monkeypatch):

@@ -13,13 +13,13 @@ from PIL import Image
 
 from ajest.bench.plan.config import BenchConfig, run_folder
 from ajest.bench.plan.presets import IMAGES
-from ajest.bench.read.results import collect
+from ajest.bench.read.folder import read
 from ajest.bench.read.verdict import verdict
 from ajest.bench.report.figures import heatmap
 from ajest.bench.report.page import render, write_report
 from ajest.bench.run.bench import run_bench
 from ajest.bench.run.evaluation import evaluate_snapshot
-from ajest.bench.run.reached import curve_points
+from ajest.bench.run.reached import curve_points, reached
 from ajest.cli.show import numbers
 from ajest.errors import UserError
 from ajest.jobs.local import Local
@@ -64,7 +64,7 @@ def small_bench(**changes):
 def done(tmp_path_factory):
     root = tmp_path_factory.mktemp("images") / "bench"
     run_bench(root, small_bench(), Local(1))
-    return root, write_report(root)
+    return root, write_report(root).results
 
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7 * 191 }}", "$x^{", "\\frac{%s")
@@ -86,20 +86,20 @@ def test_runs_end_at_equal_time_and_are_read_there(done):
     root, results = done
     config, whole = results.config, results.config.time(results.costs)
     assert whole == pytest.approx(32 * sum(results.costs["uniform"].values()))
-    assert list(config.readings) == ["calibrated", "samples", "seconds"]
-    assert results.budgets["calibrated"] == pytest.approx(whole)
+    assert list(config.budgets) == ["calibrated", "samples", "seconds"]
+    assert results.amounts["calibrated"] == pytest.approx(whole)
     for (arm, seed), run in results.runs.items():
         assert run.state == "done"
         clock = run.ledger[-1]["clocks"]["calibrated"]
         step = max(sum(results.costs[k.label].values()) for a in config.arms if a.name == arm for k in a.kinds())
         assert whole * (1 - 1e-9) <= clock < whole + step * (1 + 1e-9)
         folder = run_folder(root, arm, seed)
-        assert run.curve == curve_points(folder, config, results.costs)
+        assert run.curve == curve_points(reached(folder), config, results.costs)
         assert run.curve[-1] == run.step
     assert all(results.runs["baseline", s].step == 32 for s in (0, 1))
     assert results.runs["random", 0].step > 32
     fewest = min(r.ledger[-1]["trained"] for r in results.runs.values())
-    assert 0.8 * fewest <= results.budgets["samples"] <= fewest
+    assert 0.8 * fewest <= results.amounts["samples"] <= fewest
     for arm in results.arms:
         for metric, weight in results.columns():
             for reading in ("calibrated", "samples"):
@@ -123,7 +123,7 @@ def test_the_report_of_a_bench_on_pictures(done):
         assert note in (root / "results.md").read_text()
     assert "compared with 96 of the 256 training pictures" in results.config.task.notes(200)[0]
     assert "tree" not in re.sub(r'base64,[^"]*', "", page)  # in a picture's letters any word may stand
-    assert math.isfinite(results.floors[200]["kid"])
+    assert math.isfinite(results.real_data_reference[200]["kid"])
     markdown = (root / "results.md").read_text()
     assert "of baseline, and for the others as much time" in markdown
     headlines = [(m.name, w) for m, w in results.headlines()]
@@ -166,7 +166,7 @@ def test_another_guide_is_another_evaluation_and_never_enters_the_report(done, t
     (foreign,) = evaluate_snapshot(run, 32, (2.0,), 200, root, Guidance(other))
     assert own["guide"] != foreign["guide"]
     assert own["metrics"]["fd_lite0"] != foreign["metrics"]["fd_lite0"]
-    cell = collect(root).cell("calibrated", "baseline", "fd_lite0", 2.0)
+    cell = read(root).cell("calibrated", "baseline", "fd_lite0", 2.0)
     assert cell.values == results.cell("calibrated", "baseline", "fd_lite0", 2.0).values
     assert cell.values[0] == own["metrics"]["fd_lite0"]
 
@@ -180,10 +180,10 @@ def test_a_guide_that_lacks_classes_is_refused(done, tmp_path):
         evaluate_snapshot(run_folder(root, "baseline", 0), 32, (2.0,), 64, root, Guidance(tmp_path / "guide"))
 
 
-def test_a_floor_of_fewer_pictures_says_only_what_does_not_depend_on_their_number():
+def test_real_data_of_fewer_pictures_says_only_what_does_not_depend_on_their_number():
     task = small_images()  # 128 validation pictures, 160 spare ones
-    assert math.isfinite(task.floor(Measurement(100, 0, None))["fd_lite0"])
-    assert set(task.floor(Measurement(500, 0, None))) == {"kid", "kid_low", "kid_high"}
+    assert math.isfinite(task.real_data_reference(Measurement(100, 0, None))["fd_lite0"])
+    assert set(task.real_data_reference(Measurement(500, 0, None))) == {"kid", "kid_low", "kid_high"}
     assert task.notes(500)[1].startswith("Real examples are 160 training pictures that are no references: too few")
 
 
@@ -200,7 +200,7 @@ def test_all_training_pictures_are_references_unless_fewer_are_asked_for():
     rows = task._stock.others("references", labels, 100)
     rest = np.setdiff1d(np.arange(300), rows)
     direct = frechet_distance(moments(features[rest]), moments(features[rows]))
-    assert task.floor(Measurement(100, 0, None))["fd_lite0"] == pytest.approx(direct, rel=1e-4)
+    assert task.real_data_reference(Measurement(100, 0, None))["fd_lite0"] == pytest.approx(direct, rel=1e-4)
     assert task.notes(100)[:2] == (
         "Samples are compared with all 300 training pictures.",
         "Real examples are 100 training pictures, compared with the other 200.",
@@ -264,18 +264,18 @@ def test_the_five_best_guesses_say_nothing_among_five_classes():
         assert [m.name for m in task.metrics if m.name.startswith("top")] == top
 
 
-def test_a_report_without_its_data_has_no_floor_and_all_the_rest(done, tmp_path, monkeypatch):
+def test_a_report_without_its_data_has_no_row_of_real_examples_and_all_the_rest(done, tmp_path, monkeypatch):
     monkeypatch.setenv("AJEST_CACHE", str(tmp_path / "cache"))
     root, results = done
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
-    for path in (copy / "truth").glob("floor-*.json"):
+    for path in (copy / "truth").glob("real-data-reference-*.json"):
         path.unlink()
     settings = json.loads((copy / "bench.json").read_text())
     settings["task"]["data"] = settings["task"]["validation"] = [str(tmp_path / "gone.zip")]
     (copy / "bench.json").write_text(json.dumps(settings))
-    again = write_report(copy)
-    assert again.floors == {}
+    again = write_report(copy).results
+    assert again.real_data_reference == {}
     assert again.cells.keys() == results.cells.keys()
 
 
@@ -342,7 +342,7 @@ def test_a_part_of_the_classes_can_be_learned(tmp_path):
         image_task(("shapes:1000",), (), 16, classes=1)
 
 
-def read(path):
+def pixels(path):
     with Image.open(path) as image:
         return np.asarray(image)
 
@@ -355,9 +355,9 @@ def test_samples_of_a_seed_and_class_do_not_depend_on_what_else_is_asked_for(tmp
     many = task.write_samples(network, tmp_path / "many", seeds=(1, 3), classes=("heart", "star"))
     assert [p.name for p in one] == ["star-seed0003.png", "sheet.png"]
     assert [p.name for p in many] == [f"{c}-seed000{s}.png" for c in ("heart", "star") for s in (1, 3)] + ["sheet.png"]
-    a, b = (read(p) for p in (one[0], many[3]))
+    a, b = (pixels(p) for p in (one[0], many[3]))
     assert np.abs(a.astype(int) - b).max() <= 1
-    assert read(many[-1]).shape == (2 * 19 - 3, 2 * 19 - 3, 3)
+    assert pixels(many[-1]).shape == (2 * 19 - 3, 2 * 19 - 3, 3)
     free = task.write_samples(network, tmp_path / "free", n=5)
     assert len(free) == 6
     with pytest.raises(UserError, match="did you mean 'heart'"):
@@ -447,7 +447,7 @@ def test_pictures_without_classes_are_learned_unconditionally(tmp_path):
     assert {m.name for m in task.metrics} - {"loss"} <= set(found.metrics)
     assert "labels" not in found.tensors
     assert task.figures(RunTensors(2.0, {2.0: found.tensors}, {}, {}))
-    assert math.isfinite(task.floor(Measurement(20, 0, tmp_path))["fd_lite0"])
+    assert math.isfinite(task.real_data_reference(Measurement(20, 0, tmp_path))["fd_lite0"])
     assert [p.name for p in task.write_samples(network, tmp_path / "s", n=2)] == [
         "seed0000.png",
         "seed0001.png",
@@ -477,16 +477,16 @@ def test_other_weights_under_the_same_path_give_new_numbers(done, tmp_path, monk
     path.write_text("1 1 1")
     first = measured()
     assert measured() == first
-    floor = task.floor(Measurement(100, 0, root))
+    reference = task.real_data_reference(Measurement(100, 0, root))
     path.write_text("2 2 2.0")
     second = measured()
     assert second["metrics"]["fd_x"] == pytest.approx(4 * first["metrics"]["fd_x"], rel=1e-4)
-    assert task.floor(Measurement(100, 0, root))["fd_x"] == pytest.approx(4 * floor["fd_x"], rel=1e-4)
+    assert task.real_data_reference(Measurement(100, 0, root))["fd_x"] == pytest.approx(4 * reference["fd_x"], rel=1e-4)
     path.write_text("1 1 1")
     before = (run / "metrics.jsonl").read_text()
     assert measured() == first
     assert (run / "metrics.jsonl").read_text() == before
-    assert all(line["judges"][0].startswith("lite0") for line in collect(root).runs["baseline", 0].lines)
+    assert all(line["judges"][0].startswith("lite0") for line in read(root).runs["baseline", 0].lines)
 
 
 def test_a_report_never_mixes_evaluations_by_different_weights(done, tmp_path):
@@ -498,10 +498,10 @@ def test_a_report_never_mixes_evaluations_by_different_weights(done, tmp_path):
     path.unlink()
     for line in lines:
         jsonl.append(path, {**line, "judges": ["of yesterday"]})
-    again = collect(copy)
+    again = read(copy)
     where = "calibrated", "random", "fd_lite0", 1.0
     assert set(results.cell(*where).values) == {0, 1}
     assert set(again.cell(*where).values) == {0}
     for line in lines:  # judged anew, as the bench does it when it is started again
         jsonl.append(path, line)
-    assert collect(copy).cell(*where).values == results.cell(*where).values
+    assert read(copy).cell(*where).values == results.cell(*where).values

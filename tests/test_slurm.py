@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ajest.bench.read.results import collect
+from ajest.bench.read.folder import read
 from ajest.bench.run.bench import run_bench
 from ajest.errors import UserError
 from ajest.jobs.failures import noted
@@ -65,7 +65,7 @@ def test_a_mistake_ends_everything(tmp_path):
 def test_a_bench_of_the_cluster_learns_what_one_of_this_machine_does(tmp_path):
     run_bench(tmp_path / "far", small_bench(), CLUSTER)
     run_bench(tmp_path / "near", small_bench(), Local(2))
-    far, near = collect(tmp_path / "far"), collect(tmp_path / "near")
+    far, near = read(tmp_path / "far"), read(tmp_path / "near")
     assert far.missing() == []
     for arm in far.arms:
         values = [r.cell("steps", arm, "loss", 1.0).values for r in (far, near)]
@@ -85,5 +85,5 @@ def test_a_pre_empted_run_goes_on_in_another_job(tmp_path):
     thread.start()
     run_bench(tmp_path / "bench", config, CLUSTER)
     thread.join()
-    assert collect(tmp_path / "bench").missing() == []
+    assert read(tmp_path / "bench").missing() == []
     assert [f.kind for f in noted(tmp_path / "bench")] == ["killed"]

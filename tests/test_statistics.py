@@ -3,11 +3,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ajest.bench.read.statistics import bootstrap_interval, compare, corrected, holm, paired_p, varies
+from ajest.bench import compare
+from ajest.bench.read.statistics import bootstrap_interval, corrected, holm, paired, paired_p, varies
+from ajest.errors import UserError
 
 
 @pytest.mark.parametrize("n", [3, 5, 8])
@@ -45,7 +48,7 @@ def test_values_that_are_all_the_same_have_no_interval_and_no_p(gap):
         assert math.isnan(paired_p(gaps))
         assert all(math.isnan(v) for v in bootstrap_interval(gaps))
     base = {s: 900 + 0.37 * s for s in range(6)}
-    found = compare({s: v + gap for s, v in base.items()}, base, 1, base)  # the same but for rounding
+    found = paired({s: v + gap for s, v in base.items()}, base, 1, base)  # the same but for rounding
     assert math.isnan(found.p)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
@@ -59,7 +62,7 @@ def test_a_spread_that_can_be_measured_is_tested():
     assert varies(np.array([1e-9, 2e-9]))
     assert not varies(np.zeros(4))
     base = dict.fromkeys(range(6), 900.0)
-    assert compare({s: 901 + 0.01 * s for s in base}, base, 1, base).p < 1e-6
+    assert paired({s: 901 + 0.01 * s for s in base}, base, 1, base).p < 1e-6
 
 
 def test_intervals_by_hand():
@@ -100,23 +103,23 @@ def test_holm_never_lowers_a_p_and_keeps_their_order(p):
 
 
 def test_compare_pairs_by_seed():
-    found = compare({1: 0.5, 2: 0.7, 3: 0.9}, {2: 0.6, 3: 1.0, 9: 5.0}, sign=-1, planned=(1, 2, 3, 9))
+    found = paired({1: 0.5, 2: 0.7, 3: 0.9}, {2: 0.6, 3: 1.0, 9: 5.0}, sign=-1, planned=(1, 2, 3, 9))
     assert (found.seeds, found.missing) == (2, 2)
     assert found.difference == pytest.approx(0.0)
     assert (found.value, found.other) == pytest.approx((0.8, 0.8))
     assert found.better == 0.5
     assert found.p == pytest.approx(1)
-    assert compare({1: 0.5}, {2: 0.5}, 1, (1, 2)) is None
-    one = compare({1: 2.0}, {1: 1.0}, 1, (1,))
+    assert paired({1: 0.5}, {2: 0.5}, 1, (1, 2)) is None
+    one = paired({1: 2.0}, {1: 1.0}, 1, (1,))
     assert (one.better, one.missing, one.improvement) == (1, 0, 1)
     assert math.isnan(one.p)
-    tie = compare({1: 2.0, 2: 1.0, 3: 1.0, 4: 1.0}, {1: 1.0, 2: 2.0, 3: 3.0, 4: 1.0}, 1, range(1, 5))
+    tie = paired({1: 2.0, 2: 1.0, 3: 1.0, 4: 1.0}, {1: 1.0, 2: 2.0, 3: 3.0, 4: 1.0}, 1, range(1, 5))
     assert tie.better == pytest.approx((1 + 0.5) / 4)
 
 
 def certainty(gaps, sign=1, planned=None):
     base = dict.fromkeys(range(len(gaps)), 0.0)
-    (found,) = corrected([compare(dict(enumerate(gaps)), base, sign, range(planned or len(gaps)))])
+    (found,) = corrected([paired(dict(enumerate(gaps)), base, sign, range(planned or len(gaps)))])
     return found.outcome
 
 
@@ -128,13 +131,13 @@ def test_certain_is_a_low_p_from_five_seeds_none_missing():
     assert certainty(gaps, planned=6) == "undecided"
     assert certainty([1.0, -0.9, 1.0, -0.8, 1.0]) == "undecided"
     assert certainty([1.0] * 8) == "undecided"
-    lone = compare(dict(enumerate(gaps)), dict.fromkeys(range(5), 0.0), 1, range(5))
+    lone = paired(dict(enumerate(gaps)), dict.fromkeys(range(5), 0.0), 1, range(5))
     assert lone.p < 0.001
     assert lone.outcome == "undecided"  # in no family
 
 
 def test_a_p_at_the_level_is_not_below_it():
-    found = compare({s: 1 + 0.1 * s for s in range(5)}, dict.fromkeys(range(5), 0.0), 1, range(5))
+    found = paired({s: 1 + 0.1 * s for s in range(5)}, dict.fromkeys(range(5), 0.0), 1, range(5))
     assert replace(found, corrected=0.05).outcome == "undecided"
     assert replace(found, corrected=0.0499).outcome == "better"
 
@@ -142,6 +145,82 @@ def test_a_p_at_the_level_is_not_below_it():
 def test_a_family_is_corrected_together():
     base = dict.fromkeys(range(6), 0.0)
     noise = (-0.1, 0.2, 0.1, -0.15, 0.05, -0.1)
-    family = [compare({s: by + n for s, n in enumerate(noise)}, base, 1, base) for by in (0.1, 0.2, 0.3)]
+    family = [paired({s: by + n for s, n in enumerate(noise)}, base, 1, base) for by in (0.1, 0.2, 0.3)]
     assert [f.corrected for f in corrected(family)] == holm([f.p for f in family])
     assert corrected([]) == []
+
+
+def nominal(gaps, corrected_p=None, planned=None):
+    found = paired(dict(enumerate(gaps)), dict.fromkeys(range(len(gaps)), 0.0), 1, range(planned or len(gaps)))
+    return replace(found, corrected=found.p if corrected_p is None else corrected_p)
+
+
+def test_what_only_looks_certain_is_nominal():
+    """By its own p or its own interval: not once it is corrected, or on too few seeds, or where some are missing."""
+    gaps = [1.0, 1.1, 0.9, 1.05, 0.95]
+    assert nominal(gaps).is_certain
+    assert not nominal(gaps).is_nominal
+    for found in (nominal(gaps, 0.2), nominal(gaps[:4]), nominal(gaps, planned=6), nominal(gaps, math.nan)):
+        assert found.is_nominal
+        assert (found.is_certain, found.outcome) == (False, "undecided")
+    wild = nominal([1.0, -0.9, 1.0, -0.8, 1.0])
+    assert (wild.is_certain, wild.is_nominal) == (False, False)
+    by_interval = replace(wild, low=0.1)
+    assert by_interval.p > 0.05
+    assert by_interval.is_nominal
+    assert replace(wild, high=-0.1).is_nominal
+    assert not nominal([1.0] * 6).is_nominal  # cannot be tested
+
+
+# Without a bench
+
+
+@pytest.mark.parametrize("form", [list, tuple, np.array, lambda v: torch.tensor(v).double()])
+def test_plain_arrays_are_compared_by_position(form):
+    values, baseline = [1.0, 1.125, 0.875, 1.25, 1.0], [1.25, 1.375, 1.25, 1.5, 1.5]
+    found = compare(form(values), form(baseline))
+    assert found.difference == pytest.approx(np.mean(values) - np.mean(baseline))
+    assert found.p == found.corrected == pytest.approx(stats.ttest_rel(values, baseline).pvalue)
+    assert (found.low, found.high) == pytest.approx(bootstrap_interval(np.subtract(values, baseline)))
+    assert (found.seeds, found.missing, found.better, found.outcome) == (5, 0, 1.0, "better")
+    assert compare(form(values), form(baseline), better="higher").outcome == "worse"
+
+
+def test_mappings_are_compared_by_seed_and_seeds_of_one_side_are_missing():
+    values, baseline = {7: 2.0, 3: 1.0, 1: 5.0}, {3: 2.0, 7: 1.0, 9: 0.0}
+    found = compare(values, baseline, "higher")
+    assert (found.seeds, found.missing, found.value, found.other) == (2, 2, 1.5, 1.5)
+    assert found.better == 0.5
+
+
+def test_a_comparison_says_in_a_line_what_it_found():
+    certain = str(compare([1.0, 1.1, 0.9, 1.2, 1.0], [1.3, 1.35, 1.25, 1.5, 1.28]))
+    assert certain == (
+        "1.040 against 1.336 over 5 seeds: a difference of -0.296 (95 % interval -0.340 to -0.256, better on 100%, "
+        "corrected p < 0.001): better"
+    )
+    assert str(compare({1: 2.0, 2: 3.0}, {2: 1.0, 3: 4.0}, "higher")) == (
+        "3.000 against 1.000 over 1 of 3 seeds: a difference of 2.000 (no interval: one seed, better on 100%, "
+        "corrected not testable): undecided"
+    )
+    assert str(compare([1.0, 1.1, 0.9], [2.0, 2.2, 2.1])).endswith("): undecided (nominally significant)")
+    assert "over 1 seed: " in str(compare([1.0], [2.0]))
+
+
+@pytest.mark.parametrize(
+    ("values", "baseline", "says"),
+    [
+        ([1.0, 2.0], [1.0], "paired by position: 2 values against 1"),
+        ({1: 1.0}, [1.0], "two mappings by seed, or two arrays"),
+        ({1: 1.0}, {2: 1.0}, "no seed is in both"),
+        ([], [], "no seed is in both"),
+        ([[1.0], [2.0]], [[1.0], [2.0]], r"one a run, of shape \(n,\), not \(2, 1\)"),
+        ([1.0, math.nan], [1.0, 2.0], "value 1 is nan"),
+        ({5: 1.0}, {5: math.inf}, "value 5 is inf"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(values, baseline, says):
+    with pytest.raises(UserError, match=says):
+        compare(values, baseline)
+    with pytest.raises(UserError, match='"lower" or "higher", not \'more\''):
+        compare([1.0], [1.0], better="more")

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from ajest import Batch, per_example_loss
-from ajest.bench.plan.readings import READINGS
+from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.read import recommendation
+from ajest.bench.read.folder import read_bench
 from ajest.bench.read.recommendation import Recommendation, as_json
-from ajest.bench.read.reliability import reliability
-from ajest.bench.read.results import read_bench
+from ajest.bench.read.score_reliability import score_reliability
 from ajest.bench.run import calibration
 from ajest.errors import UserError
 from ajest.jobs.local import Local
@@ -59,7 +59,7 @@ def test_a_verdict_cites_what_the_study_of_its_task_recommends(monkeypatch):
 
 def test_what_comes_with_the_package_recommends_at_budgets_that_there_are():
     for task in ("tree", "images"):
-        assert {r.reading for r in recommendation.recommendations(task)} <= set(READINGS)
+        assert {r.budget for r in recommendation.recommendations(task)} <= set(BUDGETS)
 
 
 def test_looking_up_is_timed_with_something_remembered(tmp_path, monkeypatch):
@@ -278,7 +278,7 @@ def test_an_image_study_runs_from_its_screening_to_its_final(tmp_path):
     run_stage(tmp_path, plan, "screening", plan.stage("screening"), Local(2), "cpu")
     screened = results_of(tmp_path, plan, "screening")
     assert {run.state for results in screened.values() for run in results.runs.values()} == {"done"}
-    trusted = reliability(screened["samples"])
+    trusted = score_reliability(screened["samples"])
     assert 0 < trusted["half-resolution"]["agreement"].mean < 1
     chosen = finalists(screened, {}, 1)
     assert len(chosen) == 1

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ajest.bench.plan.config import run_folder
-from ajest.bench.read.reliability import reliability
 from ajest.bench.read.results import Cell, Results, Run, compared
+from ajest.bench.read.score_reliability import score_reliability
 from ajest.bench.report.figures import OUTCOMES
 from ajest.errors import UserError
 from ajest.selection.arm import Scoring
@@ -46,7 +46,7 @@ def made(effects, end="time", absent=(), costs=COSTS, count=SEEDS, **config):
     every headline metric, or by a pair of numbers one on each."""
     names = tuple(effects)
     arms = tuple(ARMS[n] if isinstance(n, str) else n for n in names)
-    bench = small_bench(arms=arms, seeds=tuple(range(count)), end=end, only=True, **config)
+    bench = small_bench(arms=arms, seeds=tuple(range(count)), end=end, final_only=True, **config)
     empty = Run("", 0, "done", 40, "", [], [])
     results = Results(Path("nowhere"), bench, costs, {}, empty, {}, {}, {})
     for k, (metric, weight) in enumerate(results.headlines()):
@@ -55,7 +55,7 @@ def made(effects, end="time", absent=(), costs=COSTS, count=SEEDS, **config):
             effect = effects[name][k] if isinstance(effects[name], tuple) else effects[name]
             noise = rng.normal(size=SEEDS)
             values = {s: 10 + metric.sign * (effect + noise[s]) for s in range(count) if (arm.name, s) not in absent}
-            where = (bench.whole, arm.name, metric.name, weight)
+            where = (bench.final_budget, arm.name, metric.name, weight)
             results.cells[where] = Cell(*where, 512, values)
     for arm in arms:
         for s in range(count):
@@ -183,7 +183,7 @@ def test_who_is_recommended_and_why():
     ):  # fmt: skip
         found = recommended(made({"baseline": 0, **effects}))
         assert (found.arm, found.why) == (arm, why)
-        assert (found.reading, found.seeds, found.budget) == ("calibrated", SEEDS, "40 steps of 256 examples")
+        assert (found.budget, found.seeds, found.length) == ("calibrated", SEEDS, "40 steps of 256 examples")
 
 
 def test_doubt_is_the_one_sided_p_that_an_arm_is_not_better():
@@ -199,7 +199,7 @@ def test_doubt_is_the_one_sided_p_that_an_arm_is_not_better():
     assert {d.p_one_sided for d in pairwise_tests(made({"baseline": 0, "hard": 1, "random": 0}, count=1))} == {0.5}
 
 
-def test_ranks_are_means_over_headlines_and_readings():
+def test_ranks_are_means_over_headlines_and_budgets():
     one = made({"baseline": 0, "random": (5, -5), "hard": 9})
     other = made({"baseline": 0, "random": -5, "hard": -9})
     ranks = mean_ranks({"one": one})
@@ -216,13 +216,14 @@ def test_a_page_marks_what_is_certain_and_how_many_seeds_there_are(tmp_path):
     text = "\n".join(page._final(tmp_path, {"time": made(effects)}))
     rows = {line.split(" | ")[0]: line for line in reversed(text.splitlines())}
     assert rows["| hard"].count("**") == 2 * 4
+    assert len(re.findall(r"\| \*-?[\d.]+\* \(", rows["| easy"])) == 4
     assert "(no interval" not in text
     for line in made(effects, count=4), made(effects, absent={("hard", 0), ("easy", 0)}):
         text = "\n".join(page._final(tmp_path, {"time": line}))
         rows = {line.split(" | ")[0]: line for line in reversed(text.splitlines())}
-        assert rows["| hard"].count("**") == rows["| easy"].count("**") == 0
+        assert rows["| hard"].count("*") == rows["| easy"].count("*") == 0
     assert "(11 seeds)" in rows["| hard"]
-    assert "; 11 of 12 seeds), better on 100%" in rows["| hard"]
+    assert "; 11 of 12 seeds; better on 100%; p < 0.001)" in rows["| hard"]
 
 
 def test_a_forest_is_grey_where_nothing_is_certain():
@@ -240,7 +241,7 @@ def test_the_closest_is_the_one_whose_worst_comparison_is_the_most_certain():
     assert "hard came closest" in said
 
 
-def test_all_comparisons_of_a_reading_are_corrected_together():
+def test_all_comparisons_at_a_budget_are_corrected_together():
     found = pairwise_tests(made({"baseline": 0, "random": 0, "hard": 1, "easy": 0}))
     # random against the baseline, hard and easy against both, on two metrics
     assert len(found) == 10
@@ -269,18 +270,18 @@ def test_random_choice_is_no_finalist_and_an_unfinished_stage_has_none():
 
 def test_a_stage_has_the_benches_that_there_are_and_that_have_values(tmp_path, monkeypatch):
     whole = made({"baseline": 0, "hard": 1})
-    found = {"net": whole, "samples": replace(whole, cells={})}
-    monkeypatch.setattr(study_results, "collect", lambda folder: found[folder.name])
+    found = {"time_without_target": whole, "samples": replace(whole, cells={})}
+    monkeypatch.setattr(study_results, "read", lambda folder: found[folder.name])
     study = tree_full()
     assert results_of(tmp_path, study, "screening") == {}
     for name in study.screening_ends:
         (tmp_path / "screening" / name).mkdir(parents=True)
         (tmp_path / "screening" / name / "bench.json").write_text("{}")
-    assert results_of(tmp_path, study, "screening") == {"net": whole}
+    assert results_of(tmp_path, study, "screening") == {"time_without_target": whole}
     assert results_of(tmp_path, study, "final") == {}
 
 
-def test_a_table_of_a_study_has_every_value_by_seed_of_the_reading_that_counts():
+def test_a_table_of_a_study_has_every_value_by_seed_at_the_budget_that_counts():
     results = made({"baseline": 0, "hard": 1}, count=2)
     cell = results.cell("calibrated", "hard", "mandala", 3.0)
     assert table_of(results)[-1] == {
@@ -291,7 +292,7 @@ def test_a_table_of_a_study_has_every_value_by_seed_of_the_reading_that_counts()
         "by_seed": cell.values,
     }
     assert len(table_of(results)) == 4
-    results.cells["seconds", "hard", "mandala", 3.0] = replace(cell, reading="seconds")
+    results.cells["seconds", "hard", "mandala", 3.0] = replace(cell, budget="seconds")
     assert len(table_of(results)) == 4
 
 
@@ -332,14 +333,14 @@ def test_a_finalist_of_another_keep_fraction_is_held_against_random_choice_at_it
     assert all(d.found.improvement == pytest.approx(1, abs=0.9) for d in found)
 
 
-def test_what_a_keep_fraction_costs_is_net_of_the_target_where_the_budget_is():
+def test_what_a_keep_fraction_costs_is_without_the_target_where_the_budget_is():
     grid = Grid("hard", ("keep", (0.2,)), ("temperature", (1.0,)))
     kind = ARMS["hard"].kinds()[0].label
     costs = COSTS | {kind: {"learner scoring": 1.0, "update": 1.0, "target": 1.0}}
     arms = {"baseline": 0, "random": 0, "hard": 1}
-    gross, net = (by_keep(made(arms, end, costs=costs), grid)[0].cost for end in ("time", "net"))
+    gross, spared = (by_keep(made(arms, end, costs=costs), grid)[0].cost for end in ("time", "time_without_target"))
     assert gross.step_ratio == pytest.approx(3 / 4)
-    assert net.step_ratio == pytest.approx(2 / 3)
+    assert spared.step_ratio == pytest.approx(2 / 3)
 
 
 def test_the_guides_time_is_charged_in_whole_steps_of_the_baseline():
@@ -376,7 +377,7 @@ def test_the_interval_of_a_correlation_or_a_share_ends_where_these_do():
     for seed, (retest, share) in enumerate([(0.99, 0.01), (0.6, 0.4), (0.98, 0.0)]):
         line = {"scores": {"test_retest": retest, "sigma_eta_squared": share, "agreement": -retest}}
         results.runs["hard", seed] = Run("hard", seed, "done", 40, "", [line], [])
-    found = reliability(results)["hard"]
+    found = score_reliability(results)["hard"]
     assert found["test_retest"].mean == pytest.approx(2.57 / 3)
     assert (found["test_retest"].high, found["sigma_eta_squared"].low, found["agreement"].low) == (1, 0, -1)
     assert 0 < found["test_retest"].low < 0.8

@@ -12,7 +12,7 @@ import pytest
 from harm import FULL, assert_same_end, command, not_whole, victim
 
 from ajest.bench.plan.config import run_folder
-from ajest.bench.read.results import collect
+from ajest.bench.read.folder import read
 from ajest.bench.report.page import write_report
 from ajest.storage import checkpoint, jsonl
 
@@ -63,7 +63,7 @@ def test_a_bench_of_two_workers_killed_at_random_moments_ends_with_the_same_numb
             process.wait(timeout=300)
         time.sleep(0.3)  # workers let go when their parent is gone
         assert not_whole(root) == []
-        if collect(root).missing() == [] and process.returncode == 0:
+        if read(root).missing() == [] and process.returncode == 0:
             _same_numbers(root, whole)
             root = tmp_path / f"killed-{starts}"
             checkpoint.write_sealed(root / "calibration.json", checkpoint.read_sealed(whole / "calibration.json"))
@@ -78,9 +78,9 @@ def _wait(process: subprocess.Popen, seconds: float) -> None:
 
 
 def _same_numbers(root: Path, other: Path) -> None:
-    ours, theirs = collect(root), collect(other)
+    ours, theirs = read(root), read(other)
     assert ours.missing() == []
-    assert ours.budgets == theirs.budgets | {"seconds": ours.budgets["seconds"]}
+    assert ours.amounts == theirs.amounts | {"seconds": ours.amounts["seconds"]}
     for where, cell in theirs.cells.items():
         if where[0] != "seconds":  # as measured, which differs
             assert ours.cells[where].values == cell.values, where

@@ -10,7 +10,7 @@ import pytest
 from harm import assert_same_end, victim
 from victims import SCHEDULE, config, make_guide
 
-from ajest.bench.read.results import collect
+from ajest.bench.read.folder import read
 from ajest.bench.read.status import look
 from ajest.bench.report.page import write_report
 from ajest.bench.run.bench import run_bench
@@ -62,7 +62,7 @@ def test_a_bench_whose_files_are_from_the_future_goes_on(tmp_path):
     _, ended = look(root)
     assert not ended
     run_bench(root, plan, Local(1))
-    assert collect(root).missing() == []
+    assert read(root).missing() == []
 
 
 @pytest.mark.parametrize("suffix", [".zip", ".npz"])

@@ -115,13 +115,12 @@ def bench(
     print(f"\nReport: {root / 'report.html'}")
 
 
-def _print_verdict(results: Any) -> None:
+def _print_verdict(findings: Any) -> None:
     """The headline table and the verdict, on stdout."""
-    from ajest.bench.read.verdict import verdict
     from ajest.bench.report.terminal import verdict_tables
 
     out = console()
-    for table in verdict_tables(results):
+    for table in verdict_tables(findings):
         out.print(table)
-    for sentence in [*results.missing(), *verdict(results)]:
+    for sentence in [*findings.missing, *findings.verdict]:
         out.print(f"- {sentence}", markup=False, highlight=False)

@@ -54,7 +54,7 @@ def evaluate(
     from rich.markup import escape
     from rich.table import Table
 
-    from ajest.bench.read.wording import number
+    from ajest.bench.read.numbers import number
     from ajest.bench.run.evaluation import evaluate_snapshot
     from ajest.runtime.threads import configure_threads
     from ajest.tasks.base import Measurement
@@ -97,9 +97,9 @@ def evaluate(
                     table.add_row(escape(str(run)), str(step), f"{width:g}", f"{line['weight']:g}", *values)
                     measured.append(line)
             drawn += _heatmaps(run, step, n, measured, [m for m in metrics if m.headline != "no"])
-    floor = task.floor(Measurement(n, read_config(runs[0]).seed, runs[0] / "truth", where))
+    reference = task.real_data_reference(Measurement(n, read_config(runs[0]).seed, runs[0] / "truth", where))
     table.add_section()
-    real = [number(floor[m.name], m) if m.name in floor else "" for m in metrics]
+    real = [number(reference[m.name], m) if m.name in reference else "" for m in metrics]
     table.add_row("real examples", "", "", "", *real)
     console(220).print(table)
     for note in task.notes(n):
@@ -110,7 +110,7 @@ def evaluate(
 
 def _with_interval(text: str, line: dict[str, Any], metric: Any) -> str:
     """The number, and its interval where the evaluation knows one."""
-    from ajest.bench.read.wording import number
+    from ajest.bench.read.numbers import number
 
     low, high = (line["metrics"].get(f"{metric.name}_{end}") for end in ("low", "high"))
     return text if low is None or high is None else f"{text} ({number(low, metric)} to {number(high, metric)})"
@@ -137,6 +137,7 @@ def _heatmaps(run: Path, step: int, n: int, lines: list[dict[str, Any]], metrics
             for b in widths
         ]
         path = run / f"heatmap-{metric.name}-step-{step}-n-{n}.png"
-        write_atomic(path, encoded(heatmap(values, ("guidance weight", weights), ("EMA width", widths), metric)))
+        figure = heatmap(values, ("guidance weight", weights), ("EMA width", widths), metric)
+        write_atomic(path, encoded(figure, "png").data)
         written.append(path)
     return written

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ajest.study.plan import Study
 
 Stage = Literal["screening", "dials", "final", "guides"]  # these stand in modules that take torch to import
-End = Literal["time", "net", "samples", "flops", "steps"]
+End = Literal["time", "time_without_target", "samples", "flops", "steps"]
 
 
 @verb
@@ -53,7 +53,7 @@ def study(
         "guides",
     ),
     finalists: Words = None,
-    final_ends: Annotated[tuple[End, ...] | None, shown("{time,net,samples,flops,steps} [...]")] = None,
+    final_ends: Annotated[tuple[End, ...] | None, shown("{time,time_without_target,samples,flops,steps} [...]")] = None,
     weight: Number = None,
     rules: Files = None,
     data: Flat[Data],
@@ -70,7 +70,7 @@ def study(
     """Screen many rules of selection on some seeds, judge the best on others.
 
     Example: ajest study tree --preset full --out runs/study-tree
-             ajest study tree --stages final --finalists hard --final-ends net
+             ajest study tree --stages final --finalists hard --final-ends flops
              ajest study images --data train.zip --validation val.zip
 
     - The same command goes on where it was stopped.

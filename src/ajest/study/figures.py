@@ -6,16 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ajest.bench.plan.readings import READINGS
-from ajest.bench.read.reliability import Estimate, quantities
+from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.read.results import Cell, Results
+from ajest.bench.read.score_reliability import Estimate, quantities
 from ajest.bench.read.statistics import bootstrap_interval
 from ajest.bench.read.wording import metric_name
 from ajest.bench.report import figures as bench_figures
-from ajest.bench.report.figures import OUTCOMES, clean
+from ajest.bench.report.figures import clean, whisker, whisker_axis
 from ajest.tasks.base import Metric
 
 from .plan import Grid
@@ -23,44 +22,32 @@ from .results import PairwiseTest
 
 
 def forest(pairwise_tests: Sequence[PairwiseTest], other: str) -> Figure:
-    """Difference of each arm to `other` with its 95 % interval, a panel for each metric and reading; grey where
-    nothing is certain."""
+    """Difference of each arm to `other`, a panel for each metric and budget, see `bench.report.figures.whisker`."""
     mine = [d for d in pairwise_tests if d.other == other]
     arms = list(dict.fromkeys(d.arm for d in mine))
     metrics = list(dict.fromkeys((d.metric, d.weight) for d in mine))
-    readings = list(dict.fromkeys(d.reading for d in mine))
-    size = (3.1 * len(readings) + 1.6, len(metrics) * (0.27 * len(arms) + 0.9) + 0.3)
+    budgets = list(dict.fromkeys(d.budget for d in mine))
+    size = (3.1 * len(budgets) + 1.6, len(metrics) * (0.27 * len(arms) + 0.9) + 0.3)
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(metrics), len(readings), squeeze=False, sharey=True)
+    panels = figure.subplots(len(metrics), len(budgets), squeeze=False, sharey=True)
     for row, (metric, weight) in enumerate(metrics):
-        for column, reading in enumerate(readings):
+        for column, budget in enumerate(budgets):
             axis = panels[row][column]
             for d in mine:
-                if (d.metric, d.weight, d.reading) == (metric, weight, reading):
-                    _whisker(axis, arms.index(d.arm), d)
-            axis.axvline(0, color="#555", lw=0.9)
-            axis.set_yticks(range(len(arms)), arms)
-            axis.set_ylim(len(arms) - 0.5, -0.5)
-            axis.locator_params(axis="x", nbins=5)
+                if (d.metric, d.weight, d.budget) == (metric, weight, budget):
+                    whisker(axis, arms.index(d.arm), d.found, metric.scale)
+            whisker_axis(axis, arms)
             if row == 0:
-                axis.set_title(READINGS[reading].title, fontsize=10, loc="left")
+                axis.set_title(BUDGETS[budget].title, fontsize=10, loc="left")
             axis.set_xlabel(f"{metric_name(metric, weight)}, minus {other}\n({metric.better} is better)", fontsize=8)
-            clean(axis)
     return figure
 
 
-def _whisker(axis: Axes, place: int, duel: PairwiseTest) -> None:
-    found, scale = duel.found, duel.metric.scale
-    colour = OUTCOMES[found.outcome]
-    axis.plot([found.low * scale, found.high * scale], [place, place], color=colour, lw=2.2)
-    axis.plot(found.difference * scale, place, "o", color=colour, ms=5)
-
-
 def heatmap(results: Results, grid: Grid, metric: Metric, weight: float) -> Figure | None:
-    """One metric over two dials of an arm, mean over seeds with its 95 % interval; None without any value."""
-    reading = results.config.whole
+    """One metric over two dials of an arm, mean over seeds with its interval; None without any value."""
+    budget = results.config.final_budget
     cells = [
-        [results.cell(reading, grid.name_of(y, x), metric.name, weight) for x in grid.across[1]] for y in grid.down[1]
+        [results.cell(budget, grid.name_of(y, x), metric.name, weight) for x in grid.across[1]] for y in grid.down[1]
     ]
     values = [[math.nan if cell is None else cell.mean for cell in row] for row in cells]
     if all(math.isnan(value) for row in values for value in row):

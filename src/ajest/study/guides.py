@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from ajest.bench.plan.config import BenchConfig, run_folder
-from ajest.bench.read.results import read_bench
-from ajest.bench.read.statistics import Comparison, compare
+from ajest.bench.read.folder import read_bench
+from ajest.bench.read.statistics import Comparison, paired
 from ajest.bench.run.evaluation import key, measured
 from ajest.bench.run.reached import identity_of, reached
 from ajest.jobs.pool import Report
@@ -190,10 +190,10 @@ def _gains(
                 continue
             (weight,) = weights[guide.name]
             mine = values(*(charged if guide.charged else full), guide.name, weight, metric.name)
-            gain = compare(mine, plain, metric.sign, full[1].seeds)
+            gain = paired(mine, plain, metric.sign, full[1].seeds)
             if gain is None:
                 continue
             trained = trained or mine
-            versus = None if guide is GUIDES[0] else compare(mine, trained, metric.sign, full[1].seeds)
+            versus = None if guide is GUIDES[0] else paired(mine, trained, metric.sign, full[1].seeds)
             price = "yes" if guide.charged else "no" if guide.share is None else "free"
             yield GuideGain(guide.name, price, metric, weight, gain.value, gain, versus)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
 import torch
 from matplotlib.figure import Figure
 
-from ajest.bench.plan.readings import READINGS
-from ajest.bench.read.cost import COST_HEADS, cost_rows, selection_costs
+from ajest.bench.plan.budgets import BUDGETS
+from ajest.bench.read.cost import cost_table, selection_costs
+from ajest.bench.read.numbers import number
 from ajest.bench.read.recommendation import as_json
-from ajest.bench.read.reliability import reliability, reliability_table
 from ajest.bench.read.results import Cell, Results
-from ajest.bench.read.statistics import ALPHA, LEAST_SEEDS, Comparison
-from ajest.bench.read.wording import interval, metric_name, number, p_value
-from ajest.bench.report.figures import encoded
-from ajest.bench.report.markdown import grid as markdown_table
+from ajest.bench.read.score_reliability import score_reliability, score_reliability_table
+from ajest.bench.read.statistics import ALPHA, COVERAGE, LEAST_SEEDS
+from ajest.bench.read.table import Entry, Table, TableCell
+from ajest.bench.read.wording import gap, metric_head, metric_name, tone
+from ajest.bench.report.figures import WHISKERS, encoded
+from ajest.bench.report.markdown import section
+from ajest.bench.report.tables import markdown_table
 from ajest.storage.checkpoint import write_atomic, write_json
 from ajest.tasks.base import Metric
 
@@ -89,42 +93,50 @@ def _final(root: Path, final: Mapping[str, Results]) -> list[str]:
     for results in final.values():
         found = pairwise_tests(results)
         everything += found
-        heads = ["arm", "steps"]
-        columns = results.headlines()
-        for metric, weight in columns:
-            name = metric_name(metric, weight)
-            heads += [f"{name} {'↓' if metric.better == 'lower' else '↑'}", "minus baseline", "minus random"]
-        rows = []
-        for arm in results.arms:
-            row = [arm, _steps(results, arm)]
-            for metric, weight in columns:
-                cell = results.cell(results.config.whole, arm, metric.name, weight)
-                row.append(_mean(results, cell, metric))
-                row += [_gap(found, arm, other, metric.name, weight) for other in ("baseline", "random")]
-            rows.append(row)
-        parts += [f"### At {READINGS[results.config.whole].title}", markdown_table(heads, rows)]
+        parts += [f"### At {BUDGETS[results.config.final_budget].title}", _headlines(results, found)]
         parts += [*_matches(results), "Elsewhere (is what is gained lost there?):", _elsewhere(results)]
-    parts += [
-        part for results in final.values() if results.config.whole in ("calibrated", "net") for part in _costs(results)
-    ]
+    timed = ("calibrated", "time_without_target")
+    parts += [part for results in final.values() if results.config.final_budget in timed for part in _costs(results)]
     for other in ("baseline", "random"):
         parts.append(_linked(root, f"final-{other}", f"differences to {other}", figures.forest(everything, other)))
     parts += [
-        "In brackets 95 % paired bootstrap intervals; on how many of the seeds it is better (the probability of "
-        "improvement); p of a paired t-test, Holm-corrected over all comparisons of the "
-        f"reading; **bold**: certain, as no seed is missing of {LEAST_SEEDS} or more and p is below {ALPHA:g}. "
-        "Elsewhere **bold** is certainly better than the baseline and *italic* certainly worse, corrected over the "
-        f"arms on each metric by itself. {_references(next(iter(final.values())))}"
+        f"{WHISKERS} In brackets {COVERAGE} paired bootstrap intervals; on how many of the seeds it is better (the "
+        "probability of improvement); p of a paired t-test, Holm-corrected over all comparisons at the budget. "
+        f"**Bold**: certainly better, *italic*: certainly worse, as no seed is missing of {LEAST_SEEDS} or more and p "
+        f"is below {ALPHA:g}; elsewhere that is against the baseline, corrected over the arms on each metric by "
+        f"itself. {_references(next(iter(final.values())))}"
     ]
     return parts
 
 
-def _mean(results: Results, cell: Cell | None, metric: Metric) -> str:
+def _headlines(results: Results, found: Sequence[PairwiseTest]) -> str:
+    """Arms down; of each headline metric the mean and the differences to baseline and random."""
+    others, columns = ("baseline", "random"), results.headlines()
+    by_pair = {(d.arm, d.other, d.metric.name, d.weight): d for d in found}
+    heads = ["arm", "steps"]
+    for metric, weight in columns:
+        heads += [metric_head(metric, weight), *(f"minus {other}" for other in others)]
+    rows = []
+    for arm in results.arms:
+        row: list[Entry] = [arm, _steps(results, arm)]
+        for metric, weight in columns:
+            row.append(_mean(results, results.cell(results.config.final_budget, arm, metric.name, weight), metric))
+            tests = [by_pair.get((arm, other, metric.name, weight)) for other in others]
+            row += ["" if d is None else gap(d.found, metric, tested=True) for d in tests]
+        rows.append(row)
+    return _table(heads, rows)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[Entry]]) -> str:
+    return markdown_table(Table.of("", heads, rows))
+
+
+def _mean(results: Results, cell: Cell | None, metric: Metric) -> TableCell:
     """A mean, with the number of seeds where these are not all."""
     if cell is None:
-        return "-"
+        return TableCell("-")
     few = len(cell.values) < len(results.config.seeds)
-    return number(cell.mean, metric) + (f" ({len(cell.values)} seeds)" if few else "")
+    return TableCell(number(cell.mean, metric), f"{len(cell.values)} seeds" if few else "")
 
 
 def _steps(results: Results, arm: str) -> str:
@@ -147,54 +159,40 @@ def _references(results: Results) -> str:
     return " ".join(said)
 
 
-def _gap(found: Sequence[PairwiseTest], arm: str, other: str, metric: str, weight: float) -> str:
-    for d in found:
-        if (d.arm, d.other, d.metric.name, d.weight) == (arm, other, metric, weight):
-            return _told(d)
-    return ""
-
-
-def _told(duel: PairwiseTest) -> str:
-    found = duel.found
-    text = f"{_difference(found, duel.metric)}, better on {found.better:.0%}, {p_value(found.corrected)}"
-    return text if found.outcome == "undecided" else f"**{text}**"
-
-
 def _matches(results: Results) -> list[str]:
     """Rules of other keep fractions against random choice at theirs."""
-    rows = [[d.arm, d.other, metric_name(d.metric, d.weight), _told(d)] for d in matches(results)]
+    rows: list[list[Entry]] = [
+        [d.arm, d.other, metric_name(d.metric, d.weight), gap(d.found, d.metric, tested=True)] for d in matches(results)
+    ]
     if not rows:
         return []
     heads = ["arm", "random choice of as many", "metric", "difference"]
-    return ["Against random choice at the same keep fraction:", markdown_table(heads, rows)]
+    return ["Against random choice at the same keep fraction:", _table(heads, rows)]
 
 
 def _elsewhere(results: Results) -> str:
     headlines = results.headlines()
     columns = [c for c in results.columns() if c not in headlines and c[0].name != "mandala_16k"]
-    heads = ["arm", *(f"{m.label}{' +G' if w != 1 else ''} {'↓' if m.better == 'lower' else '↑'}" for m, w in columns)]
     rows = []
     for arm in results.arms:
-        row = [arm]
+        row: list[Entry] = [arm]
         for metric, weight in columns:
-            cell = results.cell(results.config.whole, arm, metric.name, weight)
-            found = cell.against.get(results.config.baseline) if cell else None
-            marks = {"better": "**", "worse": "*", "undecided": ""}
-            mark = marks[found.outcome] if found else ""
-            row.append(f"{mark}{_mean(results, cell, metric)}{mark}")
+            cell = results.cell(results.config.final_budget, arm, metric.name, weight)
+            against = cell.against.get(results.config.baseline) if cell else None
+            row.append(replace(_mean(results, cell, metric), tone=tone(against)))
         rows.append(row)
-    return markdown_table(heads, rows)
+    return _table(["arm", *(metric_head(*c) for c in columns)], rows)
 
 
 def _guides(guides: Sequence[GuideGain]) -> list[str]:
     heads = ["guide", "charged", "weight, chosen on other seeds", "metric", "guided", "minus unguided",
              "minus the trained guide"]  # fmt: skip
-    rows = []
+    rows: list[list[Entry]] = []
     for g in guides:
-        gains = [_difference(other, g.metric) for other in (g.gain, g.trained)]
+        gains = [gap(other, g.metric) for other in (g.gain, g.trained)]
         rows.append([g.guide, g.charged, f"{g.weight:g}", g.metric.label, number(g.value, g.metric), *gains])
     limit = "One guide of one seed serves all runs; the intervals do not hold what another guide would do."
-    return [markdown_table(heads, rows), limit]
+    return [_table(heads, rows), limit]
 
 
 def _screening(root: Path, screened: Mapping[str, Results]) -> list[str]:
@@ -203,22 +201,22 @@ def _screening(root: Path, screened: Mapping[str, Results]) -> list[str]:
     summaries = {a.name: a.summary for a in first.config.arms}
     heads = ["mean rank", "rule", "what it does"]
     for results in screened.values():
-        short = READINGS[results.config.whole].title.removeprefix("equal ")
+        short = BUDGETS[results.config.final_budget].title.removeprefix("equal ")
         heads += [f"{metric_name(m, w)}, {short} {'↓' if m.better == 'lower' else '↑'}" for m, w in results.headlines()]
     rows = []
     for arm, rank in ranks.items():
-        row = [f"{rank:.1f}", arm, summaries.get(arm, "")]
+        row: list[Entry] = [f"{rank:.1f}", arm, summaries.get(arm, "")]
         for results in screened.values():
             for metric, weight in results.headlines():
-                cell = results.cell(results.config.whole, arm, metric.name, weight)
+                cell = results.cell(results.config.final_budget, arm, metric.name, weight)
                 row.append(_mean(results, cell, metric))
         rows.append(row)
-    parts = [markdown_table(heads, rows), _references(first)]
-    trusted = reliability(first)
+    parts = [_table(heads, rows), _references(first)]
+    trusted = score_reliability(first)
     figure = figures.scores(trusted)
     if figure is not None:
-        parts += ["### Overhead and reliability of scores", _linked(root, "scores", "reliability of scores", figure)]
-        parts.append(markdown_table(*reliability_table(trusted)))
+        heading, *table = section(score_reliability_table(trusted), level=3)
+        parts += [heading, _linked(root, "scores", "reliability of scores", figure), *table]
     return [*parts, *_costs(first)]
 
 
@@ -227,14 +225,14 @@ def _costs(results: Results) -> list[str]:
     costs = selection_costs(results.config, counted(results))
     if not costs:
         return []
-    title = READINGS[results.config.whole].title
-    return [f"What selection costs, as timed for {title}:", markdown_table(COST_HEADS, cost_rows(costs))]
+    title = BUDGETS[results.config.final_budget].title
+    return [f"What selection costs, as timed for {title}:", markdown_table(cost_table(costs))]
 
 
 def _dials(root: Path, study: Study, dialled: Mapping[str, Results]) -> list[str]:
     parts = []
     for name, results in dialled.items():
-        parts.append(f"At {READINGS[results.config.whole].title}, mean over {len(results.config.seeds)} seeds:")
+        parts.append(f"At {BUDGETS[results.config.final_budget].title}, mean over {len(results.config.seeds)} seeds:")
         for i, grid in enumerate(study.grids):
             parts += _keeps(results, grid)
             for metric, weight in results.headlines():
@@ -252,24 +250,17 @@ def _keeps(results: Results, grid: Grid) -> list[str]:
         return []
     heads = ["keep", "cost of an example, by the model", "as measured", "metric", grid.arm,
              "minus random at the same keep", "minus baseline"]  # fmt: skip
-    rows = []
+    rows: list[list[Entry]] = []
     for f in found:
         costs = ["-", "-"] if f.cost is None else [f"{f.cost.model_ratio:.2f}", f"{f.cost.example_ratio:.2f}"]
-        gaps = [_difference(other, f.metric) for other in (f.random, f.baseline)]
+        gaps = [gap(other, f.metric) for other in (f.random, f.baseline)]
         rows.append([f"{f.keep:g}", *costs, metric_name(f.metric, f.weight), number(f.value, f.metric), *gaps])
-    return [f"From which keep fraction on does `{grid.arm}` pay?", markdown_table(heads, rows)]
-
-
-def _difference(found: Comparison | None, metric: Metric) -> str:
-    if found is None:
-        return "-"
-    few = f"; {found.seeds} of {found.seeds + found.missing} seeds" if found.missing else ""
-    return f"{number(found.difference, metric)} ({interval(found, metric)}{few})"
+    return [f"From which keep fraction on does `{grid.arm}` pay?", _table(heads, rows)]
 
 
 def _linked(root: Path, name: str, caption: str, figure: Figure) -> str:
     path = Path("figures") / f"{name}.png"
-    write_atomic(root / path, encoded(figure))
+    write_atomic(root / path, encoded(figure, "png").data)
     return f"![{caption}]({path.as_posix()})"
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ajest.bench.plan.budgets import End
 from ajest.bench.plan.config import BenchConfig, Costs
-from ajest.bench.plan.readings import End
 from ajest.errors import check
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS, KEEP, arms_named
@@ -99,9 +99,9 @@ class Study:
     strong_iterations: int
     screening_seeds: tuple[int, ...]
     final_seeds: tuple[int, ...]
-    screening_ends: tuple[End, ...] = ("time", "net", "samples")
-    grid_ends: tuple[End, ...] = ("net",)
-    final_ends: tuple[End, ...] = ("time", "net", "samples", "flops")
+    screening_ends: tuple[End, ...] = ("time", "time_without_target", "samples")
+    grid_ends: tuple[End, ...] = ("time_without_target",)
+    final_ends: tuple[End, ...] = ("time", "time_without_target", "samples", "flops")
     controls: tuple[Arm, ...] = ()
     finalists: int = 4
     n: int = 16384
@@ -131,7 +131,7 @@ class Study:
             guide_iterations=self.guide_iterations,
             strong_iterations=self.strong_iterations,
             end=end,
-            only=True,
+            final_only=True,
             guide_recipe=self.guide_recipe,
             weight=self.weight,
             n_final=self.n,

@@ -11,9 +11,10 @@ from typing import Any
 
 from ajest.bench.plan.config import Costs, spared
 from ajest.bench.read.cost import SelectionCost, selection_costs
+from ajest.bench.read.folder import read
 from ajest.bench.read.recommendation import Recommendation
-from ajest.bench.read.results import Cell, Results, collect
-from ajest.bench.read.statistics import Comparison, compare, corrected
+from ajest.bench.read.results import Cell, Results
+from ajest.bench.read.statistics import Comparison, corrected, paired
 from ajest.errors import UserError
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
@@ -25,7 +26,7 @@ from .plan import ALWAYS, Grid, Stage, Study
 def results_of(root: Path, study: Study, stage: Stage) -> dict[str, Results]:
     """The results of a stage's benches that have any, by the name of their folder."""
     names = study.folders(stage)
-    found = {name: collect(root / stage / name) for name in names if (root / stage / name / "bench.json").exists()}
+    found = {name: read(root / stage / name) for name in names if (root / stage / name / "bench.json").exists()}
     return {name: results for name, results in found.items() if results.cells}
 
 
@@ -35,7 +36,7 @@ def mean_ranks(results: Mapping[str, Results]) -> dict[str, float]:
     ranks: dict[str, list[float]] = {}
     for found in results.values():
         for metric, weight in found.headlines():
-            cells = {a: found.cell(found.config.whole, a, metric.name, weight) for a in found.arms}
+            cells = {a: found.cell(found.config.final_budget, a, metric.name, weight) for a in found.arms}
             seeds = len(found.config.seeds)
             worth = {
                 a: c.mean * metric.sign if c is not None and len(c.values) == seeds else -math.inf
@@ -48,7 +49,7 @@ def mean_ranks(results: Mapping[str, Results]) -> dict[str, float]:
 
 def finalists(screened: Mapping[str, Results], dialled: Mapping[str, Results], count: int) -> tuple[Arm, ...]:
     """Who goes into the final, by a rule and not by hand: the `count` rules of best mean rank over the screening's
-    readings, and of the variants in the grids of dials that one of best mean rank which keeps as much as random choice
+    budgets, and of the variants in the grids of dials that one of best mean rank which keeps as much as random choice
     does (another keep fraction is another batch, not another rule).
 
     Raises:
@@ -75,13 +76,13 @@ class PairwiseTest:
     """One arm against another on one headline metric at one budget.
 
     Attributes:
-        reading: the budget.
+        budget: what is equal.
         arm, other: names.
         metric, weight: what is compared.
-        found: the paired comparison, corrected over all tests of the reading.
+        found: the paired comparison, corrected over all tests at the budget.
     """
 
-    reading: str
+    budget: str
     arm: str
     other: str
     metric: Metric
@@ -116,19 +117,19 @@ def _randoms(results: Results) -> dict[float, str]:
 
 
 def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> list[PairwiseTest]:
-    reading, which, found = results.config.whole, [], []
+    budget, which, found = results.config.final_budget, [], []
     for metric, weight in results.headlines():
         for arm, other in pairs:
-            a, b = (results.cell(reading, name, metric.name, weight) for name in (arm, other))
+            a, b = (results.cell(budget, name, metric.name, weight) for name in (arm, other))
             comparison = _versus(results, a, b, metric)
             if comparison is not None:
                 which.append((arm, other, metric, weight))
                 found.append(comparison)
-    return [PairwiseTest(reading, *duel, f) for duel, f in zip(which, corrected(found), strict=True)]
+    return [PairwiseTest(budget, *duel, f) for duel, f in zip(which, corrected(found), strict=True)]
 
 
 def _versus(results: Results, a: Cell | None, b: Cell | None, metric: Metric) -> Comparison | None:
-    return None if a is None or b is None else compare(a.values, b.values, metric.sign, results.config.seeds)
+    return None if a is None or b is None else paired(a.values, b.values, metric.sign, results.config.seeds)
 
 
 def winners(results: Results) -> list[str]:
@@ -146,8 +147,8 @@ def recommended(results: Results) -> Recommendation:
     baseline, ranked = config.baseline, mean_ranks({"": results})
 
     def of(arm: str, why: str) -> Recommendation:
-        budget = f"{config.iterations:,} steps of {config.recipe.super_batch:,} examples"
-        return Recommendation(config.whole, arm, len(config.seeds), budget, why)
+        length = f"{config.iterations:,} steps of {config.recipe.super_batch:,} examples"
+        return Recommendation(config.final_budget, arm, len(config.seeds), length, why)
 
     if won:
         arm = next(a for a in ranked if a in won)
@@ -193,14 +194,14 @@ def by_keep(results: Results, grid: Grid) -> list[AtKeep]:
     (across, keeps), (_, others) = grid.across, grid.down
     if across != "keep":
         return []
-    usual, reading = min(others, key=lambda v: abs(v - 1)), results.config.whole
+    usual, budget = min(others, key=lambda v: abs(v - 1)), results.config.final_budget
     costs = {c.arm: c for c in selection_costs(results.config, counted(results))}
     randoms, found = _randoms(results), []
     for keep in keeps:
         name = grid.name_of(usual, keep)
         for metric, weight in results.headlines():
             mine, random, baseline = (
-                results.cell(reading, arm, metric.name, weight)
+                results.cell(budget, arm, metric.name, weight)
                 for arm in (name, randoms.get(keep, ""), results.config.baseline)
             )
             if mine is None:
@@ -211,8 +212,8 @@ def by_keep(results: Results, grid: Grid) -> list[AtKeep]:
 
 
 def counted(results: Results) -> Costs:
-    """The costs that a bench's budget counts: without the exact target where it is net of that."""
-    return spared(results.costs) if results.config.whole == "net" else results.costs
+    """The costs that a bench's budget counts: without the exact target where its clock leaves that out."""
+    return spared(results.costs) if results.config.final_budget == "time_without_target" else results.costs
 
 
 def table_of(results: Results) -> list[dict[str, Any]]:
@@ -220,5 +221,5 @@ def table_of(results: Results) -> list[dict[str, Any]]:
     return [
         {"arm": c.arm, "metric": c.metric, "weight": c.weight, "n": c.n, "by_seed": c.values}
         for c in results.cells.values()
-        if c.reading == results.config.whole
+        if c.budget == results.config.final_budget
     ]

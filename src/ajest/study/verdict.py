@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ajest.bench.plan.readings import READINGS
+from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.read.results import Results
 from ajest.bench.read.statistics import ALPHA, LEAST_SEEDS
 from ajest.bench.read.wording import metric_name, number, told
@@ -16,7 +16,7 @@ def verdict(final: Mapping[str, Results]) -> list[str]:
     """Whether a rule beats both the baseline and random on every headline, and if none does, who came closest."""
     said = []
     for results in final.values():
-        where, won = READINGS[results.config.whole].title, winners(results)
+        where, won = BUDGETS[results.config.final_budget].title, winners(results)
         seeds = len(results.config.seeds)
         if won:
             said.append(

@@ -33,7 +33,7 @@ class Metric:
         better: which direction is better.
         meaning: one sentence for someone who has read nothing.
         guided: whether it is also measured with autoguidance.
-        headline: whether the verdict rests on it, and with which guidance: the tests of one reading are
+        headline: whether the verdict rests on it, and with which guidance: the tests at one budget are
             corrected for all of these together.
         curve: whether its learning curve is shown though it is no headline.
         scale: what people see is the value times this.
@@ -210,7 +210,7 @@ class Task(ABC):
         """Compute and keep in `how.cache` what evaluations of a seed share."""
         return None
 
-    def floor(self, how: Measurement) -> dict[str, float]:
+    def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """The metrics of real data against other real data at this n: as good as any model can look."""
         return {}
 

@@ -36,11 +36,11 @@ class Schedule:
 
 
 def clocks(facts: Mapping[str, Any], step: int, costs: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """All clocks of a ledger: steps, samples trained on, network operations, measured, calibrated and net seconds
-    (docs/method.md#clocks).
+    """All clocks of a ledger: steps, samples trained on, network operations, measured and calibrated seconds, and these
+    without the exact target (docs/method.md#clocks).
 
     Calibrated time is steps times the median cost of their kind, measured interleaved with all other kinds;
-    net time is calibrated time without the tree's exact target.
+    "time_without_target" is calibrated time without the tree's exact target.
     """
     values = {
         "steps": float(step),
@@ -51,5 +51,5 @@ def clocks(facts: Mapping[str, Any], step: int, costs: Mapping[str, Mapping[str,
     if all(kind in costs for kind in facts["by_kind"]):
         values["calibrated"] = sum(n * sum(costs[k].values()) for k, n in facts["by_kind"].items())
         spared = sum(n * costs[k].get("target", 0.0) for k, n in facts["by_kind"].items())
-        values["net"] = values["calibrated"] - spared
+        values["time_without_target"] = values["calibrated"] - spared
     return values

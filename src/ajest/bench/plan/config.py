@@ -19,8 +19,8 @@ from ajest.training.recipe import Recipe
 from ajest.training.run_folder import RunConfig
 from ajest.training.schedule import Schedule
 
+from .budgets import BUDGETS, END_CLOCKS, Budget, End
 from .operations import step_flops
-from .readings import END_CLOCKS, READINGS, End, Reading
 
 #: Seconds of a step by the label of its kind, or "guide", and by phase.
 Costs = dict[str, dict[str, float]]
@@ -40,9 +40,9 @@ class BenchConfig:
     """Everything that decides a bench's numbers, apart from the machine's speed.
 
     Runs end after equal steps, as published; or when each has used what the baseline's own steps need: calibrated
-    time ("time"), the same without the exact target ("net"), network operations ("flops"), so that arms with cheap
-    steps take more of them; or when each was trained on as many examples as the most frugal arm in these steps
-    ("samples"). Of a baseline whose steps differ in kind, the dearest kind counts.
+    time ("time"), the same without the exact target ("time_without_target"), network operations ("flops"), so that
+    arms with cheap steps take more of them; or when each was trained on as many examples as the most frugal arm in
+    these steps ("samples"). Of a baseline whose steps differ in kind, the dearest kind counts.
 
     Attributes:
         task: what is learned.
@@ -51,7 +51,7 @@ class BenchConfig:
         seeds: of the runs; arms of one seed share examples, weights and evaluation noise.
         iterations: steps of every run, or of the baseline if runs end by something else.
         end: what all runs end at.
-        only: compare at the end alone, nowhere on the way.
+        final_only: compare at the end alone, nowhere on the way.
         guide_iterations: steps of the one guide that all runs share.
         guide_seed: its seed, and the strong reference's; a run of that seed draws other examples than either.
         guide_recipe: how it is trained, None for the recipe of the others.
@@ -60,8 +60,8 @@ class BenchConfig:
         strong_iterations: steps of the strong reference, for arms that use one: a network like the learners, trained
             by the baseline on examples of its own.
         weight: of autoguidance.
-        n_final: samples at the readings that count.
-        n_curve: samples at the points of learning curves and at secondary readings.
+        n_final: samples at the budgets that count.
+        n_curve: samples at the points of learning curves and at secondary budgets.
         curve: points of learning curves, as shares of the run.
         calibration_rounds: interleaved rounds of timing.
     """
@@ -73,7 +73,7 @@ class BenchConfig:
     iterations: int
     guide_iterations: int
     end: End = "steps"
-    only: bool = False
+    final_only: bool = False
     guide_seed: int = 0
     guide_recipe: Recipe | None = None
     strong_iterations: int = 0
@@ -113,16 +113,16 @@ class BenchConfig:
         return "baseline" if "baseline" in names else names[0]
 
     @property
-    def whole(self) -> str:
-        """The reading at the end of every run."""
+    def final_budget(self) -> str:
+        """The budget that is equal at the end of every run."""
         return END_CLOCKS[self.end]
 
     @property
-    def readings(self) -> dict[str, Reading]:
+    def budgets(self) -> dict[str, Budget]:
         """Where this bench compares."""
-        absent = {"steps", "flops"} if self.task.costly_target else {"steps", "flops", "net"}
-        wanted = {self.whole} if self.only else (READINGS.keys() - absent) | {self.whole}
-        return {name: reading for name, reading in READINGS.items() if name in wanted}
+        absent = {"steps", "flops"} if self.task.costly_target else {"steps", "flops", "time_without_target"}
+        wanted = {self.final_budget} if self.final_only else (BUDGETS.keys() - absent) | {self.final_budget}
+        return {name: budget for name, budget in BUDGETS.items() if name in wanted}
 
     def guide(self) -> RunConfig:
         """The guide's run; it keeps averages from which any width of a guide can be had."""
@@ -150,7 +150,7 @@ class BenchConfig:
     def total(self, costs: Costs) -> float:
         """What a run has used up when it ends, by the clock of `end`."""
         if self.end != "samples":
-            return self._baseline_total(self.whole, costs)
+            return self._baseline_total(self.final_budget, costs)
         fewest = min(min(self._per_step("samples", arm, costs).values()) for arm in self.arms)
         return float(self.iterations * fewest if self.samples is None else self.samples)
 
@@ -168,7 +168,7 @@ class BenchConfig:
         if clock == "samples":
             whole, kept = self.recipe.super_batch, arm.kept(self.recipe.super_batch)
             return {kind: float(whole if kind.trains_on_all else kept) for kind in arm.kinds()}
-        priced = spared(costs) if clock == "net" else costs
+        priced = spared(costs) if clock == "time_without_target" else costs
         return {kind: sum(priced[kind.label].values()) for kind in arm.kinds()}
 
     def _sure(self, clock: str, costs: Costs) -> float:
@@ -179,39 +179,39 @@ class BenchConfig:
         """
         total, least = self.total(costs), []
         for arm in self.arms:
-            spent, added = self._per_step(self.whole, arm, costs), self._per_step(clock, arm, costs)
+            spent, added = self._per_step(self.final_budget, arm, costs), self._per_step(clock, arm, costs)
             steps = math.ceil(total / max(spent.values()) - 1e-9)
             by_ratio = min(total / spent[kind] * added[kind] for kind in spent)
             least.append(max(steps * min(added.values()), by_ratio))
         return min(least)
 
-    def curve_budgets(self, costs: Costs) -> tuple[str, tuple[float, ...]]:
-        """(clock, budgets) at which learning curves have their points; none in time before the calibration."""
+    def curve_amounts(self, costs: Costs) -> tuple[str, tuple[float, ...]]:
+        """(clock, amounts) at which learning curves have their points; none in time before the calibration."""
         if self.end != "steps":
-            return self.whole, tuple(sorted(self.total(costs) * share for share in self.curve)) if costs else ()
+            return self.final_budget, tuple(sorted(self.total(costs) * share for share in self.curve)) if costs else ()
         steps = {max(1, round(share * self.iterations)) for share in self.curve}
         return "steps", tuple(float(s) for s in sorted(steps))
 
-    def n_of(self, reading: str) -> int:
-        """Samples of an evaluation at a reading."""
-        return self.n_final if READINGS[reading].full or reading == self.whole else self.n_curve
+    def n_of(self, budget: str) -> int:
+        """Samples of an evaluation at a budget."""
+        return self.n_final if BUDGETS[budget].full or budget == self.final_budget else self.n_curve
 
-    def budgets(self, costs: Costs) -> dict[str, tuple[float, ...]]:
-        """The budgets of each clock of a reading: what is sure to be reached by all runs, and points of the curve."""
-        clock, points = self.curve_budgets(costs)
-        budgets = {clock: tuple(sorted({*points, self.total(costs)}))}
-        for other in self.readings.keys() - {clock, "seconds"}:
+    def amounts(self, costs: Costs) -> dict[str, tuple[float, ...]]:
+        """The amounts of each budget at which runs are read: what all are sure to reach, and points of the curve."""
+        clock, points = self.curve_amounts(costs)
+        amounts = {clock: tuple(sorted({*points, self.total(costs)}))}
+        for other in self.budgets.keys() - {clock, "seconds"}:
             sure = self._sure(other, costs)
-            budgets[other] = (float(math.floor(sure + 1e-9)) if other == "samples" else sure,)
-        if "seconds" in self.readings:
-            budgets["seconds"] = tuple(self._sure("calibrated", costs) * drift for drift in DRIFTS)
-        return budgets
+            amounts[other] = (float(math.floor(sure + 1e-9)) if other == "samples" else sure,)
+        if "seconds" in self.budgets:
+            amounts["seconds"] = tuple(self._sure("calibrated", costs) * drift for drift in DRIFTS)
+        return amounts
 
     def schedule(self, costs: Costs) -> Schedule:
         """When a run writes what, and when it ends."""
         shown = tuple(max(1, round(self.iterations * share)) for share in (1 / 32, 1 / 4, 1))
-        end = None if self.end == "steps" else (self.whole, self.total(costs))
-        return Schedule(self.budgets(costs), costs, selection_at=shown, end=end)
+        end = None if self.end == "steps" else (self.final_budget, self.total(costs))
+        return Schedule(self.amounts(costs), costs, selection_at=shown, end=end)
 
 
 def _restored(value: Any) -> BenchConfig:

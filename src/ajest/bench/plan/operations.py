@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.network import flops_of, sketch_flops_of, sketches
@@ -29,7 +30,23 @@ class NetworkCosts:
 
 
 def network_costs(task: Task) -> NetworkCosts:
-    """The costs of a task's networks: as they say themselves, or counted on an example of the task."""
+    """The costs of a task's networks: as they say themselves, or counted on an example of the task.
+
+    The networks are built once for each task, unless its settings cannot be hashed.
+    """
+    try:
+        hash(task)
+    except TypeError:
+        return _count(task)
+    return _counted(task)
+
+
+@lru_cache(maxsize=64)
+def _counted(task: Task) -> NetworkCosts:
+    return _count(task)
+
+
+def _count(task: Task) -> NetworkCosts:
     learner, guide = task.network("learner", 0), task.network("guide", 0)
 
     def example() -> Batch:

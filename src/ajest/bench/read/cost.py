@@ -10,6 +10,8 @@ from ajest.bench.plan.operations import NetworkCosts, forward_passes, network_co
 from ajest.selection.arm import Arm
 from ajest.selection.kinds import UNIFORM
 
+from .table import Table
+
 OVERHEAD = ("learner scoring", "reference scoring", "select")
 
 
@@ -37,19 +39,22 @@ class SelectionCost:
     model_ratio: float
 
 
-COST_HEADS = (
-    "arm",
-    "selecting step, uniform = 1",
-    "scoring and choosing",
-    "cost of an example trained on, uniform = 1",
-    "the same by the cost model",
-    "break-even keep fraction",
-)
+def cost_table(costs: Sequence[SelectionCost], costly_target: bool = False) -> Table:
+    """What selection costs, for people.
 
-
-def cost_rows(costs: Sequence[SelectionCost]) -> list[list[str]]:
-    """Costs for people, under `COST_HEADS`."""
-    return [
+    Args:
+        costs: of the arms.
+        costly_target: whether an exact target was made for every drawn example.
+    """
+    heads = (
+        "arm",
+        "selecting step, uniform = 1",
+        "scoring and choosing",
+        "cost of an example trained on, uniform = 1",
+        "the same by the cost model",
+        "break-even keep fraction",
+    )
+    rows = [
         [
             c.arm,
             f"{c.step_ratio:.2f}",
@@ -60,6 +65,18 @@ def cost_rows(costs: Sequence[SelectionCost]) -> list[list[str]]:
         ]
         for c in costs
     ]
+    also = " and makes its exact target" if costly_target else ""
+    return Table.of(
+        "What selection costs",
+        heads,
+        rows,
+        (
+            "Break-even: below this keep fraction a selecting step is cheaper than training on the whole super-batch. "
+            "Whether it is also worth it depends on how much more a chosen example teaches: that must exceed the cost "
+            "of an example trained on.",
+            f"The cost model counts forward passes alone; what is measured also draws every example{also}.",
+        ),
+    )
 
 
 def selection_costs(config: BenchConfig, costs: Costs) -> list[SelectionCost]:

@@ -14,6 +14,8 @@ from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import LearningRate
 
 from .results import Results
+from .statistics import ALPHA, COVERAGE
+from .table import Entry, Table, TableCell, Tone
 
 SEEDS = 5
 
@@ -33,15 +35,15 @@ _BUDGETS = {"steps": 4096.0, "samples": 4096.0 * 819}
 
 
 @dataclass(frozen=True)
-class Figure:
+class PublishedMean:
     """A published mean over `SEEDS` seeds; its standard deviation is NaN where none was published."""
 
     mean: float
     sd: float = math.nan
 
 
-def _figures(*figures: tuple[float, ...]) -> dict[str, Figure]:
-    return {arm: Figure(*figure) for arm, figure in zip(_ARMS, figures, strict=False)}
+def _figures(*figures: tuple[float, ...]) -> dict[str, PublishedMean]:
+    return {arm: PublishedMean(*figure) for arm, figure in zip(_ARMS, figures, strict=False)}
 
 
 _WHOLE = {
@@ -61,15 +63,18 @@ _EQUAL_SAMPLES = {
     ("classification", True): _figures((0.832,), (0.858,)),
 }
 
-#: By (reading, metric, whether guided), then by arm. Arms that keep a fifth of every super-batch have trained on the
+#: By (budget, metric, whether guided), then by arm. Arms that keep a fifth of every super-batch have trained on the
 #: equal number of examples when their run is over: there it is the same figure, with its standard deviation.
-PUBLISHED: dict[tuple[str, str, bool], dict[str, Figure]] = {
+PUBLISHED: dict[tuple[str, str, bool], dict[str, PublishedMean]] = {
     **{("steps", *what): figures for what, figures in _WHOLE.items()},
     **{
         ("samples", *what): figures | {arm: _WHOLE[what][arm] for arm in ("ajest", "random")}
         for what, figures in _EQUAL_SAMPLES.items()
     },
 }
+
+
+_TONES: dict[str, Tone] = {"agree": "agree", "differ": "differ", "not comparable": ""}
 
 
 @dataclass(frozen=True)
@@ -103,22 +108,37 @@ def beside_ours(results: Results) -> list[Row]:
     labels = {m.name: m.label for m in results.metrics}
     arms = [arm.name for arm in results.config.arms if arm == _ARMS.get(arm.name)]
     rows = []
-    for (reading, metric, guided), figures in PUBLISHED.items():
-        budget = "whole run" if reading == "steps" else "equal samples"
-        what = f"{labels[metric]}{' +G' if guided else ''}, {budget}"
+    for (budget, metric, guided), figures in PUBLISHED.items():
+        where = "whole run" if budget == "steps" else "equal samples"
+        what = f"{labels[metric]}{' +G' if guided else ''}, {where}"
         for arm, figure in figures.items():
             if arm in arms:
-                rows.append(_row(results, what, (reading, arm, metric, guided), figure))
+                rows.append(_row(results, what, (budget, arm, metric, guided), figure))
     return rows + _others(results, arms)
 
 
-def _row(results: Results, what: str, where: tuple[str, str, str, bool], figure: Figure) -> Row:
-    reading, arm, metric, guided = where
-    published = f"{figure.mean:g}" if math.isnan(figure.sd) else f"{figure.mean:g} +- {figure.sd:g}"
-    cell = results.cell(reading, arm, metric, results.config.weight if guided else 1.0)
-    if cell is None or results.budgets[reading] != _BUDGETS[reading]:
+def published_table(results: Results) -> Table:
+    """`beside_ours` for people."""
+    rows: list[list[Entry]] = [
+        [r.what, r.arm, r.published, r.ours, TableCell(r.judgement, r.why, _TONES[r.judgement])]
+        for r in beside_ours(results)
+    ]
+    note = (
+        f"arXiv 2509.15267 and its public notebooks, {SEEDS} seeds, mean ± standard deviation. Agree: the {COVERAGE} "
+        "Welch interval of the difference of the two means holds 0; where no standard deviation was published, ours "
+        "stands in for it. Agreement of noisy means is weak evidence: see the spread."
+    )
+    heads = ("figure", "arm", "published", "ours", "judgement")
+    return Table.of("Beside the published figures", heads, rows, (note,))
+
+
+def _row(results: Results, what: str, where: tuple[str, str, str, bool], figure: PublishedMean) -> Row:
+    budget, arm, metric, guided = where
+    published = f"{figure.mean:g}" if math.isnan(figure.sd) else f"{figure.mean:g} ± {figure.sd:g}"
+    cell = results.cell(budget, arm, metric, results.config.weight if guided else 1.0)
+    if cell is None or results.amounts[budget] != _BUDGETS[budget]:
         return Row(what, arm, published, "-", "not comparable", "ours is not there yet")
-    ours = f"{cell.mean:.4g} +- {cell.sd:.2g}"
+    ours = f"{cell.mean:.4g} ± {cell.sd:.2g}"
     few = f"{len(cell.values)} of {len(results.config.seeds)} seeds"
     # Where no sd was published, ours stands in for it.
     reach = welch_reach(cell.sd, len(cell.values), cell.sd if math.isnan(figure.sd) else figure.sd, SEEDS)
@@ -133,12 +153,12 @@ def _row(results: Results, what: str, where: tuple[str, str, str, bool], figure:
 
 
 def welch_reach(sd: float, n: int, other_sd: float, other_n: int) -> float:
-    """Half the width of Welch's 95 % interval of the difference of two means; NaN where their spread is not known."""
+    """Half the width of Welch's interval of the difference of two means; NaN where their spread is not known."""
     if n < 2 or other_n < 2 or not sd + other_sd > 0:
         return math.nan
     mine, theirs = sd**2 / n, other_sd**2 / other_n
     freedom = (mine + theirs) ** 2 / (mine**2 / (n - 1) + theirs**2 / (other_n - 1))
-    return float(stats.t.ppf(0.975, freedom)) * math.sqrt(mine + theirs)
+    return float(stats.t.ppf(1 - ALPHA / 2, freedom)) * math.sqrt(mine + theirs)
 
 
 def _others(results: Results, arms: list[str]) -> list[Row]:

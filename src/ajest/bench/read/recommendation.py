@@ -8,8 +8,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import BenchConfig
-from ajest.bench.plan.readings import READINGS
 from ajest.storage.config import from_json
 
 #: What `ajest study TASK --preset full` found: its recommendations.json, one list a task.
@@ -21,21 +21,21 @@ class Recommendation:
     """What to train with at one kind of budget, as a study's final decided it.
 
     Attributes:
-        reading: the budget that is equal.
+        budget: that is equal.
         arm: the recommended one.
         seeds: that stand behind it.
-        budget: what the baseline does within it, in words: the verdict at another length may be another.
+        length: what the baseline does within it, in words: the verdict at another length may be another.
         why: in words, after "because".
     """
 
-    reading: str
+    budget: str
     arm: str
     seeds: int
-    budget: str
+    length: str
     why: str
 
     def __str__(self) -> str:
-        return f"at {READINGS[self.reading].title} `{self.arm}`, because {self.why} ({self.seeds} seeds, {self.budget})"
+        return f"at {BUDGETS[self.budget].title} `{self.arm}`, because {self.why} ({self.seeds} seeds, {self.length})"
 
 
 def as_json(task: str, found: list[Recommendation]) -> dict[str, Any]:
@@ -51,8 +51,8 @@ def recommendations(task: str) -> tuple[Recommendation, ...]:
 
 
 def cited(config: BenchConfig) -> list[str]:
-    """A sentence for the readings of a bench, if the study of its task has anything to say on them."""
-    known = [r for r in recommendations(config.task.name) if r.reading in config.readings]
+    """A sentence for the budgets of a bench, if the study of its task has anything to say on them."""
+    known = [r for r in recommendations(config.task.name) if r.budget in config.budgets]
     if not known:
         return []
     return [f"What to train with, by the study in docs/study-{config.task.name}.md: {'; '.join(map(str, known))}."]

@@ -1,6 +1,6 @@
 """Is a difference between two arms real? Paired over seeds, with intervals that hold for few seeds.
 
-One rule says what is certain, for every text, table, colour and figure: see `Comparison.outcome`.
+One rule says what is certain, for every text, table, colour and figure: see `Comparison.is_certain`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
-ALPHA = 0.05  # of Holm-corrected p; the level that 95 % intervals have
+from ajest.errors import UserError, check
+
+from .numbers import interval, number, p_value
+
+#: Of Holm-corrected p, and what an interval leaves out. Whoever decides anything takes it from here.
+ALPHA = 0.05
+#: What an interval covers, for people.
+COVERAGE = f"{100 * (1 - ALPHA):g} %"
 LEAST_SEEDS = 5  # fewer are a first look (docs/method.md#statistics)
 EXACT_LIMIT = 50_000  # all n^n resamples are enumerated up to this many
 RESAMPLES = 20_000
@@ -56,15 +64,35 @@ class Comparison:
         return self.difference * self.sign
 
     @property
+    def is_certain(self) -> bool:
+        """Whether no seed is missing of `LEAST_SEEDS` or more and the corrected p is below `ALPHA`. A seed is rarely
+        lost by chance, so pairs that are left prove nothing about all."""
+        return not self.missing and self.seeds >= LEAST_SEEDS and self.corrected < ALPHA
+
+    @property
+    def is_nominal(self) -> bool:
+        """Whether it looks certain and is not: its p is below `ALPHA` before it is corrected for the other comparisons,
+        or its interval leaves out 0. Figures show that by an open marker."""
+        return not self.is_certain and (self.p < ALPHA or self.low > 0 or self.high < 0)
+
+    @property
     def outcome(self) -> Outcome:
-        """What is certain: "better" or "worse" if no seed is missing of `LEAST_SEEDS` or more and the corrected p is
-        below `ALPHA`. A seed is rarely lost by chance, so pairs that are left prove nothing about all."""
-        if self.missing or self.seeds < LEAST_SEEDS or not self.corrected < ALPHA:
-            return "undecided"
-        return "better" if self.improvement > 0 else "worse"
+        """What is certain: "better", "worse", or nothing."""
+        return "undecided" if not self.is_certain else "better" if self.improvement > 0 else "worse"
+
+    def __str__(self) -> str:
+        planned = self.seeds + self.missing
+        seeds = f"{self.seeds} of {planned}" if self.missing else f"{self.seeds}"
+        known = "" if math.isnan(self.low) else f"{COVERAGE} interval "
+        certainty = self.outcome if self.is_certain else "undecided (nominally significant)" if self.is_nominal else ""
+        return (
+            f"{number(self.value)} against {number(self.other)} over {seeds} seed{'' if planned == 1 else 's'}: "
+            f"a difference of {number(self.difference)} ({known}{interval(self.low, self.high, self.seeds)}, better on "
+            f"{self.better:.0%}, corrected {p_value(self.corrected)}): {certainty or self.outcome}"
+        )
 
 
-def bootstrap_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+def bootstrap_interval(values: np.ndarray, level: float = 1 - ALPHA) -> tuple[float, float]:
     """Expanded percentile bootstrap interval of a mean.
 
     The plain percentile interval of n = 5 values covers the truth 83 % of the time instead of 95 %, because
@@ -114,9 +142,56 @@ def varies(values: np.ndarray, scale: float = 0.0) -> bool:
 
 
 def compare(
+    values: ArrayLike | Mapping[int, float],
+    baseline: ArrayLike | Mapping[int, float],
+    better: Literal["lower", "higher"] = "lower",
+) -> Comparison:
+    """Compare two sets of runs that are paired, by seed for instance: no bench is needed.
+
+    A paired t-test of the mean difference, and its expanded percentile bootstrap interval (Hesterberg 2015, section
+    4.4). It is a family of one comparison: whoever makes several corrects their p with `corrected`, or `holm`.
+
+    Args:
+        values: of one number, for instance an FID, one a run: an array of shape (n,) or a sequence, or a mapping from
+            seed to value.
+        baseline: of the runs that it is compared with, in the same form: arrays are paired by position, mappings by
+            seed. Seeds that one of the two lacks are counted as missing, and nothing is certain then.
+        better: which direction is an improvement.
+
+    Returns:
+        Mean difference, interval, probability of improvement, p and what is certain; `print` says it in a line.
+
+    Raises:
+        UserError: they are not of one form and length, hold no pair, or hold a number that is not finite.
+    """
+    check(better in ("lower", "higher"), f'better must be "lower" or "higher", not {better!r}')
+    check(isinstance(values, Mapping) == isinstance(baseline, Mapping), "compare two mappings by seed, or two arrays")
+    mine, theirs = _by_pair(values), _by_pair(baseline)
+    if not isinstance(values, Mapping):
+        check(len(mine) == len(theirs), f"arrays are paired by position: {len(mine)} values against {len(theirs)}")
+    found = paired(mine, theirs, 1 if better == "higher" else -1, mine.keys() | theirs.keys())
+    if found is None:
+        raise UserError("there is nothing to compare: no seed is in both")
+    return replace(found, corrected=found.p)
+
+
+def _by_pair(values: ArrayLike | Mapping[int, float]) -> dict[int, float]:
+    """Values by what pairs them."""
+    if isinstance(values, Mapping):
+        found = {seed: float(value) for seed, value in values.items()}
+    else:
+        array = np.asarray(values, dtype=np.float64)
+        check(array.ndim == 1, f"values to compare are one a run, of shape (n,), not {array.shape}")
+        found = dict(enumerate(array.tolist()))
+    for place, value in found.items():
+        check(math.isfinite(value), f"value {place} is {value}: leave runs without a value out of both")
+    return found
+
+
+def paired(
     arm: Mapping[int, float], other: Mapping[int, float], sign: int, planned: Collection[int]
 ) -> Comparison | None:
-    """Compare two arms over the seeds that both have; None without any.
+    """Compare two arms over the seeds that both have, in no family yet; None without any.
 
     Args:
         arm, other: value by seed.

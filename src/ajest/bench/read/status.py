@@ -17,7 +17,7 @@ from ajest.storage import jsonl
 from ajest.storage.lock import in_use
 from ajest.training.run_folder import read_status
 
-from .results import read_bench
+from .folder import read_bench
 
 STATES = ("done", "running", "waiting", "failed", "diverged")
 
@@ -79,7 +79,7 @@ def _standing(name: str, folder: Path, config: BenchConfig, costs: Costs, failur
     lines = jsonl.read(folder / "ledger.jsonl")
     if not lines or not (costs or config.end == "steps"):
         return Standing(name, state, why="" if working else failure)
-    now, seconds = (lines[-1]["clocks"][k] for k in (config.whole, "seconds"))
+    now, seconds = (lines[-1]["clocks"][k] for k in (config.final_budget, "seconds"))
     share = min(1.0, now / config.total(costs))
     rate = lines[-1]["clocks"]["steps"] / seconds if seconds > 0 else 0.0
     left = seconds * (1 - share) / share if share > 0 else 0.0

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
-from ajest.bench.plan.config import BenchConfig, spared
-from ajest.bench.plan.readings import READINGS
+from ajest.bench.plan.budgets import BUDGETS
+from ajest.bench.plan.config import BenchConfig
 from ajest.tasks.base import Metric
 
-from .cost import selection_costs
-from .quality import to_quality
+from .cost import SelectionCost
+from .numbers import number
 from .recommendation import cited
 from .results import Results
-from .statistics import ALPHA, LEAST_SEEDS, Comparison, Outcome, compare, corrected
-from .wording import amount, metric_name, number, told
+from .statistics import ALPHA, LEAST_SEEDS, Comparison, Outcome, corrected, paired
+from .wording import in_units, metric_name, told
 
-#: Readings whose budget counts the time or the work of scoring: there selection pays for itself or does not.
-CHARGED = ("calibrated", "net", "flops")
+#: Budgets that count the time or the work of scoring: there selection pays for itself or does not.
+CHARGED = ("calibrated", "time_without_target", "flops")
 
 
 def decisive(results: Results) -> list[str]:
-    """The readings that a verdict rests on: equal time, equal samples and what all runs end at, as far as they are
-    there. Equal steps, which are no equal budget, count only where there is nothing else."""
-    there = [r for r in dict.fromkeys(("calibrated", "samples", results.config.whole)) if r in results.budgets]
-    return [r for r in there if r != "steps"] or there
+    """The budgets that a verdict rests on: equal time, equal samples and what all runs end at, as far as they are
+    there. Equal steps, which cost unequally much, count only where there is nothing else."""
+    there = [b for b in dict.fromkeys(("calibrated", "samples", results.config.final_budget)) if b in results.amounts]
+    return [b for b in there if b != "steps"] or there
 
 
 def caution(config: BenchConfig) -> str:
@@ -31,8 +31,8 @@ def caution(config: BenchConfig) -> str:
     if config.recipe.learning_rate.clock == "share":
         return (
             "The learning rate is annealed over the whole of each run, so arms compare fairly at "
-            f"{READINGS[config.whole].title}. A caution for what is read before: there, arms that are further on in "
-            "their runs have annealed further."
+            f"{BUDGETS[config.final_budget].title}. A caution for what is read before: there, arms that are further on "
+            "in their runs have annealed further."
         )
     return (
         f"A caution: the learning rate follows the number of {config.recipe.learning_rate.clock}. At equal budgets of "
@@ -40,41 +40,25 @@ def caution(config: BenchConfig) -> str:
     )
 
 
-QUALITY_HEADS = (
-    "metric, where the baseline ends",
-    "arm",
-    "seconds of training",
-    "examples trained on",
-    "seeds that got there",
-)
+def charged(results: Results) -> str | None:
+    """The budget at which it is judged whether selection pays for itself; None where no budget counts its cost."""
+    return next((b for b in CHARGED if b in results.amounts), None)
 
 
-def quality_rows(results: Results) -> list[list[str]]:
-    """Time- and samples-to-quality for people, under `QUALITY_HEADS`."""
-    rows = []
-    for q in to_quality(results):
-        seconds, samples = q.needed["calibrated"], q.needed["samples"]
-        rows.append(
-            [
-                f"{metric_name(q.metric, q.weight)} {number(q.target, q.metric)}",
-                q.arm,
-                "-" if math.isnan(seconds) else f"{seconds:.3g}",
-                "-" if math.isnan(samples) else f"{samples:,.0f}",
-                f"{q.reached} of {q.seeds}",
-            ]
-        )
-    return rows
+def verdict(results: Results, costs: Sequence[SelectionCost] = ()) -> list[str]:
+    """Sentences in the order of importance; the first says what to do.
 
-
-def verdict(results: Results) -> list[str]:
-    """Sentences in the order of importance; the first says what to do."""
+    Args:
+        results: of the bench.
+        costs: of selection, by the clock of the budget that is `charged`.
+    """
     if len(results.arms) < 2:
         return [f"{results.arms[0]} stands alone: a verdict needs a second arm to compare it with."]
-    readings = decisive(results)
-    said = [sentence for reading in readings for sentence in _at(results, reading)]
+    budgets = decisive(results)
+    said = [sentence for budget in budgets for sentence in _at(results, budget)]
     if not said:
         return ["There is no verdict yet: no budget was reached and evaluated by all arms."]
-    said = [_in_short(results, readings), *said, *_paid(results)]
+    said = [_in_short(results, budgets), *said, *_paid(results, costs)]
     said += [*_guidance(results), *cited(results.config)]
     seeds = behind(results)
     if seeds < LEAST_SEEDS:
@@ -90,47 +74,47 @@ def behind(results: Results) -> int:
     return sum(all(results.runs[arm, seed].state == "done" for arm in results.arms) for seed in results.config.seeds)
 
 
-def _in_short(results: Results, readings: list[str]) -> str:
-    """The first sentence: what is certain at each reading."""
+def _in_short(results: Results, budgets: list[str]) -> str:
+    """The first sentence: what is certain at each budget."""
     baseline, parts = results.config.baseline, []
-    for reading in readings:
+    for budget in budgets:
         wins = []
         for metric, weight in results.headlines():
-            found = _against(results, reading, metric, weight, baseline)
+            found = _against(results, budget, metric, weight, baseline)
             sure = [arm for arm, comparison in found.items() if comparison.outcome == "better"]
             if sure:
                 wins.append(f"{', '.join(sure)} on {metric_name(metric, weight)}")
         outcome = (
             f"certainly better than {baseline}: {'; '.join(wins)}" if wins else f"nothing certainly beats {baseline}"
         )
-        parts.append(f"At {READINGS[reading].title}, {outcome}")
+        parts.append(f"At {BUDGETS[budget].title}, {outcome}")
     seeds = behind(results)
     opening = "In short" if seeds >= LEAST_SEEDS else "A first look"
     return f"{opening}, from {seeds} seed{'' if seeds == 1 else 's'}: {'. '.join(parts)}."
 
 
-def _against(results: Results, reading: str, metric: Metric, weight: float, other: str) -> dict[str, Comparison]:
+def _against(results: Results, budget: str, metric: Metric, weight: float, other: str) -> dict[str, Comparison]:
     """How every arm compares with another on one metric."""
-    cells = [results.cell(reading, arm, metric.name, weight) for arm in results.arms]
+    cells = [results.cell(budget, arm, metric.name, weight) for arm in results.arms]
     return {cell.arm: cell.against[other] for cell in cells if cell is not None and other in cell.against}
 
 
-def _at(results: Results, reading: str) -> list[str]:
+def _at(results: Results, budget: str) -> list[str]:
     """The best arm on each headline metric."""
     said = []
     for metric, weight in results.headlines():
-        found = _against(results, reading, metric, weight, results.config.baseline)
+        found = _against(results, budget, metric, weight, results.config.baseline)
         if found:
-            where = f"At {READINGS[reading].title} ({amount(reading, results.budgets[reading])})"
-            best = _best(results, reading, metric, weight, found)
+            where = f"At {BUDGETS[budget].title} ({in_units(budget, results.amounts[budget])})"
+            best = _best(results, budget, metric, weight, found)
             said.append(f"{where}, {metric_name(metric, weight)}: {best}")
     return said
 
 
-def _best(results: Results, reading: str, metric: Metric, weight: float, found: dict[str, Comparison]) -> str:
+def _best(results: Results, budget: str, metric: Metric, weight: float, found: dict[str, Comparison]) -> str:
     """Arms are ranked by their paired difference to the baseline, those that lack seeds are not."""
     baseline, planned = results.config.baseline, len(results.config.seeds)
-    cells = {arm: results.cells[reading, arm, metric.name, weight] for arm in (baseline, *found)}
+    cells = {arm: results.cells[budget, arm, metric.name, weight] for arm in (baseline, *found)}
     ranked = {arm: f for arm, f in found.items() if not results.lacking(cells[arm])}
     best = max((arm for arm, f in ranked.items() if f.improvement > 0), key=lambda a: ranked[a].improvement, default="")
     if not ranked:
@@ -160,10 +144,9 @@ def _best(results: Results, reading: str, metric: Metric, weight: float, found: 
     return text
 
 
-def _paid(results: Results) -> list[str]:
+def _paid(results: Results, costs: Sequence[SelectionCost]) -> list[str]:
     """Whether selection paid for its overhead: against random, which costs nothing to choose, where time is equal."""
-    reading = next((r for r in CHARGED if r in results.budgets), None)
-    costs = selection_costs(results.config, spared(results.costs) if reading == "net" else results.costs)
+    budget = charged(results)
     if not costs:
         return []
     dearest, cheapest = max(c.example_ratio for c in costs), min(c.example_ratio for c in costs)
@@ -173,14 +156,14 @@ def _paid(results: Results) -> list[str]:
         f"Scoring and choosing take up to {share:.0%} of a selecting step. With the super-batch that had to be drawn, "
         f"an example chosen by scores costs {factor} times as much time as one trained on without choosing."
     ]
-    return said if reading is None else [*said, *_repaid(results, reading, [cost.arm for cost in costs])]
+    return said if budget is None else [*said, *_repaid(results, budget, [cost.arm for cost in costs])]
 
 
-def _repaid(results: Results, reading: str, arms: list[str]) -> list[str]:
-    """Whether these arms are better at a reading than arms that do not pay for scores."""
+def _repaid(results: Results, budget: str, arms: list[str]) -> list[str]:
+    """Whether these arms are better at a budget than arms that do not pay for scores."""
     opponent, said = "random" if "random" in results.arms else results.config.baseline, []
     for metric, weight in results.headlines():
-        found = _against(results, reading, metric, weight, opponent)
+        found = _against(results, budget, metric, weight, opponent)
         outcomes: dict[Outcome, list[str]] = {"better": [], "worse": [], "undecided": []}
         for arm in arms:
             if arm in found:
@@ -189,7 +172,7 @@ def _repaid(results: Results, reading: str, arms: list[str]) -> list[str]:
         if parts:
             verb = "paid" if outcomes["better"] else "did not visibly pay"
             said.append(
-                f"Selection {verb} for this on {metric_name(metric, weight)}: at {READINGS[reading].title}, "
+                f"Selection {verb} for this on {metric_name(metric, weight)}: at {BUDGETS[budget].title}, "
                 f"compared with {opponent}, {'; '.join(parts)} (Holm-corrected p < {ALPHA:g} decides)."
             )
     return said
@@ -197,12 +180,12 @@ def _repaid(results: Results, reading: str, arms: list[str]) -> list[str]:
 
 def _guidance(results: Results) -> list[str]:
     """What autoguidance does to the baseline, in a sentence."""
-    config, whole = results.config, results.config.whole
+    config, end = results.config, results.config.final_budget
     metrics, found = [], []
     for metric in results.metrics:
-        plain, guided = (results.cell(whole, config.baseline, metric.name, w) for w in (1.0, config.weight))
+        plain, guided = (results.cell(end, config.baseline, metric.name, w) for w in (1.0, config.weight))
         if plain is not None and guided is not None and (metric.headline != "no" or metric.curve):
-            comparison = compare(guided.values, plain.values, metric.sign, config.seeds)
+            comparison = paired(guided.values, plain.values, metric.sign, config.seeds)
             if comparison is not None:
                 metrics.append(metric)
                 found.append(comparison)

@@ -1,50 +1,35 @@
-"""Numbers, budgets, differences and cells in words."""
+"""Budgets, lengths of runs, differences and cells in words."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from ajest.bench.plan.config import BenchConfig
 from ajest.tasks.base import Metric
 
+from .numbers import interval, number, p_value
 from .results import Cell, Results
-from .statistics import Comparison, Outcome
-
-
-def number(value: float, metric: Metric | None = None) -> str:
-    """A number for people, in the metric's scale, with the digits that its size deserves."""
-    value *= metric.scale if metric else 1
-    if math.isnan(value):
-        return "-"
-    size = abs(value)
-    digits = 4 if 0 < size < 0.1 else 3 if size < 10 else 2 if size < 100 else 1
-    return f"{value:.{digits}f}"
-
-
-def interval(found: Comparison, metric: Metric) -> str:
-    if math.isnan(found.low):
-        return f"no interval: {'one seed' if found.seeds == 1 else 'the same on every seed'}"
-    return f"{number(found.low, metric)} to {number(found.high, metric)}"
-
-
-def p_value(p: float) -> str:
-    if math.isnan(p):
-        return "not testable"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+from .statistics import ALPHA, COVERAGE, LEAST_SEEDS, Comparison
+from .table import TableCell, Tone
 
 
 def metric_name(metric: Metric, weight: float) -> str:
+    """A metric and how it is guided, in a sentence."""
     return f"{metric.label} with autoguidance" if weight != 1 else metric.label
 
 
-def amount(reading: str, budget: float) -> str:
-    """A budget for people, in the unit of its clock."""
-    if reading == "flops":
-        return f"{number(budget / 1e12)} TFLOP of the networks"
-    if reading in ("samples", "steps"):
-        return f"{budget:,.0f} {'steps' if reading == 'steps' else 'examples trained on'}"
-    return f"{number(budget)} s of training"
+def metric_head(metric: Metric, weight: float) -> str:
+    """A metric above its numbers, with an arrow that points to the better side."""
+    return f"{metric.label}{' +G' if weight != 1 else ''} {'↓' if metric.better == 'lower' else '↑'}"
+
+
+def in_units(budget: str, amount: float) -> str:
+    """The amount of a budget for people, in the unit of its clock."""
+    if budget == "flops":
+        return f"{number(amount / 1e12)} TFLOP of the networks"
+    if budget in ("samples", "steps"):
+        return f"{amount:,.0f} {'steps' if budget == 'steps' else 'examples trained on'}"
+    return f"{number(amount)} s of training"
 
 
 def ends(config: BenchConfig) -> str:
@@ -52,48 +37,77 @@ def ends(config: BenchConfig) -> str:
     others = {
         "steps": "",
         "time": f" of {config.baseline}, and for the others as much time",
-        "net": f" of {config.baseline}, and for the others as much time without the exact target",
+        "time_without_target": f" of {config.baseline}, and for the others as much time without the exact target",
         "flops": f" of {config.baseline}, and for the others as many operations of the networks",
         "samples": ", or fewer for arms that train on more in a step: all train on as many examples",
     }[config.end]
     return f"{config.iterations:,} steps{others}"
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A cell of a table.
-
-    Attributes:
-        value: the mean.
-        detail: its interval or spread, and the seeds where some are missing.
-        outcome: what is certain of it.
-    """
-
-    value: str
-    detail: str = ""
-    outcome: Outcome = "undecided"
+def legend(config: BenchConfig) -> str:
+    """What the numbers of a bench's tables are, and which are certain; how that looks is said where it is printed."""
+    return (
+        f"Each number: the mean over seeds, with the {COVERAGE} paired bootstrap interval of the difference to "
+        f"{config.baseline} (for {config.baseline} the standard deviation over seeds). Certain is what has all of "
+        f"{LEAST_SEEDS} or more seeds and a Holm-corrected p below {ALPHA:g}: over all arms and headline metrics of a "
+        "table, or over the arms on a metric that is no headline. +G: with autoguidance. Arrows point to the better "
+        "side. Real examples: what as many other real examples reach; no model should look better."
+    )
 
 
-def shown(results: Results, cell: Cell | None, metric: Metric) -> Shown:
+def tone(found: Comparison | None) -> Tone:
+    """Of a cell that shows a comparison."""
+    return "" if found is None or found.outcome == "undecided" else found.outcome
+
+
+def shown(results: Results, cell: Cell | None, metric: Metric) -> TableCell:
     """A cell for people: of an arm that is compared, the mean over the seeds that it shares with the baseline."""
     if cell is None:
-        return Shown("-")
+        return TableCell("-", tooltip="not evaluated yet")
     config, found = results.config, cell.against.get(results.config.baseline)
     if found is None:
         spread = [] if math.isnan(cell.sd) else [f"sd {number(cell.sd, metric)}"]
         few = [f"{len(cell.values)} of {len(config.seeds)} seeds"] if len(cell.values) < len(config.seeds) else []
-        return Shown(number(cell.mean, metric), "; ".join(spread + few))
-    detail = interval(found, metric)
+        return TableCell(
+            number(cell.mean, metric), "; ".join(spread + few), tooltip="mean over seeds, standard deviation"
+        )
+    detail = reach(found, metric)
     if found.missing:
-        there = f"{config.baseline} there {number(found.other, metric)}"
-        detail += f"; {found.seeds} of {len(config.seeds)} seeds, {there}"
-    return Shown(number(found.value, metric), detail, found.outcome)
+        detail += f"; {found.seeds} of {len(config.seeds)} seeds, {config.baseline} there {number(found.other, metric)}"
+    tooltip = (
+        f"difference {number(found.difference, metric)}, better on {found.better:.0%} of {found.seeds} seeds, "
+        f"{p_value(found.p)}, Holm-corrected {p_value(found.corrected)}"
+    )
+    return TableCell(number(found.value, metric), detail, tone(found), tooltip)
+
+
+def reach(found: Comparison, metric: Metric) -> str:
+    """The interval of a difference, or why there is none."""
+    return interval(found.low, found.high, found.seeds, metric)
+
+
+def gap(found: Comparison | None, metric: Metric, tested: bool = False) -> TableCell:
+    """A difference as a cell, with its interval and the seeds where some are missing; a dash for None.
+
+    Args:
+        found: the comparison.
+        metric: what is compared.
+        tested: say too on how many seeds it is better, and the corrected p.
+    """
+    if found is None:
+        return TableCell("-")
+    detail = reach(found, metric)
+    if found.missing:
+        detail += f"; {found.seeds} of {found.seeds + found.missing} seeds"
+    if tested:
+        detail += f"; better on {found.better:.0%}; {p_value(found.corrected)}"
+    return TableCell(number(found.difference, metric), detail, tone(found))
 
 
 def told(found: Comparison, metric: Metric) -> str:
     """A difference in words."""
-    known = "" if math.isnan(found.low) else "95 % interval "
+    known = "" if math.isnan(found.low) else f"{COVERAGE} interval "
     return (
-        f"a difference of {number(found.difference, metric)} ({known}{interval(found, metric)}, better on "
+        f"a difference of {number(found.difference, metric)} ({known}{reach(found, metric)}, better on "
         f"{found.better:.0%} of seeds, corrected {p_value(found.corrected)})"
     )

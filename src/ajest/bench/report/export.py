@@ -8,6 +8,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from ajest.bench.read.findings import Findings
 from ajest.bench.read.results import Results
 
 
@@ -21,8 +22,8 @@ def rows(results: Results) -> list[dict[str, Any]]:
     for cell in results.cells.values():
         base = cell.against.get(results.config.baseline)
         row: dict[str, Any] = {
-            "reading": cell.reading,
-            "budget": results.budgets[cell.reading],
+            "budget": cell.budget,
+            "amount": results.amounts[cell.budget],
             "arm": cell.arm,
             "metric": cell.metric,
             "guidance_weight": cell.weight,
@@ -39,8 +40,9 @@ def rows(results: Results) -> list[dict[str, Any]]:
     return found
 
 
-def as_csv(results: Results) -> str:
-    table = rows(results)
+def as_csv(findings: Findings) -> str:
+    """A line for each metric of each arm at each budget; "" where nothing was evaluated."""
+    table = rows(findings.results)
     out = io.StringIO()
     if table:
         writer = csv.DictWriter(out, list(table[0]), lineterminator="\n")
@@ -49,18 +51,20 @@ def as_csv(results: Results) -> str:
     return out.getvalue()
 
 
-def as_json(results: Results) -> dict[str, Any]:
-    """Everything, per seed, with ledgers' last lines."""
+def as_json(findings: Findings) -> dict[str, Any]:
+    """The verdict and every number, per seed, with ledgers' last lines."""
+    results = findings.results
     return {
+        "verdict": list(findings.verdict),
+        "missing": list(findings.missing),
         "baseline": results.config.baseline,
-        "budgets": results.budgets,
+        "amounts": results.amounts,
         "costs": results.costs,
-        "floors": {str(n): f for n, f in results.floors.items()},
-        "missing": results.missing(),
+        "real_data_reference": {str(n): metrics for n, metrics in results.real_data_reference.items()},
         "rows": rows(results),
         "values": [
             {
-                "reading": c.reading,
+                "budget": c.budget,
                 "arm": c.arm,
                 "metric": c.metric,
                 "guidance_weight": c.weight,

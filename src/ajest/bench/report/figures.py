@@ -5,17 +5,20 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import Image, ImageChops
 
 from ajest.bench.plan.config import Costs
 from ajest.bench.read.results import Results
-from ajest.bench.read.statistics import Outcome
+from ajest.bench.read.statistics import COVERAGE, Comparison, Outcome
 from ajest.tasks.base import Metric
 from ajest.training.ledger import PHASES
 
@@ -27,14 +30,64 @@ PHASE_COLOURS = dict(
 #: Of a difference.
 OUTCOMES: dict[Outcome, str] = {"better": "#009E73", "worse": "#D55E00", "undecided": "#7F7F7F"}
 MARKERS = "osD^vPX*<>"
+#: What a figure of differences shows, for its caption.
+WHISKERS = (
+    f"Bars: {COVERAGE} intervals. Green: certainly better; orange: certainly worse; grey: not certain. An open dot is "
+    "significant by itself alone: not after the correction for the other comparisons, or not on every seed of enough."
+)
+_LARGE = 200_000  # bytes beyond which a figure of images is not worth being without loss
+_MARGIN = 0.06  # inches of white around a figure
 AXIS_NAMES = {"samples": "examples trained on", "calibrated": "seconds of training"}
 
 
-def encoded(figure: Figure, kind: str = "png", dpi: int = 110) -> bytes:
-    """The figure as "png" or "webp"."""
+@dataclass(frozen=True)
+class Encoded:
+    """A figure's file.
+
+    Attributes:
+        data: its content.
+        kind: "png", or "webp" where that saves a page from megabytes.
+    """
+
+    data: bytes
+    kind: str
+
+
+def encoded(figure: Figure, kind: str = "", dpi: int = 110) -> Encoded:
+    """Draw a figure once, cut off its white margins but for a few pixels, and encode it.
+
+    Args:
+        figure: drawn on white.
+        kind: "png" or "webp"; without it PNG, or WebP where that would be large.
+        dpi: pixels for an inch of the figure.
+    """
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    size = canvas.get_width_height()
+    image = _trimmed(Image.frombuffer("RGBA", size, canvas.buffer_rgba()).convert("RGB"), round(_MARGIN * dpi))
+    if kind != "webp":
+        data = _saved(image, "png", dpi=(dpi, dpi), compress_level=4)
+        if kind == "png" or len(data) <= _LARGE:
+            return Encoded(data, "png")
+    return Encoded(_saved(image, "webp", quality=90), "webp")
+
+
+def _trimmed(image: Image.Image, margin: int) -> Image.Image:
+    """An image without what is white around it, but for a margin."""
+    ink = ImageChops.invert(image).getbbox()
+    if ink is None:
+        return image
+    left, top, right, bottom = ink
+    width, height = image.size
+    return image.crop(
+        (max(0, left - margin), max(0, top - margin), min(width, right + margin), min(height, bottom + margin))
+    )
+
+
+def _saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    options: Any = {"pil_kwargs": {"quality": 90}} if kind == "webp" else {}
-    figure.savefig(buffer, format=kind, dpi=dpi, bbox_inches="tight", pad_inches=0.06, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -79,8 +132,8 @@ def heatmap(
 
 def learning_curve(results: Results, metric: Metric, weight: float, clock: str) -> Figure | None:
     """One metric against examples trained on or time; mean over seeds, the band is one standard error."""
-    figure = Figure(figsize=(5.2, 3.7), layout="constrained")
-    axis = figure.subplots()
+    figure = Figure(figsize=(5.6, 3.9))
+    axis = figure.add_axes((0.15, 0.15, 0.83, 0.75))  # room for all labels; what is left over is cut off
     drawn = False
     for i, arm in enumerate(results.arms):
         points = _curve(results, arm, metric.name, metric.scale, weight, clock)
@@ -104,8 +157,8 @@ def learning_curve(results: Results, metric: Metric, weight: float, clock: str) 
     narrow = axis.get_xlim()[1] < 30 * axis.get_xlim()[0]
     axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axis.xaxis.set_minor_formatter(FuncFormatter(_short) if narrow else NullFormatter())
-    if clock in results.budgets:
-        axis.axvline(results.budgets[clock], color="#888", lw=0.9, ls=":")
+    if clock in results.amounts:
+        axis.axvline(results.amounts[clock], color="#888", lw=0.9, ls=":")
     axis.set_xlabel(AXIS_NAMES[clock])
     axis.set_title(_title(metric, weight), fontsize=11, loc="left")
     axis.legend(fontsize=8, frameon=False)
@@ -171,39 +224,46 @@ def _bars(bars: dict[str, dict[str, float]], unit: str) -> Figure:
     return figure
 
 
-def differences(results: Results, reading: str, columns: Sequence[tuple[Metric, float]]) -> Figure | None:
-    """Difference of each arm to the baseline with its interval, one panel a metric; grey where nothing is certain."""
+def differences(results: Results, budget: str, columns: Sequence[tuple[Metric, float]]) -> Figure | None:
+    """Difference of each arm to the baseline, one panel a metric, see `whisker`; None without any."""
     baseline = results.config.baseline
     arms = [a for a in results.arms if a != baseline]
-    if not arms:
+    shown = {
+        (arm, metric.name, weight): cell.against[baseline]
+        for arm in arms
+        for metric, weight in columns
+        if (cell := results.cell(budget, arm, metric.name, weight)) is not None and baseline in cell.against
+    }
+    if not shown:
         return None
     figure = Figure(figsize=(4.2 * len(columns), 0.36 * len(arms) + 1.3), layout="constrained")
-    drawn = False
     panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
     for axis, (metric, weight) in zip(panels, columns, strict=True):
         for i, arm in enumerate(arms):
-            cell = results.cell(reading, arm, metric.name, weight)
-            found = cell.against.get(baseline) if cell else None
-            if found is None:
-                continue
-            drawn = True
-            colour = OUTCOMES[found.outcome]
-            if not math.isnan(found.low):
-                axis.plot(
-                    [found.low * metric.scale, found.high * metric.scale],
-                    [i, i],
-                    color=colour,
-                    lw=2.4,
-                    solid_capstyle="round",
-                )
-            axis.plot(found.difference * metric.scale, i, "o", color=colour, ms=6)
-        axis.axvline(0, color="#555", lw=0.9)
-        axis.set_yticks(range(len(arms)), arms)
-        axis.set_ylim(len(arms) - 0.5, -0.5)
+            if (arm, metric.name, weight) in shown:
+                whisker(axis, i, shown[arm, metric.name, weight], metric.scale)
+        whisker_axis(axis, arms)
         axis.set_title(f"{_title(metric, weight)}\n({metric.better} is better)", fontsize=10, loc="left")
-        axis.locator_params(axis="x", nbins=5)
-        clean(axis)
-    return figure if drawn else None
+    return figure
+
+
+def whisker(axis: Axes, place: int, found: Comparison, scale: float) -> None:
+    """One difference with its interval, in the colour of what is certain; an open dot if it only looks so."""
+    colour = OUTCOMES[found.outcome]
+    if not math.isnan(found.low):
+        ends = [found.low * scale, found.high * scale]
+        axis.plot(ends, [place, place], color=colour, lw=2.4, solid_capstyle="round")
+    inside = "white" if found.is_nominal else colour
+    axis.plot(found.difference * scale, place, "o", color=colour, ms=6, mfc=inside, mew=1.4)
+
+
+def whisker_axis(axis: Axes, arms: Sequence[str]) -> None:
+    """Arms from the top down, and where there is no difference."""
+    axis.axvline(0, color="#555", lw=0.9, zorder=1)
+    axis.set_yticks(range(len(arms)), arms)
+    axis.set_ylim(len(arms) - 0.5, -0.5)
+    axis.locator_params(axis="x", nbins=5)
+    clean(axis)
 
 
 def _title(metric: Metric, weight: float) -> str:

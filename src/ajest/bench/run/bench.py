@@ -1,4 +1,4 @@
-"""Running a bench: guide, calibration, then every arm on every seed, each resumable, then the readings."""
+"""Running a bench: guide, calibration, then every arm on every seed, each resumable, then late evaluations."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ from ajest.training.trainer import Trainer
 
 from .calibration import agree_on_threads, agreed_threads, calibrate, calibrated_costs
 from .disk import check_room, claims, give_back
-from .evaluation import evaluate_snapshot, floor_of
-from .reached import common_budgets, curve_points, reached
+from .evaluation import evaluate_snapshot
+from .reached import common_amounts, curve_points, reached
+from .real_data import measure_real_data
 
 
 @dataclass(frozen=True)
@@ -139,16 +140,16 @@ def _price(job: Job) -> float:
 
 
 def _late_jobs(common: dict[str, Any], config: BenchConfig, root: Path) -> list[Job]:
-    """The readings whose budget is known only when all runs are there."""
-    budgets = common_budgets(root, config)
+    """Evaluations at budgets whose amount is known only when all runs are there."""
+    common_to_all = common_amounts(root, config)
     jobs = []
     for seed in config.seeds:
         for i, arm in enumerate(config.arms):
             found = reached(run_folder(root, arm.name, seed))
             wanted = {
-                (found[clock][budget], config.n_of(clock))
-                for clock, budget in budgets.items()
-                if budget in found[clock]
+                (found[clock][amount], config.n_of(clock))
+                for clock, amount in common_to_all.items()
+                if amount in found[clock]
             }
             if wanted:
                 name = f"{arm.name}, seed {seed}"
@@ -168,7 +169,7 @@ def _do(job: Job, report: Report) -> list[str]:
         for n in sorted({config.n_curve, config.n_final}):
             config.task.prepare(Measurement(n, job.seed, cache, job.device))
             if job.seed == config.seeds[0]:
-                floor_of(root, config, n, job.device, fresh=True)
+                measure_real_data(root, config, n, job.device)
         return complaints
 
     arm = config.arms[job.arm]
@@ -178,7 +179,7 @@ def _do(job: Job, report: Report) -> list[str]:
         _train(job, folder, report, complaints.append)
         evaluations = _early_evaluations(config, folder, job.costs)
     end = read_status(folder).get("step")
-    history = set(curve_points(folder, config, job.costs)) if job.seed == config.seeds[0] else set()
+    history = set(curve_points(reached(folder), config, job.costs)) if job.seed == config.seeds[0] else set()
     for i, (step, n) in enumerate(evaluations):
         report("evaluating", i + 1, len(evaluations) + 1, f"step {step}")
         keep = (step == end and n == config.n_final) or (step in history and n == config.n_curve)
@@ -216,15 +217,14 @@ def _train(job: Job, folder: Path, report: Report, warn: Callable[[str], None]) 
 
 
 def _early_evaluations(config: BenchConfig, folder: Path, costs: Costs) -> tuple[tuple[int, int], ...]:
-    """What can be evaluated as soon as a run is done: its learning curve, its end, and readings that all runs reach."""
-    stored = snapshots(folder)
-    wanted = {(step, config.n_curve) for step in curve_points(folder, config, costs) if step is not None}
+    """What can be evaluated as soon as a run is done: its learning curve, its end, and budgets that all runs reach."""
+    stored, found = snapshots(folder), reached(folder)
+    wanted = {(step, config.n_curve) for step in curve_points(found, config, costs) if step is not None}
     last = read_status(folder).get("step")
     if last in stored:
         wanted.add((last, config.n_final))
-    found = reached(folder)
-    for clock, budgets in config.budgets(costs).items():
-        at = found[clock].get(max(budgets))
+    for clock, amounts in config.amounts(costs).items():
+        at = found[clock].get(max(amounts))
         if clock != "seconds" and at is not None:  # how much of measured time all runs reach, only their ends tell
             wanted.add((at, config.n_of(clock)))
     return tuple(sorted(wanted))

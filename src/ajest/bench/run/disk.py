@@ -14,7 +14,7 @@ from ajest.errors import check
 from ajest.storage.checkpoint import delete
 from ajest.training.run_folder import RunConfig, read_status, snapshots
 
-from .reached import common_budgets, curve_points, reached
+from .reached import common_amounts, curve_points, reached
 
 #: Checkpoints of a run at work: the newest two, and one that is being written.
 _AT_WORK = 3
@@ -39,8 +39,8 @@ class Claim:
 
 def claims(root: Path, config: BenchConfig) -> list[Claim]:
     """What the runs of a bench write, the references' too."""
-    read = len(config.curve) + len(config.readings)
-    most = read + (len(DRIFTS) if "seconds" in config.readings else 0)
+    read = len(config.curve) + len(config.budgets)
+    most = read + (len(DRIFTS) if "seconds" in config.budgets else 0)
     runs = [
         Claim(run_folder(root, arm.name, seed), config.run(arm, seed), most, read)
         for arm in config.arms
@@ -85,15 +85,15 @@ def check_room(root: Path, wanted: Sequence[Claim], at_once: int, say: Callable[
 
 
 def give_back(root: Path, config: BenchConfig, costs: Costs) -> None:
-    """Delete the snapshots of a bench's runs that no reading and no learning curve reads: of those taken against drift
+    """Delete the snapshots of a bench's runs that no budget and no learning curve needs: of those taken against drift
     all but one. The last one of a run stays."""
-    budgets = common_budgets(root, config)
+    common = common_amounts(root, config)
     for arm in config.arms:
         for seed in config.seeds:
             folder = run_folder(root, arm.name, seed)
             stored, crossed = snapshots(folder), reached(folder)
-            read = {crossed[clock].get(budget) for clock, budget in budgets.items()}
-            read |= {*curve_points(folder, config, costs), max(stored, default=None)}
+            read = {crossed[clock].get(amount) for clock, amount in common.items()}
+            read |= {*curve_points(crossed, config, costs), max(stored, default=None)}
             known = {step for steps in crossed.values() for step in steps.values()}
             for step in known - read:  # one that cannot be read is left to be seen
                 delete(stored[step])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Any
 
 import torch
 
-from ajest.bench.plan.config import BenchConfig
-from ajest.errors import Corrupt, NotFinite
+from ajest.errors import NotFinite
 from ajest.runtime import distributed
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import to_json
@@ -120,28 +118,3 @@ def key(line: dict[str, Any]) -> str:
     """What makes two evaluations the same one."""
     names = ("step", "width", "weight", "n", "guide", "settings", "judges")
     return json.dumps([line.get(k) for k in names], sort_keys=True)
-
-
-def floor_of(
-    root: Path, config: BenchConfig, n: int, device: torch.device | str = "cpu", fresh: bool = False
-) -> dict[str, float]:
-    """Metrics of real data, kept in the bench's folder.
-
-    Args:
-        root: of the bench.
-        config: of the bench.
-        n: real examples.
-        device: where to compute.
-        fresh: take them anew if the weights that judge have changed; a report takes what is there.
-
-    Raises:
-        UserError: they are not kept yet, and the data are not where they were.
-    """
-    path = root / "truth" / f"floor-n{n}.json"
-    with suppress(Corrupt, KeyError):
-        kept = checkpoint.read_sealed(path)
-        if not fresh or kept["judges"] == list(config.task.judges(device)):
-            return dict(kept["metrics"])
-    values = config.task.floor(Measurement(n, config.seeds[0], root / "truth", device))
-    checkpoint.write_sealed(path, {"judges": list(config.task.judges(device)), "metrics": values})
-    return values

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import BenchConfig, Costs, run_folder
-from ajest.bench.plan.readings import READINGS
 from ajest.errors import Corrupt
 from ajest.storage import checkpoint
 from ajest.training.run_folder import read_status, snapshots
+
+#: For each clock: amount -> step of the snapshot taken when it was crossed.
+Reached = dict[str, dict[float, int]]
 
 
 def identity_of(run: Path, step: int | None = None) -> str | None:
@@ -21,35 +25,33 @@ def identity_of(run: Path, step: int | None = None) -> str | None:
         return None
 
 
-def reached(folder: Path) -> dict[str, dict[float, int]]:
-    """For each clock: budget -> step of the snapshot taken when it was crossed."""
-    found: dict[str, dict[float, int]] = {clock: {} for clock in READINGS}
+def reached(folder: Path) -> Reached:
+    """What a run's snapshots were taken at."""
+    found: Reached = {clock: {} for clock in BUDGETS}
     for step, stem in snapshots(folder).items():
         try:
             facts = checkpoint.facts(stem)
         except Corrupt:
             continue
-        for clock, budgets in facts["reached"].items():
-            found[clock] |= dict.fromkeys(budgets, step)
+        for clock, amounts in facts["reached"].items():
+            found[clock] |= dict.fromkeys(amounts, step)
     return found
 
 
-def curve_points(folder: Path, config: BenchConfig, costs: Costs) -> tuple[int | None, ...]:
+def curve_points(found: Reached, config: BenchConfig, costs: Costs) -> tuple[int | None, ...]:
     """The step of a run at each point of its learning curve; None where it did not get."""
-    clock, budgets = config.curve_budgets(costs)
-    found = reached(folder)[clock]
-    return tuple(found.get(budget) for budget in budgets)
+    clock, amounts = config.curve_amounts(costs)
+    return tuple(found[clock].get(amount) for amount in amounts)
 
 
-def common_budgets(root: Path, config: BenchConfig) -> dict[str, float]:
-    """For each clock the largest budget that every finished run reached; others are left out until they are."""
-    sets: dict[str, list[set[float]]] = {clock: [] for clock in READINGS}
-    for arm in config.arms:
-        for seed in config.seeds:
-            folder = run_folder(root, arm.name, seed)
-            if read_status(folder).get("state") != "done":
-                continue
-            for clock, budgets in reached(folder).items():
-                sets[clock].append(set(budgets))
-    common = {clock: set.intersection(*s) if s else set() for clock, s in sets.items()}
-    return {clock: max(budgets) for clock, budgets in common.items() if budgets and clock in config.readings}
+def largest_common(config: BenchConfig, finished: Iterable[Reached]) -> dict[str, float]:
+    """For each budget of a bench the largest amount that all of these runs reached; none before that."""
+    runs = list(finished)
+    common = {clock: set.intersection(*(set(run[clock]) for run in runs)) if runs else set() for clock in BUDGETS}
+    return {clock: max(amounts) for clock, amounts in common.items() if amounts and clock in config.budgets}
+
+
+def common_amounts(root: Path, config: BenchConfig) -> dict[str, float]:
+    """`largest_common` of the finished runs in a bench's folder."""
+    folders = [run_folder(root, arm.name, seed) for arm in config.arms for seed in config.seeds]
+    return largest_common(config, (reached(f) for f in folders if read_status(f).get("state") == "done"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -209,14 +209,15 @@ class ImageTask(Task):
             values["loss"] = self._loss(denoiser, seed, device)
         return Evaluation(values, self._shown(denoiser, min(n, SHOWN), seed, device) if how.keep_tensors else {})
 
-    def floor(self, how: Measurement) -> dict[str, float]:
+    def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """Metrics of n other real pictures: validation pictures, or else training pictures, which are no references
         then. Where there are fewer of either, only the metrics that do not depend on n."""
         judges = self.judges(how.device)
         what = (self.digest, self.validation_digest, self._stock.references, self._indices, judges, how.n)
-        return remembered("floor", what, cache_folder(), lambda: self._floor(how.n, how.device))
+        measure = partial(self._real_data_reference, how.n, how.device)
+        return remembered("real-data-reference", what, cache_folder(), measure)
 
-    def _floor(self, n: int, device: torch.device | str) -> dict[str, float]:
+    def _real_data_reference(self, n: int, device: torch.device | str) -> dict[str, float]:
         pool, there = self._stock.pool(n)
         pictures = self._pictures("val" if pool == "validation" else "train")
         rows = self._stock.others(pool, pictures.labels, min(n, there))

@@ -186,11 +186,11 @@ class TreeTask(Task):
         sample(denoiser, start[:TRAJECTORIES], self.sigmas(), watch=lambda _, state: path.append(state.clone()))
         return Evaluation(values, {"samples": end[:SMALL_N], "trajectories": torch.stack(path, 1)})
 
-    def floor(self, how: Measurement) -> dict[str, float]:
+    def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """The metrics of exact samples against other exact samples: as good as any model can look at this n."""
         n, seed = how.n, how.seed
         distribution = _distribution(self.label, "cpu")
-        samples = self.exact(n, seed, "cpu", "floor")
+        samples = self.exact(n, seed, "cpu", "floor")  # the name of the random stream
         x, hit = samples.numpy(), metrics.hits(distribution, samples).numpy()
         return {
             "classification": float(hit.mean()),

@@ -11,6 +11,7 @@ import numpy as np
 
 from .results import Results
 from .statistics import bootstrap_interval
+from .table import Table
 
 #: What a ledger line says of scores, each with what it means.
 QUANTITIES = {
@@ -36,7 +37,7 @@ class Estimate:
         return f"{self.mean:.2f}" if math.isnan(self.low) else f"{self.mean:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-def reliability(results: Results) -> dict[str, dict[str, Estimate]]:
+def score_reliability(results: Results) -> dict[str, dict[str, Estimate]]:
     """Mean over the ledger lines of each finished run, then over seeds, by arm and quantity; arms that score nothing
     are not there."""
     found: dict[str, dict[str, list[float]]] = {}
@@ -60,8 +61,16 @@ def quantities(found: Mapping[str, Mapping[str, Estimate]]) -> dict[str, str]:
     return {name: text for name, text in QUANTITIES.items() if any(name in parts for parts in found.values())}
 
 
-def reliability_table(found: Mapping[str, Mapping[str, Estimate]]) -> tuple[list[str], list[list[str]]]:
-    """`reliability` for people: heads and rows, with a dash where a quantity does not apply to an arm."""
+def score_reliability_table(found: Mapping[str, Mapping[str, Estimate]]) -> Table:
+    """`score_reliability` for people, with a dash where a quantity does not apply to an arm."""
     shown = quantities(found)
     rows = [[arm, *(str(parts[q]) if q in parts else "-" for q in shown)] for arm, parts in found.items()]
-    return ["arm", *(text.replace("\n", " ") for text in shown.values())], rows
+    notes = (
+        "Means over the runs. A score that does not repeat when the same example is noised anew mostly measures the "
+        "noise; one whose variance lies between noise levels mostly chooses noise levels.",
+        "The effective sample size says how even the chances of being chosen are: 1 if all are equal. Measured beside "
+        "training, at no cost to it.",
+    )
+    return Table.of(
+        "Reliability of scores", ["arm", *(text.replace("\n", " ") for text in shown.values())], rows, notes
+    )

@@ -1,19 +1,19 @@
-"""All figures of a bench, in named groups: the page embeds them, files of them stand beside it."""
+"""All figures of a bench, each drawn once: the page embeds them, files of them stand beside it."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import run_folder
-from ajest.bench.plan.readings import READINGS
+from ajest.bench.read.findings import Findings
 from ajest.bench.read.results import Results, Run
-from ajest.bench.read.verdict import decisive
 from ajest.bench.read.wording import metric_name
 from ajest.errors import Corrupt
 from ajest.storage import checkpoint
@@ -21,77 +21,89 @@ from ajest.storage.checkpoint import write_atomic
 from ajest.tasks.base import RunTensors
 
 from . import figures
+from .figures import Encoded, encoded
 
 Captioned = tuple[str, Figure]
 
-_LARGE = 200_000  # bytes beyond which a picture of pictures is not worth being without loss
-
 
 @dataclass(frozen=True)
-class Picture:
-    """An encoded figure.
+class DrawnFigure:
+    """A figure as a file.
 
     Attributes:
         caption: for people.
         name: of its file, below the bench's folder.
-        kind: "png" or "webp".
-        data: the file's content.
+        content: what is in it.
     """
 
     caption: str
     name: str
-    kind: str
-    data: bytes
+    content: Encoded
 
     @property
     def uri(self) -> str:
         """What stands in a page's `src`."""
-        return f"data:image/{self.kind};base64,{base64.b64encode(self.data).decode()}"
+        return f"data:image/{self.content.kind};base64,{base64.b64encode(self.content.data).decode()}"
 
 
-def pictures(results: Results) -> dict[str, list[Picture]]:
-    """All figures by group: "differences", "curves", "costs", "arms" side by side, and `gallery_of(arm)` of each."""
-    groups = {
-        "differences": _differences(results),
-        "curves": _curves(results),
-        "costs": _costs(results),
-        "arms": _side_by_side(results),
-        **{gallery_of(arm): _gallery(results, arm) for arm in results.arms},
-    }
-    return {
-        group: [_encoded(group, i + 1, caption, figure) for i, (caption, figure) in enumerate(found)]
-        for group, found in groups.items()
-    }
+@dataclass(frozen=True)
+class Figures:
+    """What is drawn of a bench; a part that is empty is not shown.
+
+    Attributes:
+        differences: of arms to the baseline, a figure for each budget that the verdict rests on.
+        curves: learning curves.
+        costs: of a step, and of a whole run.
+        side_by_side: all arms from the same noise.
+        galleries: what happened inside, by arm.
+    """
+
+    differences: tuple[DrawnFigure, ...] = ()
+    curves: tuple[DrawnFigure, ...] = ()
+    costs: tuple[DrawnFigure, ...] = ()
+    side_by_side: tuple[DrawnFigure, ...] = ()
+    galleries: Mapping[str, tuple[DrawnFigure, ...]] = field(default_factory=dict)
+
+    def all(self) -> list[DrawnFigure]:
+        """In the order of the page."""
+        galleries = (figure for drawn in self.galleries.values() for figure in drawn)
+        return [*self.differences, *self.curves, *self.costs, *self.side_by_side, *galleries]
 
 
-def gallery_of(arm: str) -> str:
-    """The group of an arm's own pictures."""
-    return f"gallery-{arm}"
+def draw(findings: Findings) -> Figures:
+    """Every figure, from findings and from the tensors that the bench's folder keeps for that."""
+    results = findings.results
+    return Figures(
+        differences=_drawn("differences", _differences(findings)),
+        curves=_drawn("curves", _curves(results)),
+        costs=_drawn("costs", _costs(results)),
+        side_by_side=_drawn("arms", _side_by_side(results)),
+        galleries={arm: _drawn(f"gallery-{arm}", _gallery(results, arm)) for arm in results.arms},
+    )
 
 
-def write_pictures(root: Path, groups: Mapping[str, Sequence[Picture]]) -> None:
+def write_figures(root: Path, drawn: Figures) -> None:
     """Each figure as the file that its name says."""
-    for found in groups.values():
-        for picture in found:
-            write_atomic(root / picture.name, picture.data)
+    for figure in drawn.all():
+        write_atomic(root / figure.name, figure.content.data)
 
 
-def _encoded(group: str, number: int, caption: str, figure: Figure) -> Picture:
-    """PNG, or WebP where that saves a page from megabytes."""
-    data, kind = figures.encoded(figure), "png"
-    if len(data) > _LARGE:
-        data, kind = figures.encoded(figure, "webp"), "webp"
+def _drawn(group: str, found: Sequence[Captioned]) -> tuple[DrawnFigure, ...]:
     safe = "".join(c if c.isalnum() else "-" for c in group)
-    return Picture(caption, f"figures/{safe}-{number}.{kind}", kind, data)
+    drawn = []
+    for i, (caption, figure) in enumerate(found, 1):
+        content = encoded(figure)
+        drawn.append(DrawnFigure(caption, f"figures/{safe}-{i}.{content.kind}", content))
+    return tuple(drawn)
 
 
-def _differences(results: Results) -> list[Captioned]:
-    found = []
-    for reading in decisive(results):
-        figure = figures.differences(results, reading, results.headlines())
+def _differences(findings: Findings) -> list[Captioned]:
+    results, found = findings.results, []
+    for budget in findings.decisive:
+        figure = figures.differences(results, budget, results.headlines())
         if figure is not None:
-            title = READINGS[reading].title
-            found.append((f"At {title}: difference to {results.config.baseline}.", figure))
+            caption = f"At {BUDGETS[budget].title}: difference to {results.config.baseline}. {figures.WHISKERS}"
+            found.append((caption, figure))
     return found
 
 
@@ -114,7 +126,7 @@ def _costs(results: Results) -> list[Captioned]:
 
 
 def _gallery(results: Results, arm: str) -> list[tuple[str, Figure]]:
-    """Pictures of the first finished seed of an arm."""
+    """Of the first finished seed of an arm."""
     config = results.config
     for seed in config.seeds:
         run = results.runs[arm, seed]

@@ -12,13 +12,16 @@ from statistics import fmean
 
 from ajest.tasks.base import Metric
 
+from .numbers import number
 from .results import Results
+from .table import Table
+from .wording import metric_name
 
 CLOCKS = ("calibrated", "samples")
 
 
 @dataclass(frozen=True)
-class ToQuality:
+class TimeToQuality:
     """What one arm needs for one metric to reach the baseline's value at the end of its run, seed by seed.
 
     Attributes:
@@ -38,7 +41,7 @@ class ToQuality:
     needed: dict[str, float]
 
 
-def to_quality(results: Results) -> list[ToQuality]:
+def time_to_quality(results: Results) -> list[TimeToQuality]:
     """For every arm and headline metric; [] until the baseline has finished a run."""
     config, found = results.config, []
     for metric, weight in results.headlines():
@@ -55,8 +58,37 @@ def to_quality(results: Results) -> list[ToQuality]:
             if counted:
                 reached = sum(at is not None for at in counted)
                 needed = {clock: median_needed(there) for clock, there in crossings.items()}
-                found.append(ToQuality(arm, metric, weight, target, reached, len(counted), needed))
+                found.append(TimeToQuality(arm, metric, weight, target, reached, len(counted), needed))
     return found
+
+
+def time_to_quality_table(results: Results) -> Table:
+    """`time_to_quality` for people."""
+    heads = (
+        "metric, where the baseline ends",
+        "arm",
+        "seconds of training",
+        "examples trained on",
+        "seeds that got there",
+    )
+    rows = []
+    for q in time_to_quality(results):
+        seconds, samples = q.needed["calibrated"], q.needed["samples"]
+        rows.append(
+            [
+                f"{metric_name(q.metric, q.weight)} {number(q.target, q.metric)}",
+                q.arm,
+                "-" if math.isnan(seconds) else f"{seconds:.3g}",
+                "-" if math.isnan(samples) else f"{samples:,.0f}",
+                f"{q.reached} of {q.seeds}",
+            ]
+        )
+    note = (
+        f"What each arm needs to be as good as {results.config.baseline} is at the end of its run: median over the "
+        "seeds, of which those that never got there stand behind all others; from learning curves at "
+        f"{results.config.n_curve:,} samples. A dash: fewer than half got there."
+    )
+    return Table.of("Time and samples to quality", heads, rows, (note,))
 
 
 def median_needed(crossings: Sequence[float | None]) -> float:

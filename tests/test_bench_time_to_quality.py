@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajest.bench.read.quality import crossing, median_needed, to_quality
 from ajest.bench.read.results import Run
-from ajest.bench.read.verdict import quality_rows
+from ajest.bench.read.time_to_quality import crossing, median_needed, time_to_quality, time_to_quality_table
 from made_up import made_up
 
 
@@ -73,7 +72,7 @@ def test_what_an_arm_needs_to_get_where_the_baseline_ends():
         curve("random", 1, (9.0, 8.0, None)),
         seeds=2,
     )
-    baseline, ajest = to_quality(results)
+    baseline, ajest = time_to_quality(results)
     assert (baseline.arm, ajest.arm, baseline.metric.name, baseline.weight) == (
         "baseline",
         "ajest",
@@ -84,7 +83,7 @@ def test_what_an_arm_needs_to_get_where_the_baseline_ends():
     assert (baseline.reached, baseline.seeds, ajest.reached, ajest.seeds) == (1, 2, 1, 2)
     assert baseline.needed == {"calibrated": 5.5, "samples": 275.0}
     assert ajest.needed == {"calibrated": 4.0, "samples": 200.0}
-    assert quality_rows(results) == [
+    assert time_to_quality_table(results).texts() == [
         ["energy distance × 1000 2000.0", "baseline", "5.5", "275", "1 of 2"],
         ["energy distance × 1000 2000.0", "ajest", "4", "200", "1 of 2"],
     ]
@@ -95,41 +94,41 @@ def test_a_run_that_diverged_never_got_there():
     fast, slow = (9.0, 1.0, 1.0), (9.0, 8.0, 1.0)
     runs = [curve("baseline", s, (9.0, 5.0, 2.0)) for s in range(3)]
     runs += [curve("ajest", s, values) for s, values in enumerate((fast, slow))]
-    whole = to_quality(with_curves(*runs, curve("ajest", 2, fast), seeds=3))[1]
-    lost = to_quality(with_curves(*runs, curve("ajest", 2, fast, state="diverged"), seeds=3))[1]
+    whole = time_to_quality(with_curves(*runs, curve("ajest", 2, fast), seeds=3))[1]
+    lost = time_to_quality(with_curves(*runs, curve("ajest", 2, fast, state="diverged"), seeds=3))[1]
     assert (whole.reached, whole.seeds, lost.reached, lost.seeds) == (3, 3, 2, 3)
     assert whole.needed["samples"] == pytest.approx(187.5)
     assert lost.needed["samples"] == pytest.approx(100 * (2 + 6 / 7))
-    never = to_quality(with_curves(*runs[:3], curve("ajest", 0, fast, state="diverged"), seeds=3))[1]
+    never = time_to_quality(with_curves(*runs[:3], curve("ajest", 0, fast, state="diverged"), seeds=3))[1]
     assert (never.reached, never.seeds) == (0, 1)
     assert math.isnan(never.needed["calibrated"])
 
 
 def test_curves_of_other_sizes_weights_and_metrics_are_not_mixed():
     target = curve("baseline", 0, (9.0, 2.0))
-    assert to_quality(with_curves(seeds=1)) == []
+    assert time_to_quality(with_curves(seeds=1)) == []
     for other in ({"n": 512}, {"weight": 3.0}, {"metric": "loss"}):
-        assert to_quality(with_curves(curve("baseline", 0, (9.0, 2.0), **other), seeds=1)) == []
-        (alone,) = to_quality(with_curves(target, curve("ajest", 0, (9.0, 1.0), **other), seeds=1))
+        assert time_to_quality(with_curves(curve("baseline", 0, (9.0, 2.0), **other), seeds=1)) == []
+        (alone,) = time_to_quality(with_curves(target, curve("ajest", 0, (9.0, 1.0), **other), seeds=1))
         assert alone.arm == "baseline"
     guided = curve("baseline", 0, (0.2, 0.6), metric="mandala", weight=3.0)
-    (found,) = to_quality(with_curves(guided, seeds=1))
+    (found,) = time_to_quality(with_curves(guided, seeds=1))
     assert (found.weight, found.target, found.needed["samples"]) == (3.0, 0.6, 200)
-    assert quality_rows(with_curves(guided, seeds=1))[0][0] == "mandala with autoguidance 0.600"
+    assert time_to_quality_table(with_curves(guided, seeds=1)).texts()[0][0] == "mandala with autoguidance 0.600"
 
 
 def test_points_that_are_missing_on_the_way_are_passed_over():
     results = with_curves(curve("baseline", 0, (9.0, None, 5.0, 1.0)), seeds=1)
-    assert to_quality(results)[0].needed["samples"] == 400
+    assert time_to_quality(results)[0].needed["samples"] == 400
     unmeasured = curve("ajest", 0, (9.0, 1.0))
     unmeasured.lines[0]["clocks"].pop("calibrated")
-    found = to_quality(with_curves(curve("baseline", 0, (9.0, 5.0)), unmeasured, seeds=1))
+    found = time_to_quality(with_curves(curve("baseline", 0, (9.0, 5.0)), unmeasured, seeds=1))
     assert found[1].needed == {"samples": 150.0, "calibrated": 4.0}
 
 
 def test_a_dash_stands_where_fewer_than_half_got_there():
     runs = [curve("baseline", 0, (9.0, 2.0)), curve("ajest", 0, (9.0, 8.0))]
-    assert quality_rows(with_curves(*runs, seeds=1))[1] == [
+    assert time_to_quality_table(with_curves(*runs, seeds=1)).texts()[1] == [
         "energy distance × 1000 2000.0",
         "ajest",
         "-",

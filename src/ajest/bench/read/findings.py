@@ -1,0 +1,120 @@
+"""What a bench found: decided once, from its results alone, and printed by page, Markdown, terminal, CSV and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ajest.bench.plan.budgets import BUDGETS
+from ajest.bench.plan.config import spared
+
+from .cost import SelectionCost, cost_table, selection_costs
+from .published import published_table
+from .results import Results
+from .score_reliability import Estimate, score_reliability, score_reliability_table
+from .table import Table
+from .tables import arms_table, budget_table, headline_table, used_table
+from .time_to_quality import time_to_quality_table
+from .verdict import caution, charged, decisive, verdict
+from .wording import ends, legend
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything a report says; whoever prints it decides nothing.
+
+    Attributes:
+        results: the numbers behind it.
+        verdict: sentences in the order of importance.
+        missing: sentences on what is not there.
+        decisive: the budgets that the verdict rests on.
+        compared_at: titles of these; of what the runs end at where nothing was evaluated yet.
+        ends: how long the runs are.
+        caution: on learning rates at equal budgets.
+        legend: what the numbers of `tables` are, and which are certain.
+        headlines: a table for each decisive budget: headline metrics alone, with their differences to the baseline.
+        arms: what is compared.
+        tables: a table for each budget at which something was evaluated: all metrics.
+        time_to_quality: what arms need to get where the baseline ends.
+        costs: what selecting steps cost, of each arm that scores.
+        cost_table: the same for people.
+        score_reliability: how far scores can be trusted, by arm and quantity.
+        score_reliability_table: the same for people.
+        used: what whole runs used.
+        guide: what the guide cost, in words.
+        published: published figures beside ours; without rows unless the settings are the published ones.
+    """
+
+    results: Results
+    verdict: tuple[str, ...]
+    missing: tuple[str, ...]
+    decisive: tuple[str, ...]
+    compared_at: tuple[str, ...]
+    ends: str
+    caution: str
+    legend: str
+    headlines: tuple[Table, ...]
+    arms: Table
+    tables: tuple[Table, ...]
+    time_to_quality: Table
+    costs: tuple[SelectionCost, ...]
+    cost_table: Table
+    score_reliability: dict[str, dict[str, Estimate]]
+    score_reliability_table: Table
+    used: Table
+    guide: str
+    published: Table
+
+
+def findings(results: Results) -> Findings:
+    """What a bench found, as far as it is finished. Reads no file and builds no network that it has built before."""
+    config = results.config
+    rests_on = decisive(results)
+    costs = selection_costs(config, results.costs)
+    trusted = score_reliability(results)
+    return Findings(
+        results=results,
+        verdict=tuple(verdict(results, _charged_costs(results, costs))),
+        missing=tuple(results.missing()),
+        decisive=tuple(rests_on),
+        compared_at=tuple(BUDGETS[budget].title for budget in rests_on or [config.final_budget]),
+        ends=ends(config),
+        caution=caution(config),
+        legend=legend(config),
+        headlines=tuple(headline_table(results, budget) for budget in rests_on),
+        arms=arms_table(config),
+        tables=tuple(budget_table(results, budget) for budget in results.evaluated()),
+        time_to_quality=time_to_quality_table(results),
+        costs=tuple(costs),
+        cost_table=cost_table(costs, config.task.costly_target),
+        score_reliability=trusted,
+        score_reliability_table=score_reliability_table(trusted),
+        used=used_table(results),
+        guide=_guide(results),
+        published=published_table(results),
+    )
+
+
+def _charged_costs(results: Results, costs: list[SelectionCost]) -> list[SelectionCost]:
+    """The costs by the clock of the budget that the verdict on them rests on: with the exact target, or without."""
+    if charged(results) != "time_without_target":
+        return costs
+    return selection_costs(results.config, spared(results.costs))
+
+
+def _guide(results: Results) -> str:
+    """What training the guide took, charged and not charged."""
+    if not results.guide.ledger:
+        return "The guide is not trained yet."
+    seconds = sum(results.guide.ledger[-1]["seconds"].values())
+    text = (
+        f"The guide took {seconds:.1f} s ({results.guide.step:,} steps), once for all runs; no arm is charged for it."
+    )
+    uses = [a.name for a in results.config.arms if a.reference == "guide"]
+    if uses and "guide" in results.costs and "uniform" in results.costs:
+        spent = results.config.guide_iterations * sum(results.costs["guide"].values())
+        share = spent / results.config.time(results.costs)
+        text += (
+            f" Charged, it would add {share:.0%} of a whole {results.config.baseline} run to every run that uses it: "
+            f"{', '.join(uses)} while training, and every arm when sampled with autoguidance."
+        )
+    return text

@@ -10,6 +10,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
 from torch import Tensor
 
 from ajest.runtime.seeding import generator
@@ -17,6 +19,7 @@ from ajest.tasks.base import RunTensors
 
 from .distribution import ORIGIN, TreeDistribution
 from .metrics import DENSITY_SIGMA, GRID_SIDE, THRESHOLD, hits, mandala_cells
+from .sheet import Extent, sheet, window
 
 ON_TREE, OFF_TREE, DENSITY = "#1b4f72", "#e67e22", "#d9e4ea"
 EXTENT = (-0.72, 1.52, -0.70, 1.54)
@@ -36,11 +39,7 @@ def of_run(label: str, run: RunTensors) -> list[tuple[str, Figure]]:
     figures = []
     if present:
         n = len(next(iter(present.values()))["samples"])
-        numbers = generator(0, "figure", "truth")
-        truth, _ = TreeDistribution(label).sample(
-            torch.rand(n, generator=numbers), torch.randn(n, 4, generator=numbers), 0.0
-        )
-        points = {k: v["samples"].numpy() for k, v in present.items()} | {"the truth": truth.numpy()}
+        points = {k: v["samples"].numpy() for k, v in present.items()} | {"the truth": _truth(label, n)}
         figures.append(
             (f"{n:,} samples (blue: on the tree, orange: off it), above; outer branches enlarged, below.",
              samples(label, points))
@@ -84,46 +83,43 @@ def samples(label: str, panels: Mapping[str, np.ndarray]) -> Figure:
         label: class of the tree.
         panels: samples of shape (n, 2) by title.
     """
-    figure = Figure(figsize=(3.4 * len(panels), 6.9), layout="constrained")
-    axes = figure.subplots(2, len(panels), squeeze=False)
-    distribution = TreeDistribution(label)
+    figure, axis = sheet(2, len(panels))
     for column, (title, x) in enumerate(panels.items()):
-        on_tree = hits(distribution, torch.from_numpy(x)).numpy()
-        for row, (extent, size) in enumerate(((_extent(label), 0.35), (_zoom(label), 2.5))):
-            axis = axes[row, column]
-            _plane(axis, label, extent)
-            axis.scatter(*x[on_tree].T, s=size, c=ON_TREE, linewidths=0, rasterized=True)
-            axis.scatter(*x[~on_tree].T, s=size * 1.6, c=OFF_TREE, linewidths=0, rasterized=True)
-        axes[0, column].set_title(f"{title}\n{on_tree.mean():.1%} on the tree", fontsize=11)
+        on_tree = _on_tree(label, x)
+        for above, extent, size in ((1, _extent(label), 0.35), (0, _zoom(label), 2.5)):
+            view = window(axis, above, column, extent)
+            view.area(_tree(label, extent), DENSITY)
+            view.points(x[on_tree], size, ON_TREE)
+            view.points(x[~on_tree], size * 1.6, OFF_TREE)
+            if above:
+                view.title(f"{title}\n{on_tree.mean():.1%} on the tree")
     return figure
 
 
 def mandalas(label: str, panels: Mapping[str, np.ndarray]) -> Figure:
     """Heat-maps of the mandala metric: how often each cell was hit, and cells that hold misses only."""
-    figure = Figure(figsize=(3.4 * len(panels), 3.7), layout="constrained")
-    distribution = TreeDistribution(label)
-    for axis, (title, x) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        good, bad = mandala_cells(x, hits(distribution, torch.from_numpy(x)).numpy())
-        side = GRID_SIDE / 2
-        extent = (ORIGIN[0] - side, ORIGIN[0] + side, ORIGIN[1] - side, ORIGIN[1] + side)
-        misses = np.where((bad > 0) & (good == 0), 1.0, np.nan).T
-        axis.imshow(np.where(good > 0, np.log1p(good), np.nan).T, origin="lower", extent=extent, cmap="YlGnBu", vmin=-1)
-        axis.imshow(misses, origin="lower", extent=extent, cmap=ListedColormap([OFF_TREE]))
+    figure, axis = sheet(1, len(panels))
+    side = GRID_SIDE / 2
+    extent = (ORIGIN[0] - side, ORIGIN[0] + side, ORIGIN[1] - side, ORIGIN[1] + side)
+    for column, (title, x) in enumerate(panels.items()):
+        good, bad = mandala_cells(x, _on_tree(label, x))
+        view, most = window(axis, 0, column, _extent(label)), max(1.0, float(np.log1p(good.max())))
+        view.cells(np.where(good > 0, np.log1p(good), np.nan), extent, "YlGnBu", (-1, most))
+        view.cells(np.where((bad > 0) & (good == 0), 1.0, np.nan), extent, ListedColormap([OFF_TREE]), (0, 1))
         share = float(np.count_nonzero(good) / max(int(np.count_nonzero(good + bad)), 1))
-        axis.set_title(f"{title}\nmandala {share:.3f}", fontsize=11)
-        _frame(axis, _extent(label))
+        view.title(f"{title}\nmandala {share:.3f}")
     return figure
 
 
 def trajectories(label: str, panels: Mapping[str, np.ndarray]) -> Figure:
     """Sampling paths, arrays of shape (paths, steps + 1, 2) by title."""
-    figure = Figure(figsize=(3.4 * len(panels), 3.7), layout="constrained")
-    for axis, (title, paths) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        _plane(axis, label, _extent(label))
-        for path in paths:
-            axis.plot(*path.T, color=ON_TREE, lw=0.7, alpha=0.55)
-        axis.scatter(*paths[:, -1].T, s=9, c=OFF_TREE, zorder=3, linewidths=0)
-        axis.set_title(title, fontsize=11)
+    figure, axis = sheet(1, len(panels))
+    for column, (title, paths) in enumerate(panels.items()):
+        view = window(axis, 0, column, _extent(label))
+        view.area(_tree(label, view.extent), DENSITY)
+        view.lines(paths, ON_TREE)
+        view.points(paths[:, -1], 9, OFF_TREE)
+        view.title(title)
     return figure
 
 
@@ -144,7 +140,8 @@ def selection(label: str, snapshots: Sequence[tuple[str, Mapping[str, np.ndarray
         plane.scatter(*x[kept].T, s=2.5, c=OFF_TREE, linewidths=0, label="kept")
         plane.set_title(title, fontsize=11)
         bins = np.linspace(-7, 3, 41)
-        levels.hist(np.log(sigma), bins, density=True, color="#9aa5ac", alpha=0.6, label="drawn")
+        grey = {"histtype": "stepfilled", "color": "#9aa5ac", "alpha": 0.6}
+        levels.hist(np.log(sigma), bins, density=True, label="drawn", **grey)
         levels.hist(np.log(sigma[kept]), bins, density=True, histtype="step", color=OFF_TREE, lw=1.8, label="kept")
         levels.set_xlabel("ln sigma")
         levels.set_yticks([])
@@ -156,13 +153,8 @@ def selection(label: str, snapshots: Sequence[tuple[str, Mapping[str, np.ndarray
     return figure
 
 
-def _plane(axis: Axes, label: str, extent: tuple[float, float, float, float]) -> None:
-    grid_x, grid_y, inside = _density(label, extent)
-    axis.contourf(grid_x, grid_y, inside, levels=[THRESHOLD, np.inf], colors=[DENSITY])
-    _frame(axis, extent)
-
-
-def _frame(axis: Axes, extent: tuple[float, float, float, float]) -> None:
+def _plane(axis: Axes, label: str, extent: Extent) -> None:
+    axis.add_artist(PathPatch(_tree(label, extent), fc=DENSITY, ec="none", aa=False))
     axis.set_xlim(extent[:2])
     axis.set_ylim(extent[2:])
     axis.set_aspect("equal")
@@ -172,22 +164,44 @@ def _frame(axis: Axes, extent: tuple[float, float, float, float]) -> None:
         spine.set_color("#c9d1d6")
 
 
+def _on_tree(label: str, x: np.ndarray) -> np.ndarray:
+    """Which samples (n, 2) lie on the tree; several figures show the same ones."""
+    return _hits(label, np.ascontiguousarray(x, dtype=np.float32).tobytes())
+
+
+@lru_cache(maxsize=64)
+def _hits(label: str, points: bytes) -> np.ndarray:
+    x = torch.frombuffer(bytearray(points), dtype=torch.float32).reshape(-1, 2)
+    return hits(TreeDistribution(label), x).numpy()
+
+
+@lru_cache(maxsize=4)
+def _truth(label: str, n: int) -> np.ndarray:
+    """Samples of the tree itself, shape (n, 2)."""
+    numbers = generator(0, "figure", "truth")
+    drawn = torch.rand(n, generator=numbers), torch.randn(n, 4, generator=numbers)
+    return TreeDistribution(label).sample(*drawn, 0.0)[0].numpy()
+
+
 @lru_cache(maxsize=16)
-def _density(label: str, extent: tuple[float, float, float, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _tree(label: str, extent: Extent) -> Path:
+    """The outline of where the density is above the threshold, within a window."""
     x, y = np.linspace(*extent[:2], 220), np.linspace(*extent[2:], 220)
     grid_x, grid_y = np.meshgrid(x, y)
     points = torch.from_numpy(np.stack([grid_x.ravel(), grid_y.ravel()], 1))
-    return x, y, TreeDistribution(label).log_density(points, DENSITY_SIGMA).numpy().reshape(grid_x.shape)
+    density = TreeDistribution(label).log_density(points, DENSITY_SIGMA).numpy().reshape(grid_x.shape)
+    filled = Figure().subplots().contourf(x, y, density, levels=[THRESHOLD, np.inf], colors=[DENSITY])
+    return filled.get_paths()[0]
 
 
-def _extent(label: str) -> tuple[float, float, float, float]:
+def _extent(label: str) -> Extent:
     return _turned(EXTENT) if label == "B" else EXTENT
 
 
-def _zoom(label: str) -> tuple[float, float, float, float]:
+def _zoom(label: str) -> Extent:
     return _turned(ZOOM) if label == "B" else ZOOM
 
 
-def _turned(extent: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+def _turned(extent: Extent) -> Extent:
     """The same window for class B, which grows the other way."""
     return -extent[1], -extent[0], -extent[3], -extent[2]

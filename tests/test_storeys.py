@@ -86,6 +86,6 @@ def test_no_circles():
 def test_it_sees_the_imports():
     """An import of each form, one level up and in a function too."""
     known = modules()
-    seen = set(imports("bench.run.bench", known["bench.run.bench"], known))
+    seen = set(imports("bench.run.jobs", known["bench.run.jobs"], known))
     assert {"bench.run.calibration", "bench.plan.config", "errors", "training.run", "runtime.threads"} <= seen
     assert "bench.report.page" in set(imports("cli.bench", known["cli.bench"], known))

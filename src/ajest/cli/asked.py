@@ -100,7 +100,7 @@ def planned(task: str, preset: str | None, asked: dict[str, Any], device: str = 
     Raises:
         UserError: an unknown task or preset, or a setting without a meaning.
     """
-    from ajest.bench.plan.presets import ANY, IMAGES, TREE, presets_of
+    from ajest.bench.plan.presets import IMAGES, bench_of, presets_of
     from ajest.runtime.plugins import is_spec
     from ajest.selection.catalogue import arms_named
     from ajest.tasks import registry
@@ -116,10 +116,7 @@ def planned(task: str, preset: str | None, asked: dict[str, Any], device: str = 
     if name == "images" and made is None:
         dials = dials_of(IMAGES[preset], asked)
         return Planned(dials.bench(images_of(dials, asked, device)), preset, dials.arms)
-    if name == "tree" and made is None:
-        config = TREE[preset]()
-    else:
-        config = ANY[preset](registry.make(name) if made is None else made)
+    config = bench_of(registry.make(name) if made is None else made, preset)
     return Planned(replace(config, task=changed(config.task, asked)), preset, arms_named)
 
 

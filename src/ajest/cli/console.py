@@ -7,31 +7,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from ajest.errors import UserError
-from ajest.runtime.launcher import place
+from ajest.runtime.device import Device, device_of
+
+__all__ = ["Device", "console", "device_of", "readable", "warn"]
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-Device = Literal["auto", "cpu", "cuda"]
-
-
-def device_of(name: Device) -> str:
-    """ "auto" is CUDA where there is a device; of several processes each has its own.
-
-    Raises:
-        UserError: CUDA was asked for, and there is none.
-    """
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no CUDA device here: use --device cpu")
-    here = place()
-    return f"cuda:{here.local_rank}" if name == "cuda" and here.world > 1 else name
 
 
 def warn(text: str) -> None:

@@ -9,10 +9,10 @@ from math import ceil
 from pathlib import Path
 
 from ajest.bench.plan.config import BenchConfig, Costs, run_folder
-from ajest.bench.run.bench import train_references
 from ajest.bench.run.calibration import agree_on_threads, agreed_threads, calibrate
 from ajest.bench.run.disk import check_room, claims
 from ajest.bench.run.evaluation import evaluate_snapshot
+from ajest.bench.run.jobs import train_references
 from ajest.jobs.local import Local
 from ajest.jobs.pool import Report, sayer
 from ajest.jobs.progress import board

@@ -92,6 +92,17 @@ def from_spec(spec: str) -> Task:
     return task
 
 
+def elsewhere(task: Task) -> bool:
+    """Whether another process can make the task from a config: not if it lives in this one alone."""
+    return bool(_origin(type(task)).place) or task.name in _BUILT_IN
+
+
+def _origin(kind: type[Task]) -> plugins.Origin:
+    """Where a class stands; nowhere if it is of a notebook, or made by a function."""
+    local = "<locals>" in kind.__qualname__
+    return plugins.Origin("", "") if local else plugins.origin_of(sys.modules[kind.__module__])
+
+
 def _check_kind(kind: Any) -> None:
     what = getattr(kind, "__name__", str(kind))
     check(isinstance(kind, type) and issubclass(kind, Task), f"{what} is no task: derive it from ajest.tasks.Task")
@@ -111,9 +122,8 @@ def _to_json(task: Task) -> dict[str, Any]:
     kind = type(task)
     if task.name in known() and kind_of(task.name) is kind:
         return settings
-    origin = plugins.origin_of(sys.modules[kind.__module__])
-    if "<locals>" in kind.__qualname__ or not origin.place:  # of a notebook, or made by a function
-        origin = plugins.Origin("", "")
+    origin = _origin(kind)
+    if not origin.place:
         _memory[kind.__qualname__] = kind
     return {"from": {"place": origin.place, "class": kind.__qualname__, "digest": origin.digest}, **settings}
 

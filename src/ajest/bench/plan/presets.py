@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from ajest.errors import unknown
 from ajest.selection.catalogue import arms_named
 from ajest.tasks.base import Task
 from ajest.tasks.images.architecture import LEARNING_RATES, SIZES
+from ajest.tasks.images.task import ImageTask
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import LearningRate, Recipe
 
@@ -155,3 +157,22 @@ _PRESETS: dict[str, tuple[str, ...]] = {"tree": tuple(TREE), "images": tuple(IMA
 def presets_of(task: str) -> tuple[str, ...]:
     """Names of a task's presets; the first is taken where none is named."""
     return _PRESETS.get(task, tuple(ANY))
+
+
+def bench_of(task: Task, preset: str | None = None) -> BenchConfig:
+    """The bench of a preset on a task that is made already.
+
+    Args:
+        task: what is learned, with its networks.
+        preset: its name; None takes the task's first.
+
+    Raises:
+        UserError: an unknown preset.
+    """
+    presets = presets_of(task.name)
+    preset = presets[0] if preset is None else preset
+    if preset not in presets:
+        raise unknown(f"preset of {task.name}", preset, presets)
+    if isinstance(task, ImageTask):
+        return IMAGES[preset].bench(task)
+    return replace(TREE[preset](), task=task) if isinstance(task, TreeTask) else ANY[preset](task)

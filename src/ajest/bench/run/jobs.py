@@ -1,0 +1,232 @@
+"""The jobs of a bench, each one function of one value that a worker can be sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from ajest.bench.plan.config import BenchConfig, Costs, run_folder
+from ajest.errors import Corrupt, UserError
+from ajest.jobs.base import Report
+from ajest.runtime.threads import configure_threads
+from ajest.selection.arm import Arm
+from ajest.tasks.base import Measurement
+from ajest.training.networks import Guidance
+from ajest.training.run import execute
+from ajest.training.run_folder import read_status, snapshots
+from ajest.training.schedule import Schedule, clocks
+from ajest.training.trainer import Trainer
+
+from .calibration import agree_on_threads, calibrate
+from .evaluation import evaluate_snapshot
+from .reached import common_amounts, curve_points, reached
+from .real_data import measure_real_data
+
+Say = Callable[[str], None]
+
+#: (step, samples) of each.
+Evaluations = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class AtWork:
+    """A bench as its jobs see it.
+
+    Attributes:
+        root, config, device: the bench, and where it computes.
+        trackers: that runs are told to.
+        costs: calibrated; {} before that.
+    """
+
+    root: Path
+    config: BenchConfig
+    device: str
+    trackers: tuple[str, ...] = ()
+    costs: Costs = field(default_factory=dict)
+
+    @property
+    def cache(self) -> Path:
+        """Folder for what evaluations share."""
+        return self.root / "truth"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The job that all others wait for."""
+
+    name: str
+    bench: AtWork
+
+
+@dataclass(frozen=True)
+class OfSeed:
+    """A job of one seed."""
+
+    name: str
+    bench: AtWork
+    seed: int
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """A job of one run.
+
+    Attributes:
+        name: for people.
+        bench: whose.
+        position: of the arm in the bench.
+        seed: of the run.
+        evaluations: to be made, where they are known before.
+    """
+
+    name: str
+    bench: AtWork
+    position: int
+    seed: int
+    evaluations: Evaluations = ()
+
+    @classmethod
+    def of(cls, bench: AtWork, position: int, seed: int, evaluations: Evaluations = ()) -> OfRun:
+        """Named after arm and seed."""
+        return cls(f"{bench.config.arms[position].name}, seed {seed}", bench, position, seed, evaluations)
+
+    @property
+    def arm(self) -> Arm:
+        return self.bench.config.arms[self.position]
+
+    @property
+    def folder(self) -> Path:
+        return run_folder(self.bench.root, self.arm.name, self.seed)
+
+
+def prepare(job: Whole, report: Report) -> list[str]:
+    """`prepare_all`, in a worker."""
+    complaints: list[str] = []
+    prepare_all(job.bench, complaints.append)
+    return complaints
+
+
+def prepare_all(bench: AtWork, say: Say) -> None:
+    """What all runs wait for: how many threads each has, the references, the guide's own quality, and what every kind
+    of step costs."""
+    root, config = bench.root, bench.config
+    configure_threads(agree_on_threads(root, config, bench.device, torch.get_num_threads(), say))
+    train_references(root, config, bench.device, say)
+    evaluate_snapshot(root / "guide", config.guide_iterations, (1.0,), config.n_curve, bench.cache, device=bench.device)
+    say("timing every kind of step")
+    calibrate(root, config, bench.device)
+
+
+def train_references(root: Path, config: BenchConfig, device: str, say: Callable[[str], None]) -> None:
+    """Train the guide, and the strong reference if an arm asks for one, unless they are there."""
+    wanted = {"guide": (config.guide(), config.guide_schedule())}
+    if any(arm.reference == "strong" for arm in config.arms):
+        wanted["strong"] = config.strong(), Schedule()
+    for name, (run, schedule) in wanted.items():
+        say(f"training the {name}" if name == "guide" else "training the strong reference")
+        if execute(root / name, run, schedule, device, warn=say) != "done":
+            raise UserError(f"the {name}: {read_status(root / name)['why']}")
+
+
+def prepare_seed(job: OfSeed, report: Report) -> list[str]:
+    """What the evaluations of a seed share; with the first seed, what real data reach."""
+    bench, config = job.bench, job.bench.config
+    for n in sorted({config.n_curve, config.n_final}):
+        config.task.prepare(Measurement(n, job.seed, bench.cache, bench.device))
+        if job.seed == config.seeds[0]:
+            measure_real_data(bench.root, config, n, bench.device)
+    return []
+
+
+def run(job: OfRun, report: Report) -> list[str]:
+    """Train a run, and evaluate what can be evaluated as soon as it is done."""
+    complaints: list[str] = []
+    _train(job, report, complaints.append)
+    _evaluate(replace(job, evaluations=_early_evaluations(job)), report, complaints.append)
+    return complaints
+
+
+def evaluate_late(job: OfRun, report: Report) -> list[str]:
+    """Evaluate a run where its job says."""
+    complaints: list[str] = []
+    _evaluate(job, report, complaints.append)
+    return complaints
+
+
+def price(job: OfRun) -> float:
+    """Seconds that a run will take, for the display."""
+    config, costs = job.bench.config, job.bench.costs
+    step = max(sum(costs[kind.label].values()) for kind in job.arm.kinds())
+    train = config.iterations * step if config.end == "steps" else config.time(costs)
+    return 2 * train  # its evaluation takes about as long again
+
+
+def late_jobs(bench: AtWork) -> list[OfRun]:
+    """Evaluations at budgets whose amount is known only when all runs are there."""
+    config, jobs = bench.config, []
+    amounts = common_amounts(bench.root, config)
+    for seed in config.seeds:
+        for position, arm in enumerate(config.arms):
+            found = reached(run_folder(bench.root, arm.name, seed))
+            wanted = {(found[c][amount], config.n_of(c)) for c, amount in amounts.items() if amount in found[c]}
+            if wanted:
+                jobs.append(OfRun.of(bench, position, seed, tuple(sorted(wanted))))
+    return jobs
+
+
+def _evaluate(job: OfRun, report: Report, warn: Say) -> None:
+    bench, config, folder = job.bench, job.bench.config, job.folder
+    end = read_status(folder).get("step")
+    first = job.seed == config.seeds[0]
+    history = set(curve_points(reached(folder), config, bench.costs)) if first else set()
+    for i, (step, n) in enumerate(job.evaluations):
+        report("evaluating", i + 1, len(job.evaluations) + 1, f"step {step}")
+        keep = (step == end and n == config.n_final) or (step in history and n == config.n_curve)
+        guidance, weights = Guidance(bench.root / "guide"), (1.0, config.weight)
+        try:
+            evaluate_snapshot(
+                folder, step, weights, n, bench.cache, guidance, device=bench.device, keep_tensors=keep, say=warn
+            )
+        except Corrupt as error:
+            warn(f"{error}; delete {folder} and start again to make it anew")
+
+
+def _train(job: OfRun, report: Report, warn: Say) -> None:
+    bench, config = job.bench, job.bench.config
+    began, first = time.monotonic(), None
+    schedule = replace(config.schedule(bench.costs), trackers=bench.trackers)
+
+    def progress(step: int, trainer: Trainer) -> None:
+        nonlocal began, first
+        if first is None:
+            began, first = time.monotonic(), step
+            return
+        rate = (step - first) / (time.monotonic() - began)
+        done, total = float(step), float(config.iterations)
+        if schedule.end is not None:
+            clock, total = schedule.end
+            done = min(total, clocks(trainer.ledger.facts(), step, bench.costs)[clock])
+        report("training", done, total, f"{rate:.3g} steps/s")
+
+    planned = config.run(job.arm, job.seed)
+    if execute(job.folder, planned, schedule, bench.device, progress, warn) == "diverged":
+        warn(f"diverged: {read_status(job.folder)['why']}")
+
+
+def _early_evaluations(job: OfRun) -> Evaluations:
+    """What can be evaluated as soon as a run is done: its learning curve, its end, and budgets that all runs reach."""
+    config, costs, folder = job.bench.config, job.bench.costs, job.folder
+    stored, found = snapshots(folder), reached(folder)
+    wanted = {(step, config.n_curve) for step in curve_points(found, config, costs) if step is not None}
+    last = read_status(folder).get("step")
+    if last in stored:
+        wanted.add((last, config.n_final))
+    for clock, amounts in config.amounts(costs).items():
+        at = found[clock].get(max(amounts))
+        if clock != "seconds" and at is not None:  # how much of measured time all runs reach, only their ends tell
+            wanted.add((at, config.n_of(clock)))
+    return tuple(sorted(wanted))

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from ajest.bench.plan.config import BenchConfig
-from ajest.bench.read.results import collect
+from ajest.bench.read.folder import read
 from ajest.bench.run.bench import run_bench
 from ajest.diffusion.denoising import LogNormal, per_example_loss
 from ajest.errors import NotFinite, UserError
 from ajest.selection.catalogue import arms_named
 from ajest.storage.config import differences, from_json, to_json
 from ajest.tasks import Guided, Measurement, RunTensors, Task, registry
+from ajest.tasks.sources import TensorSource, normals
 from ajest.tasks.vectors import metrics
 from ajest.tasks.vectors.builtin import mixture_of
 from ajest.tasks.vectors.data import Part
 from ajest.tasks.vectors.network import VectorDenoiser
 from ajest.tasks.vectors.setup import vectors_task
-from ajest.tasks.vectors.source import VectorSource, normals
 from ajest.tasks.vectors.task import VectorsTask
 from ajest.training.recipe import LearningRate, Recipe
 from conftest import Here
@@ -64,18 +64,18 @@ def test_it_is_registered_and_comes_back_from_its_settings(labelled):
 @pytest.mark.parametrize("d", [1, 2, 3, 7])
 def test_a_smaller_draw_is_a_prefix_of_a_larger_one(d):
     rows = Part(torch.randn(50, d), torch.arange(50) % 3, np.arange(50))
-    source = VectorSource(rows, LogNormal(-1.2, 1.2), label_dropout=0.3)
+    source = TensorSource(rows.x, LogNormal(-1.2, 1.2), label=rows.label, label_dropout=0.3)
     whole, some = (source.draw(n, torch.Generator().manual_seed(5)) for n in (100, 37))
     for name in ("x", "sigma", "weight", "id", "target", "label"):
         assert torch.equal(getattr(whole, name)[:37], getattr(some, name)), name
     assert torch.equal(
-        normals(40, d, torch.Generator().manual_seed(1))[:9], normals(9, d, torch.Generator().manual_seed(1))
+        normals(40, (d,), torch.Generator().manual_seed(1))[:9], normals(9, (d,), torch.Generator().manual_seed(1))
     )
 
 
 def test_a_draw_is_noise_on_rows_and_another_noise_leaves_the_rest():
     rows = Part(torch.randn(50, 2), torch.arange(50) % 3, np.arange(50))
-    source = VectorSource(rows, LogNormal(-1.2, 1.2), label_dropout=0.3)
+    source = TensorSource(rows.x, LogNormal(-1.2, 1.2), label=rows.label, label_dropout=0.3)
     batch = source.draw(20_000, torch.Generator().manual_seed(5))
     assert torch.equal(batch.target, rows.x[batch.id])
     eps = (batch.x - batch.target) / batch.sigma[:, None]
@@ -103,7 +103,7 @@ def test_an_untrained_network_answers_c_skip_x_and_starts_at_a_loss_near_1(d, cl
         p.numel() for n, p in network.named_parameters() if n.endswith("weight") and p.ndim == 2
     )
     rows = Part(torch.randn(4000, d), None, np.arange(4000))
-    batch = VectorSource(rows, LogNormal(-1.2, 1.2)).draw(4000, torch.Generator().manual_seed(0))
+    batch = TensorSource(rows.x, LogNormal(-1.2, 1.2), label=rows.label).draw(4000, torch.Generator().manual_seed(0))
     assert per_example_loss(network(batch.x, batch.sigma), batch).mean().item() == pytest.approx(1, abs=0.1)
 
 
@@ -135,7 +135,7 @@ def test_sketches_are_those_of_gradients():
     with torch.no_grad():
         network.last.weight.normal_(generator=torch.Generator().manual_seed(1))
     rows = Part(torch.randn(60, 3), None, np.arange(60))
-    batch = VectorSource(rows, LogNormal(-1.2, 1.2)).draw(24, torch.Generator().manual_seed(0))
+    batch = TensorSource(rows.x, LogNormal(-1.2, 1.2), label=rows.label).draw(24, torch.Generator().manual_seed(0))
     x, sigma, target, weight = (t.double() for t in (batch.x, batch.sigma, batch.target, batch.weight))
     denoised, sketch = network.sketched(x, sigma, None, target, weight)
     torch.testing.assert_close(denoised, network(x, sigma))
@@ -309,7 +309,7 @@ def test_a_bench(tmp_path):
         calibration_rounds=3,
     )
     run_bench(tmp_path / "bench", config, Here(1), "cpu")
-    results = collect(tmp_path / "bench")
+    results = read(tmp_path / "bench")
     assert results.config == config
     assert {run.state for run in results.runs.values()} == {"done"}
     assert {metric for _, _, metric, _ in results.cells} >= {"energy_distance", "loss", "coverage"}

@@ -2,5 +2,16 @@
 
 from .base import Evaluation, Guided, Measurement, Metric, RunTensors, Task
 from .registry import from_spec, register
+from .sources import TensorSource
 
-__all__ = ["Evaluation", "Guided", "Measurement", "Metric", "RunTensors", "Task", "from_spec", "register"]
+__all__ = [
+    "Evaluation",
+    "Guided",
+    "Measurement",
+    "Metric",
+    "RunTensors",
+    "Task",
+    "TensorSource",
+    "from_spec",
+    "register",
+]

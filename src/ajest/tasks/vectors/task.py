@@ -20,12 +20,12 @@ from ajest.runtime.distributed import in_chunks
 from ajest.runtime.seeding import LARGE, Role, generator
 from ajest.storage import checkpoint
 from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors, Task, Tensors
+from ajest.tasks.sources import TensorSource, normals
 
 from . import figures, metrics
 from .data import Part, Standard, parts
 from .figures import View
 from .network import VectorDenoiser
-from .source import VectorSource, normals
 
 CHUNK = 4096  # vectors sampled at a time
 REFERENCES = 5000  # held-out vectors that samples are compared with, at most
@@ -126,9 +126,10 @@ class VectorsTask(Task):
             f"Real data: {min(n, self.size):,} of the {self.size:,} vectors to learn from, compared as samples are.",
         )
 
-    def source(self, device: torch.device | str) -> VectorSource:
+    def source(self, device: torch.device | str) -> TensorSource:
         noise = LogNormal(self.p_mean, self.p_std)
-        return VectorSource(self._parts[0], noise, self.sigma_data, device, self.label_dropout)
+        rows = self._parts[0]
+        return TensorSource(rows.x, noise, self.sigma_data, rows.label, device, self.label_dropout)
 
     def network(self, role: Role, seed: int) -> VectorDenoiser:
         hidden = self.hidden if role in LARGE else self.guide_hidden
@@ -144,7 +145,7 @@ class VectorsTask(Task):
 
     def start(self, n: int, seed: int) -> Tensor:
         """Start noise of n samples, shape (n, d), the same for all arms of a seed; a smaller n is a prefix."""
-        return self.sigma_max * normals(n, self.dimensions, generator(seed, "evaluation", "start"))
+        return self.sigma_max * normals(n, (self.dimensions,), generator(seed, "evaluation", "start"))
 
     def labels(self, n: int) -> Tensor | None:
         """Classes of n samples, int64 of shape (n,), in the shares of the rows to learn as nearly as can be; a smaller
@@ -244,7 +245,8 @@ class VectorsTask(Task):
 
     def _losses(self, denoiser: Denoiser, seed: int, device: torch.device | str) -> dict[str, float]:
         """Mean denoising loss of held-out vectors."""
-        source = VectorSource(self._parts[1], LogNormal(self.p_mean, self.p_std), self.sigma_data)
+        rows = self._parts[1]
+        source = TensorSource(rows.x, LogNormal(self.p_mean, self.p_std), self.sigma_data, rows.label)
         batch = source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
         return metrics.losses(denoiser, batch.to(device), CHUNK)
 

@@ -1,0 +1,48 @@
+"""The examples of the repository, as their first lines say that they are run."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ajest.bench.read.folder import read
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def program(name, *words, cwd=None):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *words], capture_output=True, text=True, cwd=cwd, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_training_loop_of_ones_own():
+    said = program("own_training_loop.py", "--steps", "24")
+    assert "guided: samples lie" in said
+    assert "4,920 of 24,576 examples trained on" in said
+
+
+def test_a_task_of_ones_own_is_benched_by_workers_and_by_the_command_line(command, tmp_path):
+    """As a program with worker processes, which read the file anew, and then by the command line in the same folder."""
+    words = ("--arms", "baseline", "random", "--seeds", "0", "1", "--iterations", "48", "--super-batch", "64")
+    done = command("bench", f"{EXAMPLES / 'custom_task.py'}:Ring", *words, "--workers", "2", "--out", "ring")
+    assert done.code == 0, done.err
+    assert "distance from the ring" in done.out
+    again = command("bench", f"{EXAMPLES / 'custom_task.py'}:Ring", *words, "--out", "ring")
+    assert again.out == done.out
+    assert read(tmp_path / "ring").config.task.name == "ring"
+
+
+def test_a_task_of_ones_own_has_at_most_40_lines():
+    lines = (EXAMPLES / "custom_task.py").read_text().splitlines()
+    assert sum(bool(line.strip()) for line in lines) <= 40
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_every_example_says_how_it_is_run(path):
+    first = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
+    assert f"examples/{path.name}" in first

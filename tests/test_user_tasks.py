@@ -9,9 +9,10 @@ import time
 from dataclasses import dataclass, replace
 
 import pytest
+import torch
 
 from ajest.bench.plan.presets import any_quick
-from ajest.bench.read.results import read_bench
+from ajest.bench.read.folder import read_bench
 from ajest.errors import UserError
 from ajest.runtime import plugins
 from ajest.storage.config import from_json, to_json
@@ -199,3 +200,23 @@ def test_what_is_asked_of_a_task_that_has_no_such_setting_is_refused(circle, ref
     refused("bench", f"{circle}:make_task", "--p-mean", "1", says="the task circle has no setting 'p_mean'")
     refused("bench", "squares", says=r"unknown task 'squares': .*or path/to/file\.py:NAME")
     refused("bench", f"{circle}:make_task", "--preset", "paper", says="unknown preset of circle 'paper'.* full, quick")
+
+
+def test_vectors_from_the_command_line(command, refused, tmp_path):
+    """Any table of numbers, with nothing but its file."""
+    numbers = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    (tmp_path / "x.csv").write_text(
+        "a,b,c\n" + "\n".join(",".join(f"{v:.4f}" for v in row) for row in numbers.tolist())
+    )
+    words = ("--arms", "baseline", "random", "--seeds", "0", "--iterations", "32", "--super-batch", "64")
+    done = command("bench", "vectors", "--data", "x.csv", *words, "--workers", "1", "--out", "b")
+    assert done.code == 0, done.err
+    assert "80 of 400 vectors are held out" in done.err
+    assert "energy distance" in done.out
+    refused("bench", "vectors", "--resolution", "32", says="the task vectors has no setting 'resolution'")
+    refused("bench", "vectors", "--data", "none.npy", says="none.npy")
+
+
+def test_tasks_that_learn_from_data_can_be_made_of_nothing():
+    assert registry.make("vectors").subject
+    assert registry.make("images").data == ("shapes",)

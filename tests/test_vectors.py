@@ -163,7 +163,7 @@ def test_no_denoiser_beats_that_of_the_mixture_and_its_samples_are_the_mixtures(
     exact = mixture_of("mixture-3d").standardised(mean, scale)
     how = measurement(tmp_path, 2000)
     found = task.evaluate(Guided(exact.denoise), how).metrics
-    real = task.floor(how)
+    real = task.real_data_reference(how)
     assert abs(found["energy_distance"]) < 0.004  # three standard deviations of real data's
     assert abs(real["energy_distance"]) < 0.004
     for name in ("precision", "recall", "density", "coverage"):
@@ -200,12 +200,12 @@ def test_a_denoiser_is_judged_and_its_samples_are_kept(tmp_path, labelled):
         assert task.evaluate(model, measurement(tmp_path)).metrics == found.metrics
         guided = task.evaluate(replace(model, weight=2.0), measurement(tmp_path)).metrics
         assert guided.keys() == {m.name for m in task.metrics if m.guided}
-        real = task.floor(measurement(tmp_path))
+        real = task.real_data_reference(measurement(tmp_path))
         assert real.keys() == guided.keys()
         assert real["energy_distance"] < found.metrics["energy_distance"]
         assert found.tensors["samples"].shape == (300, task.dimensions)
         assert found.tensors["trajectories"].shape == (48, task.sampler_steps + 1, task.dimensions)
-        assert set(task.floor(measurement(tmp_path, 5000))) <= set(metrics.FREE_OF_N)
+        assert set(task.real_data_reference(measurement(tmp_path, 5000))) <= set(metrics.FREE_OF_N)
         batch = task.source("cpu").draw(200, torch.Generator().manual_seed(0))
         chosen = {"x": batch.x, "sigma": batch.sigma, "kept": torch.arange(200) % 4 == 0}
         along = {1: found.tensors, 2: found.tensors}

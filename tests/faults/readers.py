@@ -23,7 +23,7 @@ import torch
 from PIL import Image, ImageCms, PngImagePlugin, features
 
 from ajest.bench.plan.config import BenchConfig
-from ajest.bench.read.results import read_bench
+from ajest.bench.read.folder import read_bench
 from ajest.errors import Corrupt, UserError
 from ajest.jobs.failures import noted
 from ajest.selection.catalogue import ARMS

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from ajest.selection.arm import Arm
     from ajest.tasks.base import Task
     from ajest.tasks.images.task import ImageTask
+    from ajest.tasks.vectors.task import VectorsTask
     from ajest.training.recipe import Recipe
 
-TaskName = Annotated[str, shown("{tree,images,FILE.py:NAME}")]
+TaskName = Annotated[str, shown("TASK")]
 TrainedNetwork = Literal["learner", "guide", "strong"] | NetworkSize
 T = TypeVar("T", bound="Task")
 
@@ -113,11 +114,29 @@ def planned(task: str, preset: str | None, asked: dict[str, Any], device: str = 
     preset = (presets[-1] if whole and name == "tree" else presets[0]) if preset is None else preset
     if preset not in presets:
         raise unknown(f"preset of {name}", preset, presets)
+    if name == "vectors" and made is None:
+        return Planned(bench_of(vectors_of(asked, preset), preset), preset, arms_named)
     if name == "images" and made is None:
         dials = dials_of(IMAGES[preset], asked)
         return Planned(dials.bench(images_of(dials, asked, device)), preset, dials.arms)
     config = bench_of(registry.make(name) if made is None else made, preset)
     return Planned(replace(config, task=changed(config.task, asked)), preset, arms_named)
+
+
+#: Settings of vectors that options name, beside where these are.
+_OF_VECTORS = {"p_mean", "p_std", "sigma_data", "label_dropout", "sampler_steps", "sigma_max", "sigma_min"}
+
+
+def vectors_of(asked: dict[str, Any], preset: str) -> VectorsTask:
+    """The task of a data set of vectors with networks of a preset and these settings, named as options."""
+    from ajest.bench.plan.presets import VECTOR_WIDTHS
+    from ajest.tasks.vectors.setup import USUAL, vectors_task
+
+    own = {name: value for name, value in asked.items() if name not in ("data", "validation")}
+    refuse_for("vectors", own, _OF_VECTORS)
+    hidden, guide_hidden = VECTOR_WIDTHS[preset]
+    data, validation = asked.get("data", USUAL), asked.get("validation", ())
+    return vectors_task(data, validation, warn, hidden=hidden, guide_hidden=guide_hidden, **own)
 
 
 def dials_of(dials: ImageDials, asked: dict[str, Any]) -> ImageDials:

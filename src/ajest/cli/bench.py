@@ -67,15 +67,17 @@ def bench(
 
     Example: ajest bench tree --arms baseline ajest random --seeds 0 1 2
              ajest bench images --data train.zip --validation val.zip
+             ajest bench vectors --data x.npy
              ajest bench my_task.py:make_task --rules my_rules.py
 
     - Trains a guide, then every arm on every seed.
     - Finished runs are not repeated: the same command goes on where it stopped.
 
     Args:
-        task: what to learn; one of your own is named by its file, see docs/extending.md.
+        task: what to learn: tree, images, vectors, or your own as path/to/file.py:NAME (see docs/extending.md).
         preset: of the tree "quick" (5 minutes on 2 cores) or "paper" (the published settings, up to 90 minutes); of
-            images "cpu-mini" (an hour on 2 cores), "gpu-mini" or "paper". Without it the first of these.
+            images "cpu-mini" (an hour on 2 cores), "gpu-mini" or "paper"; of others
+            "quick" or "full". Without it the first.
         arms: which arms, see `ajest arms`; without it the preset's.
         seeds: which seeds; without it the preset's. Five are the least for a claim.
         keep: keep fraction of all arms that keep a part.

@@ -61,12 +61,13 @@ class Places:
 
 @dataclass(frozen=True)
 class Data(Places):
-    """Pictures to learn (images only).
+    """What to learn (images and vectors; the tree makes its own examples).
 
     Attributes:
-        data: a folder, .zip or .npz file, hf:NAME[:split], or shapes, which is what is learned without it; several are
-            one data set. See `ajest data describe`.
-        validation: held-out pictures of the same classes.
+        data: images are a folder, .zip or .npz file, hf:NAME[:split], or shapes, which is what is learned without it;
+            see `ajest data describe`. Vectors are a .npy, .npz, .csv or .parquet file, or two-moons, checkerboard (as
+            without it), swiss-roll, mixture-16d or digits. Several are one data set.
+        validation: held-out examples of the same classes.
         classes: learn these alone: names or keys with commas between them (in double quotes if they hold commas), or
             how many; "all" for all. Without it cpu-mini learns four, the other presets all.
         resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the pictures if all are square

@@ -63,7 +63,7 @@ def sample(
     where = device_of(device)
     task = changed(read_config(run).task, given(sampling))
     wanted = () if seeds is None else numbers(seeds)
-    check(n is None or not wanted or task.name == "tree", "--n and --seeds both say how many pictures: name one")
+    check(n is None or not wanted or task.name != "images", "--n and --seeds both say how many pictures: name one")
     guidance = guiding.chosen(allow_inexact_ema)
     check(weight is None or guidance is not None, "--weight needs a guide: name its run with --guide")
     network, at = load_network(run, step, width, where, inexact=allow_inexact_ema)

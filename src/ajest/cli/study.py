@@ -77,7 +77,7 @@ def study(
     - The page study.md is written again after each stage.
 
     Args:
-        task: what to learn.
+        task: what to learn: tree or images.
         preset: "quick" (minutes, as without it) or "full" (hours).
         stages: which stages to run, all without it: "screening" tries all rules, "dials" looks into their dials,
             "final" judges the best on other seeds at equal time, samples and operations, "guides" compares guides of

@@ -69,7 +69,7 @@ def train(
     - Processes that torchrun starts train one network together.
 
     Args:
-        task: what to learn.
+        task: what to learn: tree, images, vectors, or your own as path/to/file.py:NAME (see docs/extending.md).
         out: folder of the run.
         preset: whose networks and recipe to take; without it "paper" for the tree, "cpu-mini" for images.
         network: the preset's network that is compared ("learner", as without it), the smaller one that guides it

@@ -26,6 +26,8 @@ _BUILT_IN = {
     "images": "ajest.tasks.images.task:ImageTask",
     "vectors": "ajest.tasks.vectors.task:VectorsTask",
 }
+#: What makes those that are learned from data, where none are named.
+_MADE_BY = {"images": "ajest.tasks.images.setup:usual", "vectors": "ajest.tasks.vectors.setup:usual"}
 _registered: dict[str, type[Task]] = {}
 _memory: dict[str, type[Task]] = {}  # classes that stand in no file
 
@@ -72,9 +74,9 @@ def make(name: str) -> Task:
     Raises:
         UserError: there is none of that name, or it cannot be made of nothing.
     """
-    kind: Any = kind_of(name)
+    maker: Any = plugins.load(_MADE_BY[name])[0] if name in _MADE_BY else kind_of(name)
     try:
-        return kind()
+        return maker()
     except TypeError as error:
         raise UserError(f"the task {name} needs settings: make it in Python, or in a file as FILE.py:NAME") from error
 

@@ -11,6 +11,7 @@ from ajest.tasks.base import Task
 from ajest.tasks.images.architecture import LEARNING_RATES, SIZES
 from ajest.tasks.images.task import ImageTask
 from ajest.tasks.tree.task import TreeTask
+from ajest.tasks.vectors.task import VectorsTask
 from ajest.training.recipe import LearningRate, Recipe
 
 from .config import BenchConfig
@@ -75,6 +76,39 @@ def any_full(task: Task) -> BenchConfig:
     """The least that supports a claim: 5 seeds, 8 times the steps."""
     quick = any_quick(task)
     return replace(quick, seeds=(0, 1, 2, 3, 4), iterations=4096, guide_iterations=1024, strong_iterations=4096)
+
+
+def vectors_quick(task: Task) -> BenchConfig:
+    """Four arms on 3 seeds. At most 4 minutes on 2 cores for vectors of few coordinates."""
+    return BenchConfig(
+        task=task,
+        recipe=Recipe(1024, LearningRate(2e-3, 1 / 4, 10 * 1024, "share"), ema_widths=(0.05, 0.1)),
+        arms=arms_named(ANY_ARMS),
+        seeds=(0, 1, 2),
+        iterations=600,
+        guide_iterations=150,
+        strong_iterations=600,
+        end="time",
+        weight=task.guidance,
+        n_final=4000,
+        n_curve=2000,
+        curve=(1 / 4, 1 / 2, 1.0),
+    )
+
+
+def vectors_full(task: Task) -> BenchConfig:
+    """Six arms on 5 seeds, with larger batches and more steps. About an hour on 2 cores."""
+    return replace(
+        vectors_quick(task),
+        recipe=Recipe(2048, LearningRate(1e-3, 1 / 4, 10 * 2048, "share"), ema_widths=(0.05, 0.1)),
+        arms=arms_named(PAPER_ARMS),
+        seeds=(0, 1, 2, 3, 4),
+        iterations=4000,
+        guide_iterations=1000,
+        strong_iterations=4000,
+        n_final=10_000,
+        n_curve=4000,
+    )
 
 
 TREE: dict[str, Callable[[], BenchConfig]] = {"quick": tree_quick, "paper": tree_paper}
@@ -151,7 +185,10 @@ IMAGES: dict[str, ImageDials] = {"cpu-mini": CPU_MINI, "gpu-mini": GPU_MINI, "pa
 
 #: Of every other task.
 ANY: dict[str, Callable[[Task], BenchConfig]] = {"quick": any_quick, "full": any_full}
-_PRESETS: dict[str, tuple[str, ...]] = {"tree": tuple(TREE), "images": tuple(IMAGES)}
+VECTORS: dict[str, Callable[[Task], BenchConfig]] = {"quick": vectors_quick, "full": vectors_full}
+#: Widths of learner and guide of these presets.
+VECTOR_WIDTHS = {"quick": (64, 32), "full": (128, 64)}
+_PRESETS = {"tree": tuple(TREE), "images": tuple(IMAGES), "vectors": tuple(VECTORS)}
 
 
 def presets_of(task: str) -> tuple[str, ...]:
@@ -175,4 +212,6 @@ def bench_of(task: Task, preset: str | None = None) -> BenchConfig:
         raise unknown(f"preset of {task.name}", preset, presets)
     if isinstance(task, ImageTask):
         return IMAGES[preset].bench(task)
-    return replace(TREE[preset](), task=task) if isinstance(task, TreeTask) else ANY[preset](task)
+    if isinstance(task, TreeTask):
+        return replace(TREE[preset](), task=task)
+    return (VECTORS if isinstance(task, VectorsTask) else ANY)[preset](task)

@@ -175,3 +175,8 @@ def _left_out(everything: ImageSet, learned: ImageSet) -> str:
         f"{len(learned.classes)} of {len(everything.classes)} classes, {len(learned):,} of {len(everything):,} "
         f"pictures: {listed(learned.names, 5)}; --classes all learns all"
     )
+
+
+def usual() -> ImageTask:
+    """The task where no data are named: procedural images."""
+    return image_task(("shapes",), ("shapes",))

@@ -11,6 +11,9 @@ from .builtin import DIGITS, is_keyword
 from .data import Standard, classes_of, opened, split
 from .task import VectorsTask
 
+#: What is learned where no data are named.
+USUAL = ("checkerboard",)
+
 
 def vectors_task(
     data: tuple[str, ...],
@@ -61,3 +64,8 @@ def vectors_task(
 def _absolute(spec: str) -> str:
     """A path from anywhere; the name of a set stays as it is."""
     return spec if is_keyword(spec) else str(Path(spec).resolve())
+
+
+def usual() -> VectorsTask:
+    """The task where no data are named."""
+    return vectors_task(USUAL)

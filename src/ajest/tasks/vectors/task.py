@@ -176,7 +176,7 @@ class VectorsTask(Task):
         tensors = {"samples": found[:SHOWN], "real": held_out.x[:SHOWN], "trajectories": torch.stack(path, 1)}
         return Evaluation(values, tensors if labels is None else tensors | {"labels": labels[:SHOWN]})
 
-    def floor(self, how: Measurement) -> dict[str, float]:
+    def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """The metrics of n rows to learn against the held-out ones. Where there are fewer rows, only metrics that do
         not depend on n."""
         learned, held_out = self._parts[0], self._references

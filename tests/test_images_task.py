@@ -13,8 +13,9 @@ from PIL import Image
 
 from ajest.bench.plan.config import BenchConfig, run_folder
 from ajest.bench.plan.presets import IMAGES
+from ajest.bench.read.findings import findings
 from ajest.bench.read.folder import read
-from ajest.bench.read.verdict import verdict
+from ajest.bench.report.drawing import draw
 from ajest.bench.report.figures import heatmap
 from ajest.bench.report.page import render, write_report
 from ajest.bench.run.bench import run_bench
@@ -75,7 +76,8 @@ def test_names_of_classes_reach_neither_the_page_nor_the_figures_as_anything_but
     names = (*HOSTILE, *results.config.task.names)[: len(results.config.task.names)]
     task = replace(results.config.task, names=names, classes=names)
     arms = (replace(results.config.arms[0], summary=" ".join(HOSTILE)), *results.config.arms[1:])
-    page = render(replace(results, config=replace(results.config, task=task, arms=arms)))
+    found = findings(replace(results, config=replace(results.config, task=task, arms=arms)))
+    page = render(found, draw(found))
     assert "<script>alert" not in page
     assert "<img src=x" not in page
     assert "{{ 7 * 191 }}" in page  # and not what it makes
@@ -102,14 +104,14 @@ def test_runs_end_at_equal_time_and_are_read_there(done):
     assert 0.8 * fewest <= results.amounts["samples"] <= fewest
     for arm in results.arms:
         for metric, weight in results.columns():
-            for reading in ("calibrated", "samples"):
-                assert len(results.cell(reading, arm, metric.name, weight).values) == 2, (arm, metric.name)
+            for budget in ("calibrated", "samples"):
+                assert len(results.cell(budget, arm, metric.name, weight).values) == 2, (arm, metric.name)
 
 
 def test_the_report_of_a_bench_on_pictures(done):
     root, results = done
     page = (root / "report.html").read_text()
-    said = " ".join(verdict(results))
+    said = " ".join(findings(results).verdict)
     assert "FD-Lite0" in said
     assert "from 2 seeds" in said
     assert "Only 2 seeds stand behind this" in said

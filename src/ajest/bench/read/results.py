@@ -107,10 +107,12 @@ class Results:
 
     @property
     def arms(self) -> list[str]:
+        """Names, in the order of the bench."""
         return [a.name for a in self.config.arms]
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
+        """All that the task measures."""
         return self.config.task.metrics
 
     def columns(self) -> list[tuple[Metric, float]]:
@@ -119,6 +121,7 @@ class Results:
         return [(m, 1.0) for m in self.metrics] + guided
 
     def headlines(self) -> list[tuple[Metric, float]]:
+        """(metric, guidance weight) of what the verdict rests on."""
         return [(m, w) for m in self.metrics for w in m.headline_weights(self.config.weight)]
 
     def evaluated(self) -> list[str]:
@@ -126,6 +129,7 @@ class Results:
         return [b for b in BUDGETS if any(where[0] == b for where in self.cells)]
 
     def cell(self, budget: str, arm: str, metric: str, weight: float) -> Cell | None:
+        """One metric of one arm at one budget; None where no seed has it."""
         return self.cells.get((budget, arm, metric, weight))
 
     def lacking(self, cell: Cell) -> list[int]:

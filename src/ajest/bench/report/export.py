@@ -17,7 +17,7 @@ def _finite(value: float) -> float | None:
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
-    """The table as flat rows, NaN as None."""
+    """A row for each metric of each arm at each budget, NaN as None."""
     found = []
     for cell in results.cells.values():
         base = cell.against.get(results.config.baseline)

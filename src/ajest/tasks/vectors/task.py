@@ -180,7 +180,8 @@ class VectorsTask(Task):
         """The metrics of n rows to learn against the held-out ones. Where there are fewer rows, only metrics that do
         not depend on n."""
         learned, held_out = self._parts[0], self._references
-        rows = torch.randperm(len(learned), generator=generator(how.seed, "evaluation", "floor"))[: how.n]
+        stream = generator(how.seed, "evaluation", "floor")  # whose name decides the numbers
+        rows = torch.randperm(len(learned), generator=stream)[: how.n]
         label = None if learned.label is None else learned.label[rows]
         values = metrics.compared(learned.x[rows], held_out.x, label, held_out.label)
         return values if len(rows) == how.n else {k: v for k, v in values.items() if k in metrics.FREE_OF_N}

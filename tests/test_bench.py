@@ -27,7 +27,7 @@ from ajest.errors import UserError
 from ajest.jobs.local import Local
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.storage import checkpoint, jsonl
-from ajest.storage.config import to_json
+from ajest.storage.config_file import write_config
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import LearningRate
 from ajest.training.run_folder import snapshots
@@ -259,7 +259,7 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path):
     root = tmp_path / "diverging"
     config = small_bench(seeds=(0,), n_curve=256, n_final=256, calibration_rounds=1)
     folder = run_folder(root, "ajest", 0)
-    checkpoint.write_json(folder / "config.json", to_json(config.run(config.arms[1], 0)))
+    write_config(folder / "config.json", config.run(config.arms[1], 0))
     diverged = {"state": "diverged", "step": 30, "why": "the loss is not finite <b>"}
     checkpoint.write_sealed(folder / "status.json", diverged)
     run_bench(root, config, Local(1))

@@ -12,7 +12,7 @@ import torch
 from ajest.runtime.seeding import Streams
 from ajest.selection.catalogue import ARMS
 from ajest.storage import checkpoint, jsonl
-from ajest.storage.config import to_json
+from ajest.storage.config_file import write_config
 from ajest.training.run_folder import RunConfig, read_config, read_status
 from ajest.training.trainer import Trainer
 from conftest import small_recipe, small_task
@@ -92,7 +92,7 @@ def judges_as_one(together):
 def small_run(folder, iterations):
     """A run's folder that `ajest train` goes on with, small enough for a test."""
     config = RunConfig(small_task(), "learner", small_recipe(), ARMS["hard"], 0, iterations)
-    checkpoint.write_json(folder / "config.json", to_json(config))
+    write_config(folder / "config.json", config)
     assert read_config(folder) == config
 
 
@@ -156,7 +156,7 @@ def test_a_checkpoint_of_two_processes_goes_on_in_any_number(tmp_path):
         small_run(folder, 20)
         goes_well(2, script(tmp_path, folder))
         config = read_config(folder)
-        checkpoint.write_json(folder / "config.json", to_json(replace(config, iterations=30)))
+        write_config(folder / "config.json", replace(config, iterations=30))
         (folder / "status.json").unlink()
         goes_well(count, script(tmp_path, folder))
         ends[count] = checkpoint.latest(folder, "checkpoint", pytest.fail)

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from ajest import Counts, Ledger
 from ajest.errors import Corrupt, UserError
-from ajest.storage import checkpoint, jsonl
+from ajest.storage import checkpoint, config_file, jsonl
+from ajest.storage.config import to_json
 from ajest.training.ledger import WARMUP_STEPS
+from ajest.training.recipe import Recipe
 
 
 def saved(folder, number, value):
@@ -126,3 +128,15 @@ def test_the_ledger_keeps_warm_up_apart_and_counts_exactly():
         pass
     other.close_step("a", Counts(), 0.0)
     assert other.total_seconds == before  # a restart warms up again
+
+
+def test_a_folder_of_an_older_layout_is_said_to_be_one(tmp_path):
+    path = tmp_path / "config.json"
+    config_file.write_config(path, Recipe())
+    assert config_file.read_config_file(path, Recipe) == Recipe()
+    checkpoint.write_json(path, to_json(Recipe()))
+    with pytest.raises(UserError, match=r"is of an older layout than this version of ajest reads: make it anew"):
+        config_file.read_config_file(path, Recipe)
+    checkpoint.write_json(path, {"layout": 99, **to_json(Recipe())})
+    with pytest.raises(UserError, match=r"is of another layout"):
+        config_file.read_config_file(path, Recipe)

@@ -12,8 +12,9 @@ from ajest.errors import Corrupt, UserError, check, listed
 from ajest.runtime.seeding import Role
 from ajest.selection.arm import Arm
 from ajest.storage import checkpoint
-from ajest.storage.checkpoint import Stored, write_json
-from ajest.storage.config import differences, from_json, to_json
+from ajest.storage.checkpoint import Stored
+from ajest.storage.config import differences
+from ajest.storage.config_file import read_config_file, stored, write_config
 from ajest.tasks.base import Task
 
 from .recipe import Recipe
@@ -69,10 +70,9 @@ def claim_folder(folder: Path, config: Any, name: str = "config.json") -> None:
     """
     path = folder / name
     if not path.exists():
-        write_json(path, to_json(config))
+        write_config(path, config)
         return
-    stored = checkpoint.read_json(path)
-    known = from_json(type(config), stored, str(path))
+    known = read_config_file(path, type(config))
     changed = differences(known, config)
     if changed and isinstance(config, RunConfig) and known == replace(config, iterations=known.iterations):
         _extend(folder, known, config)
@@ -81,8 +81,10 @@ def claim_folder(folder: Path, config: Any, name: str = "config.json") -> None:
             f"{folder} holds a run of another config ({listed(changed)}): name a new folder with --out, "
             "or go on with the old settings"
         )
-    if stored != json.loads(json.dumps(to_json(config))):  # what may change: where the data lies, summaries
-        write_json(path, to_json(config))
+    if checkpoint.read_json(path) != json.loads(
+        json.dumps(stored(config))
+    ):  # what may change: where data lie, summaries
+        write_config(path, config)
 
 
 def _extend(folder: Path, known: RunConfig, config: RunConfig) -> None:
@@ -107,7 +109,7 @@ def read_config(folder: Path) -> RunConfig:
     path = folder / "config.json"
     check(path.exists(), f"{folder} is not a run: it has no config.json")
     try:
-        return from_json(RunConfig, checkpoint.read_json(path), str(path))
+        return read_config_file(path, RunConfig)
     except Corrupt as error:
         raise UserError(str(error)) from error
 

@@ -15,8 +15,8 @@ from ajest.bench.run.calibration import calibrated_costs
 from ajest.bench.run.reached import curve_points, identity_of, largest_common, reached
 from ajest.bench.run.real_data import real_data_reference
 from ajest.errors import Corrupt, UserError
-from ajest.storage import checkpoint, jsonl
-from ajest.storage.config import from_json
+from ajest.storage import jsonl
+from ajest.storage.config_file import read_config_file
 from ajest.training.run_folder import read_status
 
 from .results import Cell, Results, Run, Where, compared
@@ -32,7 +32,7 @@ def read_bench(root: Path) -> BenchConfig:
     if not path.exists():
         raise UserError(f"{root} is not a bench: it has no bench.json (`ajest bench` makes one)")
     try:
-        return from_json(BenchConfig, checkpoint.read_json(path), str(path))
+        return read_config_file(path, BenchConfig)
     except Corrupt as error:
         raise UserError(str(error)) from error
 

@@ -28,7 +28,7 @@ from ajest.errors import Corrupt, UserError
 from ajest.jobs.failures import noted
 from ajest.selection.catalogue import ARMS
 from ajest.storage import checkpoint, jsonl
-from ajest.storage.config import to_json
+from ajest.storage.config_file import stored
 from ajest.tasks.images.data.decoding import decode
 from ajest.tasks.images.data.files import Unreadable
 from ajest.tasks.images.data.parts import Part, part_of
@@ -273,8 +273,8 @@ READERS = {
         ),
         Reader("safetensors", (TENSORS,), _tensors),
         Reader("facts", (FACTS,), _facts),
-        Reader("config", (_json(to_json(RUN)),), _config),
-        Reader("bench", (_json(to_json(BENCH)),), _bench),
+        Reader("config", (_json(stored(RUN)),), _config),
+        Reader("bench", (_json(stored(BENCH)),), _bench),
         Reader("ledger", (LINES,), _lines),
         Reader("failures", (FAILURES,), _failures),
     )

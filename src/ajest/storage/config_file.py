@@ -40,7 +40,7 @@ def read_config_file(path: Path, kind: type[T]) -> T:
         if layout != LAYOUT:
             age = "an older" if isinstance(layout, int) and layout < LAYOUT else "another"
             raise UserError(
-                f"{path.parent} is of {age} layout than this version of ajest reads: make it anew in another folder, "
+                f"{path} is of {age} layout than this version of ajest reads: make it anew in another folder, "
                 "or use the version that made it"
             )
     return from_json(kind, value, str(path))

@@ -34,11 +34,11 @@ ROOT = Path(__file__).parents[1]
 JUDGES = [
     *(
         f"bench/read/{name}.py"
-        for name in ("statistics", "verdict", "wording", "cost", "quality", "published", "results")
+        for name in ("statistics", "verdict", "wording", "cost", "time_to_quality", "published", "results", "numbers")
     ),
     *("bench/report/export.py", "study/verdict.py", "study/results.py"),
 ]
-TESTS = ["statistics", "bench_verdict", "bench_quality", "bench_results", "bench_published", "study_verdict"]
+TESTS = ["statistics", "bench_verdict", "bench_time_to_quality", "bench_results", "bench_published", "study_verdict"]
 MOST_SECONDS = 6.0  # of tests for one mutant, as long as they took without it
 UNKNOWN = 77  # exit status of a child that could not try
 CPU_SECONDS = 30  # after which a child that does not come to an end is a mutant that was noticed

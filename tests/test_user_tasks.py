@@ -133,7 +133,7 @@ def test_a_file_that_has_changed_is_refused_by_its_name(circle):
         ("{folder}/none.py:make_task", "there is no file .*none.py"),
         ("{folder}/circle.py:make_square", "has no make_square"),
         ("{folder}/circle.py:Network", r"circle\.py:Network: TypeError: .*missing 1 required"),
-        ("no_such_module_of_mine:make", "ModuleNotFoundError: No module named 'no_such_module_of_mine'"),
+        ("no_such_module_of_mine:make", "there is no module no_such_module_of_mine"),
         ("{folder}/broken.py:make_task", r"broken\.py, line 2: ZeroDivisionError"),
         ("{folder}/loose.py:make_task", "must be a frozen dataclass"),
         ("{folder}/other.py:make_task", "makes no task but a int"),
@@ -169,6 +169,26 @@ def test_a_name_is_taken_once_and_a_task_has_one():
     with pytest.raises(UserError, match="there is another task 'tree'"):
         register(Mine)
     assert "tree" in registry.known()
+
+
+def test_a_registered_task_still_says_where_it_stands(circle):
+    """Another process has not run the file that registers it."""
+    circle.write_text(CIRCLE + "\nfrom ajest.tasks import register\n\nregister(Circle)\n")
+    task = from_spec(f"{circle}:Circle")
+    try:
+        assert registry.kind_of("circle") is type(task)
+        assert to_json(small(task))["task"]["from"]["place"] == str(circle)
+    finally:
+        del registry._registered["circle"]
+
+
+def test_a_module_that_has_changed_is_not_even_imported(tmp_path, monkeypatch):
+    (tmp_path / "loud_module.py").write_text("raise SystemExit('it was run')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="loud_module has changed since then"):
+        plugins.load_module("loud_module", "0" * 16)
+    with pytest.raises(UserError, match=r"there is no module loud_modul_$"):
+        plugins.load_module("loud_modul_")
 
 
 def test_a_bench_of_a_file_by_the_command_line_killed_and_resumed(circle, tmp_path):

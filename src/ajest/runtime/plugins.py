@@ -69,13 +69,17 @@ def load_module(place: str, digest: str | None = None) -> tuple[ModuleType, Orig
         check(path.is_file(), f"there is no file {path}")
         found = Origin(str(path), _digest(path))
     else:
-        module = ran(place, lambda: importlib.import_module(place))
-        found = origin_of(module)
+        described = ran(place, lambda: importlib.util.find_spec(place))
+        check(described is not None, f"there is no module {place}")
+        file = described.origin or ""
+        found = Origin(place, _digest(Path(file)) if file.endswith(".py") else "")
     check(
         digest is None or digest == found.digest,
         f"{found.place} has changed since then: put the old file back, or name a new folder with --out",
     )
-    return (_from_file(found), found) if place.endswith(".py") else (module, found)
+    if place.endswith(".py"):
+        return _from_file(found), found
+    return ran(place, lambda: importlib.import_module(place)), found
 
 
 def origin_of(module: ModuleType) -> Origin:

@@ -39,12 +39,12 @@ class RulesFile:
 
 
 def load_rules(path: Path) -> RulesFile:
-    """Run a file that registers rules.
+    """Run a file, or a module that can be imported, that registers rules.
 
     Raises:
         UserError: there is no such file, its code fails, or a rule is none.
     """
-    _, origin = plugins.load_module(str(path) if str(path).endswith(".py") else f"{path}.py")
+    _, origin = plugins.load_module(str(path))
     return RulesFile(origin.place, origin.digest)
 
 

@@ -1,15 +1,16 @@
 """The tasks that there are: those of this package, of installed ones, and of the user's files.
 
-A config names its task by `name` where it is registered, else by where its class stands (`from`) and the digest of
-that file, so that it can be read back by a worker or a later day.
+A config names its task by `name` where any process knows that, else by where its class stands (`from`) and the digest
+of that file, so that a worker or a later day can read it back.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from dataclasses import fields
+from functools import cache
 from importlib import metadata
+from inspect import signature
 from typing import Any, TypeVar
 
 from ajest.errors import UserError, check, unknown
@@ -76,9 +77,10 @@ def make(name: str) -> Task:
     """
     maker: Any = plugins.load(_MADE_BY[name])[0] if name in _MADE_BY else kind_of(name)
     try:
-        return maker()
+        signature(maker).bind()
     except TypeError as error:
         raise UserError(f"the task {name} needs settings: make it in Python, or in a file as FILE.py:NAME") from error
+    return maker()
 
 
 def from_spec(spec: str) -> Task:
@@ -96,7 +98,7 @@ def from_spec(spec: str) -> Task:
 
 def elsewhere(task: Task) -> bool:
     """Whether another process can make the task from a config: not if it lives in this one alone."""
-    return bool(_origin(type(task)).place) or task.name in _BUILT_IN
+    return bool(_origin(type(task)).place)
 
 
 def _origin(kind: type[Task]) -> plugins.Origin:
@@ -115,15 +117,16 @@ def _check_kind(kind: Any) -> None:
     check(isinstance(getattr(kind, "name", None), str), f'{what} has no name: give it a field name: str = "..."')
 
 
-def _entry_points() -> Iterable[metadata.EntryPoint]:
-    return metadata.entry_points(group=ENTRY_POINTS)
+@cache
+def _entry_points() -> tuple[metadata.EntryPoint, ...]:
+    return tuple(metadata.entry_points(group=ENTRY_POINTS))
 
 
 def _to_json(task: Task) -> dict[str, Any]:
     settings = {f.name: config.to_json(getattr(task, f.name)) for f in fields(task)}
     kind = type(task)
-    if task.name in known() and kind_of(task.name) is kind:
-        return settings
+    if task.name not in _registered and task.name in known() and kind_of(task.name) is kind:
+        return settings  # any process knows it by its name
     origin = _origin(kind)
     if not origin.place:
         _memory[kind.__qualname__] = kind

@@ -128,16 +128,8 @@ class ImageTask(Task):
         return Stock(self.size, self.size if self.references is None else self.references, self.held_out)
 
     @property
-    def samples(self) -> int:
-        return 2000
-
-    @property
     def guidance(self) -> float:
         return 2.2
-
-    @property
-    def costly_target(self) -> bool:
-        return False
 
     @property
     def subject(self) -> str:

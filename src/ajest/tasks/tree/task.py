@@ -86,14 +86,6 @@ class TreeTask(Task):
         return self.name, self.label
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def label_dropout(self) -> float:
-        return 0.0
-
-    @property
     def metrics(self) -> tuple[Metric, ...]:
         return METRICS
 
@@ -111,12 +103,6 @@ class TreeTask(Task):
     @property
     def guidance(self) -> float:
         return 3.0
-
-    def judges(self, device: torch.device | str = "cpu") -> tuple[str, ...]:
-        return ()
-
-    def notes(self, n: int) -> tuple[str, ...]:
-        return ()
 
     @property
     def costly_target(self) -> bool:

@@ -101,8 +101,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     for place, names in _PLACES.items():
         if name in names:
-            globals()[name] = value = getattr(import_module(f"{__name__}.{place}"), name)
-            return value
+            return getattr(import_module(f"{__name__}.{place}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ajest.runtime.compiling import uncompiled
 from ajest.runtime.seeding import drawing_from, generator
 
 from .batch import Batch
@@ -108,7 +109,7 @@ def _counted(network: Network, what: str, example: Callable[[], Batch], run: Cal
                 stack.enter_context(context)
             filterwarnings("ignore", "Using `torch.compile", UserWarning)  # of the counter's own hooks
             # The counter sees nothing of what is compiled, nor of the fused attention of CPUs.
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(uncompiled())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             counter = stack.enter_context(FlopCounterMode(display=False))
             run(part)

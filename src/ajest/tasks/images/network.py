@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from ajest.errors import check
+from ajest.runtime.compiling import uncompiled
 
 SILU_GAIN = 0.596  # RMS of silu(z) for standard normal z
 RESIDUAL_BALANCE = 0.3
@@ -400,6 +401,6 @@ class EDM2Denoiser(nn.Module):
         x, sigma = torch.empty(1, *self.shape, device="meta"), torch.empty(1, device="meta")
         embedding = shell.unet.emb_label if isinstance(shell.unet, Embedding) else None
         label = None if embedding is None else torch.empty(1, embedding.weight.shape[1], device="meta")
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), uncompiled():
             shell(x, sigma, label)
         return int(counter.get_total_flops())

@@ -15,6 +15,7 @@ from torch import Tensor
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
 from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
 from ajest.errors import UserError, check
+from ajest.runtime.compiling import compile_network
 from ajest.runtime.distributed import in_chunks
 from ajest.runtime.seeding import LARGE, Role, generator
 from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors, Task, Tensors
@@ -148,7 +149,7 @@ class ImageTask(Task):
         weights = generator(seed, role, "weights")
         network = architecture.denoiser(self.resolution, len(self.classes), self.sigma_data, self.precision, weights)
         if self.compile:
-            network.unet.compile()
+            compile_network(network.unet)
         return network
 
     def example_names(self) -> Sequence[str]:

@@ -8,9 +8,6 @@ Medians over rounds; a round times every contestant once, so a machine's drift h
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from ajest import autoguide, per_example_loss, sample, score, sigma_schedule
+from ajest import autoguide, per_example_loss, sample, score
 from ajest.bench.plan.presets import CPU_MINI
 from ajest.diffusion.denoising import objective
 from ajest.runtime.seeding import Streams
@@ -33,9 +30,7 @@ from ajest.tasks.images.setup import image_task
 from ajest.tasks.images.task import ImageTask
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.trainer import Trainer
-from timing import matrix_product, timed
-
-Row = tuple[str, str, str, str]
+from timing import Row, matrix_product, print_tables, timed
 
 
 def architecture(channels: int) -> Architecture:
@@ -147,70 +142,32 @@ def judging(device: str, rounds: int) -> list[Row]:
 
 
 def sampling(device: str, rounds: int) -> list[Row]:
-    """Guided sampling: the smallest preset's networks on a CPU; XS guided by XXS, as published, on a GPU."""
-    learner, guide, n = ("mini", "nano", 32) if device == "cpu" else ("xs", "xxs", 256)
-    settings = CPU_MINI.settings() | {"learner": SIZES[learner], "guide": SIZES[guide], "compile": device != "cpu"}
+    """Guided sampling by the networks of the smallest preset."""
+    settings = CPU_MINI.settings() | {"sampler_steps": 32}
     task = image_task(("shapes:512",), **settings)  # type: ignore[arg-type]
-    nets = [task.network(role, 0).to(device).eval() for role in ("learner", "guide")]  # type: ignore[arg-type]
-    x, label = 80 * torch.randn(n, 3, 64, 64, device=device), torch.arange(n, device=device) % len(task.classes)
-    guided, sigmas = autoguide(*nets, 2.2), sigma_schedule(32)
-    t = timed({"ours": lambda: sample(guided, x, sigmas, label)}, max(1, rounds // 4), device)["ours"]
-    name = f"guided sampling, 32 Heun steps, {learner} guided by {guide}"
-    return [(name, f"{t:.1f} s for {n}", "", f"{n / t:.2f} images/s")]
+    return [guided_sampling(task, 32, "mini guided by nano", device, max(1, rounds // 4))]
 
 
-def large(device: str, rounds: int) -> list[Row]:
-    """XXS and XS training in bf16 with compile against the card's dense bf16 rate (CUDA)."""
-    product, operations = matrix_product(torch.bfloat16, device, 8192)
-    top = operations / timed({"product": product}, rounds, device)["product"]
-    rows = []
-    for name, n in (("xxs", 256), ("xs", 128)):
-        settings = {"learner": SIZES[name], "guide": replace(SIZES[name], channels=SIZES[name].channels // 2)}
-        task = image_task(("shapes:4096",), precision="bfloat16", compile=True, **settings)  # type: ignore[arg-type]
-        recipe = Recipe(n, LearningRate(0.01, 0), ema_widths=(0.1, 0.05), not_finite="zero")
-        flops, found = task.network("learner", 0).flops(), {}
-        for arm in ("baseline", "ajest"):  # one after the other: memory is that of one training
-            trainer = trainer_of(task, recipe, device, arm)
-            torch.cuda.reset_peak_memory_stats()
-            taken = [trainer.step().seconds for _ in range(rounds + 3)][3:]
-            seconds = {phase: statistics.median(s[phase] for s in taken) for phase in taken[0]}
-            found[arm] = seconds, torch.cuda.max_memory_allocated() / 2**30
-            del trainer
-        uniform, t = sum(found["baseline"][0].values()), sum(found["ajest"][0].values())
-        rate = 3 * n * flops / uniform
-        rows.append((
-            f"training {name}, {n} images a step, bf16, compiled; the rate of a dense bf16 matrix product",
-            f"{n / uniform:,.0f} images/s, {rate / 1e12:.0f} TFLOP/s, peak {found['baseline'][1]:.1f} GiB: "
-            f"{_shares(found['baseline'][0])}",
-            f"{top / 1e12:.0f} TFLOP/s", f"{rate / top:.2f} of that rate (wanted: 0.40)",
-        ))  # fmt: skip
-        rows.append((f"AJEST step, {name}; a uniform step",
-                     f"{t * 1e3:.0f} ms, peak {found['ajest'][1]:.1f} GiB: {_shares(found['ajest'][0])}",
-                     f"{uniform * 1e3:.0f} ms", f"{t / uniform:.2f}"))  # fmt: skip
-    return rows
-
-
-def _shares(seconds: dict[str, float]) -> str:
-    whole = sum(seconds.values())
-    return ", ".join(f"{phase} {s / whole:.0%}" for phase, s in seconds.items() if s > 0)
+def guided_sampling(task: ImageTask, n: int, name: str, device: str, rounds: int) -> Row:
+    """Images a second that a task's networks sample with guidance."""
+    nets = [task.network(role, 0).to(device).eval().requires_grad_(False) for role in ("learner", "guide")]  # type: ignore[arg-type]
+    side = task.resolution
+    x, label = 80 * torch.randn(n, 3, side, side, device=device), torch.arange(n, device=device) % len(task.classes)
+    guided, sigmas = autoguide(*nets, 2.2), task.sigmas()
+    t = timed({"ours": lambda: sample(guided, x, sigmas, label)}, rounds, device)["ours"]
+    what = f"guided sampling, {task.sampler_steps} Heun steps, {name}"
+    return what, f"{t:.1f} s for {n}", "", f"{n / t:.2f} images/s"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
-    parts = {part.__name__: part for part in (gradients, steps, loading, judging, sampling, large)}
-    parser.add_argument("--only", nargs="+", choices=parts, default=())
+    parts = {part.__name__: part for part in (gradients, steps, loading, judging, sampling)}
+    parser.add_argument("--only", nargs="+", choices=parts, default=tuple(parts))
     options = parser.parse_args()
-    usual = [name for name in parts if name != "large" or options.device == "cuda"]
     configure_threads()
-    card = f", {torch.cuda.get_device_name()}" if options.device == "cuda" else ""
-    machine = f"{os.cpu_count()} cores, {platform.machine()}{card}"
-    print(f"{machine}; Python {platform.python_version()}, torch {torch.__version__}\n")
-    print("| what; yardstick | ours | yardstick | ratio |\n|---|---|---|---|", flush=True)
-    for name in options.only or usual:
-        for row in parts[name](options.device, options.rounds):
-            print("| " + " | ".join(row) + " |", flush=True)
+    print_tables([parts[name] for name in options.only], options.device, options.rounds)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
-"""Timing in turns, so that a machine's drift hits all contestants alike."""
+"""Timing in turns, so that a machine's drift hits all contestants alike, and the tables that say what it found."""
 
 from __future__ import annotations
 
+import os
+import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
+
+#: What was timed and its yardstick, ours, the yardstick's, their ratio.
+Row = tuple[str, str, str, str]
 
 
 def timed(contestants: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, float]:
@@ -16,14 +21,30 @@ def timed(contestants: dict[str, Callable[[], object]], rounds: int, device: str
         for name, work in contestants.items():
             start = time.perf_counter()
             work()
-            if device == "cuda":
-                torch.cuda.synchronize()
+            settle(device)
             if turn >= 2:
                 times[name].append(time.perf_counter() - start)
     return {name: statistics.median(t) for name, t in times.items()}
+
+
+def settle(device: str) -> None:
+    """Wait until the device has done what it was told."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def matrix_product(dtype: torch.dtype, device: str, side: int) -> tuple[Callable[[], object], float]:
     """(a large dense matrix product, its floating-point operations): the rate that a machine can reach."""
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     return lambda: a @ b, 2.0 * side**3
+
+
+def print_tables(parts: Iterable[Callable[[str, int], list[Row]]], device: str, rounds: int) -> None:
+    """The machine, then the rows of each part as soon as they are known."""
+    card = f", {torch.cuda.get_device_name()}" if device == "cuda" else ""
+    machine = f"{os.cpu_count()} cores, {platform.machine()}{card}"
+    print(f"{machine}; Python {platform.python_version()}, torch {torch.__version__}\n")
+    print("| what; yardstick | ours | yardstick | ratio |\n|---|---|---|---|", flush=True)
+    for part in parts:
+        for row in part(device, rounds):
+            print("| " + " | ".join(row) + " |", flush=True)

@@ -84,7 +84,7 @@ def pieces(out: Path) -> list[Piece]:
         rounds, kernels = ("--rounds", "2" if DRY else "9"), ("--kernels", str(out / "kernels.txt"))
         return Piece(name, title, (*_part(name), *rounds, *kernels), least, 400, _compiled(name) if compiles else ())
 
-    tests = (sys.executable, "-m", "pytest", "-m", "cuda", "tests/test_cuda.py", "-W", "default", "-n", "0", "-q",
+    tests = (sys.executable, "-m", "pytest", "-m", "cuda", "tests/test_cuda.py", "-W", "default", "-q",
              "-p", "no:cacheprovider", "--durations", "12", "--tb", "short")  # fmt: skip
     tree = (sys.executable, str(HERE / "tree.py"), "--device", DEVICE, "--rounds", "2" if DRY else "15")
     return [
@@ -141,8 +141,9 @@ class Results:
     def __init__(self, path: Path, order: Sequence[str]) -> None:
         self.path, self.order = path, order
         text = path.read_text() if path.exists() else ""
-        self.done = {name: body for name, body, state in self.SECTION.findall(text) if state == "done"}
-        self._others: dict[str, str] = {}
+        found = self.SECTION.findall(text)
+        self.done = {name: body for name, body, state in found if state == "done"}
+        self._others = {name: body for name, body, state in found if state != "done"}
         self.notes: list[str] = []
 
     def put(self, piece: Piece, output: str, state: str, said: str = "") -> None:

@@ -8,6 +8,7 @@ On the CPU networks of a few channels take the place of the published ones: to s
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import platform
 import shlex
@@ -19,15 +20,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 from ajest.bench.plan.presets import GPU_MINI
+from ajest.runtime.compiling import CompileCounts, so_far
 from ajest.runtime.seeding import Streams
 from ajest.runtime.threads import configure_threads
-from ajest.selection.catalogue import ARMS
+from ajest.selection.catalogue import ARMS, KEEP
 from ajest.selection.flow import Networks
 from ajest.tasks.images.architecture import SIZES, Architecture
 from ajest.tasks.images.setup import image_task
@@ -107,37 +110,58 @@ def training(name: str, size: int, asked: Asked) -> None:
     task = task_of(SIZES[name], half(SIZES[name]), asked.device)
     recipe = Recipe(size, LearningRate(0.01, 0), ema_widths=(0.1, 0.05), not_finite="zero")
     learner, guide = (task.network(role, 0).flops() for role in ("learner", "guide"))  # type: ignore[arg-type]
+    top = _dense_rate(asked)
+    if asked.rounds:
+        print(
+            f"{name}, {size} images a step, {task.precision}, compiled; {learner / 1e9:.1f} GFLOP a forward pass of an "
+            f"image, guide of {guide / learner:.2f} of that; a dense bf16 matrix product {top / 1e12:.1f} TFLOP/s.\n"
+        )
+        _print_table(HEADING, [])
+    # A gradient step costs three forward passes; scoring costs one of the learner and one of the guide.
+    passes = {"baseline": 3.0, "ajest": 3 * KEEP + 1 + guide / learner}
+    found = {}
+    for arm, cost in passes.items():
+        t = found[arm] = trained(partial(trainer_of, task, recipe, asked.device, arm), asked)
+        if asked.rounds:
+            rate = cost * learner * size / t.step
+            _print_row((
+                arm, f"{t.step * 1e3:.1f} ms", f"{size / t.step:,.0f}", f"{rate / 1e12:.1f}", f"{rate / top:.2f}",
+                f"{t.gib:.1f} GiB", f"{t.kernels:,.0f}", f"{t.busy / t.step:.0%}", f"{t.warmup:.1f} s",
+                f"{t.first.compilations} in {t.first.seconds:.1f} s", str(t.later.compilations),
+                str(t.later.eager_calls), t.shares,
+            ))  # fmt: skip
+    if asked.rounds:
+        uniform, ajest = found["baseline"].step, found["ajest"].step
+        print(
+            f"\n- Uniform step: {3 * learner * size / uniform / top:.2f} of the dense rate (wanted: at least 0.40).\n"
+            f"- AJEST step over uniform step: {ajest / uniform:.2f} (wanted: at most 0.65; by operations alone "
+            f"{passes['ajest'] / 3:.2f}).\n"
+            f"- Cache of compiled graphs: {_cache()}."
+        )
+
+
+#: Of the table of training.
+HEADING = (
+    "step",
+    "time",
+    "images/s drawn",
+    "TFLOP/s",
+    "of the dense rate",
+    "peak memory",
+    "kernels a step",
+    "device busy",
+    f"first {WARMUP_STEPS} steps",
+    "graphs compiled",
+    "graphs later",
+    "eager calls later",
+    "shares of a step",
+)
+
+
+def _dense_rate(asked: Asked) -> float:
+    """Operations a second of a large dense bf16 matrix product."""
     product, operations = matrix_product(torch.bfloat16, asked.device, 8192 if asked.device == "cuda" else 512)
-    top = operations / timed({"product": product}, max(asked.rounds, 1), asked.device)["product"]
-    found = {arm: trained(partial(trainer_of, task, recipe, asked.device, arm), asked) for arm in ("baseline", "ajest")}
-    if not asked.rounds:
-        return
-    uniform, ajest = found["baseline"].step, found["ajest"].step
-    kept = 0.2
-    # A gradient step costs three forward passes, scoring one of the learner and one of the guide.
-    operations_of = {"baseline": 3.0, "ajest": 3 * kept + 1 + guide / learner}
-    print(f"{name}, {size} images a step, {task.precision}, compiled; {learner / 1e9:.1f} GFLOP a forward pass of an "
-          f"image, guide of {guide / learner:.2f} of that; measured dense bf16 rate {top / 1e12:.1f} TFLOP/s.\n")  # fmt: skip
-    rows = []
-    for arm, t in found.items():
-        rate = operations_of[arm] * learner * size / t.step
-        rows.append((
-            arm, f"{t.step * 1e3:.1f} ms", f"{size / t.step:,.0f}", f"{rate / 1e12:.1f}", f"{rate / top:.2f}",
-            f"{t.gib:.1f} GiB", f"{t.compiling:.1f} s", str(t.recompiled), f"{t.kernels:,.0f}",
-            f"{t.busy / t.step:.0%}",
-        ))  # fmt: skip
-    _print_table(
-        ("step", "time", "images/s drawn", "TFLOP/s", "share of the dense rate", "peak memory", "compiling and warm-up",
-         "graphs compiled after it", "kernels a step", "device busy"),
-        rows,
-    )  # fmt: skip
-    print()
-    phases = [phase for phase in found["ajest"].phases if any(t.phases.get(phase, 0) > 0 for t in found.values())]
-    shares = [(arm, *(f"{t.share(phase):.1%}" for phase in phases)) for arm, t in found.items()]
-    _print_table(("share of a step", *phases), shares)
-    print(f"\n- Uniform step: {3 * learner * size / uniform / top:.2f} of the dense rate "
-          f"(wanted: at least 0.40).\n- AJEST step over uniform step: {ajest / uniform:.2f} (wanted: at most 0.65; by "
-          f"operations alone {operations_of['ajest'] / 3:.2f}).\n- Compilation cache: {_cache()}.")  # fmt: skip
+    return operations / timed({"product": product}, max(asked.rounds, 1), asked.device)["product"]
 
 
 @dataclass(frozen=True)
@@ -148,8 +172,9 @@ class Trained:
         step: seconds of a step, by the clock on the wall over a row of steps.
         phases: seconds by phase, medians of the ledger's.
         gib: peak memory on the device; 0 on a CPU.
-        compiling: seconds of the first steps beyond what such steps take later.
-        recompiled: graphs compiled after these.
+        warmup: seconds of the first steps, which compile.
+        first: what was compiled in these.
+        later: what was compiled after these.
         kernels: launched in a step.
         busy: seconds of a step in which a kernel ran.
     """
@@ -157,13 +182,16 @@ class Trained:
     step: float
     phases: dict[str, float]
     gib: float
-    compiling: float
-    recompiled: int
+    warmup: float
+    first: CompileCounts
+    later: CompileCounts
     kernels: float
     busy: float
 
-    def share(self, phase: str) -> float:
-        return self.phases.get(phase, 0.0) / max(sum(self.phases.values()), 1e-9)
+    @property
+    def shares(self) -> str:
+        whole = sum(self.phases.values())
+        return ", ".join(f"{phase} {s / whole:.1%}" for phase, s in self.phases.items() if s > 0)
 
 
 def guide_of_bench(asked: Asked) -> None:
@@ -176,48 +204,53 @@ def guide_of_bench(asked: Asked) -> None:
 
 def trained(make: Callable[[], Trainer], asked: Asked) -> Trained:
     """Steps of a trainer, after those that compile; it is let go afterwards, so that memory is that of one training."""
+    gc.collect()
     if asked.device == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     trainer = make()
     settle(asked.device)
-    start = time.perf_counter()
+    start, counts = time.perf_counter(), [so_far()]
     for _ in range(WARMUP_STEPS):
         trainer.step()
     settle(asked.device)
-    first = time.perf_counter() - start
-    print(f"{trainer.arm.name}: {WARMUP_STEPS} first steps took {first:.1f} s", file=sys.stderr, flush=True)
-    if not asked.rounds:
-        return Trained(0, {}, 0, first, 0, 0, 0)
-    compiled = counters["stats"]["unique_graphs"]
+    warmup = time.perf_counter() - start
+    counts.append(so_far())
+    print(f"{trainer.arm.name}: {WARMUP_STEPS} first steps took {warmup:.1f} s", file=sys.stderr, flush=True)
+    if asked.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     start = time.perf_counter()
     taken = [trainer.step() for _ in range(asked.rounds)]
     settle(asked.device)
-    step = (time.perf_counter() - start) / asked.rounds
-    phases = {p: statistics.median(s.seconds[p] for s in taken) for p in taken[0].seconds}
+    step = (time.perf_counter() - start) / max(asked.rounds, 1)
+    phases = {p: statistics.median(s.seconds[p] for s in taken) for p in (taken[0].seconds if taken else ())}
     gib = torch.cuda.max_memory_allocated() / 2**30 if asked.device == "cuda" else 0.0
-    kernels, busy = profiled(trainer, asked)
-    recompiled = counters["stats"]["unique_graphs"] - compiled
-    return Trained(step, phases, gib, max(0.0, first - WARMUP_STEPS * step), recompiled, kernels, busy)
+    kernels, busy = profiled(trainer, asked) if taken else (0.0, 0.0)
+    counts.append(so_far())
+    return Trained(step, phases, gib, warmup, counts[1] - counts[0], counts[2] - counts[1], kernels, busy)
 
 
 def profiled(trainer: Trainer, asked: Asked) -> tuple[float, float]:
-    """(kernels launched in a step, seconds of a step in which one ran); the table of kernels goes to a file."""
+    """(kernels and copies of a step, seconds of a step in which one ran); the table of kernels goes to a file."""
     cuda = asked.device == "cuda"
     with profile(activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda) as found:
         for _ in range(PROFILED_STEPS):
             trainer.step()
         settle(asked.device)
     events = found.key_averages()
-    on_device = [e for e in events if e.device_type == torch.autograd.DeviceType.CUDA]
-    busy = sum(e.self_device_time_total for e in on_device) / 1e6 / PROFILED_STEPS
+    kernels = [e for e in events if e.device_type == torch.autograd.DeviceType.CUDA and not _annotates(e)]
+    busy = sum(e.self_device_time_total for e in kernels) / 1e6 / PROFILED_STEPS
     if asked.kernels is not None:
         by = "self_device_time_total" if cuda else "self_cpu_time_total"
         table = events.table(sort_by=by, row_limit=25, max_name_column_width=60)
-        calls = {e.key: e.count / PROFILED_STEPS for e in events if e.key in CALLS and e.count}
+        calls = {e.key: round(e.count / PROFILED_STEPS, 1) for e in events if e.key in CALLS}
         with asked.kernels.open("a") as file:
             print(f"== {trainer.arm.name}, {PROFILED_STEPS} steps; calls a step: {calls}\n{table}", file=file)
-    return sum(e.count for e in on_device) / PROFILED_STEPS, busy
+    return sum(e.count for e in kernels) / PROFILED_STEPS, busy
+
+
+def _annotates(event: Any) -> bool:
+    """Whether it only names a stretch of time in which kernels ran."""
+    return bool(getattr(event, "is_user_annotation", False)) or "#" in event.key or "Region" in event.key
 
 
 #: What stops the processor or moves data, in the profiler's words.
@@ -245,27 +278,27 @@ def _cache() -> str:
 
 
 def sampling(learner: Architecture, guide: Architecture, name: str, asked: Asked) -> None:
-    """Images a second that a learner samples with a guide, and the seconds of compiling it."""
-    cuda = asked.device == "cuda"
-    task, n = task_of(learner, guide, asked.device), 256 if cuda else 8
-    compiling = _compile_for_sampling(task, n, asked.device)
-    if not asked.rounds:
-        return
-    row = guided_sampling(task, n, name, asked.device, 1)
-    _print_table(("what", "time", "images/s", "compiling"), [(row[0], row[1], row[3], f"{compiling:.1f} s")])
-
-
-def _compile_for_sampling(task: ImageTask, n: int, device: str) -> float:
-    """Seconds of the first sample of two steps."""
+    """Images a second that a learner samples with a guide, and what compiling it took."""
+    task, n = task_of(learner, guide, asked.device), 256 if asked.device == "cuda" else 8
     start = time.perf_counter()
-    guided_sampling(replace(task, sampler_steps=2), n, "", device, 1)
-    return time.perf_counter() - start
+    guided_sampling(replace(task, sampler_steps=2), n, "", asked.device, 1)
+    first, before = time.perf_counter() - start, so_far()
+    if asked.rounds:
+        what, seconds, _, rate = guided_sampling(task, n, name, asked.device, 1)
+        _print_table(
+            ("what", "time", "rate", "three samples of two steps before it", "graphs compiled", "later", "eager later"),
+            [(what, seconds, rate, f"{first:.1f} s", f"{before.compilations} in {before.seconds:.1f} s",
+              str(so_far().compilations - before.compilations), str(so_far().eager_calls - before.eager_calls))],
+        )  # fmt: skip
 
 
 def _print_table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    for line in (heading, ("---",) * len(heading), *rows):
-        print("| " + " | ".join(line) + " |")
-    sys.stdout.flush()
+    for row in (heading, ("---",) * len(heading), *rows):
+        _print_row(row)
+
+
+def _print_row(row: tuple[str, ...]) -> None:
+    print("| " + " | ".join(row) + " |", flush=True)
 
 
 PIECES: dict[str, Callable[[Asked], None]] = {

@@ -1,7 +1,7 @@
 """The EDM2 denoiser as one writes it down from the paper: the yardstick for the network's speed.
 
 Activations are scaled where the formulas scale them, memory lies as PyTorch lays it, attention is written out.
-Weights bear the names of `ajest.tasks.images.network`, so that one state fits both.
+Weights bear the names of `ajest.tasks.images.unet`, so that one state fits both.
 """
 
 from __future__ import annotations

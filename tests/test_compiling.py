@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from ajest.runtime import compiling
+from ajest.runtime.seeding import Streams
+from ajest.selection.catalogue import ARMS, arms_named
+from ajest.selection.flow import Networks
+from ajest.tasks.base import Guided, Measurement
+from ajest.tasks.images.architecture import Architecture
+from ajest.training.recipe import LearningRate, Recipe
+from ajest.training.trainer import Trainer
+from conftest import small_images
+
+# The compiler itself makes an object that torch says will no longer be made.
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
 
 class Small(nn.Module):
@@ -26,7 +38,7 @@ def as_it_is(graph, inputs):
     return graph.forward
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def fresh():
     torch._dynamo.reset()
     yield
@@ -45,7 +57,7 @@ def counted(work):
     return compiling.so_far() - before
 
 
-def test_one_graph_serves_all_batch_sizes_and_all_networks_of_an_architecture():
+def test_one_graph_serves_all_batch_sizes_and_all_networks_of_an_architecture(fresh):
     networks = [compiled(), compiled()]
 
     def work():
@@ -58,7 +70,7 @@ def test_one_graph_serves_all_batch_sizes_and_all_networks_of_an_architecture():
     assert found.seconds > 0
 
 
-def test_training_scoring_and_another_width_take_a_graph_each_and_none_is_given_up():
+def test_training_scoring_and_another_width_take_a_graph_each_and_none_is_given_up(fresh):
     def work():
         for width in range(4, 16):  # more than the compiler's own limit
             network = compiled(width)
@@ -70,7 +82,7 @@ def test_training_scoring_and_another_width_take_a_graph_each_and_none_is_given_
     assert (found.compilations, found.eager_calls) == (24, 0)
 
 
-def test_a_call_that_falls_back_is_counted(monkeypatch):
+def test_a_call_that_falls_back_is_counted(fresh, monkeypatch):
     monkeypatch.setattr(compiling, "GRAPHS", 1)
     with torch._dynamo.config.patch(recompile_limit=1):
         network, x = compiled(), torch.randn(8, 3)
@@ -80,7 +92,7 @@ def test_a_call_that_falls_back_is_counted(monkeypatch):
     assert (found.compilations, found.eager_calls) == (0, 1)
 
 
-def test_a_copy_is_compiled_with_weights_of_its_own():
+def test_a_copy_is_compiled_with_weights_of_its_own(fresh):
     network = compiled()
     other = copy.deepcopy(network)
     with torch.no_grad():
@@ -93,7 +105,7 @@ def test_a_copy_is_compiled_with_weights_of_its_own():
     assert other.state_dict().keys() == Small().state_dict().keys()
 
 
-def test_arguments_left_out_and_numbers():
+def test_arguments_left_out_and_numbers(fresh):
     network, x, shift = compiled(), torch.randn(8, 3), torch.randn(8)
     plain = copy.copy(network)
     del plain.forward
@@ -101,7 +113,7 @@ def test_arguments_left_out_and_numbers():
     torch.testing.assert_close(network(x, None), plain(x))
 
 
-def test_within_uncompiled_nothing_is_compiled_or_counted():
+def test_within_uncompiled_nothing_is_compiled_or_counted(fresh):
     network = compiled()
 
     def work():
@@ -109,3 +121,56 @@ def test_within_uncompiled_nothing_is_compiled_or_counted():
             network(torch.randn(8, 3))
 
     assert counted(work) == compiling.CompileCounts()
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Small networks, compiled by a backend that runs graphs as they are."""
+    patched = pytest.MonkeyPatch()
+    patched.setattr(compiling, "inductor", as_it_is)
+    small = Architecture(channels=4, multipliers=(1, 2), blocks=1, attention=(8,))
+    yield small_images(learner=small, guide=replace(small, channels=2, attention=()), compile=True, sampler_steps=2)
+    patched.undo()
+
+
+def trainer_of(task, arm):
+    guide = task.network("guide", 1).eval().requires_grad_(False)
+    proxy = task.network("proxy", 2) if arm.scoring.scorer == "proxy" else None
+    recipe = Recipe(128, LearningRate(0.01), ema_widths=(0.1,))
+    return Trainer(task.source("cpu"), Networks(task.network("learner", 0), guide, proxy), recipe, arm, Streams(0))
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_no_arm_runs_eager_and_after_warm_up_none_compiles(images, name):
+    """Steps of all its kinds, then those of a second run, which finds all graphs. Graphs are kept from arm to arm, as in
+    the one worker of a GPU."""
+    arm = ARMS[name]
+    first, second = trainer_of(images, arm), trainer_of(images, arm)
+
+    def steps(trainer):
+        for kind in (*arm.kinds(), *arm.kinds()):
+            trainer.step(kind)
+
+    assert counted(lambda: steps(first)).eager_calls == 0
+    again = counted(lambda: steps(second))
+    assert (again.compilations, again.eager_calls) == (0, 0)
+
+
+def test_evaluations_of_averages_run_no_network_eager_and_share_its_graphs(images, tmp_path):
+    first, second = (trainer_of(images, ARMS["ajest"]) for _ in range(2))
+
+    def evaluated(trainer):
+        guide = trainer.selector.networks.reference
+        images.evaluate(Guided(trainer.ema[0.1], guide, 2.0), Measurement(70, 0, tmp_path, keep_tensors=True))
+
+    assert counted(lambda: evaluated(first)).eager_calls == 0
+    again = counted(lambda: evaluated(second))
+    assert (again.compilations, again.eager_calls) == (0, 0)
+
+
+def test_limits_of_the_compiler_itself_would_not_do(fresh, images, monkeypatch):
+    """What happened before: the arms of one process share a function, of which 8 graphs were too many."""
+    monkeypatch.setattr(compiling, "GRAPHS", 1)
+    with torch._dynamo.config.patch(recompile_limit=2):
+        found = counted(lambda: [trainer_of(images, arm).step() for arm in arms_named(("baseline", "ajest"))])
+    assert found.eager_calls > 0

@@ -10,7 +10,7 @@ from PIL import Image
 from ajest.diffusion.guidance import autoguide, relabelled
 from ajest.runtime.seeding import generator
 from ajest.tasks.images.architecture import Architecture
-from ajest.tasks.images.network import mp_sum
+from ajest.tasks.images.layers import mp_sum
 from conftest import small_images
 
 SMALL = ("--iterations", "2", "--super-batch", "8", "--network", "nano")

@@ -10,8 +10,10 @@ from safetensors.torch import load_file
 from ajest.errors import UserError
 from ajest.runtime.seeding import generator
 from ajest.tasks.images.architecture import SIZES, Architecture
-from ajest.tasks.images.network import Block, EDM2Denoiser, MPConv, UNet, mp_cat, mp_sum, normalize
+from ajest.tasks.images.denoiser import EDM2Denoiser
+from ajest.tasks.images.layers import MPConv, mp_cat, mp_sum, normalize
 from ajest.tasks.images.transformer import TransformerBlock
+from ajest.tasks.images.unet import Block, UNet
 from conftest import small_images
 
 TINY = Architecture(channels=8, multipliers=(1, 2), blocks=1, attention=(8,))

@@ -16,7 +16,7 @@ from ajest.selection.registry import policy
 from ajest.selection.scoring import Scores
 from ajest.storage import checkpoint
 from ajest.tasks.images.architecture import Architecture
-from ajest.tasks.images.network import normalize
+from ajest.tasks.images.layers import normalize
 from ajest.tasks.images.source import to_float, to_uint8
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.run import execute

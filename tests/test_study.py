@@ -206,7 +206,7 @@ def test_the_sketch_of_pictures_is_the_gradient_of_the_last_convolutions_centre(
     def add(module, inputs, output):
         return output + torch.einsum("ck,nkhw->nchw", extra, inputs[0])
 
-    hook = network.unet.last_layer.register_forward_hook(add)
+    hook = network.unet.out_conv.register_forward_hook(add)
     for i in range(3):
         one = batch[i : i + 1]
         loss = per_example_loss(network(one.x, one.sigma), one).sum()

@@ -81,7 +81,7 @@ def compile_network(module: nn.Module, backend: Backend | None = None) -> None:
     """Compile a module's forward, in place; its tensors' first dimension is the batch. Copies are compiled as well.
 
     Args:
-        module: whose `forward` has tensors, or None, as positional arguments.
+        module: whose `forward` has positional arguments.
         backend: that compiles a graph; None is `inductor`.
     """
     _listen()
@@ -108,11 +108,11 @@ class _Compiled:
         self._plain = type(module).forward.__get__(module)
         self._run = torch.compile(self._plain, backend=_counted(backend))
 
-    def __call__(self, *arguments: Tensor | None) -> Any:
+    def __call__(self, *arguments: Any) -> Any:
         if _plain:
             return self._plain(*arguments)
         for argument in arguments:
-            if argument is not None:
+            if isinstance(argument, Tensor):
                 torch._dynamo.maybe_mark_dynamic(argument, 0)
         before = _TOTALS.graph_calls
         out = self._run(*arguments)

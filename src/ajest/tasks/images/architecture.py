@@ -9,8 +9,10 @@ import torch
 
 from ajest.errors import check
 
-from .network import EDM2Denoiser, Embedding, UNet, heads_of
+from .denoiser import EDM2Denoiser
+from .layers import Embedding, heads_of
 from .transformer import PatchTransformer
+from .unet import UNet
 
 Precision = Literal["float32", "bfloat16", "float16"]
 

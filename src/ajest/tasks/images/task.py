@@ -23,10 +23,10 @@ from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors
 from . import figures
 from .architecture import SIZES, Architecture, Precision
 from .data import ImageSet, cache_folder, class_number, open_images, spread_order
+from .denoiser import EDM2Denoiser
 from .extractors import Extractor, extract, extractor, looked_at
 from .imagenet import class_indices
 from .metrics import FREE_OF_N, compared, metrics_of, without_classes
-from .network import EDM2Denoiser
 from .references import References, Stock, references_of, remembered
 from .source import ImageSource, to_uint8
 

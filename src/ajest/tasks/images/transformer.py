@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .network import RESIDUAL_BALANCE, SILU_GAIN, Embedding, MPConv, heads_of, mp_sum, normalize
+from .layers import RESIDUAL_BALANCE, SILU_GAIN, Embedding, MPConv, heads_of, mp_sum, normalize
 
 FOURIER_CHANNELS = 64
 WIDENING = 4  # hidden channels of an MLP in units of its input's
@@ -72,10 +72,6 @@ class PatchTransformer(Embedding):
         self.out = MPConv(channels, image_channels * patch**2, 0, generator)
         self.out_gain = nn.Parameter(torch.zeros([]))
 
-    @property
-    def last_layer(self) -> nn.Module:
-        return self.out
-
     def _positions(self, rows: int, columns: int) -> Tensor:
         """The embedding of each position, (rows x columns, channels): of a smaller picture the means over what each
         of its positions covers."""
@@ -85,8 +81,10 @@ class PatchTransformer(Embedding):
         grid = self.position.T.reshape(1, -1, side, side)
         return functional.adaptive_avg_pool2d(grid, (rows, columns)).flatten(2)[0].T
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
-        """x (n, channels, resolution, resolution) in the type to compute in; the answer has the same."""
+    def forward(
+        self, x: Tensor, c_noise: Tensor, label: Tensor | None, with_hidden: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """See `Embedding`."""
         embedding = self.embed(c_noise, label)
         n, _, h, w = x.shape
         tokens = self.unshuffled(x).flatten(2).transpose(1, 2)
@@ -94,7 +92,7 @@ class PatchTransformer(Embedding):
         tokens = mp_sum(tokens, normalize(self._positions(h // self.patch, w // self.patch), (1,)).to(x.dtype), 0.5)
         for block in self.blocks:
             tokens = block(tokens, embedding)
-        out = self.out(normalize(tokens, (2,)), gain=self.out_gain)
-        return functional.pixel_shuffle(
-            out.transpose(1, 2).reshape(n, -1, h // self.patch, w // self.patch), self.patch
-        )
+        hidden = normalize(tokens, (2,))
+        out = self.out(hidden, gain=self.out_gain).transpose(1, 2)
+        out = functional.pixel_shuffle(out.reshape(n, -1, h // self.patch, w // self.patch), self.patch)
+        return (out, hidden.transpose(1, 2)) if with_hidden else out

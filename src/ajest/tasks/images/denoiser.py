@@ -1,0 +1,101 @@
+"""The EDM2 denoiser: a raw network, its preconditioning and its uncertainty head (docs/method.md#preconditioning)."""
+
+from __future__ import annotations
+
+import copy
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from ajest.runtime.compiling import uncompiled
+
+from .layers import Embedding, MPConv, MPFourier, renormalise
+
+UNCERTAINTY_CHANNELS = 128
+
+
+class EDM2Denoiser(nn.Module):
+    """Preconditioning around a raw network, and the uncertainty head of training (EDM2 section 2 and equation 21).
+
+    Args:
+        unet: a raw network F, see `Embedding`.
+        shape: (channels, height, width) of its pictures.
+        sigma_data: standard deviation of the data.
+        precision: in which `unet` computes; weights and preconditioning stay in float32.
+        generator: for the head's initial weights.
+    """
+
+    def __init__(
+        self,
+        unet: Embedding,
+        shape: tuple[int, int, int],
+        sigma_data: float = 0.5,
+        precision: torch.dtype = torch.float32,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.unet, self.shape, self.sigma_data, self.precision = unet, shape, sigma_data, precision
+        self.logvar_fourier = MPFourier(UNCERTAINTY_CHANNELS, generator)
+        self.logvar_linear = MPConv(UNCERTAINTY_CHANNELS, 1, 0, generator)
+
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        """The denoised x in float32, shape of `x`; `sigma` has shape (n,)."""
+        if self.training and torch.is_grad_enabled():
+            renormalise(self._layers)
+        x, level, scale = self._scaled(x, sigma)
+        raw = self.unet((x * scale).to(self.precision), sigma.float().log() / 4, label)
+        return self._denoised(x, raw, level, scale)
+
+    def sketched(
+        self, x: Tensor, sigma: Tensor, label: Tensor | None, target: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(denoised x, sketch of shape (n, d) of the gradient of each example's loss for the last layer's weights).
+
+        The sketch has the weights that act at a pixel itself, summed over pixels: (output channels) x (input
+        channels) numbers, without the weights of neighbouring pixels.
+        """
+        x, level, scale = self._scaled(x, sigma)
+        raw, hidden = self.unet((x * scale).to(self.precision), sigma.float().log() / 4, label, True)
+        denoised = self._denoised(x, raw, level, scale)
+        error = (denoised - target) * (weight[:, None, None, None] * level * self.sigma_data * scale)
+        error = functional.pixel_unshuffle(error, self.unet.patch).flatten(2)
+        return denoised, torch.einsum("ncp,nkp->nck", error, hidden.float()).flatten(1)
+
+    def _scaled(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(x, sigma and c_in, both of shape (n, 1, 1, 1)) in float32."""
+        level = sigma.float()[:, None, None, None]
+        return x.float(), level, torch.rsqrt(level.square() + self.sigma_data**2)
+
+    def _denoised(self, x: Tensor, raw: Tensor, level: Tensor, scale: Tensor) -> Tensor:
+        return x * (self.sigma_data * scale).square() + raw.float() * (level * self.sigma_data * scale)
+
+    @cached_property
+    def _layers(self) -> list[MPConv]:
+        """All layers whose weights are normalised."""
+        return [module for module in self.modules() if isinstance(module, MPConv)]
+
+    def uncertainty(self, sigma: Tensor) -> Tensor:
+        """u(sigma), the learned log-variance of the loss at a noise level, shape (n,)."""
+        return self.logvar_linear(self.logvar_fourier(sigma.log() / 4))[:, 0]
+
+    def flops(self) -> int:
+        """Floating-point operations of denoising one example; backward costs twice as many again."""
+        return self._flops
+
+    def sketch_flops(self) -> int:
+        """Operations of `sketched` for one example: what it adds to a forward pass is as little as one convolution."""
+        return self.flops()
+
+    @cached_property
+    def _flops(self) -> int:
+        """Counted on a copy that has shapes and no numbers."""
+        shell = copy.deepcopy(self).to("meta").eval()
+        x, sigma = torch.empty(1, *self.shape, device="meta"), torch.empty(1, device="meta")
+        embedding = shell.unet.emb_label if isinstance(shell.unet, Embedding) else None
+        label = None if embedding is None else torch.empty(1, embedding.weight.shape[1], device="meta")
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), uncompiled():
+            shell(x, sigma, label)
+        return int(counter.get_total_flops())

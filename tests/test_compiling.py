@@ -142,7 +142,7 @@ def trainer_of(task, arm):
 
 @pytest.mark.parametrize("name", ARMS)
 def test_no_arm_runs_eager_and_after_warm_up_none_compiles(images, name):
-    """Steps of all its kinds, then those of a second run, which finds all graphs. Graphs are kept from arm to arm, as in
+    """Steps of all its kinds, then those of a second run, which finds all graphs; they are kept from arm to arm, as in
     the one worker of a GPU."""
     arm = ARMS[name]
     first, second = trainer_of(images, arm), trainer_of(images, arm)

@@ -115,8 +115,10 @@ class Operations(TorchDispatchMode):
             return self._moved(args[0], here, kwargs)
         if func is aten.copy_.default:
             return self._copied(*args, **kwargs)
-        if func is aten._foreach_copy_.default:
-            return [self._copied(to, source) for to, source in zip(args[0], args[1], strict=True)]
+        if func is aten._foreach_copy_.default and not all(isinstance(t, SimulatedTensor) for t in tensors):
+            for to, source in zip(args[0], args[1], strict=True):
+                self._copied(to, source, *args[2:], **kwargs)
+            return None
         self._check_devices(func, args, tensors)
         self._count(func, args)
         if kwargs.get("device") is not None:

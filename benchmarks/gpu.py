@@ -9,6 +9,7 @@ those that are not in it. What is slow to compile is compiled first, all beside 
     GPU_MINUTES=8      how long all of it may take; what no longer fits is left out, and said to be
     GPU_DRY_RUN=1      on the CPU, with tiny networks: whether the pieces run
     AJEST_GPU_DATA=... training images of the bench, in place of shapes
+    GPU_BENCH=...      more words for the bench on images, such as "--iterations 160 --sampler-steps 8"
     GPU_WORK=...       folder of unfinished benches, by default in that of temporary files
 """
 
@@ -130,7 +131,8 @@ def _bench_command(task: str) -> tuple[str, ...]:
     if task == "tree":
         return ("tree", "--preset", "quick", *small)
     data = shlex.split(os.environ.get("AJEST_GPU_DATA", "shapes"))
-    return ("images", "--preset", "cpu-mini" if DRY else "gpu-mini", "--data", *data, *small)
+    more = shlex.split(os.environ.get("GPU_BENCH", ""))
+    return ("images", "--preset", "cpu-mini" if DRY else "gpu-mini", "--data", *data, *small, *more)
 
 
 class Results:
@@ -186,13 +188,19 @@ class Running:
     began: float
 
     @classmethod
-    def begin(cls, command: Sequence[str], name: str, log: Path) -> Running:
+    def begin(cls, command: Sequence[str], name: str, log: Path, **settings: str) -> Running:
         output = WORK / f"{name}.out"
         with output.open("wb") as out, log.open("ab") as err:
             err.write(f"\n== {name}: {shlex.join(command)}\n".encode())
             err.flush()
             process = subprocess.Popen(
-                command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, cwd=HERE.parent, start_new_session=True
+                command,
+                stdout=out,
+                stderr=err,
+                stdin=subprocess.DEVNULL,
+                cwd=HERE.parent,
+                env=os.environ | settings,
+                start_new_session=True,
             )
         return cls(process, output, time.monotonic())
 
@@ -260,7 +268,11 @@ class Compilation:
     def __init__(self, wanted: Sequence[Piece], log: Path) -> None:
         self._began = time.monotonic()
         commands = {piece.name: piece.compiles for piece in wanted if piece.compiles}
-        self._left = {name: Running.begin(words, f"compile-{name}", log) for name, words in commands.items()}
+        threads = str(max(2, (os.cpu_count() or 1) // max(len(commands), 1)))  # each would start one a core
+        self._left = {
+            name: Running.begin(words, f"compile-{name}", log, TORCHINDUCTOR_COMPILE_THREADS=threads)
+            for name, words in commands.items()
+        }
         if commands:
             print(f"compiling for {', '.join(commands)} beside each other", flush=True)
 

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .counter import CounterStream
+
 _WORDS = 624  # of 32 bits: the state of the Mersenne twister
 
 
@@ -87,6 +89,10 @@ Role = Literal["learner", "guide", "strong", "proxy"]
 LARGE: tuple[Role, ...] = ("learner", "strong")
 
 
+#: Where the random numbers of examples are made: by torch's generator on the host, or by counters on the device.
+Drawing = Literal["host", "device"]
+
+
 @dataclass(frozen=True)
 class Streams:
     """The random streams of a run: arms of one seed draw the same examples, a guide of that seed others.
@@ -94,11 +100,17 @@ class Streams:
     Attributes:
         seed: of the run.
         role: what its network is for.
+        drawing: where examples are drawn (docs/method.md#drawing).
     """
 
     seed: int
     role: Role = "learner"
+    drawing: Drawing = "host"
 
     def generator(self, *name: str | int, device: torch.device | str = "cpu") -> torch.Generator:
         """A fresh generator for one of them, see `generator`."""
         return generator(self.seed, self.role, *name, device=device)
+
+    def counter(self, *name: str | int) -> CounterStream:
+        """One of them whose numbers are computed from their places, see `CounterStream`."""
+        return CounterStream.named(self.seed, self.role, *name)

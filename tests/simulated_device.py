@@ -235,6 +235,7 @@ def simulated_cuda() -> Iterator[Simulated]:
         "get_device_name": lambda *_: "a simulated device",
         "get_device_capability": lambda *_: (9, 0),
         "is_bf16_supported": lambda *_, **__: True,
+        "mem_get_info": lambda *_: (16 << 30, 16 << 30),
         "_lazy_init": lambda: None,
         "synchronize": device.synchronize,
         "get_rng_state": device.get_rng_state,

@@ -292,7 +292,7 @@ def test_the_resolution_is_that_of_the_pictures(tmp_path, sides, resolution, say
     said: list[str] = []
     task = image_task((packed(tmp_path / "d.npz", sides),), warn=said.append)
     assert task.resolution == resolution
-    assert task.source("cpu")._host.shape[2:] == (resolution, resolution)
+    assert task.source("cpu")._pixels.images.shape[2:] == (resolution, resolution)
     assert len(said) == bool(says)
     assert not says or said[0].startswith(says)
 

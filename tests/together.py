@@ -34,6 +34,8 @@ SCENARIOS = {
     "draws": ("learnable-draws", {}),
     "proxy": ("proxy", {}),
     "rank": ("ajest", {"scope": "rank"}),
+    "device": ("learnable-draws", {"drawing": "device"}),
+    "images-device": ("ajest", {"drawing": "device"}),
     "images": ("ajest", {}),
     "images-uniform": ("baseline", {"micro_batch": 8}),
 }

@@ -205,7 +205,7 @@ def recipe_of(recipe: Recipe, training: Training, rate: float | None) -> Recipe:
         training: what was asked for; its learning rate is not looked at.
         rate: peak of the learning rate, None for the recipe's own.
     """
-    own = {name: value for name, value in given(training).items() if name in ("super_batch", "not_finite")}
+    own = {name: value for name, value in given(training).items() if name in ("super_batch", "not_finite", "drawing")}
     peak = recipe.learning_rate.peak if rate is None else rate
     return replace(recipe, learning_rate=replace(recipe.learning_rate, peak=peak), **own)
 

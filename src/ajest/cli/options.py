@@ -25,6 +25,7 @@ R = TypeVar("R")
 
 Precision = Literal["float32", "bfloat16", "float16"]  # these three stand in modules that take torch to import
 NotFinite = Literal["stop", "skip", "zero"]
+DrawingPlace = Literal["host", "device"]
 NetworkSize = Literal["nano", "mini", "xxs", "xs", "s", "m"]
 
 
@@ -110,12 +111,15 @@ class Training:
         learning_rate: its peak.
         not_finite: where a loss or gradient is not finite, "stop" the run, "skip" the step, or put "zero" in the place
             of such gradients. Each is counted.
+        drawing: make the random numbers of examples on the "host", as without it, or on the "device", which is faster
+            on GPUs. They are other numbers: compare only runs that draw alike.
     """
 
     iterations: Whole = None
     super_batch: Whole = None
     learning_rate: Number = None
     not_finite: Annotated[NotFinite | None, shown("{stop,skip,zero}")] = None
+    drawing: Annotated[DrawingPlace | None, shown("{host,device}")] = None
 
 
 @dataclass(frozen=True)
@@ -141,10 +145,13 @@ class Computing:
         precision: in which networks compute; weights stay in float32. Presets' bfloat16 is float32 on processors that
             are slow with it.
         compiled: whether torch.compile makes them faster.
+        resident_bytes: keep decoded pictures of up to so many bytes on the GPU; without it a quarter of what is free
+            on it. Of others those of the next step are read ahead.
     """
 
     precision: Annotated[Precision | None, shown("{float32,bfloat16,float16}")] = None
     compiled: YesNo = None
+    resident_bytes: Whole = None
 
 
 @dataclass(frozen=True)

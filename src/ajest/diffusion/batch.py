@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
+
+from ajest.runtime.counter import CounterStream, Rows, numbers_of
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,58 @@ class Batch:
         for start in range(0, len(self), size):
             yield self[start : start + size]
 
+    def whole(self) -> Batch:
+        """The batch with all that was put off, see `DeferredBatch`."""
+        return self
+
+
+class DeferredBatch(Batch):
+    """Examples of which ids, noise levels, weights and labels are known; `x` and `target` are drawn when asked for.
+
+    Processes that train together each draw what they score or train on, and know of the rest what choosing takes.
+
+    Args:
+        rows: their numbers in the super-batch.
+        known: the batch as `RowSource.outline` gives it.
+        draw: the examples of some rows.
+    """
+
+    def __init__(self, rows: Rows, known: Batch, draw: Callable[[Rows], Batch]) -> None:
+        own = {"rows": rows, "known": known, "draw": draw}
+        own |= {name: getattr(known, name) for name in ("sigma", "weight", "id", "label")}
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
+
+    rows: Rows
+    known: Batch
+    draw: Callable[[Rows], Batch]
+
+    @cached_property
+    def _drawn(self) -> Batch:
+        return self.draw(self.rows)
+
+    @property
+    def x(self) -> Tensor:
+        return self._drawn.x
+
+    @property
+    def target(self) -> Tensor | None:
+        return self._drawn.target
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def __getitem__(self, index: Tensor | slice) -> Batch:
+        consecutive = isinstance(index, slice) and isinstance(self.rows, range)
+        rows: Any = self.rows if consecutive else numbers_of(self.rows, self.id.device)
+        return DeferredBatch(rows[index], self.known[index], self.draw)
+
+    def to(self, device: torch.device | str) -> Batch:
+        return self.whole().to(device)
+
+    def whole(self) -> Batch:
+        return self._drawn
+
 
 class Source(Protocol):
     """Where noised examples come from: the only thing that differs between one task and another."""
@@ -70,3 +125,34 @@ class Source(Protocol):
     def complete(self, batch: Batch) -> Batch:
         """The batch with its target. Apart from `draw`, because on some tasks the target is the costly part."""
         ...
+
+
+class RowSource(Source, Protocol):
+    """A source that also draws examples by their numbers, where they are needed (docs/method.md#drawing).
+
+    Example i follows from the stream and from i alone: each process draws its own, and any draws what another drew.
+
+    Attributes:
+        device: where batches are.
+    """
+
+    device: torch.device
+
+    def outline(self, rows: Rows, stream: CounterStream) -> Batch:
+        """What choosing needs of some rows: ids, noise levels, weights and labels; `x` of shape (n, 0)."""
+        ...
+
+    def draw_rows(self, rows: Rows, stream: CounterStream, eps: CounterStream) -> Batch:
+        """The examples of some rows, as `outline` has them.
+
+        Args:
+            rows: their numbers.
+            stream: for the examples and their noise levels.
+            eps: for the noise.
+        """
+        ...
+
+
+def draws_rows(source: Source) -> TypeGuard[RowSource]:
+    """Whether a source is a `RowSource`."""
+    return all(hasattr(source, name) for name in ("device", "outline", "draw_rows"))

@@ -1,6 +1,6 @@
 """One run in several processes, as torchrun starts them: who does which part, and what all of them know.
 
-Every process draws the same examples from the same random numbers, scores its part of them, and hears the scores of
+Every process knows the same examples from the same random numbers, scores its part of them, and hears the scores of
 all: a float an example is all the traffic that choosing needs. What is chosen is then shared out again, so that each
 trains on equally many; gradients are averaged by `DistributedDataParallel`. Everything that is kept (weights, averages,
 memories, clocks) is the same in all processes, so that one writes checkpoints and any number can go on from them.

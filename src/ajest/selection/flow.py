@@ -14,9 +14,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ajest.diffusion.batch import Batch, Source
+from ajest.diffusion.batch import Batch, DeferredBatch, RowSource, Source, draws_rows
 from ajest.diffusion.network import flops_of, sketch_flops_of
+from ajest.errors import UserError
 from ajest.runtime import distributed
+from ajest.runtime.counter import CounterStream
 from ajest.runtime.seeding import Streams
 
 from .arm import Arm, Scoring
@@ -176,22 +178,60 @@ class Scorer:
 def draw(source: Source, streams: Streams, plan: Plan, phase: Phases) -> Drawn:
     """Draw a super-batch, with its targets if they are needed.
 
-    All processes draw the whole of it, on the CPU wherever the network is, so that all see the same examples; targets
-    each computes of its own part.
+    On the host all processes draw the whole of it, so that all devices see the same examples; on the device each draws
+    its own part. Targets each computes of its own part.
     """
     with phase("draw"):
-        batches = [draw_noised(source, streams, plan.drawn, plan.step, again) for again in range(plan.noise_draws)]
+        batches = [_drawn(source, streams, plan, again) for again in range(plan.noise_draws)]
+        parts = [_own_part(batch) for batch in batches] if plan.needs_targets else batches
+        _expect_next(source, streams, plan)
     if not plan.needs_targets:
         return Drawn(batches[0], tuple(batches))
     with phase("target"):
-        parts = [source.complete(_own_part(batch)) for batch in batches]
+        parts = [source.complete(part) for part in parts]
     return Drawn(parts[0] if len(parts[0]) == plan.drawn else batches[0], tuple(parts))
 
 
 def draw_noised(source: Source, streams: Streams, count: int, step: int, again: int, name: str = "draw") -> Batch:
     """The examples of a step, under the first noise (`again` 0) or under another."""
+    if streams.drawing == "device":
+        return _by_rows(source).draw_rows(range(count), *_counters(streams, step, again, name))
     eps = streams.generator(name, step, "noise", again) if again else None
     return source.draw(count, streams.generator(name, step), eps)
+
+
+def _drawn(source: Source, streams: Streams, plan: Plan, again: int) -> Batch:
+    """A super-batch that is whole, or of which several processes have yet to draw their parts."""
+    if streams.drawing == "host" or distributed.world() == 1:
+        return draw_noised(source, streams, plan.drawn, plan.step, again)
+    by_rows, rows, counters = _by_rows(source), range(plan.drawn), _counters(streams, plan.step, again)
+    known = by_rows.outline(rows, counters[0])
+    return DeferredBatch(rows, known, lambda some: by_rows.draw_rows(some, *counters))
+
+
+def _expect_next(source: Source, streams: Streams, plan: Plan) -> None:
+    """Tell a source that reads ahead what it will be asked for next: the next step, if that is of the same kind."""
+    expect = getattr(source, "expect", None)
+    if expect is None:
+        return
+    if streams.drawing == "host":
+        expect(range(plan.drawn), streams.generator("draw", plan.step + 1))
+    elif plan.needs_targets or distributed.world() == 1:
+        expect(range(plan.drawn)[distributed.rank_slice(plan.drawn)], streams.counter("draw", plan.step + 1))
+
+
+def _counters(streams: Streams, step: int, again: int, name: str = "draw") -> tuple[CounterStream, CounterStream]:
+    """The streams of a step's examples and of their noise."""
+    return streams.counter(name, step), streams.counter(name, step, "noise", again)
+
+
+def _by_rows(source: Source) -> RowSource:
+    if draws_rows(source):
+        return source
+    raise UserError(
+        f"the task's source, {type(getattr(source, 'source', source)).__name__}, draws on the host alone: leave out "
+        "--drawing device, or give it the methods of ajest.diffusion.batch.RowSource"
+    )
 
 
 def score_drawn(drawn: Drawn, plan: Plan, scorer: Scorer, phase: Phases) -> Scored:
@@ -235,7 +275,7 @@ def pick(
     """
     finite = scores.finite()
     kept, weight = _kept(scores, finite, arm, count, progress, generator)
-    return Picked(batch[kept[distributed.rank_slice(len(kept))]], kept, weight, scores, finite)
+    return Picked(batch[kept[distributed.rank_slice(len(kept))]].whole(), kept, weight, scores, finite)
 
 
 def _kept(
@@ -256,4 +296,4 @@ def _kept(
 
 def _own_part(batch: Batch) -> Batch:
     """This process's part. One process has the very batch: runs that share a draw know it by that."""
-    return batch if distributed.world() == 1 else batch[distributed.rank_slice(len(batch))]
+    return batch if distributed.world() == 1 else batch[distributed.rank_slice(len(batch))].whole()

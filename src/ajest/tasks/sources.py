@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import LogNormal, edm_weight
+from ajest.runtime.counter import CounterStream, Rows, below, normal, numbers_of, uniform
 from ajest.runtime.seeding import substream
+from ajest.runtime.transfer import to_device
 
 _UNIT = 16  # normals that torch's CPU generator makes at a time: a draw of fewer is no prefix of a longer one
 
@@ -22,7 +26,7 @@ class TensorSource:
     """Draws `x = x0 + sigma eps`, x0 uniformly with replacement; `id` is its place among the rows. The target is x0, so
     that the target of the score is `(x0 - x) / sigma^2`: as noisy as any real data set's.
 
-    Row, level and lost labels are drawn on the CPU, so that all devices see the same; eps is drawn where it is used.
+    On the host, row, level and lost labels are drawn so that all devices see the same; eps is drawn where it is used.
 
     Args:
         x: the clean examples, shape (N, ...).
@@ -45,25 +49,43 @@ class TensorSource:
         self.noise, self.sigma_data, self.label_dropout = noise, sigma_data, label_dropout
         self.device = torch.device(device)
         self._x = x.to(self.device)
-        self._label = label
+        self._label = None if label is None else label.to(self.device)
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
         which, level, lost = (substream(generator) for _ in range(3))
         index = torch.randint(len(self._x), (count,), generator=which)
-        sigma = self.noise(normals(count, (1,), level)[:, 0]).to(self.device)
-        x0 = self._x[index.to(self.device)]
-        noise = normals(count, tuple(x0.shape[1:]), substream(generator if eps is None else eps, self.device))
+        sigma = self.noise(normals(count, (1,), level)[:, 0])
+        dropped = torch.rand(count if self._drops else 0, generator=lost) < self.label_dropout
+        index, sigma, dropped = to_device(self.device, index, sigma, dropped)
+        stream = substream(generator if eps is None else eps, self.device)
+        noise = normals(count, tuple(self._x.shape[1:]), stream)
+        return self._noised(self._outline(index, sigma, dropped), noise)
+
+    def outline(self, rows: Rows, stream: CounterStream) -> Batch:
+        words = stream.words(numbers_of(rows, self.device), 5)
+        sigma = self.noise(normal(words[:, 2:4])[:, 0])
+        dropped = uniform(words[:, 4]) < self.label_dropout
+        return self._outline(below(words[:, :2], len(self._x)), sigma, dropped)
+
+    def draw_rows(self, rows: Rows, stream: CounterStream, eps: CounterStream) -> Batch:
+        noise = eps.normals(numbers_of(rows, self.device), tuple(self._x.shape[1:]))
+        return self._noised(self.outline(rows, stream), noise)
+
+    @property
+    def _drops(self) -> bool:
+        return self._label is not None and self.label_dropout > 0
+
+    def _outline(self, index: Tensor, sigma: Tensor, dropped: Tensor) -> Batch:
         label = None if self._label is None else self._label[index]
-        if label is not None and self.label_dropout:
-            label = torch.where(torch.rand(count, generator=lost) < self.label_dropout, -1, label)
-        return Batch(
-            x=torch.addcmul(x0, sigma.view(-1, *[1] * (x0.dim() - 1)), noise),
-            sigma=sigma,
-            weight=edm_weight(sigma, self.sigma_data),
-            id=index.to(self.device),
-            target=x0,
-            label=None if label is None else label.to(self.device),
-        )
+        if label is not None and self._drops:
+            label = torch.where(dropped, -1, label)
+        weight = edm_weight(sigma, self.sigma_data)
+        return Batch(x=sigma.new_empty(len(sigma), 0), sigma=sigma, weight=weight, id=index, label=label)
+
+    def _noised(self, known: Batch, noise: Tensor) -> Batch:
+        x0 = self._x[known.id]
+        x = torch.addcmul(x0, known.sigma.view(-1, *[1] * (x0.dim() - 1)), noise)
+        return replace(known, x=x, target=x0)
 
     def complete(self, batch: Batch) -> Batch:
         """The batch as it is: the target is the clean vector itself."""

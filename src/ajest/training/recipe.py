@@ -7,6 +7,7 @@ from math import inf
 from typing import Literal
 
 from ajest.errors import check
+from ajest.runtime.seeding import Drawing
 
 NotFinite = Literal["stop", "skip", "zero"]
 
@@ -53,6 +54,9 @@ class Recipe:
             warm; selection acts on the whole super-batch all the same. None takes all at once.
         scope: where several processes train, choose from the whole super-batch ("global"), which gives what one process
             would, or each from its own part of it ("rank"), as the published code does.
+        drawing: where random numbers of examples are made: on the "host" by torch's generator, or on the "device" by
+            counters, where each of several processes draws its part alone. They are other numbers
+            (docs/method.md#drawing).
         not_finite: what to do where a loss or gradient is not finite: "stop" the run, "skip" the step, which leaves the
             weights as they were, or put "zero" in the place of such gradients (EDM2). The ledger counts them.
     """
@@ -64,6 +68,7 @@ class Recipe:
     micro_batch: int | None = None
     scope: Literal["global", "rank"] = "global"
     not_finite: NotFinite = "stop"
+    drawing: Drawing = "host"
 
     def __post_init__(self) -> None:
         check(

@@ -9,12 +9,13 @@ runs are compared by calibrated clocks.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import ExitStack
 
 import torch
 
-from ajest.diffusion.batch import Batch, Source
+from ajest.diffusion.batch import Batch, Source, draws_rows
+from ajest.runtime.counter import CounterStream, Rows
 
 from .trainer import Trainer
 
@@ -30,7 +31,7 @@ class SharedDraws:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._drawn: OrderedDict[tuple[int, int, int | None], Batch] = OrderedDict()
+        self._drawn: OrderedDict[Hashable, Batch] = OrderedDict()
         self._completed: OrderedDict[int, tuple[Batch, Batch]] = OrderedDict()
 
     def __getattr__(self, name: str) -> object:
@@ -38,11 +39,14 @@ class SharedDraws:
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
         key = (count, generator.initial_seed(), None if eps is None else eps.initial_seed())
-        if key not in self._drawn:
-            self._drawn[key] = self.source.draw(count, generator, eps)
-            _forget(self._drawn)
-        self._drawn.move_to_end(key)
-        return self._drawn[key]
+        return self._once(key, lambda: self.source.draw(count, generator, eps))
+
+    def draw_rows(self, rows: Rows, stream: CounterStream, eps: CounterStream) -> Batch:
+        source = self.source
+        assert draws_rows(source)  # whoever asks has made sure
+        if not isinstance(rows, range):
+            return source.draw_rows(rows, stream, eps)
+        return self._once((rows, stream, eps), lambda: source.draw_rows(rows, stream, eps))
 
     def complete(self, batch: Batch) -> Batch:
         known = self._completed.get(id(batch))
@@ -53,6 +57,13 @@ class SharedDraws:
                 self._completed[id(batch)] = known
                 _forget(self._completed)
         return known[1]
+
+    def _once(self, key: Hashable, draw: Callable[[], Batch]) -> Batch:
+        if key not in self._drawn:
+            self._drawn[key] = draw()
+            _forget(self._drawn)
+        self._drawn.move_to_end(key)
+        return self._drawn[key]
 
 
 def _forget(kept: OrderedDict) -> None:

@@ -101,6 +101,7 @@ class Trainer:
         self.proxy = None if networks.proxy is None else OptimizedNetwork(networks.proxy, recipe)
         if arm.reference == "ema":
             networks = replace(networks, reference=self.ema[recipe.ema_widths[0]])
+        streams = replace(streams, drawing=recipe.drawing)
         self.selector = Selector(source, networks, arm, streams, recipe.super_batch, recipe.micro_batch)
         self.example_counts = ExampleCounts()
         self.steps_taken = 0

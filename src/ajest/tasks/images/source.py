@@ -12,12 +12,14 @@ from torch.nn.functional import avg_pool2d
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import LogNormal, edm_weight
 from ajest.errors import NotFinite, UserError
+from ajest.runtime.counter import CounterStream, Rows, below, normal, numbers_of, uniform
 from ajest.runtime.seeding import substream
+from ajest.runtime.transfer import to_device
+
+from .pixels import USUAL, Loading, Pixels
 
 #: torch's CPU generator makes normals 16 at a time: a draw of fewer is no prefix of a longer one.
 _UNIT = 16
-#: Decoded pictures up to this many bytes live on the GPU.
-_RESIDENT = 4 << 30
 
 
 def check_levels(images: Tensor | np.ndarray) -> None:
@@ -65,7 +67,7 @@ def to_uint8(x: Tensor) -> Tensor:
 class ImageSource:
     """Draws `x = x0 + sigma eps`, x0 uniformly with replacement; `id` is the number of the picture.
 
-    Picture and noise level are drawn on the CPU, so that all devices see the same; eps is drawn where it is used.
+    On the host, picture and noise level are drawn so that all devices see the same; eps is drawn where it is used.
 
     Args:
         images: uint8, shape (N, channels, height, width); may be memory-mapped.
@@ -76,6 +78,7 @@ class ImageSource:
         device: where batches are wanted.
         label_dropout: share of examples whose label is -1, which is none. It is drawn with the example, so that
             learner, reference and all arms agree about it.
+        loading: how pictures and noise come to the device.
 
     Raises:
         UserError: images of another type or shape.
@@ -90,36 +93,81 @@ class ImageSource:
         flip: bool = False,
         device: torch.device | str = "cpu",
         label_dropout: float = 0.0,
+        loading: Loading = USUAL,
     ) -> None:
         check_levels(images)
         self.label_dropout = label_dropout
         self.device = torch.device(device)
         self.noise, self.sigma_data, self.flip = noise, sigma_data, flip
-        self._labels = None if labels is None else torch.from_numpy(np.array(labels))
-        self._host = images
-        resident = self.device.type != "cpu" and images.nbytes <= _RESIDENT
-        self._images = torch.from_numpy(np.array(images)).to(self.device) if resident else None
+        self._labels = None if labels is None else torch.from_numpy(np.array(labels)).to(self.device)
+        self._pixels = Pixels(images, self.device, loading)
+        self._fused = loading.fused
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
         picture, level, mirror = (substream(generator) for _ in range(3))
         # Of the example, not of its noise: another draw of that loses the same labels.
         lost = substream(mirror) if self.label_dropout else mirror
-        index = torch.randint(len(self._host), (count,), generator=picture)
-        sigma = self.noise(torch.randn(-(-count // _UNIT) * _UNIT, generator=level)[:count]).to(self.device)
-        x0 = to_float(self._gather(index))
-        if self.flip:
-            mirrored = torch.rand(count, generator=mirror).to(self.device) < 0.5
-            x0 = torch.where(mirrored[:, None, None, None], x0.flip(3), x0)
+        here = torch.randint(len(self._pixels), (count,), generator=picture)
+        sigma = self.noise(torch.randn(-(-count // _UNIT) * _UNIT, generator=level)[:count])
+        mirrored = torch.rand(count if self.flip else 0, generator=mirror) < 0.5
+        dropped = torch.rand(count if self.label_dropout else 0, generator=lost) < self.label_dropout
+        index, sigma, mirrored, dropped = to_device(self.device, here, sigma, mirrored, dropped)
+        x0 = self._clean(index if self._pixels.resident else here, mirrored)
         noise = substream(generator if eps is None else eps, self.device)
-        x = torch.randn(x0.shape, generator=noise, device=self.device)
-        x = x.mul_(sigma[:, None, None, None]).add_(x0)
+        normals = torch.randn(x0.shape, generator=noise, device=self.device)
+        return self._noised(self._outline(index, sigma, dropped), x0, normals)
+
+    def outline(self, rows: Rows, stream: CounterStream) -> Batch:
+        return self._drawn(numbers_of(rows, self.device), stream)[0]
+
+    def draw_rows(self, rows: Rows, stream: CounterStream, eps: CounterStream) -> Batch:
+        numbers = numbers_of(rows, self.device)
+        known, mirrored = self._drawn(numbers, stream)
+        x0 = self._clean(known.id if self._pixels.resident else self._index(rows, stream), mirrored)
+        return self._noised(known, x0, eps.normals(numbers, tuple(x0.shape[1:]), self._fused))
+
+    def expect(self, rows: range, stream: torch.Generator | CounterStream) -> None:
+        """Begin to read the pictures of a draw that comes next, where they are read ahead at all.
+
+        Args:
+            rows: their numbers in the super-batch.
+            stream: of the examples, as for `draw` or `draw_rows`.
+        """
+        if not self._pixels.ahead:
+            return
+        if isinstance(stream, CounterStream):
+            index = self._index(rows, stream)
+        else:
+            index = torch.randint(len(self._pixels), (len(rows),), generator=substream(stream))
+        self._pixels.expect(index)
+
+    def _index(self, rows: Rows, stream: CounterStream) -> Tensor:
+        """Numbers of pictures, made on the host: whole numbers are the same there."""
+        return below(stream.words(numbers_of(rows), 2), len(self._pixels))
+
+    def _drawn(self, numbers: Tensor, stream: CounterStream) -> tuple[Batch, Tensor]:
+        """(the outline of some rows, which of them are mirrored)."""
+        words = stream.words(numbers, 6)
+        sigma = self.noise(normal(words[:, 2:4])[:, 0])
+        mirrored, dropped = uniform(words[:, 4]) < 0.5, uniform(words[:, 5]) < self.label_dropout
+        return self._outline(below(words[:, :2], len(self._pixels)), sigma, dropped), mirrored
+
+    def _outline(self, index: Tensor, sigma: Tensor, dropped: Tensor) -> Batch:
         label = None if self._labels is None else self._labels[index]
-        if label is not None:
-            if self.label_dropout:
-                label = torch.where(torch.rand(count, generator=lost) < self.label_dropout, -1, label)
-            label = label.to(self.device)
+        if label is not None and self.label_dropout:
+            label = torch.where(dropped, -1, label)
         weight = edm_weight(sigma, self.sigma_data)
-        return Batch(x=x, sigma=sigma, weight=weight, id=index.to(self.device), target=x0, label=label)
+        return Batch(x=sigma.new_empty(len(sigma), 0), sigma=sigma, weight=weight, id=index, label=label)
+
+    def _clean(self, index: Tensor, mirrored: Tensor) -> Tensor:
+        x0 = to_float(self._pixels[index])
+        return torch.where(mirrored[:, None, None, None], x0.flip(3), x0) if self.flip else x0
+
+    @staticmethod
+    def _noised(known: Batch, x0: Tensor, normals: Tensor) -> Batch:
+        """Examples from their outline; `normals` are used up."""
+        x = normals.mul_(known.sigma[:, None, None, None]).add_(x0)
+        return replace(known, x=x, target=x0)
 
     def complete(self, batch: Batch) -> Batch:
         """The batch as it is: the target is the clean picture itself."""
@@ -131,8 +179,3 @@ class ImageSource:
             raise ValueError("the batch has no target yet")
         x, target, sigma = avg_pool2d(batch.x, 2), avg_pool2d(batch.target, 2), batch.sigma / 2
         return replace(batch, x=x, target=target, sigma=sigma, weight=edm_weight(sigma, self.sigma_data))
-
-    def _gather(self, index: Tensor) -> Tensor:
-        if self._images is not None:
-            return self._images[index.to(self.device)]
-        return torch.from_numpy(self._host[index.numpy()]).to(self.device)

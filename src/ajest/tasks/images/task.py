@@ -27,6 +27,7 @@ from .denoiser import EDM2Denoiser
 from .extractors import Extractor, extract, extractor, looked_at
 from .imagenet import class_indices
 from .metrics import FREE_OF_N, compared, metrics_of, without_classes
+from .pixels import Loading
 from .references import References, Stock, references_of, remembered
 from .source import ImageSource, to_uint8
 
@@ -53,7 +54,9 @@ class ImageTask(Task):
         sigma_data: standard deviation of the data.
         label_dropout: share of training examples that lose their label, for classifier-free guidance.
         precision: in which networks compute; weights and preconditioning stay in float32.
-        compile: compile the networks with torch.compile.
+        compile: compile the networks with torch.compile, and the noise that is drawn on a GPU.
+        resident_bytes: decoded pictures up to so many bytes live on the GPU; None takes a quarter of what is free on
+            it; may change from machine to machine.
         sampler_steps, sigma_max, sigma_min: of the sampler.
         chunk: pictures sampled or judged at a time.
         extractors: feature networks, NAME or NAME=PATH; the first is the one that a verdict rests on.
@@ -80,6 +83,7 @@ class ImageTask(Task):
     label_dropout: float = 0.0
     precision: Precision = "float32"
     compile: bool = False
+    resident_bytes: int | None = field(default=None, compare=False)
     sampler_steps: int = 32
     sigma_max: float = 80.0
     sigma_min: float = 0.002
@@ -140,8 +144,9 @@ class ImageTask(Task):
     def source(self, device: torch.device | str) -> ImageSource:
         pictures = self._pictures("train")
         noise = LogNormal(self.p_mean, self.p_std)
+        loading = Loading(self.resident_bytes, fused=self.compile)
         return ImageSource(
-            pictures.images, pictures.labels, noise, self.sigma_data, self.flip, device, self.label_dropout
+            pictures.images, pictures.labels, noise, self.sigma_data, self.flip, device, self.label_dropout, loading
         )
 
     def network(self, role: Role, seed: int) -> EDM2Denoiser:

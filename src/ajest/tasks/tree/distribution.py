@@ -124,6 +124,10 @@ class TreeDistribution:
         cumulative = np.cumsum(np.repeat(phi, PER_BRANCH))
         self._cumulative = torch.tensor(cumulative[:-1], dtype=torch.float32, device=device)
 
+    def component(self, uniform: Tensor) -> Tensor:
+        """Index of the Gaussian for uniform numbers in [0, 1), shape (n,)."""
+        return torch.searchsorted(self._cumulative, uniform.to(torch.float32), right=True)
+
     def sample(self, uniform: Tensor, normal: Tensor, sigma: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
         """Exact samples at noise level sigma from given random numbers.
 
@@ -135,7 +139,7 @@ class TreeDistribution:
         Returns:
             (x of shape (n, 2), index of the Gaussian of shape (n,), in the order of `branches()`).
         """
-        index = torch.searchsorted(self._cumulative, uniform.to(torch.float32), right=True)
+        index = self.component(uniform)
         normal = normal.to(self.dtype)
         factor = self._factors[torch.div(index, PER_BRANCH, rounding_mode="floor")]
         clean = self._means[index] + (factor @ normal[:, :2, None]).squeeze(-1)

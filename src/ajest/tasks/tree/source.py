@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import LogNormal, score_weight
+from ajest.runtime.counter import CounterStream, Rows, normal, numbers_of, uniform
+from ajest.runtime.transfer import to_device
 
 from .distribution import TreeDistribution
 
@@ -32,11 +35,33 @@ class TreeSource:
         numbers = torch.randn(rows, _ROW, generator=generator)[:count]
         if eps is not None:
             numbers[:, 2:4] = torch.randn(rows, _ROW, generator=eps)[:count, 2:4]
-        numbers = numbers.to(self.distribution.device)
+        (numbers,) = to_device(self.device, numbers)
         sigma = self.noise(numbers[:, 4])
         uniform = torch.special.ndtr(numbers[:, 5])
         x, index = self.distribution.sample(uniform, numbers[:, :4], sigma)
         return Batch(x=x, sigma=sigma, weight=score_weight(sigma), id=index)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are."""
+        return self.distribution.device
+
+    def outline(self, rows: Rows, stream: CounterStream) -> Batch:
+        uniform_, sigma, _ = self._numbers(numbers_of(rows, self.device), stream)
+        index = self.distribution.component(uniform_)
+        return Batch(x=sigma.new_empty(len(rows), 0), sigma=sigma, weight=score_weight(sigma), id=index)
+
+    def draw_rows(self, rows: Rows, stream: CounterStream, eps: CounterStream) -> Batch:
+        numbers = numbers_of(rows, self.device)
+        uniform_, sigma, point = self._numbers(numbers, stream)
+        x, index = self.distribution.sample(uniform_, torch.cat([point, eps.normals(numbers, (2,))], 1), sigma)
+        return Batch(x=x, sigma=sigma, weight=score_weight(sigma), id=index)
+
+    def _numbers(self, rows: Tensor, stream: CounterStream) -> tuple[Tensor, Tensor, Tensor]:
+        """(a uniform number for the Gaussian, the noise level, two normal numbers for the point)."""
+        words = stream.words(rows, 8)
+        normals = normal(words[:, :4])
+        return uniform(words[:, 4]), self.noise(normals[:, 2]), normals[:, :2]
 
     def complete(self, batch: Batch) -> Batch:
         return replace(batch, target=self.distribution.denoise(batch.x, batch.sigma))

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 CUDA, CPU = torch.device("cuda:0"), torch.device("cpu")
 aten = torch.ops.aten
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 _INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 _TAKES_SCALARS = {aten.fill_, aten.fill, aten.masked_fill, aten.masked_fill_, aten.index_fill_, aten.index_fill}
 #: Kernels that wait for the device although the shape of what they return is known, and how often.
@@ -104,6 +105,9 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        if torch.is_inference_mode_enabled() and func.has_kernel_for_dispatch_key(_COMPOSITE):
+            with self:  # else operations are made of others before they come here
+                return func._op_dk(_COMPOSITE, *args, **kwargs)
         tensors = [*_tensors(args), *_tensors([*kwargs.values()])]
         here = self._is_here(kwargs.get("device"), tensors)
         self._check_generator(kwargs.get("generator"), here)

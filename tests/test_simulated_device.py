@@ -1,20 +1,38 @@
-"""Training, sampling, judging and resuming on a device that is not the CPU: the same code, the same numbers."""
+"""Training, sampling, judging and resuming on a device that is not the CPU: the same code, the same numbers; and what
+is on the wrong device is found."""
 
 import copy
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from ajest.bench.read.folder import read
+from ajest.bench.run.bench import run_bench
+from ajest.bench.run.evaluation import evaluate_snapshot
+from ajest.diffusion import ema
 from ajest.runtime import seeding
 from ajest.runtime.seeding import Streams
+from ajest.selection import policies
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.flow import Networks
+from ajest.selection.selector import Selector
+from ajest.storage import checkpoint
 from ajest.tasks.images.architecture import Architecture
 from ajest.tasks.images.setup import image_task
+from ajest.tasks.tree.source import TreeSource
+from ajest.tasks.vectors.setup import vectors_task
+from ajest.training.networks import Guidance, load_network
 from ajest.training.recipe import LearningRate
+from ajest.training.run import execute, execution
+from ajest.training.run_folder import RunConfig
+from ajest.training.schedule import Schedule
 from ajest.training.trainer import Trainer
-from conftest import small_recipe, small_task
+from conftest import Here, small_bench, small_recipe, small_task
 from simulated_device import simulated_cuda
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -38,7 +56,14 @@ def cuda(monkeypatch):
 @cache
 def tiny_images():
     network = Architecture(channels=4, multipliers=(1,), blocks=1, attention=(), patch=2)
-    return image_task(("shapes:256",), ("shapes:128",), resolution=16, learner=network, guide=network, sampler_steps=3)
+    return image_task(
+        ("shapes:256",), ("shapes:128",), resolution=16, learner=network, guide=network, sampler_steps=3, references=64
+    )
+
+
+def tiny_vectors():
+    sizes = {"hidden": 16, "guide_hidden": 8, "blocks": 1, "sampler_steps": 4}
+    return vectors_task(("two-moons:300",), warn=lambda _: None, **sizes)
 
 
 @cache
@@ -75,14 +100,170 @@ CASES = [(task, arm) for task in ("tree", "images") for arm in ARMS if (task, ar
 
 @pytest.mark.parametrize(("task", "name"), CASES)
 def test_every_arm_trains_on_the_device_as_on_the_cpu(task, name, cuda):
-    """Three steps, a restart from what a checkpoint would hold, and another: losses, weights, averages, counts and what
+    """Two steps, a restart from what a checkpoint would hold, and another: losses, weights, averages, counts and what
     is remembered are the CPU's, bit for bit."""
     task, arm = {"tree": small_task, "images": tiny_images}[task](), arms_named((name,), chunks=4)[0]
     on_cpu, on_device, again = (trainer(task, arm, device) for device in ("cpu", "cuda", "cuda"))
-    expected, found = ([t.step().loss for _ in range(3)] for t in (on_cpu, on_device))
+    expected, found = ([t.step().loss for _ in range(2)] for t in (on_cpu, on_device))
     assert found == expected
     assert_equal(state(on_device), state(on_cpu))
     again.restore(state(on_device), on_device.state()[1])
     assert again.step().loss == on_cpu.step().loss
     assert_equal(state(again), state(on_cpu))
     assert {t.device.type for t in again.network.parameters()} == {"cuda"}
+
+
+def train_and_judge(folder, task, device):
+    """A guide, and an AJEST run that is given up after three steps and taken up again; (what its last checkpoint holds,
+    its metrics without guidance and with)."""
+    recipe = small_recipe(super_batch=128, not_finite="zero")
+    guide = RunConfig(task, "guide", recipe, ARMS["baseline"], 0, 2)
+    run = RunConfig(task, "learner", recipe, arms_named(("early-ajest",), chunks=4)[0], 0, 4, "../guide")
+    schedule = Schedule({"steps": (2.0, 4.0)}, checkpoint_every=2, ledger_every=2, selection_at=(2,))
+    assert execute(folder / "guide", guide, Schedule(), device) == "done"
+    steps = execution(folder / "run", run, schedule, device)
+    while next(steps).steps_taken < 3:
+        pass
+    steps.close()
+    assert execute(folder / "run", run, schedule, device) == "done"
+    judged = evaluate_snapshot(folder / "run", 4, (1.0, 2.0), 24, folder / "cache", Guidance(folder / "guide"),
+        device=device, keep_tensors=True)  # fmt: skip
+    network, _ = load_network(folder / "run", device=device)
+    assert all(path.exists() for path in task.write_samples(network, folder, 4, device=device))
+    stored = checkpoint.latest(folder / "run", "checkpoint", print)
+    return stored.tensors, [line["metrics"] for line in judged]
+
+
+@pytest.mark.parametrize("task", [small_task, tiny_images, tiny_vectors], ids=["tree", "images", "vectors"])
+def test_a_run_is_resumed_sampled_guided_and_judged_on_the_device(task, cuda, tmp_path):
+    tensors, metrics = train_and_judge(tmp_path / "cpu", task(), "cpu")
+    found, found_metrics = train_and_judge(tmp_path / "cuda", task(), "cuda")
+    assert_equal(found, tensors)
+    for one, other in zip(found_metrics, metrics, strict=True):
+        assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
+
+
+def test_a_whole_bench_runs_on_the_device(cuda, tmp_path):
+    arms = arms_named(("baseline", "ajest"))
+    run_bench(
+        tmp_path,
+        small_bench(arms=arms, iterations=32, guide_iterations=4, n_final=200, n_curve=200),
+        Here(),
+        device="cuda",
+    )
+    assert {arm.name for arm in read(tmp_path).config.arms} == {"baseline", "ajest"}
+    assert cuda.counts.operations > 0
+
+
+def stays_behind(monkeypatch):
+    draw = TreeSource.draw
+    monkeypatch.setattr(TreeSource, "draw", lambda *a: (lambda b: replace(b, sigma=b.sigma.cpu()))(draw(*a)))
+
+
+def strata_without_a_device(monkeypatch):
+    def strata_of(sigma, strata):
+        place = torch.arange(len(sigma)) * strata // len(sigma)
+        return torch.empty_like(place).scatter_(0, sigma.argsort(), place)
+
+    monkeypatch.setattr(policies, "strata_of", strata_of)
+
+
+def averages_on_the_host(monkeypatch):
+    real = ema.copy.deepcopy
+    monkeypatch.setattr(ema, "copy", SimpleNamespace(deepcopy=lambda network: real(network).to("cpu")))
+
+
+def noise_by_a_generator_of_the_cpu(monkeypatch):
+    monkeypatch.setattr(Selector, "stream", lambda selector, *name: selector.streams.generator(*name))
+
+
+def numbers_without_a_copy(monkeypatch):
+    monkeypatch.setattr(Trainer, "_booked", lambda trainer, choice, *_: choice.drawn.batch.id.numpy())
+
+
+@pytest.mark.parametrize(
+    ("mistake", "says"),
+    [
+        (stays_behind, "at least two devices, cuda:0 and cpu"),
+        (strata_without_a_device, "at least two devices, cuda:0 and cpu"),
+        (averages_on_the_host, "at least two devices, cuda:0 and cpu"),
+        (noise_by_a_generator_of_the_cpu, "Expected a 'cuda' device type for generator"),
+        (numbers_without_a_copy, "can't convert cuda:0"),
+    ],
+)
+def test_a_planted_mistake_is_found(mistake, says, cuda, monkeypatch):
+    mistake(monkeypatch)
+    with pytest.raises((RuntimeError, TypeError), match=says):
+        trainer(small_task(), ARMS["hard"], "cuda").step()
+
+
+def test_waits_and_copies_are_counted(cuda):
+    x = torch.arange(6.0).to("cuda")
+    mask = x > 2
+    cuda.restart()
+    waits = (x.sum().item, x.tolist, x.cpu, mask.any, lambda: bool(mask.any()), lambda: x[mask], mask.nonzero,
+        lambda: torch.tensor(1.0, device="cuda"), lambda: x[torch.tensor([0])], torch.cuda.synchronize)  # fmt: skip
+    for wait in waits:
+        wait()
+    x[mask] = 0.0
+    x[:2] = 1
+    torch.ones(4).pin_memory().to("cuda", non_blocking=True)
+    (x * torch.tensor(2.0)).topk(2)
+    whats = Counter(wait.what for wait in cuda.counts.waits)
+    assert whats == {"_local_scalar_dense": 2, "copy device to host": 2, "index": 1, "nonzero": 1,
+        "copy host to device": 2, "torch.cuda.synchronize": 1}  # fmt: skip
+    assert cuda.counts.syncs == 9
+    assert (cuda.counts.copies("host to device"), cuda.counts.bytes("host to device")) == (3, 4 + 8 + 16)
+    assert (cuda.counts.copies("device to host"), cuda.counts.bytes("device to host")) == (2, 48)
+    assert all(wait.where.startswith("test_simulated_device.py:") for wait in cuda.counts.waits)
+
+
+def test_a_copy_that_does_not_wait_is_done_late(cuda):
+    x = torch.arange(3.0).to("cuda")
+    cuda.restart()
+    late = x.to("cpu", non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+    x += 1
+    assert late.isnan().all()
+    assert cuda.counts.syncs == 0
+    assert not copied.query()
+    copied.synchronize()
+    assert late.tolist() == [0, 1, 2]
+    assert [wait.what for wait in cuda.counts.waits] == ["event.synchronize"]
+    copied.synchronize()
+    assert cuda.counts.syncs == 1  # what is done is not waited for
+
+
+def test_pinned_memory_may_not_change_before_it_is_copied(cuda):
+    source = torch.ones(3).pin_memory()
+    source.to("cuda", non_blocking=True)
+    torch.cuda.synchronize()
+    source.zero_()  # the copy is done
+    source.to("cuda", non_blocking=True)
+    source.fill_(2)
+    with pytest.raises(AssertionError, match="pinned memory was changed"):
+        torch.cuda.synchronize()
+    source.fill_(0)
+
+
+def test_a_thread_computes_on_the_device_too(cuda):
+    x = torch.ones(3, device="cuda")
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: (x + torch.zeros(3, device="cuda")).sum().item()).result() == 3
+    assert cuda.counts.waits[-1].what == "_local_scalar_dense"
+
+
+def test_two_devices_do_not_mix(cuda):
+    x, y = torch.ones(3, device="cuda"), torch.ones(3)
+    host = torch.Generator()
+    mixed = (lambda: x + y, lambda: torch.stack([x[0], y[0]]), lambda: y[x.long()], lambda: y.add_(x[0]),
+        lambda: torch.cat([x, y]), lambda: x.lerp(y, 0.5),
+        lambda: torch.randn(2, generator=host, device="cuda"))  # fmt: skip
+    for operation in mixed:
+        with pytest.raises(RuntimeError, match=r"same device|device type for generator"):
+            operation()
+    y.copy_(x * 3)
+    assert y.tolist() == [3, 3, 3]
+    with pytest.raises(RuntimeError, match="invalid device ordinal"):
+        x.to("cuda:1")

@@ -7,11 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ajest import Counts, Ledger
 from ajest.errors import Corrupt, UserError
 from ajest.storage import checkpoint, config_file, jsonl
 from ajest.storage.config import to_json
-from ajest.training.ledger import WARMUP_STEPS
 from ajest.training.recipe import Recipe
 
 
@@ -105,29 +103,6 @@ def test_a_torn_line_spoils_only_itself(tmp_path_factory, values, torn):
     path.write_bytes(path.read_bytes() + b'{"step": 12345678'[:torn])
     jsonl.append(path, {"last": 1})
     assert jsonl.read(path) == [*values, {"last": 1}]
-
-
-def test_the_ledger_keeps_warm_up_apart_and_counts_exactly():
-    ledger = Ledger()
-    for i in range(WARMUP_STEPS + 3):
-        with ledger.phase("draw"):
-            pass
-        with ledger.phase("update"):
-            sum(range(1000))
-        ledger.close_step("a" if i % 2 else "b", Counts(10, 10, 2), 5.0)
-    assert ledger.counts == Counts(70, 70, 14)
-    assert ledger.flops == 35
-    assert ledger.by_kind == {"a": 3, "b": 4}
-    assert 0 < ledger.seconds["draw"] < ledger.seconds["update"] < 1
-    assert ledger.warmup_seconds > 0
-    before = ledger.total_seconds
-    other = Ledger()
-    other.restore(json.loads(json.dumps(ledger.facts())))
-    assert other.facts() == ledger.facts()
-    with other.phase("draw"):
-        pass
-    other.close_step("a", Counts(), 0.0)
-    assert other.total_seconds == before  # a restart warms up again
 
 
 def test_a_folder_of_an_older_layout_is_said_to_be_one(tmp_path):

@@ -68,10 +68,13 @@ class Recorder:
 
     def record(self, step: Step) -> None:
         """Take in a step that was taken, and write what is due."""
-        self._step_seconds.append(sum(step.seconds.values()))
+        self._step_seconds.append(self.trainer.ledger.last_step)
         self._losses.append(step.loss)
         before, self._last = self._last, self.clocks()
         last = step.number == self.iterations or self.schedule.over(self._last)
+        if last:
+            self.trainer.ledger.settle()
+            self._last = self.clocks()
         clock, value = self.schedule.end or ("steps", float(self.iterations))
         self.trainer.progress = min(1.0, self._last[clock] / value)
         if distributed.rank() == 0:

@@ -48,7 +48,7 @@ def joint(
     for _, size in chunk_factors(count, chunks):
         coupled = torch.addmv(logits, features, total, alpha=-redundancy / max(drawn, 1))
         indices = torch.topk(race(coupled, generator).masked_fill_(taken, torch.inf), size, largest=False).indices
-        taken[indices] = True
+        taken.index_fill_(0, indices, True)
         total += features[indices].sum(0)
         drawn += size
         chosen.append(indices)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ajest.diffusion.denoising import at_least_float32
 
+from .normalisation import sizes_of
+
 _NEWTON_STEPS = 60
 
 
@@ -37,7 +39,7 @@ def inclusion(races: Sequence[tuple[Tensor, float]], stratum: Tensor | None = No
     """
     first = races[0][0]
     stratum = torch.zeros_like(first, dtype=torch.int64) if stratum is None else stratum
-    sizes = torch.bincount(stratum).double()
+    sizes = sizes_of(stratum).double()
     hazard = torch.zeros_like(first, dtype=torch.float64)  # exp(-hazard): probability of not having won yet
     for logits, winners in races:
         wanted = sizes * (winners / len(first))
@@ -54,13 +56,14 @@ def _deadline(rate: Tensor, left: Tensor, wanted: Tensor, stratum: Tensor) -> Te
     t grows without end and is cut off.
     """
     zero = torch.zeros_like(wanted)
-    t = zero
+    t, found = zero, torch.zeros((), dtype=torch.bool, device=wanted.device)
     for _ in range(_NEWTON_STEPS):
         remaining = left * (-t[stratum] * rate).exp()
         reached = zero.index_add(0, stratum, left - remaining)
         slope = zero.index_add(0, stratum, remaining * rate)
         step = ((wanted - reached) / slope.clamp_min(1e-300)).clamp_(0, 1e250)
-        t = t + step
-        if bool((step <= 1e-10 * t).all()):
+        t = torch.where(found, t, t + step)
+        found = found | (step <= 1e-10 * t).all()
+        if found.device.type == "cpu" and found:  # elsewhere to ask takes longer than to go on
             break
     return t

@@ -61,12 +61,14 @@ class Levels:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.sums = torch.zeros(3, BINS, device=device)  # faded count, sum and sum of squares
+        bins = torch.arange(BINS, device=device)
+        away = bins - bins[:, None]
+        self._distance = 2 * away.abs() + (away < 0)  # of two that are equally near the upper one is taken
 
     def update(self, level: Tensor, values: Tensor) -> None:
         """Take one step's observations in: `values` seen in the bins `level`, shape (n,) each."""
         values = values.to(self.sums.dtype)
-        fade = torch.ones_like(self.sums[0])
-        fade[level] = 0.5 ** (1 / _LEVEL_HALF_LIFE)
+        fade = torch.ones_like(self.sums[0]).index_fill_(0, level, 0.5 ** (1 / _LEVEL_HALF_LIFE))
         self.sums.mul_(fade).index_add_(1, level, torch.stack([torch.ones_like(values), values, values.square()]))
 
     def mean_and_std(self, level: Tensor) -> Tensor:
@@ -75,16 +77,13 @@ class Levels:
 
         The spread of few observations says little, so it is drawn towards the root mean square.
         """
-        known = torch.nonzero(self.sums[0]).flatten()
-        if not len(known):
-            return torch.stack([torch.zeros_like(level), torch.ones_like(level)], 1).to(self.sums.dtype)
-        above = torch.searchsorted(known, level).clamp_(max=len(known) - 1)
-        below = (above - 1).clamp_(min=0)
-        nearer = (level - known[below]).abs() < (level - known[above]).abs()
-        count, total, squares = self.sums[:, known[torch.where(nearer, below, above)]]
+        known = self.sums[0] != 0
+        nearest = self._distance.masked_fill(~known, 4 * BINS).argmin(1)
+        count, total, squares = self.sums[:, nearest[level]]
         mean, power = total / count, squares / count
         std = ((count * (power - mean.square()).clamp_min_(0) + PRIOR * power) / (count + PRIOR)).sqrt_()
-        return torch.stack([mean, std.masked_fill_(std == 0, 1)], 1)
+        nothing = ~known.any()
+        return torch.stack([mean.masked_fill_(nothing, 0), std.masked_fill_((std == 0) | nothing, 1)], 1)
 
 
 class LossTracker:

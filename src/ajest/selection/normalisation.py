@@ -34,11 +34,17 @@ def strata_of(sigma: Tensor, strata: int) -> Tensor:
     return torch.empty_like(place).scatter_(0, sigma.argsort(), place)
 
 
+def sizes_of(stratum: Tensor) -> Tensor:
+    """How many examples each stratum has, int64, with room for as many strata as there are examples: to ask for the
+    highest number would wait for the device."""
+    return torch.zeros_like(stratum).scatter_add_(0, stratum, torch.ones_like(stratum))
+
+
 def ranks(values: Tensor, stratum: Tensor) -> tuple[Tensor, Tensor]:
     """(place of each value among those of its stratum, from 0 for the lowest; size of its stratum), shape (B,) each,
     in the type of `values`, float32 at least."""
     values = at_least_float32(values)
-    sizes = torch.bincount(stratum).to(values.dtype)
+    sizes = sizes_of(stratum).to(values.dtype)
     order = values.argsort(stable=True)
     order = order[stratum[order].argsort(stable=True)]
     here = stratum[order]
@@ -75,7 +81,7 @@ def normalised(
 
 def zscore(values: Tensor, stratum: Tensor) -> Tensor:
     """Mean 0 and standard deviation 1 in each stratum, shape (B,)."""
-    sizes = torch.bincount(stratum).to(values.dtype)
+    sizes = sizes_of(stratum).to(values.dtype)
     mean = torch.zeros_like(sizes).index_add_(0, stratum, values) / sizes
     centred = values - mean[stratum]
     variance = torch.zeros_like(sizes).index_add_(0, stratum, centred.square()) / (sizes - 1).clamp_min(1)

@@ -81,7 +81,7 @@ def jest(
     for factor, size in chunk_factors(count, chunks):
         times = race(logits * factor, generator).masked_fill_(taken, torch.inf)
         indices = torch.topk(times, size, largest=False, sorted=False).indices
-        taken[indices] = True
+        taken.index_fill_(0, indices, True)
         chosen.append(indices)
     return torch.cat(chosen)
 

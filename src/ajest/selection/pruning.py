@@ -26,27 +26,28 @@ def infobatch(
     above, first = _infobatch_parts(scores, count, normalise)
     times = race(torch.zeros_like(scores.needed("learner")), generator)
     place, _ = ranks(times, above.long())  # at random within each part
-    kept = torch.where(above, place < first, place < count - first)
-    return torch.nonzero(kept).flatten()
+    dropped = torch.where(above, place >= first, place >= count - first)
+    return dropped.byte().argsort(stable=True)[:count]  # those that are kept, in their order
 
 
 def infobatch_inclusion(scores: Scores, count: int, *, normalise: Normalisation = "none") -> Tensor:
     """Inclusion probabilities of `infobatch`, shape (B,), float64, exact."""
     above, first = _infobatch_parts(scores, count, normalise)
-    high = int(above.sum())
-    return torch.where(above, first / max(high, 1), (count - first) / max(len(scores) - high, 1)).double()
+    high = above.sum()
+    chance = first.double() / high.clamp_min(1), (count - first).double() / (len(scores) - high).clamp_min(1)
+    return torch.where(above, *chance).float().double()
 
 
 _INFOBATCH_LEAST = 0.1  # of what is kept comes from below the mean
 
 
-def _infobatch_parts(scores: Scores, count: int, normalise: Normalisation) -> tuple[Tensor, int]:
+def _infobatch_parts(scores: Scores, count: int, normalise: Normalisation) -> tuple[Tensor, Tensor]:
     """(which are at least the mean, how many of these are kept)."""
     values = normalised(scores.needed("learner"), normalise, None, scores.running_stats)
     above = values >= values.mean()
-    high = int(above.sum())
-    least = min(len(scores) - high, max(1, round(_INFOBATCH_LEAST * count)))
-    return above, max(min(high, count - least), 0)
+    high = above.sum()
+    least = (len(scores) - high).clamp_max(max(1, round(_INFOBATCH_LEAST * count)))
+    return above, torch.minimum(high, count - least).clamp_min(0)
 
 
 def speed(

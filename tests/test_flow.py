@@ -104,7 +104,7 @@ def test_picking_leaves_scores_and_batch_alone_and_passes_over_what_is_not_finit
     learner[[3, 200]] = torch.tensor([float("nan"), float("inf")])
     scores = Scores(learner, sigma=batch.sigma)
     before = learner.clone(), batch.x.clone()
-    picked = pick(batch, scores, arm, 51, 0.0, torch.Generator().manual_seed(0))
+    picked = pick(batch, scores, arm, 51, 0.0, torch.Generator().manual_seed(0), scores.finite())
     assert picked.finite.tolist() == [i for i in range(256) if i not in (3, 200)]
     assert len(picked.kept) == len(set(picked.kept.tolist()) - {3, 200}) == 51
     assert torch.equal(picked.chosen.x, batch.x[picked.kept])

@@ -285,9 +285,8 @@ def test_a_trigger_compares_what_is_finite_of_both(monkeypatch):
         return losses
 
     monkeypatch.setattr(Scorer, "losses", averaged)
-    choice = t.selector.choose(0, 0.0, t.ledger.phase)
-    t.selector.learn(choice, torch.zeros(51))
-    learner, reference = (losses[128:].mean().item() for losses in (choice.scored.learner, choice.scored.reference))
+    scores = t.step().scores
+    learner, reference = (losses[128:].mean().item() for losses in (scores.learner, scores.reference))
     assert t.trigger.advantage == pytest.approx(reference - learner, rel=1e-5)
 
 
@@ -379,6 +378,49 @@ def test_an_example_without_a_finite_score_is_never_chosen(name):
         assert math.isfinite(step.loss)
     assert t.ledger.not_finite == 0
     assert t.ledger.scores_not_finite == len(places) * t.ledger.by_kind.get(arm.kinds()[0].label, 0)
+
+
+@pytest.mark.parametrize("name", ["ajest", "hard-running", "jest-ema", "joint-residual", "proxy", "learnable-draws"])
+def test_a_step_whose_scores_are_not_finite_is_the_one_that_knew_it_from_the_start(name, monkeypatch):
+    """The first choice and its gradients, of networks that normalise their weights in each forward, leave no trace."""
+    found, knew_it = trainer(name), trainer(name)
+    thrown_away = []
+    gradients = Trainer._gradients
+
+    def noted(t, choice):
+        outcome = gradients(t, choice)
+        thrown_away.append(not outcome.scores_finite)
+        return outcome
+
+    monkeypatch.setattr(Trainer, "_gradients", noted)
+    choose = knew_it.selector.choose
+    knew_it.selector.choose = lambda step, progress, phase, kind: knew_it.selector.choose_again(
+        choose(step, progress, phase, kind), phase
+    )
+    for t in (found, knew_it):
+        t.selector.source = Broken(t.selector.source, (0, 7, 100, 255))
+    for _ in range(4):
+        steps = [t.step() for t in (found, knew_it)]
+        assert torch.equal(steps[0].kept, steps[1].kept)
+        assert steps[0].loss == steps[1].loss
+    assert sum(thrown_away) == 4
+    for (key, value), other in zip(found.state()[0].items(), knew_it.state()[0].values(), strict=True):
+        assert torch.equal(value, other), key
+    assert found.ledger.scores_not_finite == knew_it.ledger.scores_not_finite > 0
+
+
+@pytest.mark.parametrize("name", ["baseline", "proxy"])
+def test_a_step_that_is_not_taken_leaves_the_weights_as_they_were(name):
+    t = trainer(name, recipe=small_recipe(ema_widths=(0.1,)))
+    t.step()
+    before = {key: value.clone() for key, value in t.state()[0].items()}
+    t.selector.source = Broken(t.selector.source, range(60, 256) if name == "proxy" else (7,))
+    t.selector._count = 256 if name == "proxy" else t.selector._count
+    with pytest.raises(Diverged):
+        t.step()
+    for key, value in t.state()[0].items():
+        assert torch.equal(value, before[key]), key
+    assert all(p.grad is None for p in t.network.parameters())
 
 
 def test_too_few_finite_scores_make_a_step_that_is_not_finite():

@@ -21,8 +21,7 @@ class ExampleCounts:
         self.trained = nothing.clone() if trained is None else trained.clone()
 
     def count(self, drawn: Tensor, trained: Tensor) -> None:
-        """Book the ids of a step, in time that does not depend on how many examples there are."""
-        drawn, trained = drawn.cpu(), trained.cpu()
+        """Book the ids of a step, on the CPU, in time that does not depend on how many examples there are."""
         missing = int(max(drawn.max(), trained.max())) + 1 - len(self.drawn)
         if missing > 0:
             more = self.drawn.new_zeros(missing)

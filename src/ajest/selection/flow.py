@@ -105,7 +105,8 @@ class Picked:
         kept: indices into the super-batch of what all processes together train on; None means all.
         weight: importance weights of these, or None.
         scores: what the choice rests on, None where it rests on nothing.
-        finite: indices into the super-batch of the examples whose scores are finite; None where all are.
+        finite: indices into the super-batch of the examples whose scores are finite; None where all are, or where that
+            was taken for granted.
     """
 
     chosen: Batch
@@ -260,7 +261,13 @@ def score_drawn(drawn: Drawn, plan: Plan, scorer: Scorer, phase: Phases) -> Scor
 
 
 def pick(
-    batch: Batch, scores: Scores, arm: Arm, count: int, progress: float, generator: torch.Generator | None = None
+    batch: Batch,
+    scores: Scores,
+    arm: Arm,
+    count: int,
+    progress: float,
+    generator: torch.Generator | None = None,
+    finite: Tensor | None = None,
 ) -> Picked:
     """Choose what to train on: of the examples with finite scores as long as there are enough; with fewer, others are
     taken along, and the step will not be finite.
@@ -272,8 +279,9 @@ def pick(
         count: how many.
         progress: share of the run that is done, by which some policies cool.
         generator: random numbers, on the scores' device.
+        finite: what `scores.finite()` says, for which a device has to be waited for; None takes for granted that all
+            are, and whoever finds that they are not throws the choice away.
     """
-    finite = scores.finite()
     kept, weight = _kept(scores, finite, arm, count, progress, generator)
     return Picked(batch[kept[distributed.rank_slice(len(kept))]].whole(), kept, weight, scores, finite)
 
@@ -289,6 +297,8 @@ def _kept(
         return kept, torch.ones(len(kept), device=kept.device) if arm.unbiased else None
     if finite is not None:
         scores, arm = scores[finite], replace(arm, within=None)  # what is left has no equal parts
+    else:
+        scores = scores.filled()  # a choice that is thrown away must not fail before
     kept = arm.choose(progress)(scores, count, generator)
     weight = importance(arm.inclusion(progress)(scores, count), count)[kept] if arm.unbiased else None
     return kept if finite is None else finite[kept], weight

@@ -67,11 +67,9 @@ class ScoreMemory:
             self.running_stats.learn(batch, value_of(scores, self._criterion))
 
     def learn_losses(self, trained: Batch, losses: Tensor) -> None:
-        """Take in the losses of examples that were trained on, shape (n,), where nothing else feeds the memory."""
+        """Take in finite losses of examples that were trained on, shape (n,), where nothing else feeds the memory."""
         if "learner" not in self.losses or not self._feeds_on_training:
             return
-        finite = losses.isfinite()
-        trained, losses = (trained, losses) if finite.all() else (trained[finite], losses[finite])
         self.losses["learner"].learn(trained, losses)
 
     def state(self) -> dict[str, Tensor]:

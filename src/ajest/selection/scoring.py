@@ -49,13 +49,28 @@ class Scores:
         """Whatever is known: for the number of examples and the device."""
         return next(part for part in (self.learner, self.reference, self.sigma) if part is not None)
 
+    @property
+    def all_finite(self) -> Tensor | None:
+        """Whether all losses and features are finite, a bool on their device, for which whoever reads it waits; None
+        where there are none."""
+        parts = self._computed().values()
+        return torch.stack([part.isfinite().all() for part in parts]).all() if parts else None
+
     def finite(self) -> Tensor | None:
         """Indices of the examples whose losses and features are finite; None where all are."""
-        parts = [part for part in (self.learner, self.reference, self.features) if part is not None]
-        if not parts or bool(torch.stack([part.isfinite().all() for part in parts]).all()):
+        all_finite = self.all_finite
+        if all_finite is None or bool(all_finite):
             return None
-        finite = torch.stack([part.reshape(len(part), -1).isfinite().all(1) for part in parts]).all(0)
-        return torch.nonzero(finite).flatten()
+        parts = [part.reshape(len(part), -1).isfinite().all(1) for part in self._computed().values()]
+        return torch.nonzero(torch.stack(parts).all(0)).flatten()
+
+    def filled(self) -> Scores:
+        """These with zeros in the place of losses and features that are not finite."""
+        return replace(self, **{name: part.nan_to_num(0, 0, 0) for name, part in self._computed().items()})
+
+    def _computed(self) -> dict[str, Tensor]:
+        parts = {"learner": self.learner, "reference": self.reference, "features": self.features}
+        return {name: part for name, part in parts.items() if part is not None}
 
     @property
     def learnability(self) -> Tensor:

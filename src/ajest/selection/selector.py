@@ -45,6 +45,17 @@ class Choice:
         """How many examples have a score that is not finite."""
         return 0 if self.picked.finite is None else len(self.drawn) - len(self.picked.finite)
 
+    @property
+    def in_doubt(self) -> Tensor | None:
+        """Whether all scores are finite, a bool on the device, where that was taken for granted; else None."""
+        picked = self.picked
+        return None if picked.scores is None or picked.finite is not None else picked.scores.all_finite
+
+    @property
+    def trained_id(self) -> Tensor:
+        """Ids of what all processes together train on."""
+        return self.drawn.batch.id if self.picked.kept is None else self.drawn.batch.id[self.picked.kept]
+
     @cached_property
     def trained(self) -> Batch:
         """What all processes together train on."""
@@ -93,42 +104,73 @@ class Selector:
         self._count = arm.kept(super_batch)
 
     def choose(self, step: int, progress: float, phase: Phases, kind: StepKind | None = None) -> Choice:
-        """What to train on at step `step` (from 0), at a share of the run; `kind` forces one of `Arm.kinds()`."""
+        """What to train on at step `step` (from 0), at a share of the run; `kind` forces one of `Arm.kinds()`.
+
+        That all scores are finite is taken for granted, since to ask waits for the device. Where `Choice.in_doubt` says
+        that they are not, the choice is to be thrown away for that of `choose_again`.
+        """
         plan = self._plan(step, progress, self._kind(step) if kind is None else kind)
         drawn = draw(self.source, self.streams, plan, phase)
         scored = score_drawn(drawn, plan, self.scorer, phase)
-        if plan.kind.chooses:
-            with phase("select"):
-                scores = self._scores(drawn.batch, scored, plan)
-                picked = pick(drawn.batch, scores, self.arm, self._count, progress, self.stream("select", step))
-            if picked.chosen.target is None:
-                with phase("target"):
-                    picked = replace(picked, chosen=self.source.complete(picked.chosen))
-        else:
-            picked = Picked(drawn.parts[0])
+        picked = self._pick(plan, drawn, scored, phase) if plan.kind.chooses else Picked(drawn.parts[0])
+        return self._choice(plan, drawn, scored, picked)
+
+    def choose_again(self, choice: Choice, phase: Phases) -> Choice:
+        """Another choice from the same scores, some of which are not finite: from the others."""
+        plan, drawn, scored = choice.plan, choice.drawn, choice.scored
+        return self._choice(plan, drawn, scored, self._pick(plan, drawn, scored, phase, again=True))
+
+    def _pick(self, plan: Plan, drawn: Drawn, scored: Scored, phase: Phases, again: bool = False) -> Picked:
+        with phase("select"):
+            scores = self._scores(drawn.batch, scored, plan)
+            finite = scores.finite() if again else None
+            stream = self.stream("select", plan.step)
+            picked = pick(drawn.batch, scores, self.arm, self._count, plan.progress, stream, finite)
+        if picked.chosen.target is None:
+            with phase("target"):
+                picked = replace(picked, chosen=self.source.complete(picked.chosen))
+        return picked
+
+    def _choice(self, plan: Plan, drawn: Drawn, scored: Scored, picked: Picked) -> Choice:
         count = len(drawn) if picked.kept is None else len(picked.kept)
         trained = (flops_of(network, lambda: drawn.batch) for network in (self.networks.learner, self.networks.proxy))
         flops = scored.flops + 3 * count * sum(trained)
         return Choice(plan, drawn, scored, picked, Counts(len(drawn), scored.examples, count), flops)
 
-    def learn(self, choice: Choice, losses: Tensor) -> None:
-        """Take in how the step went.
+    def compared(self, choice: Choice, losses: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The learner's and the reference's losses that the trigger compares, shape (n,) each; None where it does not.
 
         Args:
             choice: what was trained on.
             losses: of `choice.trained` before the update, shape (n,).
         """
-        plan, scored, picked = choice.plan, choice.scored, choice.picked
-        means = None
-        if self._watching and scored.reference is not None:
-            # Where nothing was chosen, the super-batch itself was trained on.
-            means = _means(losses if scored.learner is None else scored.learner, scored.reference)
+        scored = choice.scored
+        if not self._watching or scored.reference is None:
+            return None
+        # Where nothing was chosen, the super-batch itself was trained on.
+        learner = losses if scored.learner is None else scored.learner
+        return learner, scored.reference
+
+    def learn(self, choice: Choice, losses: Tensor, means: tuple[float, float] | None, finite: bool) -> None:
+        """Take in how the step went.
+
+        Args:
+            choice: what was trained on.
+            losses: of `choice.trained` before the update, shape (n,).
+            means: of the two that are `compared`, where they are.
+            finite: whether all the losses are.
+        """
+        plan, picked = choice.plan, choice.picked
+        if means is not None and not all(map(math.isfinite, means)):
+            both = self.compared(choice, losses)
+            means = None if both is None else _means_of_finite(*both)
         self.trigger = self.arm.trigger.observe(self.trigger, plan.step, means, plan.progress)
         if plan.measures and picked.scores is not None:
             index = slice(None) if picked.finite is None else picked.finite
             self.memory.learn_scores(choice.drawn.batch[index], picked.scores[index])
-        else:
-            self.memory.learn_losses(choice.trained, losses)
+        elif self.memory:
+            here = slice(None) if finite else losses.isfinite()
+            self.memory.learn_losses(choice.trained[here], losses[here])
 
     def stream(self, *name: str | int) -> torch.Generator:
         """A fresh generator of this run's, on its device."""
@@ -180,10 +222,7 @@ def _check_needs(arm: Arm, scorer: Scorer) -> None:
     )
 
 
-def _means(learner: Tensor, reference: Tensor) -> tuple[float, float] | None:
+def _means_of_finite(learner: Tensor, reference: Tensor) -> tuple[float, float] | None:
     """Mean losses over the examples for which both are finite, None where none is."""
-    means = learner.mean().item(), reference.mean().item()
-    if all(map(math.isfinite, means)):
-        return means
     both = learner.isfinite() & reference.isfinite()
     return (learner[both].mean().item(), reference[both].mean().item()) if both.any() else None

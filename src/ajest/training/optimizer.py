@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import objective, per_example_loss
-from ajest.errors import Diverged, check
+from ajest.errors import check
 from ajest.runtime import distributed, interrupts
 
 from .recipe import Recipe
@@ -29,15 +29,17 @@ class OptimizedNetwork:
         self._module = distributed.averaging(network)
         peak = recipe.learning_rate.peak
         self.optimizer = torch.optim.Adam(network.parameters(), lr=peak, betas=recipe.betas, fused=True)
+        self._before: list[list[Tensor]] = []  # the step: weights and buffers, in storage that is used again
+        self._undoable = False
 
     def gradients(
         self, batch: Batch, rate: float, weight: Tensor | None = None, total: int | None = None
-    ) -> tuple[Tensor, bool]:
+    ) -> tuple[Tensor, Tensor]:
         """Forward and backward on these examples alone. Returns their losses, shape (n,): those of all processes, each
-        of which has its `distributed.rank_slice` of them; and whether they and their gradient are finite.
+        of which has its `distributed.rank_slice` of them; and whether they and their gradient are finite, a bool on
+        the device, for which whoever reads it waits.
 
-        If it does not come to its end, the network is as before, bit for bit: one that normalises its own weights in
-        each forward pass too.
+        Until the `step` it can be undone, and is where it does not come to its end.
 
         Args:
             batch: what this process is to train on, completed.
@@ -46,7 +48,6 @@ class OptimizedNetwork:
             total: examples of all processes; None: there is one.
 
         Raises:
-            Diverged: a loss or gradient is not finite, and the recipe says to stop.
             UserError: there are fewer examples than processes.
             KeyboardInterrupt: it was given up (see `interrupts`).
         """
@@ -54,19 +55,38 @@ class OptimizedNetwork:
         check(total >= distributed.world(), f"{total} examples a step are too few for {distributed.world()} processes")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        tensors = (*self.network.parameters(), *self.network.buffers())
-        kept = [(tensor, tensor.detach().clone()) for tensor in tensors]
+        self._remember()
         try:
             with interrupts.undoable():
                 return self._gradients(batch, weight, total)
         except BaseException:
-            self.optimizer.zero_grad(set_to_none=True)
-            with torch.no_grad():
-                for tensor, before in kept:
-                    tensor.copy_(before)
+            self.undo()
             raise
 
-    def _gradients(self, batch: Batch, weight: Tensor | None, total: int) -> tuple[Tensor, bool]:
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Be as before the last `gradients`, bit for bit: a network that normalises its own weights in each forward
+        pass too. Without any since the last step there is nothing to undo."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._undoable:
+            for tensors, before in zip(self._tensors(), self._before, strict=True):
+                torch._foreach_copy_(tensors, before)
+        self._undoable = False
+
+    @torch.no_grad()
+    def _remember(self) -> None:
+        if not self._before:
+            self._before = [[torch.empty_like(tensor) for tensor in tensors] for tensors in self._tensors()]
+        for tensors, before in zip(self._tensors(), self._before, strict=True):
+            torch._foreach_copy_(before, tensors)
+        self._undoable = True
+
+    def _tensors(self) -> list[list[Tensor]]:
+        """Weights, and buffers where there are any, which are often of another type."""
+        parts = [[p.detach() for p in self.network.parameters()], list(self.network.buffers())]
+        return [part for part in parts if part]
+
+    def _gradients(self, batch: Batch, weight: Tensor | None, total: int) -> tuple[Tensor, Tensor]:
         found = []
         size = self.recipe.micro_batch or len(batch)
         for i, part in enumerate(batch.split(size)):
@@ -81,11 +101,7 @@ class OptimizedNetwork:
             found.append(losses.detach())
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         losses = distributed.gather(torch.cat(found), total)
-        finite = bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum() + losses.sum()))
-        if not finite and self.recipe.not_finite == "stop":
-            rate = self.optimizer.param_groups[0]["lr"]
-            raise Diverged(f"the loss or its gradient is not finite (learning rate {rate:g}): lower the learning rate")
-        return losses, finite
+        return losses, torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum() + losses.sum())
 
     def step(self, finite: bool) -> None:
         """An Adam step by what `gradients` left, unless that is not finite and to be skipped."""
@@ -96,6 +112,7 @@ class OptimizedNetwork:
         if finite or self.recipe.not_finite == "zero":
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._undoable = False
 
     def state(self) -> dict[str, Tensor]:
         tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}

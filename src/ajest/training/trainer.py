@@ -9,17 +9,19 @@ of the caller's `for`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ajest.diffusion.batch import Batch, Source
 from ajest.diffusion.ema import PowerEMA
 from ajest.errors import Diverged, check
 from ajest.runtime import distributed, interrupts
+from ajest.runtime.host import to_host
 from ajest.runtime.seeding import Streams, drawing_from
 from ajest.selection.arm import Arm
 from ajest.selection.counts import ExampleCounts
@@ -46,7 +48,7 @@ class Step:
         kind: what kind of step it was, one of `Arm.kinds()`.
         loss: mean loss over the examples trained on, before the update.
         advantage: the trigger's smoothed reference loss minus learner loss; 0 where nothing is compared.
-        seconds: by phase.
+        seconds: by phase; on CUDA the first look at them waits for the device.
         batch: the super-batch, or all that was drawn.
         kept: indices into `batch` of the examples trained on; None means all.
         scores: scores of `batch`, None where none were taken.
@@ -56,10 +58,34 @@ class Step:
     kind: StepKind
     loss: float
     advantage: float
-    seconds: dict[str, float]
+    seconds: Mapping[str, float]
     batch: Batch
     kept: Tensor | None
     scores: Scores | None
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of the gradients of a step: the one thing in it that the host waits for.
+
+    Attributes:
+        losses: of what was trained on, on the device.
+        loss: their weighted mean.
+        losses_finite: whether they all are.
+        scores_finite: whether all scores are that the choice took to be.
+        finite: of each network in training, whether its losses and gradients are.
+        means: of the losses that the trigger compares, where it does.
+        drawn, trained: ids, on the CPU.
+    """
+
+    losses: Tensor
+    loss: float
+    losses_finite: bool
+    scores_finite: bool
+    finite: tuple[bool, ...]
+    means: tuple[float, float] | None
+    drawn: Tensor
+    trained: Tensor
 
 
 def _within_ranks(arm: Arm, recipe: Recipe) -> Arm:
@@ -131,51 +157,95 @@ class Trainer:
             KeyboardInterrupt: the step was given up (see `interrupts`); the trainer is as before it.
         """
         phase = self.ledger.phase
-        with interrupts.undoable():
-            choice = self.selector.choose(self.steps_taken, self.progress, phase, kind)
-        with phase("update"), drawing_from(self.selector.stream("update", self.steps_taken, distributed.rank())):
-            losses, finite = self._update(choice)
-            weight = choice.picked.weight
-            loss = (losses if weight is None else losses * weight).mean().item()
+        try:
+            with interrupts.undoable():
+                choice, outcome = self._tried(kind)
+            self._judge(outcome)
+        except BaseException:
+            self._undo()
+            raise
+        self.whole = False
+        with phase("update"):
+            for part, finite in zip(self._optimized, outcome.finite, strict=True):
+                part.step(finite)
         with phase("ema"):
             self.ema.update(self.steps_taken + 1)
         with phase("select") if self.selector.memory else nullcontext():
-            self.selector.learn(choice, losses)
-        return self._booked(choice, loss, finite)
+            self.selector.learn(choice, outcome.losses, outcome.means, outcome.losses_finite)
+        return self._booked(choice, outcome)
 
-    def _update(self, choice: Choice) -> tuple[Tensor, bool]:
-        """Train on what was chosen. Returns the learner's losses of all processes, and whether all is finite."""
+    @property
+    def _optimized(self) -> list[OptimizedNetwork]:
+        return [self.learner] if self.proxy is None else [self.learner, self.proxy]
+
+    def _undo(self) -> None:
+        for part in self._optimized:
+            part.undo()
+
+    def _tried(self, kind: StepKind | None) -> tuple[Choice, _Outcome]:
+        """A choice and the gradients by it. Whether all scores are finite is heard with whether the gradients are, when
+        the device was given everything to do; where some are not, the choice is made anew."""
+        choice = self.selector.choose(self.steps_taken, self.progress, self.ledger.phase, kind)
+        outcome = self._gradients(choice)
+        if not outcome.scores_finite:
+            self._undo()
+            choice = self.selector.choose_again(choice, self.ledger.phase)
+            outcome = self._gradients(choice)
+        return choice, outcome
+
+    def _gradients(self, choice: Choice) -> _Outcome:
+        """The gradients of what was chosen, of all processes."""
         total, weight, at = choice.counts.trained, choice.picked.weight, self.steps_taken
         rate = self.recipe.learning_rate(at, self.ledger.counts.trained + total, self.progress)
         mine = None if weight is None else weight[distributed.rank_slice(total)]
-        optimized = [self.learner] if self.proxy is None else [self.learner, self.proxy]
-        try:
-            found = [part.gradients(choice.picked.chosen, rate, mine, total) for part in optimized]
-            self._count_skipped(found[0][1])
-        except Diverged as error:
-            raise Diverged(f"at step {at + 1}: {error}") from error
-        self.whole = False
-        for part, (_, finite) in zip(optimized, found, strict=True):
-            part.step(finite)
-        return found[0][0], all(finite for _, finite in found)
+        stream = self.selector.stream("update", at, distributed.rank())
+        with self.ledger.phase("update"), drawing_from(stream):
+            found = [part.gradients(choice.picked.chosen, rate, mine, total) for part in self._optimized]
+            return self._read(choice, found[0][0], [finite for _, finite in found])
 
-    def _booked(self, choice: Choice, loss: float, finite: bool) -> Step:
+    def _read(self, choice: Choice, losses: Tensor, finite: Sequence[Tensor]) -> _Outcome:
+        """What the host has to know of a step, in one copy from the device."""
+        weight, in_doubt = choice.picked.weight, choice.in_doubt
+        compared = self.selector.compared(choice, losses) or ()
+        loss = (losses if weight is None else losses * weight).mean()
+        all_finite = losses.isfinite().all()
+        scores_finite = torch.ones_like(all_finite) if in_doubt is None else in_doubt
+        asked = [loss, all_finite, scores_finite, *finite, *(part.mean() for part in compared)]
+        numbers, (drawn, trained) = to_host(asked, choice.drawn.batch.id, choice.trained_id)
+        rest = 3 + len(finite)
+        return _Outcome(
+            losses=losses,
+            loss=numbers[0],
+            losses_finite=bool(numbers[1]),
+            scores_finite=bool(numbers[2]),
+            finite=tuple(map(bool, numbers[3:rest])),
+            means=(numbers[rest], numbers[rest + 1]) if compared else None,
+            drawn=drawn,
+            trained=trained,
+        )
+
+    def _judge(self, outcome: _Outcome) -> None:
+        """Raise `Diverged` where a step is not to be taken, nor to be gone on from."""
+        finite, rule, why = all(outcome.finite), self.recipe.not_finite, ""
+        self._skipped = self._skipped + 1 if rule == "skip" and not outcome.finite[0] else 0
+        if rule == "stop" and not finite:
+            rate = self.learner.optimizer.param_groups[0]["lr"]
+            why = f"the loss or its gradient is not finite (learning rate {rate:g})"
+        elif self._skipped > SKIPS:
+            why = f"{SKIPS} steps in a row were skipped: no loss or gradient was finite"
+        if why:
+            raise Diverged(f"at step {self.steps_taken + 1}: {why}; lower the learning rate")
+
+    def _booked(self, choice: Choice, outcome: _Outcome) -> Step:
         """The step, written into the books."""
         kind, drawn, picked = choice.plan.kind, choice.drawn, choice.picked
-        self.example_counts.count(drawn.batch.id, choice.trained.id)
+        self.example_counts.count(outcome.drawn, outcome.trained)
         self.steps_taken += 1
-        bad = choice.scores_not_finite
+        bad, finite = choice.scores_not_finite, all(outcome.finite)
         seconds = self.ledger.close_step(kind.label, choice.counts, choice.flops, bad, not finite)
         self.whole = True
         advantage = self.trigger.advantage
-        return Step(self.steps_taken, kind, loss, advantage, seconds, drawn.batch, picked.kept, picked.scores)
-
-    def _count_skipped(self, finite: bool) -> None:
-        self._skipped = 0 if finite or self.recipe.not_finite != "skip" else self._skipped + 1
-        if self._skipped > SKIPS:
-            raise Diverged(
-                f"{SKIPS} steps in a row were skipped: no loss or gradient was finite; lower the learning rate"
-            )
+        return Step(self.steps_taken, kind, outcome.loss, advantage, seconds, drawn.batch, picked.kept, picked.scores)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, facts) from which `restore` goes on bit for bit."""

@@ -14,6 +14,7 @@ from .score_reliability import Estimate, score_reliability, score_reliability_ta
 from .table import Table
 from .tables import arms_table, budget_table, headline_table, used_table
 from .time_to_quality import time_to_quality_table
+from .timing import step_times, step_times_table
 from .verdict import caution, charged, decisive, verdict
 from .wording import ends, legend
 
@@ -37,6 +38,7 @@ class Findings:
         time_to_quality: what arms need to get where the baseline ends.
         costs: what selecting steps cost, of each arm that scores.
         cost_table: the same for people.
+        step_times_table: what steps took in the runs, against their calibration.
         score_reliability: how far scores can be trusted, by arm and quantity.
         score_reliability_table: the same for people.
         used: what whole runs used.
@@ -58,6 +60,7 @@ class Findings:
     time_to_quality: Table
     costs: tuple[SelectionCost, ...]
     cost_table: Table
+    step_times_table: Table
     score_reliability: dict[str, dict[str, Estimate]]
     score_reliability_table: Table
     used: Table
@@ -70,10 +73,11 @@ def findings(results: Results) -> Findings:
     config = results.config
     rests_on = decisive(results)
     costs = selection_costs(config, results.costs)
+    times = step_times(results)
     trusted = score_reliability(results)
     return Findings(
         results=results,
-        verdict=tuple(verdict(results, _charged_costs(results, costs))),
+        verdict=tuple(verdict(results, _charged_costs(results, costs), times)),
         missing=tuple(results.missing()),
         decisive=tuple(rests_on),
         compared_at=tuple(BUDGETS[budget].title for budget in rests_on or [config.final_budget]),
@@ -86,6 +90,7 @@ def findings(results: Results) -> Findings:
         time_to_quality=time_to_quality_table(results),
         costs=tuple(costs),
         cost_table=cost_table(costs, config.task.costly_target),
+        step_times_table=step_times_table(times),
         score_reliability=trusted,
         score_reliability_table=score_reliability_table(trusted),
         used=used_table(results),

@@ -114,6 +114,8 @@ def used_table(results: Results) -> Table:
         "network TFLOP",
         "seconds, as measured",
         "warm-up, not counted",
+        "graphs compiled",
+        "calls that ran eager",
         "trigger fired after step",
     )
     rows = []
@@ -125,6 +127,7 @@ def used_table(results: Results) -> Table:
         flops = f"{fmean(line['flops'] for line in last) / 1e12:.3g}"
         seconds = fmean(sum(line["seconds"].values()) for line in last)
         warmup = fmean(line["warmup_seconds"] for line in last)
+        compiled = [f"{fmean(line.get(name, 0) for line in last):,.0f}" for name in ("compilations", "eager_calls")]
         fired = _span(sorted({line["fired_at"] for line in last} - {None}))
-        rows.append([arm, *counts, flops, f"{seconds:.1f}", f"{warmup:.2f}", fired])
+        rows.append([arm, *counts, flops, f"{seconds:.1f}", f"{warmup:.2f}", *compiled, fired])
     return Table.of("What a whole run used", heads, rows)

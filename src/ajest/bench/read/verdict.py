@@ -13,6 +13,7 @@ from .numbers import number
 from .recommendation import cited
 from .results import Results
 from .statistics import ALPHA, LEAST_SEEDS, Comparison, Outcome, corrected, paired
+from .timing import StepTime, fallbacks, timing_notes
 from .wording import in_units, metric_name, told
 
 #: Budgets that count the time or the work of scoring: there selection pays for itself or does not.
@@ -45,12 +46,13 @@ def charged(results: Results) -> str | None:
     return next((b for b in CHARGED if b in results.amounts), None)
 
 
-def verdict(results: Results, costs: Sequence[SelectionCost] = ()) -> list[str]:
+def verdict(results: Results, costs: Sequence[SelectionCost] = (), times: Sequence[StepTime] = ()) -> list[str]:
     """Sentences in the order of importance; the first says what to do.
 
     Args:
         results: of the bench.
         costs: of selection, by the clock of the budget that is `charged`.
+        times: what steps took in the runs.
     """
     if len(results.arms) < 2:
         return [f"{results.arms[0]} stands alone: a verdict needs a second arm to compare it with."]
@@ -59,7 +61,7 @@ def verdict(results: Results, costs: Sequence[SelectionCost] = ()) -> list[str]:
     if not said:
         return ["There is no verdict yet: no budget was reached and evaluated by all arms."]
     said = [_in_short(results, budgets), *said, *_paid(results, costs)]
-    said += [*_guidance(results), *cited(results.config)]
+    said += [*_guidance(results), *cited(results.config), *timing_notes(times, fallbacks(results))]
     seeds = behind(results)
     if seeds < LEAST_SEEDS:
         said.append(

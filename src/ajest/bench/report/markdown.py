@@ -35,7 +35,12 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
     ]
     for table in findings.tables:
         parts += section(table.turned("metric"))
-    for table in (findings.time_to_quality, findings.cost_table, findings.score_reliability_table):
+    for table in (
+        findings.time_to_quality,
+        findings.cost_table,
+        findings.step_times_table,
+        findings.score_reliability_table,
+    ):
         parts += section(table)
     parts += _linked(findings, Figures() if figures is None else figures)
     parts += section(findings.published)

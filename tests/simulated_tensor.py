@@ -20,7 +20,7 @@ _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 _INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
 _TAKES_SCALARS = {aten.fill_, aten.fill, aten.masked_fill, aten.masked_fill_, aten.index_fill_, aten.index_fill}
 #: Kernels that wait for the device although the shape of what they return is known, and how often.
-_WAITS = {aten.multinomial: 1, aten._linalg_check_errors: 1, aten.bincount: 2}
+_WAITS = {aten._linalg_check_errors: 1, aten.bincount: 2}
 
 
 class SimulatedTensor(torch.Tensor):
@@ -179,6 +179,8 @@ class Operations(TorchDispatchMode):
         else:
             depends = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(func.tags)
             waits = _WAITS.get(packet, int(bool(depends)))
+            if packet is aten.multinomial:
+                waits = int(True not in args[2:3])  # with replacement nothing is checked
         for _ in range(waits):
             self.device.synchronised(str(packet).removeprefix("aten."))
 

@@ -64,8 +64,8 @@ def state_of(name: str) -> tuple[dict, dict]:
     for _ in range(STEPS):
         trainer.step()
     tensors, facts = trainer.state()
-    facts["ledger"].pop("seconds")
-    facts["ledger"].pop("warmup_seconds")
+    for timed in ("seconds", "seconds_by_kind", "warmup_seconds"):
+        facts["ledger"].pop(timed)
     return tensors, facts
 
 

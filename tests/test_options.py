@@ -17,6 +17,7 @@ from ajest.bench.plan.presets import CPU_MINI
 from ajest.cli import options as options
 from ajest.cli.asked import _SETTINGS, changed, class_names
 from ajest.errors import UserError
+from ajest.runtime.seeding import Drawing
 from ajest.tasks.images.architecture import LEARNING_RATES, SIZES
 from ajest.tasks.images.data.shapes import CLASSES
 from ajest.tasks.images.data.sizes import RESOLUTIONS
@@ -28,6 +29,7 @@ IMAGES = (
     "images", "--data", "shapes:256", "--classes", "all", "--resolution", "16", "--p-mean", "-0.8", "--p-std", "1.6",
     "--sigma-data", "0.4", "--label-dropout", "0.1", "--super-batch", "64", "--iterations", "40",
     "--learning-rate", "0.02", "--not-finite", "skip", "--precision", "float32", "--compiled", "False",
+    "--drawing", "device", "--resident-bytes", "1000000",
 )  # fmt: skip
 JUDGED = (
     "--network", "xs", "--guide-network", "nano", "--sampler-steps", "5", "--sigma-min", "0.01", "--sigma-max", "50",
@@ -71,6 +73,7 @@ def test_options_are_named_as_what_they_change():
         assert names <= known, group
     assert get_args(options.NetworkSize) == tuple(SIZES) == tuple(LEARNING_RATES)
     assert options.NotFinite == NotFinite
+    assert options.DrawingPlace == Drawing
 
 
 def test_options_reach_a_bench(command, benches):
@@ -86,8 +89,10 @@ def test_options_reach_a_bench(command, benches):
         "skip",
     )
     assert config.recipe.learning_rate.peak == 0.02
+    assert (config.task.resident_bytes, config.recipe.drawing) == (1_000_000, "device")
     guide = config.guide().recipe  # it draws as many, and stops as they do
     assert (guide.super_batch, guide.not_finite, guide.learning_rate.peak) == (64, "skip", 0.03)
+    assert guide.drawing == "device"
 
 
 def test_options_reach_a_study(command, benches):

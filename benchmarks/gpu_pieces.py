@@ -40,9 +40,9 @@ from ajest.training.trainer import Trainer
 from images import guided_sampling, trainer_of
 from timing import matrix_product, settle, timed
 
-WARMUP_STEPS = 3
+WARMUP_STEPS = 5  # the first compiles, the next are recorded where graphs are replayed
 PROFILED_STEPS = 3
-TINY = Architecture(channels=8, multipliers=(1, 2), blocks=1, attention=(8,))
+TINY = Architecture(channels=4, multipliers=(1, 2), blocks=1, attention=(8,))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def task_of(learner: Architecture, guide: Architecture, device: str) -> ImageTas
     settings = GPU_MINI.settings() | {"learner": learner, "guide": guide, "resolution": 64}
     if device == "cpu":
         data = ("shapes:512",)
-        settings |= {"learner": TINY, "guide": half(TINY), "resolution": 16, "sampler_steps": 4}
+        settings |= {"learner": TINY, "guide": half(TINY), "resolution": 16, "sampler_steps": 4,
+                     "precision": "float32"}  # fmt: skip
     return image_task(data, warn=lambda text: print(text, file=sys.stderr), **settings)  # type: ignore[arg-type]
 
 
@@ -106,7 +107,7 @@ def half(architecture: Architecture) -> Architecture:
 
 def training(name: str, size: int, asked: Asked) -> None:
     """A uniform step and an AJEST step of a learner with a guide half as wide, each trained by itself."""
-    size = size if asked.device == "cuda" else 20
+    size = size if asked.device == "cuda" else 10
     task = task_of(SIZES[name], half(SIZES[name]), asked.device)
     recipe = Recipe(size, LearningRate(0.01, 0), ema_widths=(0.1, 0.05), not_finite="zero")
     learner, guide = (task.network(role, 0).flops() for role in ("learner", "guide"))  # type: ignore[arg-type]
@@ -126,8 +127,8 @@ def training(name: str, size: int, asked: Asked) -> None:
             rate = cost * learner * size / t.step
             _print_row((
                 arm, f"{t.step * 1e3:.1f} ms", f"{size / t.step:,.0f}", f"{rate / 1e12:.1f}", f"{rate / top:.2f}",
-                f"{t.gib:.1f} GiB", f"{t.kernels:,.0f}", f"{t.busy / t.step:.0%}", f"{t.warmup:.1f} s",
-                f"{t.first.compilations} in {t.first.seconds:.1f} s", str(t.later.compilations),
+                f"{t.gib[0]:.1f} GiB, {t.gib[1]:.1f} reserved", f"{t.kernels:,.0f}", f"{t.busy / t.step:.0%}",
+                f"{t.warmup:.1f} s", f"{t.first.compilations} in {t.first.seconds:.1f} s", str(t.later.compilations),
                 str(t.later.eager_calls), t.shares,
             ))  # fmt: skip
     if asked.rounds:
@@ -171,7 +172,7 @@ class Trained:
     Attributes:
         step: seconds of a step, by the clock on the wall over a row of steps.
         phases: seconds by phase, medians of the ledger's.
-        gib: peak memory on the device; 0 on a CPU.
+        gib: peak memory on the device, that of tensors and what was reserved for it; 0 on a CPU.
         warmup: seconds of the first steps, which compile.
         first: what was compiled in these.
         later: what was compiled after these.
@@ -181,7 +182,7 @@ class Trained:
 
     step: float
     phases: dict[str, float]
-    gib: float
+    gib: tuple[float, float]
     warmup: float
     first: CompileCounts
     later: CompileCounts
@@ -223,7 +224,9 @@ def trained(make: Callable[[], Trainer], asked: Asked) -> Trained:
     settle(asked.device)
     step = (time.perf_counter() - start) / max(asked.rounds, 1)
     phases = {p: statistics.median(s.seconds[p] for s in taken) for p in (taken[0].seconds if taken else ())}
-    gib = torch.cuda.max_memory_allocated() / 2**30 if asked.device == "cuda" else 0.0
+    gib = (0.0, 0.0)
+    if asked.device == "cuda":
+        gib = torch.cuda.max_memory_allocated() / 2**30, torch.cuda.max_memory_reserved() / 2**30
     kernels, busy = profiled(trainer, asked) if taken else (0.0, 0.0)
     counts.append(so_far())
     return Trained(step, phases, gib, warmup, counts[1] - counts[0], counts[2] - counts[1], kernels, busy)

@@ -131,7 +131,7 @@ def _bench_command(task: str) -> tuple[str, ...]:
     if task == "tree":
         return ("tree", "--preset", "quick", *small)
     data = shlex.split(os.environ.get("AJEST_GPU_DATA", "shapes"))
-    more = shlex.split(os.environ.get("GPU_BENCH", "--network nano --sampler-steps 2 --super-batch 10" * DRY))
+    more = shlex.split(os.environ.get("GPU_BENCH", "--network nano --sampler-steps 2" * DRY))
     return ("images", "--preset", "cpu-mini" if DRY else "gpu-mini", "--data", *data, *small, *more)
 
 

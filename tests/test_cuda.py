@@ -38,11 +38,11 @@ pytestmark = [
 ROUNDING = {"tree": 1e-3, "images": 2e-2}
 
 
-def task_and_recipe(name, size=40, micro_batch=None, **settings):
+def task_and_recipe(name, size=40, micro_batch=None, drawing="host", **settings):
     if name == "tree":
-        return small_task(), small_recipe()
+        return small_task(), small_recipe(drawing=drawing)
     recipe = Recipe(size, LearningRate(0.01, 0), (0.1, 0.05), micro_batch=micro_batch, not_finite="zero")
-    return small_images(**settings), recipe
+    return small_images(**settings), replace(recipe, drawing=drawing)
 
 
 def trainer_of(name, arm="baseline", device=DEVICE, **settings):
@@ -60,9 +60,9 @@ def parameters_of(trainer):
 
 
 @pytest.mark.parametrize("name", ["tree", "images"])
-@pytest.mark.parametrize("arm", ["baseline", "rho"])
-def test_training_on_the_device_is_training_on_the_cpu_but_for_rounding(name, arm):
-    here, there = trainer_of(name, arm, "cpu"), trainer_of(name, arm)
+@pytest.mark.parametrize(("arm", "drawing"), [("baseline", "host"), ("rho", "host"), ("rho", "device")])
+def test_training_on_the_device_is_training_on_the_cpu_but_for_rounding(name, arm, drawing):
+    here, there = trainer_of(name, arm, "cpu", drawing=drawing), trainer_of(name, arm, drawing=drawing)
     for _ in range(5):
         one, other = here.step(), there.step()
         assert torch.equal(one.batch.id.cpu(), other.batch.id.cpu())

@@ -118,8 +118,13 @@ def test_the_cheap_pieces_run_dry(tmp_path):
     assert text.count("<!-- end done -->") == 3, text
     assert "Dry run" in text
     assert "dense bf16 matrix product, measured" in text
-    for words in ("| baseline |", "| ajest |", "AJEST step over uniform step", "4 Heun steps"):
+    for words in (
+        "| baseline, drawn on the host |",
+        "| ajest, drawn on the device |",
+        "an AJEST step takes",
+        "4 Heun steps",
+    ):
         assert words in text
-    assert (tmp_path / "out" / "kernels.txt").read_text().count("calls a step") == 2
+    assert (tmp_path / "out" / "kernels.txt").read_text().count("calls a step") == 4
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["kernels.txt", "log.txt", "results.md"]
     assert "there is no piece xxl" in command(tmp_path, "xxl", code=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from ajest.runtime.seeding import Streams
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.flow import Networks
 from ajest.tasks.base import Guided, Measurement
-from ajest.tasks.images.architecture import Architecture
+from ajest.tasks.images.architecture import SIZES, Architecture
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.trainer import Trainer
 from conftest import small_images
@@ -174,3 +175,19 @@ def test_limits_of_the_compiler_itself_would_not_do(fresh, images, monkeypatch):
     with torch._dynamo.config.patch(recompile_limit=2):
         found = counted(lambda: [trainer_of(images, arm).step() for arm in arms_named(("baseline", "ajest"))])
     assert found.eager_calls > 0
+
+
+@pytest.mark.skipif("AJEST_COMPILE" not in os.environ, reason="minutes of compiling: AJEST_COMPILE=1 runs it")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of what the compiler itself imports
+def test_the_network_of_the_smallest_preset_compiled_for_real_learns_as_a_plain_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch._dynamo.reset()
+    losses = {}
+    for compiled in (False, True):
+        task = small_images(learner=SIZES["mini"], guide=SIZES["nano"], compile=compiled)
+        trainer, before = trainer_of(task, ARMS["ajest"]), compiling.so_far()
+        losses[compiled] = torch.tensor([trainer.step().loss for _ in range(4)])
+        found = compiling.so_far() - before
+        assert (found.compilations > 0) is compiled
+        assert found.eager_calls == 0
+    torch.testing.assert_close(losses[True], losses[False], rtol=1e-3, atol=1e-4)

@@ -93,6 +93,12 @@ def compile_network(module: nn.Module, backend: Backend | None = None) -> None:
     module.forward = _Compiled(module, inductor if backend is None else backend)
 
 
+def is_replayed(network: nn.Module) -> bool:
+    """Whether parts of a network are compiled to graphs that are replayed, into the same memory each time."""
+    on_cuda = any(parameter.is_cuda for parameter in network.parameters())
+    return on_cuda and any(isinstance(module.forward, _Compiled) for module in network.modules())
+
+
 @contextmanager
 def uncompiled() -> Iterator[None]:
     """Within, compiled networks run as they are written, which counts as no eager call."""

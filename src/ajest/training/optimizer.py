@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import objective, per_example_loss
 from ajest.errors import check
-from ajest.runtime import distributed, interrupts
+from ajest.runtime import compiling, distributed, interrupts
 
 from .recipe import Recipe
 
@@ -29,6 +29,7 @@ class OptimizedNetwork:
         self._module = distributed.averaging(network)
         peak = recipe.learning_rate.peak
         self.optimizer = torch.optim.Adam(network.parameters(), lr=peak, betas=recipe.betas, fused=True)
+        self._replayed = compiling.is_replayed(network)
         self._before: list[list[Tensor]] = []  # the step: weights and buffers, in storage that is used again
         self._undoable = False
 
@@ -98,10 +99,20 @@ class OptimizedNetwork:
                     minimised = minimised * weight[i * size : i * size + len(part)]
                 # Gradients are averaged over processes, which may differ by an example.
                 (minimised.sum() / (total / distributed.world())).backward()
+            if i == 0 and self._replayed:
+                self._own_gradients()
             found.append(losses.detach())
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         losses = distributed.gather(torch.cat(found), total)
         return losses, torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum() + losses.sum())
+
+    def _own_gradients(self) -> None:
+        """Gradients of a compiled network on CUDA lie where its next call writes, or that of a network beside it."""
+        borrowed = {p: p.grad for p in self.network.parameters() if p.grad is not None}
+        owned = [torch.empty_like(gradient) for gradient in borrowed.values()]
+        torch._foreach_copy_(owned, list(borrowed.values()))
+        for parameter, gradient in zip(borrowed, owned, strict=True):
+            parameter.grad = gradient
 
     def step(self, finite: bool) -> None:
         """An Adam step by what `gradients` left, unless that is not finite and to be skipped."""

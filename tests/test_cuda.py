@@ -29,6 +29,8 @@ from conftest import small_images, small_recipe, small_task
 
 DEVICE = os.environ.get("AJEST_TEST_DEVICE", "cuda")
 pytestmark = [
+    # The compiler itself makes an object that torch says will no longer be made.
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
     pytest.mark.cuda,
     pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="there is no CUDA device here"),
     pytest.mark.skipif(DEVICE == "cpu" and "AJEST_TEST_DEVICE" not in os.environ, reason="meant for a GPU"),

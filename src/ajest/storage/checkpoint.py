@@ -25,6 +25,8 @@ from torch import Tensor
 
 from ajest.errors import Corrupt, UserError
 
+from .packing import Packed, pack
+
 _UNFINISHED = ".tmp"
 
 
@@ -43,13 +45,12 @@ def sweep(folder: Path, idle: float = 0.0) -> None:
                 path.unlink()
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace `path` by `content`, whole or not at all.
+def write_atomic(path: Path, *content: bytes | str | memoryview) -> None:
+    """Replace `path` by `content`, joined, whole or not at all.
 
     Raises:
         UserError: the folder cannot be written to, or the disk is full.
     """
-    data = content.encode() if isinstance(content, str) else content
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +58,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED, delete=False
         ) as file:
             temporary = Path(file.name)
-            file.write(data)
+            for part in content:
+                file.write(part.encode() if isinstance(part, str) else part)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)
@@ -158,12 +160,24 @@ def facts(stem: Path) -> dict[str, Any]:
 
 
 def save(stem: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write `stem.safetensors` and `stem.json`, each atomically, the JSON last."""
-    data = safetensors.torch.save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    """Write `stem.safetensors` and `stem.json`, each atomically, the JSON last.
+
+    Raises:
+        UserError: see `write_atomic`.
+    """
+    write(stem, pack(tensors), facts)
+
+
+def write(stem: Path, packed: Packed, facts: Mapping[str, Any]) -> None:
+    """`save` for tensors that were copied already; waits for the copies."""
+    packed.settle()
+    parts = packed.parts()
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     tensor_path, facts_path = _parts(stem)
-    write_atomic(tensor_path, data)
-    digest = hashlib.sha256(data).hexdigest()
-    write_sealed(facts_path, {**facts, "sha256": digest, "bytes": len(data)})
+    write_atomic(tensor_path, *parts)
+    write_sealed(facts_path, {**facts, "sha256": digest.hexdigest(), "bytes": sum(map(len, parts))})
 
 
 def load(stem: Path) -> Stored:

@@ -16,6 +16,7 @@ from ajest.selection.diagnostics import diagnose
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.checkpoint import write_sealed
 from ajest.storage.config import to_json
+from ajest.storage.writer import Writer
 
 from .run_folder import RunConfig
 from .schedule import Schedule, clocks
@@ -23,6 +24,9 @@ from .trackers import Trackers
 from .trainer import Step, Trainer
 
 _STORED_NUMBERS = 1 << 20  # of the examples of a super-batch that is stored for figures
+
+#: Share of the time of training that copying it for checkpoints may take.
+COPYING_SHARE = 0.02
 
 
 def prune(folder: Path, keep: int = 2) -> None:
@@ -34,6 +38,9 @@ def prune(folder: Path, keep: int = 2) -> None:
 class Recorder:
     """Writes ledger lines, snapshots and checkpoints as steps go by; of several processes the first writes.
 
+    Tensors are copied between two steps and written while the next ones are made. What is written is whole at the
+    latest when the run has ended, and an error is met with at the step after it.
+
     Args:
         folder: of the run.
         config: of the run.
@@ -41,6 +48,9 @@ class Recorder:
         trainer: of the run.
         losses: of the steps since the last line of the ledger.
         warn: told of a tracker that fails.
+
+    Attributes:
+        writer: of what is stored, a context to be in while there are steps.
     """
 
     def __init__(
@@ -55,8 +65,9 @@ class Recorder:
         self.folder, self.schedule, self.trainer, self.iterations = folder, schedule, trainer, config.iterations
         names = schedule.trackers if distributed.rank() == 0 else ()
         self._trackers = Trackers(names, folder, to_json(config), trainer.steps_taken, warn)
+        self.writer = Writer()
         self._last = self.clocks()
-        self._saved = time.monotonic()
+        self._saved, self._copying = time.monotonic(), 0.0
         self._saved_step = self._recorded_step = trainer.steps_taken
         self._step_seconds: deque[float] = deque(maxlen=16)
         self._losses = losses
@@ -67,7 +78,12 @@ class Recorder:
         return max(self._step_seconds, default=0.0)
 
     def record(self, step: Step) -> None:
-        """Take in a step that was taken, and write what is due."""
+        """Take in a step that was taken, and write what is due.
+
+        Raises:
+            UserError: something cannot be written, or could not be at an earlier step.
+        """
+        self.writer.check()
         self._step_seconds.append(self.trainer.ledger.last_step)
         self._losses.append(step.loss)
         before, self._last = self._last, self.clocks()
@@ -82,10 +98,15 @@ class Recorder:
                 self._store_selection_snapshot(step, step.kept)
             self._store_snapshot(step, self._reached(before), last)
             self._write_line(step, last)
-            old = time.monotonic() - self._saved > self.schedule.checkpoint_seconds
-            if last or old or step.number % self.schedule.checkpoint_every == 0:
+            if last or self._checkpoint_due(step.number):
                 self.save()
         self._recorded_step = step.number
+
+    def _checkpoint_due(self, step: int) -> bool:
+        """Whether the last one is old enough, in steps or seconds, and another would not hold up training."""
+        seconds = time.monotonic() - self._saved
+        old = seconds > self.schedule.checkpoint_seconds or step - self._saved_step >= self.schedule.checkpoint_every
+        return old and not self.writer.busy and self._copying <= COPYING_SHARE * seconds
 
     def _reached(self, before: Mapping[str, float]) -> dict[str, list[float]]:
         """The budgets of each clock that were crossed in the last step; clocks without any are left out."""
@@ -100,7 +121,7 @@ class Recorder:
         if reached or last:
             facts = {"step": step.number, "clocks": self._last, "reached": reached}
             stem = self.folder / "snapshots" / f"snapshot-{step.number:07d}"
-            checkpoint.save(stem, self.trainer.ema.state_dict(), facts)
+            self.writer.save(stem, self.trainer.ema.state_dict(), facts)
 
     def _write_line(self, step: Step, last: bool) -> None:
         """A line of the ledger, if one is due."""
@@ -132,29 +153,36 @@ class Recorder:
         self._trackers.close()
 
     def end(self, state: str, why: str | None = None) -> None:
-        """Note how the run ended. Of its checkpoints the last one stays, in case it is given more steps."""
+        """Note how the run ended, once all is written. Of its checkpoints the last one stays, in case it is given more
+        steps."""
         said = {"state": state, "step": self.trainer.steps_taken} | ({} if why is None else {"why": why})
 
         def note() -> None:
+            self.save_last()
             write_sealed(self.folder / "status.json", said)
             prune(self.folder, keep=1)
 
         distributed.once(note)
 
     def save(self) -> None:
-        """Write a checkpoint, and keep the one before it."""
-        self._saved = time.monotonic()
+        """Have a checkpoint written, and keep the one before it."""
         tensors, facts = self.trainer.state()
         facts["losses"] = self._losses
-        checkpoint.save(self.folder / f"checkpoint-{facts['step']:07d}", tensors, facts)
-        prune(self.folder)
-        self._saved_step = facts["step"]
+
+        def written(copying: float) -> None:
+            self._copying = copying
+            prune(self.folder)
+
+        self.writer.save(self.folder / f"checkpoint-{facts['step']:07d}", tensors, facts, written)
+        self._saved, self._saved_step = time.monotonic(), facts["step"]
 
     def save_last(self) -> None:
-        """Write a checkpoint of the last finished step, unless that is there or was not seen to its end."""
+        """Write a checkpoint of the last finished step, unless that is there or was not seen to its end; and wait until
+        all is written."""
         whole = self.trainer.whole and self._recorded_step == self.trainer.steps_taken
         if whole and self._saved_step != self.trainer.steps_taken:
             self.save()
+        self.writer.wait()
 
     def _store_selection_snapshot(self, step: Step, kept: Tensor) -> None:
         """A super-batch with what was kept of it, for figures."""
@@ -168,4 +196,4 @@ class Recorder:
             losses = getattr(step.scores, name, None)
             if losses is not None:
                 tensors[name] = losses
-        checkpoint.save(self.folder / "selection" / f"step-{step.number:07d}", tensors, {"step": step.number})
+        self.writer.save(self.folder / "selection" / f"step-{step.number:07d}", tensors, {"step": step.number})

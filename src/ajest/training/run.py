@@ -78,7 +78,8 @@ def execution(
         losses = resume(folder, trainer, warn)
         recorder = Recorder(folder, config, schedule, trainer, losses, warn)
         stack.callback(recorder.close)
-        with interrupts.held(recorder.step_seconds):  # between steps too: whatever is done there, the run is saved
+        # Between steps too: whatever is done there, the run is saved.
+        with interrupts.held(recorder.step_seconds), recorder.writer:
             try:
                 yield trainer
                 while trainer.steps_taken < config.iterations and not schedule.over(recorder.clocks()):

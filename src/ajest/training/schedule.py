@@ -14,8 +14,10 @@ class Schedule:
     Attributes:
         budgets: for each clock the values at whose crossing a snapshot is taken, rising.
         costs: seconds of a step by the label of its kind and by phase, from a calibration; empty: no calibrated clock.
-        checkpoint_every, ledger_every: steps.
-        checkpoint_seconds: a checkpoint is written at the latest so long after the last.
+        checkpoint_every: steps after which another checkpoint is written; later where writing the last one takes
+            longer, or where copying would take too large a share of the time (`recorder.COPYING_SHARE`).
+        checkpoint_seconds: seconds after which one is written, even if fewer steps were taken.
+        ledger_every: steps.
         selection_at: steps whose super-batch and kept examples are stored for figures.
         end: (clock, value) at which a run ends, even if steps are left; None: when its steps are taken.
         trackers: that are told of the ledger's lines, see `trackers.TRACKERS`.

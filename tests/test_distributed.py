@@ -89,6 +89,10 @@ def judges_as_one(together):
             assert torch.equal(value, other.tensors[key]), key
 
 
+def test_the_first_process_chooses_and_those_that_no_longer_agree_with_it_are_found():
+    goes_well(2, HERE / "apart.py")
+
+
 def small_run(folder, iterations):
     """A run's folder that `ajest train` goes on with, small enough for a test."""
     config = RunConfig(small_task(), "learner", small_recipe(), ARMS["hard"], 0, iterations)

@@ -25,6 +25,7 @@ from ajest.training.run import execute
 from ajest.training.run_folder import read_status
 from ajest.training.schedule import Schedule
 from conftest import small_recipe
+from simulated_device import simulated_cuda
 from test_runs import config
 
 #: Longer than any write of these tests takes; a test that waits so long has failed.
@@ -134,6 +135,21 @@ def test_copies_that_are_not_there_yet_are_waited_for(tmp_path, monkeypatch):
         background.save(tmp_path / "a-1", filled(1), {}, copying.append)
     assert load(tmp_path / "a-1") == 1
     assert copying == [0.05]
+
+
+def test_a_device_copies_into_pinned_memory_and_training_does_not_wait(tmp_path):
+    with simulated_cuda() as device, Writer() as background:
+        weights, count = torch.arange(64.0, device="cuda"), torch.arange(3)
+        device.restart()
+        background.save(tmp_path / "a-1", {"w": weights, "turned": weights.view(8, 8).T, "count": count}, {"step": 1})
+        weights.add_(1)  # as the next step would
+        background.wait()
+        assert device.counts.copies("device to host") == 2
+        assert {wait.what for wait in device.counts.waits} <= {"event.synchronize"}  # the thread's
+    stored = checkpoint.load(tmp_path / "a-1").tensors
+    assert torch.equal(stored["w"], torch.arange(64.0))
+    assert torch.equal(stored["turned"], torch.arange(64.0).view(8, 8).T)
+    assert torch.equal(stored["count"], torch.arange(3))
 
 
 def test_pairs_are_written_in_order_one_at_a_time(tmp_path, gate):

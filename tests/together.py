@@ -10,6 +10,7 @@ import torch
 
 from ajest.runtime import distributed
 from ajest.runtime.seeding import Streams
+from ajest.selection import agreement
 from ajest.selection.catalogue import ARMS
 from ajest.selection.flow import Networks
 from ajest.storage import checkpoint
@@ -83,6 +84,7 @@ def judged(folder: Path) -> tuple[dict, dict]:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     count = int(os.environ.get("WORLD_SIZE", "1"))
+    agreement.EVERY = 2  # so that every scenario is seen to agree
     with distributed.joined() if count > 1 else nullcontext():
         assert distributed.world() == count
         whole = torch.arange(7.0)[:, None]

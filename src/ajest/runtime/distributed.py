@@ -1,9 +1,10 @@
 """One run in several processes, as torchrun starts them: who does which part, and what all of them know.
 
 Every process knows the same examples from the same random numbers, scores its part of them, and hears the scores of
-all: a float an example is all the traffic that choosing needs. What is chosen is then shared out again, so that each
-trains on equally many; gradients are averaged by `DistributedDataParallel`. Everything that is kept (weights, averages,
-memories, clocks) is the same in all processes, so that one writes checkpoints and any number can go on from them.
+all: a float an example is all the traffic that choosing needs, beside the first one's choice. What is chosen is then
+shared out again, so that each trains on equally many; gradients are averaged by `DistributedDataParallel`. Everything
+that is kept (weights, averages, memories, clocks) is the same in all processes, so that one writes checkpoints and any
+number can go on from them.
 
 Without torchrun there is one process, and everything here does nothing.
 """
@@ -86,6 +87,15 @@ def gather(part: Tensor, n: int, chunk: int = 1) -> Tensor:
     parts = [torch.empty_like(padded) for _ in lengths]
     dist.all_gather(parts, padded)
     return torch.cat([p[:length] for p, length in zip(parts, lengths, strict=True)])
+
+
+def of_first(tensor: Tensor) -> Tensor:
+    """The first process's tensor, in all processes; theirs have its shape, type and kind of device."""
+    if world() == 1:
+        return tensor
+    found = tensor.clone(memory_format=torch.contiguous_format)
+    dist.broadcast(found, 0)
+    return found
 
 
 def in_chunks(do: Callable[[slice], Tensor], n: int, chunk: int) -> Tensor:

@@ -21,6 +21,7 @@ from ajest.runtime import distributed
 from ajest.runtime.counter import CounterStream
 from ajest.runtime.seeding import Streams
 
+from .agreement import chosen_by_first
 from .arm import Arm, Scoring
 from .features import score_with_features
 from .kinds import StepKind
@@ -270,7 +271,7 @@ def pick(
     finite: Tensor | None = None,
 ) -> Picked:
     """Choose what to train on: of the examples with finite scores as long as there are enough; with fewer, others are
-    taken along, and the step will not be finite.
+    taken along, and the step will not be finite. Of several processes the first chooses for all.
 
     Args:
         batch: the super-batch.
@@ -282,7 +283,7 @@ def pick(
         finite: what `scores.finite()` says, for which a device has to be waited for; None takes for granted that all
             are, and whoever finds that they are not throws the choice away.
     """
-    kept, weight = _kept(scores, finite, arm, count, progress, generator)
+    kept, weight = chosen_by_first(*_kept(scores, finite, arm, count, progress, generator))
     return Picked(batch[kept[distributed.rank_slice(len(kept))]].whole(), kept, weight, scores, finite)
 
 

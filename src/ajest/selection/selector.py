@@ -14,6 +14,7 @@ from ajest.diffusion.network import flops_of, sketches
 from ajest.errors import check
 from ajest.runtime.seeding import Streams
 
+from .agreement import check_agreement, compared_by_first
 from .arm import Arm
 from .counts import Counts
 from .flow import Drawn, Networks, Phases, Picked, Plan, Scored, Scorer, draw, pick, score_drawn
@@ -159,11 +160,14 @@ class Selector:
             losses: of `choice.trained` before the update, shape (n,).
             means: of the two that are `compared`, where they are.
             finite: whether all the losses are.
+
+        Raises:
+            UserError: several processes do not agree, see `check_agreement`.
         """
         plan, picked = choice.plan, choice.picked
-        if means is not None and not all(map(math.isfinite, means)):
-            both = self.compared(choice, losses)
-            means = None if both is None else _means_of_finite(*both)
+        if means is not None:
+            both = None if all(map(math.isfinite, means)) else self.compared(choice, losses)
+            means = compared_by_first(means if both is None else _means_of_finite(*both))
         self.trigger = self.arm.trigger.observe(self.trigger, plan.step, means, plan.progress)
         if plan.measures and picked.scores is not None:
             index = slice(None) if picked.finite is None else picked.finite
@@ -171,6 +175,7 @@ class Selector:
         elif self.memory:
             here = slice(None) if finite else losses.isfinite()
             self.memory.learn_losses(choice.trained[here], losses[here])
+        check_agreement(plan.step, choice.drawn.batch.id, choice.trained_id, self.trigger, self.memory.state())
 
     def stream(self, *name: str | int) -> torch.Generator:
         """A fresh generator of this run's, on its device."""

@@ -85,13 +85,14 @@ def pieces(out: Path) -> list[Piece]:
         rounds, kernels = ("--rounds", "2" if DRY else "9"), ("--kernels", str(out / "kernels.txt"))
         return Piece(name, title, (*_part(name), *rounds, *kernels), least, 400, _compiled(name) if compiles else ())
 
-    tests = (sys.executable, "-m", "pytest", "-m", "cuda", "tests/test_cuda.py", "-W", "default", "-q",
+    tests = (sys.executable, "-m", "pytest", "-m", "cuda", "tests/test_cuda.py", "-W", "default", "-v",
              "-p", "no:cacheprovider", "--durations", "12", "--tb", "short")  # fmt: skip
     tree = (sys.executable, str(HERE / "tree.py"), "--device", DEVICE, "--rounds", "2" if DRY else "15")
     return [
         measured("machine", "The machine", 15, compiles=False),
         Piece("tests", "Tests on the device", tests, 30, 240, needs=TESTING, plain=True, measures=False),
         Piece("tree", "Speed on the tree", tree, 20, 120),
+        measured("compiling", "What compiling gives", 60, compiles=False),
         measured("xxs", "Training XXS", 30),
         measured("sampling-xxs", "Sampling from XXS", 30),
         measured("xs", "Training XS", 30),
@@ -213,8 +214,8 @@ class Running:
         return time.monotonic() - self.began
 
     def end(self) -> None:
-        """Tell it to end, then make it."""
-        for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 10)):
+        """Ask it to end, as by Ctrl-C, upon which tests still say what failed; tell it; make it."""
+        for number, patience in ((signal.SIGINT, GRACE), (signal.SIGTERM, GRACE), (signal.SIGKILL, 10)):
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
             with suppress(subprocess.TimeoutExpired):

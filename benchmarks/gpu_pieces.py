@@ -28,12 +28,12 @@ from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 from ajest.bench.plan.presets import GPU_MINI
-from ajest.runtime.compiling import CompileCounts, so_far
+from ajest.runtime.compiling import CompileCounts, compile_network, so_far
 from ajest.runtime.seeding import Drawing, Streams
 from ajest.runtime.threads import configure_threads
 from ajest.selection.catalogue import ARMS, KEEP
 from ajest.selection.flow import Networks
-from ajest.tasks.images.architecture import SIZES, Architecture
+from ajest.tasks.images.architecture import SIZES, Architecture, Precision
 from ajest.tasks.images.setup import image_task
 from ajest.tasks.images.task import ImageTask
 from ajest.training.recipe import LearningRate, Recipe
@@ -144,6 +144,42 @@ def training(name: str, size: int, asked: Asked) -> None:
                 f"0.65; by operations alone {passes['ajest'] / 3:.2f})."
             )
         print(f"- Cache of compiled graphs: {_cache()}.")
+
+
+def _back_and_forth(network: torch.nn.Module, *inputs: torch.Tensor) -> None:
+    network(*inputs).square().mean().backward()
+    network.zero_grad(set_to_none=True)
+
+
+def compiling(asked: Asked) -> None:
+    """Forward and backward of XXS as it is written, compiled, and compiled to graphs that are replayed."""
+    architecture = SIZES["xxs"] if asked.device == "cuda" else TINY
+    sizes, side = ((256, 51), 64) if asked.device == "cuda" else ((10, 2), 16)
+    precision: Precision = "bfloat16" if asked.device == "cuda" else "float32"
+    rows, top = [], _dense_rate(asked)
+    for how in ("as it is written", "compiled", "compiled, replayed"):
+        torch._dynamo.reset()
+        os.environ["AJEST_REPLAY"] = "1" if how.endswith("replayed") else "0"
+        network = architecture.denoiser(side, 200, precision=precision).to(asked.device).train()
+        if how != "as it is written":
+            compile_network(network.unet)
+        for n in sizes:
+            x, sigma = torch.randn(n, 3, side, side, device=asked.device), torch.rand(n, device=asked.device) + 0.1
+            label = torch.arange(n, device=asked.device) % 200
+
+            work = partial(_back_and_forth, network, x, sigma, label)
+            before, start = so_far(), time.perf_counter()
+            work()
+            settle(asked.device)
+            first, made = time.perf_counter() - start, so_far() - before
+            t = timed({"ours": work}, max(asked.rounds, 1), asked.device)["ours"]
+            rate = 3 * n * network.flops() / t
+            rows.append((
+                how, str(n), f"{t * 1e3:.1f} ms", f"{n / t:,.0f}", f"{rate / top:.3f}", f"{first:.1f} s",
+                f"{made.compilations} in {made.seconds:.1f} s",
+            ))  # fmt: skip
+    heading = ("xxs, forward and backward", "images", "time", "images/s", "of the dense rate", "first call", "graphs")
+    _print_table(heading, rows)
 
 
 #: Where random numbers of examples are made, as in `Recipe.drawing`.
@@ -314,6 +350,7 @@ def _print_row(row: tuple[str, ...]) -> None:
 
 PIECES: dict[str, Callable[[Asked], None]] = {
     "machine": machine,
+    "compiling": compiling,
     "xxs": partial(training, "xxs", 256),
     "xs": partial(training, "xs", 128),
     "xs-256": partial(training, "xs", 256),

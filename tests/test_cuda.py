@@ -40,7 +40,9 @@ pytestmark = [
 ROUNDING = {"tree": 1e-3, "images": 2e-2}
 
 
-def task_and_recipe(name, size=40, micro_batch=None, drawing="host", **settings):
+def task_and_recipe(name, size=40, micro_batch=None, drawing=None, **settings):
+    """Noise of images is drawn on the device, where torch's generators differ from the CPU's; counters do not."""
+    drawing = {"tree": "host", "images": "device"}[name] if drawing is None else drawing
     if name == "tree":
         return small_task(), small_recipe(drawing=drawing)
     recipe = Recipe(size, LearningRate(0.01, 0), (0.1, 0.05), micro_batch=micro_batch, not_finite="zero")
@@ -61,8 +63,8 @@ def parameters_of(trainer):
     return torch.cat([p.detach().float().cpu().flatten() for p in trainer.network.parameters()])
 
 
-@pytest.mark.parametrize("name", ["tree", "images"])
-@pytest.mark.parametrize(("arm", "drawing"), [("baseline", "host"), ("rho", "host"), ("rho", "device")])
+@pytest.mark.parametrize("arm", ["baseline", "rho"])
+@pytest.mark.parametrize(("name", "drawing"), [("tree", "host"), ("tree", "device"), ("images", "device")])
 def test_training_on_the_device_is_training_on_the_cpu_but_for_rounding(name, arm, drawing):
     here, there = trainer_of(name, arm, "cpu", drawing=drawing), trainer_of(name, arm, drawing=drawing)
     for _ in range(5):
@@ -246,9 +248,10 @@ def test_a_run_on_images_goes_on_from_its_checkpoint_as_if_nothing_had_been(arm,
         warnings.warn(f"a resumed run on images differs in its last bits, at most by {gap:.2g}", stacklevel=1)
 
 
-def test_random_streams_are_the_same_wherever_the_network_is():
-    for name in ("tree", "images"):
+def test_examples_drawn_on_the_host_are_the_same_wherever_the_network_is():
+    """Of images all but their noise."""
+    for name, fields in (("tree", ("x", "sigma", "weight", "id")), ("images", ("target", "sigma", "weight", "id"))):
         task, _ = task_and_recipe(name)
         one, other = (task.source(d).draw(16, generator(3, "draw", 0)) for d in ("cpu", DEVICE))
-        for field in ("x", "sigma", "weight", "id"):
+        for field in fields:
             assert torch.equal(getattr(one, field).cpu(), getattr(other, field).cpu()), (name, field)

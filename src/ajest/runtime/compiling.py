@@ -6,6 +6,7 @@ compiles one graph to train by and one to score and sample by for each architect
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,15 +70,15 @@ def so_far() -> CompileCounts:
 
 
 def inductor(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-    """The backend of `torch.compile`; on CUDA with graphs that are replayed.
+    """The backend of `torch.compile`; on CUDA with graphs that are replayed, if AJEST_REPLAY is not 0.
 
     A small U-Net takes 2,000 kernels a training step. Launched one by one they take longer than they run wherever the
     batch is small, as what is left of a super-batch is; replayed, they take what they run.
     """
     from torch._inductor.compile_fx import compile_fx
 
-    on_cuda = any(isinstance(value, Tensor) and value.is_cuda for value in inputs)
-    run = compile_fx(graph, inputs, config_patches={"triton.cudagraphs": True} if on_cuda else None)
+    replayed = _replays() and any(isinstance(value, Tensor) and value.is_cuda for value in inputs)
+    run = compile_fx(graph, inputs, config_patches={"triton.cudagraphs": True} if replayed else None)
     assert callable(run)
     return run
 
@@ -96,7 +97,11 @@ def compile_network(module: nn.Module, backend: Backend | None = None) -> None:
 def is_replayed(network: nn.Module) -> bool:
     """Whether parts of a network are compiled to graphs that are replayed, into the same memory each time."""
     on_cuda = any(parameter.is_cuda for parameter in network.parameters())
-    return on_cuda and any(isinstance(module.forward, _Compiled) for module in network.modules())
+    return on_cuda and _replays() and any(isinstance(module.forward, _Compiled) for module in network.modules())
+
+
+def _replays() -> bool:
+    return os.environ.get("AJEST_REPLAY") != "0"
 
 
 @contextmanager

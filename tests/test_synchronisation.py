@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CU
 
 #: Arms that look examples up in a hash table, which asks whether all were found; the others wait once a step.
 LOOK_UP = {"infobatch", "recall", "recall-cooling", "recall-id", "stale", "stale-cooling", "stale-id"}
-#: Drawing is counted where sources are tested; the table of remembered losses and the tree's sketch still wait.
-ELSEWHERE = ("tasks/tree/source.py", "tasks/tree/network.py", "selection/cells.py")
+#: The table of remembered losses and the tree's sketch of gradients still wait.
+ELSEWHERE = ("tasks/tree/network.py", "selection/cells.py")
 
 
 def trainer(arm, **recipe):

@@ -15,6 +15,9 @@ from ajest.diffusion.denoising import at_least_float32
 from .normalisation import sizes_of
 
 _NEWTON_STEPS = 60
+#: On a device, where to ask whether they are enough takes longer than they do. On a CPU nine tenths of a stratum are
+#: found by logits of standard deviation 10 in 22.
+_NEWTON_STEPS_UNASKED = 24
 
 
 def race(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -57,13 +60,14 @@ def _deadline(rate: Tensor, left: Tensor, wanted: Tensor, stratum: Tensor) -> Te
     """
     zero = torch.zeros_like(wanted)
     t, found = zero, torch.zeros((), dtype=torch.bool, device=wanted.device)
-    for _ in range(_NEWTON_STEPS):
+    asks = wanted.device.type == "cpu"
+    for _ in range(_NEWTON_STEPS if asks else _NEWTON_STEPS_UNASKED):
         remaining = left * (-t[stratum] * rate).exp()
         reached = zero.index_add(0, stratum, left - remaining)
         slope = zero.index_add(0, stratum, remaining * rate)
         step = ((wanted - reached) / slope.clamp_min(1e-300)).clamp_(0, 1e250)
         t = torch.where(found, t, t + step)
         found = found | (step <= 1e-10 * t).all()
-        if found.device.type == "cpu" and found:  # elsewhere to ask takes longer than to go on
+        if asks and found:
             break
     return t

@@ -12,7 +12,7 @@ import ajest
 from ajest.cli import main as cli
 from ajest.cli.console import device_of, readable
 from ajest.errors import UserError
-from ajest.runtime import launcher, threads
+from ajest.runtime import distributed, launcher, threads
 from ajest.runtime.launcher import Place, place
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "localhost", "MASTER_PORT": "1", "LOCAL_RANK": "1",
@@ -146,11 +146,35 @@ def test_training_says_what_is_half_set(environment, monkeypatch, capsys, tmp_pa
 
 
 def test_a_device_goes_by_the_place_among_processes(environment, monkeypatch):
+    current = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     environment(LOCAL_RANK="3")
     assert device_of("auto") == "cuda"
     environment(**TORCHRUN)
+    assert device_of("cpu") == "cpu"
+    assert current == []
     assert device_of("auto") == "cuda:1"
+    assert current == [1]
+    environment(LOCAL_RANK="2")
+    with pytest.raises(UserError, match="2 processes here have 2 CUDA devices: start one a device, or use"):
+        device_of("cuda")
+
+
+def test_processes_that_join_leave_devices_alone(environment, monkeypatch):
+    """Which device a process has is known when its options are: with --device cpu it has none."""
+    environment(**TORCHRUN)
+    joined = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", pytest.fail)
+    monkeypatch.setattr(distributed.dist, "rendezvous", lambda _: iter([(None, 1, 4)]))
+    monkeypatch.setattr(distributed.dist, "PrefixStore", lambda *_: None)
+    monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **_: joined.append(backend))
+    monkeypatch.setattr(distributed.dist, "barrier", lambda: None)
+    monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+    with distributed.joined():
+        assert joined == ["cpu:gloo,cuda:nccl"]
 
 
 def test_a_run_is_given_more_steps_and_ends_as_one_that_had_them_at_once(monkeypatch, capsys, tmp_path):

@@ -12,10 +12,11 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def device_of(name: Device) -> str:
-    """ "auto" is CUDA where there is a device; of several processes each has its own.
+    """ "auto" is CUDA where there is a device. Of several processes each has its own, which is its current one from now
+    on.
 
     Raises:
-        UserError: CUDA was asked for, and there is none.
+        UserError: CUDA was asked for, and there is none, or none for this process.
     """
     import torch
 
@@ -24,4 +25,12 @@ def device_of(name: Device) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here: use --device cpu")
     here = place()
-    return f"cuda:{here.local_rank}" if name == "cuda" and here.world > 1 else name
+    if name == "cpu" or here.world == 1:
+        return name
+    there = torch.cuda.device_count()
+    if here.local_rank >= there:
+        raise UserError(
+            f"{here.local_world} processes here have {there} CUDA devices: start one a device, or use --device cpu"
+        )
+    torch.cuda.set_device(here.local_rank)
+    return f"cuda:{here.local_rank}"

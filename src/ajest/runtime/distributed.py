@@ -27,8 +27,6 @@ from torch import Tensor, nn
 
 from ajest.errors import PeerError, UserError
 
-from .launcher import place
-
 T = TypeVar("T")
 
 
@@ -44,14 +42,12 @@ def rank() -> int:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Join the processes that torchrun started, with gloo on the CPU and NCCL on CUDA. The first speaks for all on
-    stdout."""
+    """Join the processes that torchrun started, with gloo on the CPU and NCCL on CUDA, whichever they will compute on.
+    The first speaks for all on stdout."""
     # An optimiser imports this. If there is a group by then, the defaults of its functions hold on to it for good, its
     # threads live to the very end, and one that lets go of a tensor while the interpreter ends aborts the process.
     importlib.import_module("torch.distributed.nn.functional")
     cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(place().local_rank)
     store, number, count = next(dist.rendezvous("env://"))
     # torchrun keeps its store when it starts all anew, with the addresses of those that were killed.
     store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

@@ -194,7 +194,7 @@ def test_all_training_pictures_are_references_unless_fewer_are_asked_for():
     task = image_task(("shapes:300",), (), 16, **settings)
     network = extractor("lite0")
     images, labels = task._pictures("train").images, task._pictures("train").labels
-    found = task._references(network)
+    found = task._references(network, "cpu")
     features = extract(images, network).features
     assert found.moments.n == len(found.near) == 300
     np.testing.assert_allclose(found.moments.mean, features.double().mean(0), rtol=1e-5, atol=1e-7)
@@ -208,7 +208,7 @@ def test_all_training_pictures_are_references_unless_fewer_are_asked_for():
         "Real examples are 100 training pictures, compared with the other 200.",
     )
     fewer = replace(task, references=96)
-    assert fewer._references(network).moments.n == 96
+    assert fewer._references(network, "cpu").moments.n == 96
     with pytest.raises(UserError, match="references must be at least 64, not 10"):
         replace(task, references=10)
 

@@ -264,13 +264,18 @@ def _made(name: str, path: str | None, device: str, stamp: tuple[tuple[str, int,
     return Network(name, called.key, called.distance, called.width, called.classifies, identity, run, device)
 
 
-def extract(images: Tensor | np.ndarray, network: Extractor, batch: int = 16) -> Features:
+#: Images that a feature network looks at together: the fastest number on a CPU, whose cache then holds the activations
+#: of Lite0.
+BATCH = 16
+
+
+def extract(images: Tensor | np.ndarray, network: Extractor, batch: int = BATCH) -> Features:
     """Features of many pictures, a batch at a time.
 
     Args:
         images: uint8, shape (N, 3, h, w); of memory-mapped arrays only a batch is read at a time.
         network: the feature network.
-        batch: pictures at a time. 16 is fastest on a CPU, whose cache then holds the activations of Lite0.
+        batch: pictures at a time.
 
     Raises:
         UserError: no pictures, or such as are not uint8.

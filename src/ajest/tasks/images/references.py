@@ -22,7 +22,7 @@ from ajest.tasks.images.data.loading import progress
 
 from . import quality
 from .data import balanced
-from .extractors import Extractor, extract
+from .extractors import BATCH, Extractor, extract
 from .quality import Moments
 
 NEAR = 5000  # references whose features are kept one by one, for KID and the neighbour metrics
@@ -121,7 +121,13 @@ class References:
 
 
 def references_of(
-    images: np.ndarray, rows: np.ndarray, near: np.ndarray, digest: str, network: Extractor, cache: Path
+    images: np.ndarray,
+    rows: np.ndarray,
+    near: np.ndarray,
+    digest: str,
+    network: Extractor,
+    cache: Path,
+    batch: int = BATCH,
 ) -> References:
     """Statistics of real pictures, kept in the folder `cache` by content and network.
 
@@ -134,6 +140,7 @@ def references_of(
         digest: of the content and order of all images.
         network: the feature network; its `identity` tells its weights.
         cache: folder. What is damaged in there is made anew.
+        batch: images that the network looks at together, see `extract`.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -145,7 +152,7 @@ def references_of(
         kept = _kept(stem, near, network.width)
         if not distributed.anywhere(kept is None) and kept is not None:
             return kept
-        found = _measured(images, rows, near, network)
+        found = _measured(images, rows, near, network, batch)
         tensors = {"mean": found.moments.mean, "cov": found.moments.cov, "near": found.near}
         checkpoint.save(stem, tensors, {"pictures": len(rows), "data": digest, "network": network.identity})
         return found
@@ -161,14 +168,14 @@ def _alone(stem: Path) -> Iterator[None]:
         yield
 
 
-def _measured(images: np.ndarray, rows: np.ndarray, near: np.ndarray, network: Extractor) -> References:
+def _measured(images: np.ndarray, rows: np.ndarray, near: np.ndarray, network: Extractor, batch: int) -> References:
     close: list[Tensor] = []
 
     def blocks() -> Iterator[Tensor]:
         with progress(f"features for {network.distance}", -(-len(rows) // _BLOCK)) as advance:
             for start in range(0, len(rows), _BLOCK):
                 block = rows[start : start + _BLOCK]
-                found = extract(images[block], network).features
+                found = extract(images[block], network, batch).features
                 close.append(found[torch.from_numpy(np.isin(block, near))])
                 advance()
                 yield found

@@ -24,7 +24,7 @@ from . import figures
 from .architecture import SIZES, Architecture, Precision
 from .data import ImageSet, cache_folder, class_number, open_images, spread_order
 from .denoiser import EDM2Denoiser
-from .extractors import Extractor, extract, extractor, looked_at
+from .extractors import BATCH, Extractor, extract, extractor, looked_at
 from .imagenet import class_indices
 from .metrics import FREE_OF_N, compared, metrics_of, without_classes
 from .pixels import Loading
@@ -186,7 +186,7 @@ class ImageTask(Task):
     def prepare(self, how: Measurement) -> None:
         """Statistics of the real pictures, kept by content in the user's cache."""
         for spec in self.extractors:
-            self._references(extractor(spec, how.device))
+            self._references(extractor(spec, how.device), how.device)
 
     def evaluate(self, model: Guided, how: Measurement) -> Evaluation:
         """Judge a denoiser on n samples; kept are `samples` (at most 32, uint8), their `labels` and `trajectories` (6
@@ -201,7 +201,7 @@ class ImageTask(Task):
         values: dict[str, float] = {}
         judged = looked_at(solved, n, networks, self.chunk)
         for i, (network, found) in enumerate(zip(networks, judged, strict=True)):
-            real = self._references(network)
+            real = self._references(network, device)
             values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
         if model.weight == 1:
             values["loss"] = self._loss(denoiser, seed, device)
@@ -223,8 +223,8 @@ class ImageTask(Task):
         values: dict[str, float] = {}
         for i, spec in enumerate(self.extractors):
             network = extractor(spec, device)
-            found = extract(pictures.images[rows], network)
-            real = self._references(network)
+            found = extract(pictures.images[rows], network, self._together(device))
+            real = self._references(network, device)
             if pool == "references":
                 real = real.without(rows, found.features)
             values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
@@ -323,10 +323,15 @@ class ImageTask(Task):
 
         return in_chunks(losses, len(batch), self.chunk).double().mean().item()
 
-    def _references(self, network: Extractor) -> References:
+    def _references(self, network: Extractor, device: torch.device | str) -> References:
         pictures = self._pictures("train")
         rows, near = self._stock.rows(pictures.labels)
-        return references_of(pictures.images, rows, near, pictures.digest, network, cache_folder())
+        together = self._together(device)
+        return references_of(pictures.images, rows, near, pictures.digest, network, cache_folder(), together)
+
+    def _together(self, device: torch.device | str) -> int:
+        """Real images that a feature network looks at together."""
+        return BATCH if torch.device(device).type == "cpu" else self.chunk
 
     def _pictures(self, split: Literal["train", "val"]) -> ImageSet:
         spec, digest = (self.data, self.digest) if split == "train" else (self.validation, self.validation_digest)

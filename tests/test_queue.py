@@ -70,7 +70,7 @@ def tried(folder, *jobs, workers=2):
     tasks = [Task(name, does, str(folder)) for name, does in jobs]
     with board("", {t.name: 1.0 for t in tasks}) as lines:
         try:
-            work(act, tasks, workers, 1, lines, said.append, folder)
+            work(act, tasks, [{}] * workers, 1, lines, said.append, folder)
         except UserError as error:
             return said, str(error)
     return said, None

@@ -77,8 +77,8 @@ class Bench:
 
         Args:
             folder: of the bench, in which it resumes; None takes a temporary one that is there as long as the outcome.
-            workers: processes; None is one a core on a CPU and one on a GPU. 0 is this process alone, as it is for a
-                task that no other process could read, such as one of a notebook.
+            workers: processes; None is one a core on a CPU and one a card on CUDA. 0 is this process alone, as it is
+                for a task that no other process could read, such as one of a notebook.
             launch: in place of workers, such as `ajest.jobs.slurm.Slurm()`.
             device: "auto", "cpu" or "cuda".
 

@@ -161,8 +161,12 @@ def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> 
     from ajest.tasks.images.setup import image_task
 
     settings: dict[str, Any] = dials.settings()
-    if settings["precision"] == "bfloat16" and not _fast_bfloat16(device):
+    if settings["precision"] == "bfloat16" and "precision" not in asked and (slow := _without_bfloat16(device)):
         settings["precision"] = "float32"
+        if slow != "cpu":
+            warn(
+                f"{slow} does not compute in bfloat16: networks compute in float32; --precision float16 is another way"
+            )
     own = {k: v for k, v in asked.items() if k not in ("data", "validation", "classes", "network", "guide_network")}
     settings |= {_SETTINGS.get(name, name): value for name, value in own.items()}
     classes = asked.get("classes")
@@ -174,12 +178,17 @@ def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> 
     return image_task(data, validation, warn=warn, **settings)
 
 
-def _fast_bfloat16(device: str) -> bool:
-    """Whether bfloat16 is worth it: on processors without instructions for it, it is several times slower."""
+def _without_bfloat16(device: str) -> str:
+    """What is slower in bfloat16 than in float32, as are devices without instructions for it: "cpu" or the name of a
+    card; "" where nothing is."""
     import torch
 
-    asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
-    return device != "cpu" or any(ask is not None and ask() for ask in asked)
+    from ajest.runtime import cards
+
+    if device == "cpu":
+        asked = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+        return "" if any(ask is not None and ask() for ask in asked) else device
+    return next((card.name for card in cards.visible() if not card.bfloat16), "")
 
 
 def _classes(text: str) -> int | tuple[str, ...] | None:

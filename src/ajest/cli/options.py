@@ -142,8 +142,8 @@ class Computing:
     """How networks of images compute; without these as the preset says.
 
     Attributes:
-        precision: in which networks compute; weights stay in float32. Presets' bfloat16 is float32 on processors that
-            are slow with it.
+        precision: in which networks compute; weights stay in float32. Presets' bfloat16 is float32 on processors and
+            graphics cards that are slow with it.
         compiled: whether torch.compile makes them faster.
         resident_bytes: keep decoded pictures of up to so many bytes on the GPU; without it a quarter of what is free
             on it. Of others those of the next step are read ahead.
@@ -225,7 +225,8 @@ class Launching:
 
     Attributes:
         launch: on this machine, or by a Slurm cluster.
-        workers: runs at the same time on this machine; without it one for each core.
+        workers: runs at the same time on this machine; without it one for each core, or on CUDA for each card that
+            CUDA_VISIBLE_DEVICES leaves.
         partition: of the cluster.
         gpus_per_run: of each of the cluster's jobs.
         max_parallel: jobs of the cluster at the same time; without it 20.

@@ -87,7 +87,7 @@ def study(
         weight: of autoguidance; without it the preset's.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         out: folder of the study; without it runs/study-TASK-PRESET.
-        workers: processes; without it one for each core.
+        workers: processes; without it one for each core, or on CUDA for each card.
         device: where to compute.
     """
     from ajest.jobs.local import Local

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -25,12 +26,28 @@ Report = Callable[[str, float, float, str], None]
 Do = Callable[[J, Report], list[str]]
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a job has of a device's memory.
+
+    Attributes:
+        name: of the device's kind.
+        total: bytes of the whole device.
+        free: bytes that one job may take.
+        sharing: how many jobs share the device.
+    """
+
+    name: str
+    total: int
+    free: int
+    sharing: int = 1
+
+
 class Launch(Protocol):
     """A way of doing jobs. One that fails is tried again as often as its kind of failure deserves, and written down."""
 
-    @property
-    def near(self) -> bool:
-        """Whether jobs are done on this very machine, so that what all of them wait for can be done here."""
+    def near(self, device: str) -> bool:
+        """Whether what all jobs wait for is done by this very process, and not as a job of its own."""
         ...
 
     def count(self, device: str) -> int:
@@ -39,6 +56,14 @@ class Launch(Protocol):
 
     def threads(self, device: str) -> int:
         """Threads of each job."""
+        ...
+
+    def room(self, device: str) -> Room | None:
+        """What each job has of the device's memory; None where it is not known before, or not bounded.
+
+        Raises:
+            UserError: jobs would compute on devices of several kinds.
+        """
         ...
 
     def work(

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ajest.errors import check
+from ajest.runtime import cards
 from ajest.runtime.threads import configure_threads, cores, limited
 
 from . import pool
-from .base import Do, J
-from .pool import default_workers
+from .base import Do, J, Room
 from .progress import Board
 
 
 @dataclass(frozen=True)
 class Local:
-    """Processes on this machine.
+    """Processes on this machine. On CUDA each sees one card alone, as "cuda"; they take the cards in turn.
 
     Attributes:
-        workers: how many; None is one a core on a CPU and one on a GPU.
+        workers: how many; None is one a core on a CPU and one a card on CUDA.
     """
 
     workers: int | None = None
@@ -28,17 +28,24 @@ class Local:
     def __post_init__(self) -> None:
         check(self.workers is None or self.workers >= 1, f"workers must be at least 1, not {self.workers}")
 
-    @property
-    def near(self) -> bool:
-        return True
+    def near(self, device: str) -> bool:
+        """On a CPU alone: of another device each process that has computed on it keeps memory until it ends."""
+        return device == "cpu"
 
     def count(self, device: str) -> int:
         """Jobs at the same time."""
-        return default_workers(device) if self.workers is None else self.workers
+        if self.workers is not None:
+            return self.workers
+        return cores() if device == "cpu" else len(_cards(device)) or 1
 
     def threads(self, device: str) -> int:
         """Threads of each job."""
         return limited(max(1, cores() // self.count(device)))
+
+    def room(self, device: str) -> Room | None:
+        """What a job has of a card; see `Launch.room`."""
+        found = _cards(device)
+        return _room(found, -(-self.count(device) // len(found))) if found else None
 
     def work(
         self,
@@ -51,15 +58,20 @@ class Local:
         folder: Path,
     ) -> None:
         """Do all jobs; see `pool.work`."""
-        pool.work(do, jobs, self.count(device), threads, lines, say, folder)
+        pool.work(do, jobs, self._seats(device), threads, lines, say, folder)
+
+    def _seats(self, device: str) -> list[dict[str, str]]:
+        """What each process finds in its environment."""
+        found = _cards(device)
+        seat = [{"CUDA_VISIBLE_DEVICES": card.id} for card in found] or [{}]
+        return [seat[k % len(seat)] for k in range(self.count(device))]
 
 
 @dataclass(frozen=True)
 class InProcess:
     """Jobs one after the other in this process: for what no other process could read, such as a task of a notebook."""
 
-    @property
-    def near(self) -> bool:
+    def near(self, device: str) -> bool:
         return True
 
     def count(self, device: str) -> int:
@@ -69,6 +81,11 @@ class InProcess:
     def threads(self, device: str) -> int:
         """Threads of each job."""
         return limited(cores())
+
+    def room(self, device: str) -> Room | None:
+        """The first card's, on which this process computes."""
+        found = _cards(device)
+        return _room(found[:1], 1) if found else None
 
     def work(
         self,
@@ -90,3 +107,13 @@ class InProcess:
             for complaint in do(job, report):
                 say(f"{job.name}: {complaint}")
             lines.finish(job.name)
+
+
+def _cards(device: str) -> tuple[cards.Card, ...]:
+    """The cards that jobs compute on; none on a CPU."""
+    return cards.of_one_kind() if device == "cuda" else ()
+
+
+def _room(found: Sequence[cards.Card], sharing: int) -> Room:
+    least = min(found, key=lambda card: card.free)
+    return Room(least.name, least.total, least.free // sharing, sharing)

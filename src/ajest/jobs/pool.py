@@ -11,15 +11,15 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Generic
 
 from ajest.errors import UserError
 from ajest.runtime import interrupts
-from ajest.runtime.threads import configure_threads, cores
+from ajest.runtime.threads import configure_threads
 
 from .base import J, Report
 from .failures import Failure, Kind, give_up, note, tail
@@ -28,27 +28,26 @@ from .progress import Board, Message
 _TERMINATED = 130  # exit code of a worker that was told to end
 
 
-def default_workers(device: str) -> int:
-    return cores() if device == "cpu" else 1
-
-
 def work(
     do: Callable[[J, Report], list[str]],
     jobs: Sequence[J],
-    workers: int,
+    seats: Sequence[Mapping[str, str]],
     threads: int,
     lines: Board,
     say: Callable[[str], None],
     folder: Path,
 ) -> None:
-    """Do the jobs, `workers` at a time with `threads` each, and show how they go.
+    """Do the jobs, one on each seat at a time with `threads` each, and show how they go. All processes have ended, and
+    given back what they held, when it returns.
 
     A job whose process ends before it is tried again, in the end alone if memory was short; the others go on.
 
     Args:
         do: does one in a worker (a function of a module) and returns complaints worth showing.
         jobs: what to do. All are resumable.
-        workers, threads: how.
+        seats: what each process finds in its environment beside this one's; another that takes its place finds the
+            same.
+        threads: of each.
         lines: the display.
         say: told the complaints.
         folder: where failures are written down, and what workers say beside.
@@ -66,10 +65,12 @@ def work(
         while waiting or crowded or any(w.job for w in team):
             busy = sum(w.job is not None for w in team)
             source = waiting if waiting else crowded if not busy else deque()
-            while source and busy < (workers if source is waiting else 1):
+            while source and busy < (len(seats) if source is waiting else 1):
                 worker = next((w for w in team if w.job is None), None)
                 if worker is None:
-                    worker = _Worker(context, threads, folder / "logs" / f"worker-{next(numbers)}.log")
+                    seat = min(set(range(len(seats))) - {w.seat for w in team})
+                    with _environment(seats[seat]):
+                        worker = _Worker(context, seat, threads, folder / "logs" / f"worker-{next(numbers)}.log")
                     team.append(worker)
                 worker.begin(do, *source.popleft())
                 busy += 1
@@ -106,11 +107,13 @@ class _Worker(Generic[J]):
     """A process that does one job after the other.
 
     Attributes:
+        seat: the number of its seat.
         job: what it does at present.
         attempt: which attempt that is.
     """
 
-    def __init__(self, context: Any, threads: int, log: Path) -> None:
+    def __init__(self, context: Any, seat: int, threads: int, log: Path) -> None:
+        self.seat = seat
         self.job: J | None = None
         self.attempt, self._log, self._kills = 0, log, _memory_kills()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -151,6 +154,21 @@ class _Worker(Generic[J]):
         if code == -signal.SIGKILL and _memory_kills() > self._kills:
             return "memory"
         return "killed" if code in (-signal.SIGKILL, -signal.SIGTERM, _TERMINATED) else "crashed"
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Processes that start inside find these, from the first module that they import: CUDA counts its devices once."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _memory_kills() -> int:

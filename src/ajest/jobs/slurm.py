@@ -68,8 +68,7 @@ class Slurm:
         check(self.cpus_per_run >= 1, f"cpus_per_run must be at least 1, not {self.cpus_per_run}")
         check(self.hours > 0, f"hours must be positive, not {self.hours}")
 
-    @property
-    def near(self) -> bool:
+    def near(self, device: str) -> bool:
         return False
 
     def count(self, device: str) -> int:
@@ -79,6 +78,9 @@ class Slurm:
     def threads(self, device: str) -> int:
         """Threads of each job."""
         return self.cpus_per_run
+
+    def room(self, device: str) -> None:
+        """Which machines jobs will come to is not known before."""
 
     def work(
         self,

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
+import torch
+
 from ajest.bench.plan.config import BenchConfig, Costs, run_folder
-from ajest.bench.run.calibration import agree_on_threads, agreed_threads, calibrate
+from ajest.bench.run.calibration import agree_on_threads, agreed_threads, calibrate, calibrated_costs
 from ajest.bench.run.disk import check_room, claims
 from ajest.bench.run.evaluation import evaluate_snapshot
-from ajest.bench.run.jobs import train_references
+from ajest.bench.run.jobs import Say, train_references
 from ajest.jobs.local import Local
 from ajest.jobs.pool import Report, sayer
 from ajest.jobs.progress import board
@@ -51,6 +53,25 @@ class Group:
     device: str
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What all runs of a stage wait for.
+
+    Attributes:
+        name: for people.
+        root: the study's folder.
+        folder: of the stage.
+        benches: by the name of their folder; the first has every kind of step.
+        device: where to compute.
+    """
+
+    name: str
+    root: Path
+    folder: Path
+    benches: Mapping[str, BenchConfig]
+    device: str
+
+
 def run_stage(
     root: Path, study: Study, stage: Stage, benches: Mapping[str, BenchConfig], launch: Local, device: str
 ) -> None:
@@ -70,27 +91,21 @@ def run_stage(
     """
     with locked(root):
         claim_folder(root, study, "study.json")
-        folder = root / stage
-        first, *others = benches
-        everything = benches[first]
+        folder, first = root / stage, next(iter(benches))
         say = sayer()
         wanted = [claim for name, config in benches.items() for claim in claims(folder / name, config)]
         check_room(root, wanted, TOGETHER * launch.count(device), say)
         # A study that goes on does so with the threads it was timed with, however it is launched now.
         threads = agreed_threads(root) or launch.threads(device)
-        configure_threads(threads)
-        threads = agree_on_threads(root, everything, device, threads, say)
-        configure_threads(threads)
-        train_references(root, everything, device, say)
-        for name, config in benches.items():
-            claim_folder(folder / name, config, "bench.json")
-            for reference in ("guide", "strong"):
-                if (root / reference).exists():
-                    shutil.copytree(root / reference, folder / name / reference, dirs_exist_ok=True)
-        say("timing every kind of step")
-        costs = calibrate(folder / first, everything, device)
-        for name in others:
-            shutil.copy(folder / first / "calibration.json", folder / name / "calibration.json")
+        preparation = Preparation("what all runs need", root, folder, dict(benches), device)
+        if launch.near(device):
+            configure_threads(threads)
+            _prepare_all(preparation, say, say)
+        else:
+            with board(f"preparing {stage} in {root}", {preparation.name: 1.0}) as lines:
+                launch.work(_prepare, [preparation], device, threads, lines, say, root)
+        threads = agreed_threads(root) or threads
+        costs = calibrated_costs(folder / first)
         groups = list(_groups(root, folder, benches, costs, device))
         truths = {g.seed: replace(g, name=f"what evaluations share, seed {g.seed}", runs=g.runs[:1]) for g in groups}
         with board(f"{stage} in {root}", {g.name: float(len(g.runs)) for g in [*truths.values(), *groups]}) as lines:
@@ -107,7 +122,7 @@ def run_guides(root: Path, study: Study, launch: Local, device: str) -> None:
     folder = root / "guides"
     benches = study.stage("guides")
     run_stage(root, study, "guides", benches, launch, device)
-    costs = calibrate(folder / "chosen", benches["chosen"], device)
+    costs = calibrated_costs(folder / "chosen")
     charged = study.charged(costs)
     run_stage(root, study, "guides", benches | {"charged": charged}, launch, device)
 
@@ -123,6 +138,31 @@ def run_guides(root: Path, study: Study, launch: Local, device: str) -> None:
     weights = best_weights(folder / "chosen", benches["chosen"])
     for name, config in (("full", benches["full"]), ("charged", charged)):
         evaluate(name, config, weights)
+
+
+def _prepare(job: Preparation, report: Report) -> list[str]:
+    """`_prepare_all`, in a worker."""
+    complaints: list[str] = []
+    _prepare_all(job, lambda what: report(what, 0.0, 1.0, ""), complaints.append)
+    return complaints
+
+
+def _prepare_all(job: Preparation, begin: Say, warn: Say) -> None:
+    """How many threads each run has, the references, and what every kind of step costs; see `jobs.prepare_all`."""
+    root, folder, device = job.root, job.folder, job.device
+    first, *others = job.benches
+    everything = job.benches[first]
+    configure_threads(agree_on_threads(root, everything, device, torch.get_num_threads(), warn))
+    train_references(root, everything, device, begin, warn)
+    for name, config in job.benches.items():
+        claim_folder(folder / name, config, "bench.json")
+        for reference in ("guide", "strong"):
+            if (root / reference).exists():
+                shutil.copytree(root / reference, folder / name / reference, dirs_exist_ok=True)
+    begin("timing every kind of step")
+    calibrate(folder / first, everything, device)
+    for name in others:
+        shutil.copy(folder / first / "calibration.json", folder / name / "calibration.json")
 
 
 def _groups(root: Path, folder: Path, benches: Mapping[str, BenchConfig], costs: Costs, device: str) -> Iterator[Group]:

@@ -18,6 +18,7 @@ from ajest.training.run_folder import claim_folder
 from .calibration import agreed_threads, calibrated_costs
 from .disk import check_room, claims, give_back
 from .jobs import AtWork, OfRun, OfSeed, Whole, evaluate_late, late_jobs, prepare, prepare_all, prepare_seed, price, run
+from .memory import settle_micro_batch
 
 
 def run_bench(
@@ -32,26 +33,27 @@ def run_bench(
     Args:
         root: the bench's folder.
         config: what to compare.
-        launch: where runs are made; None is on this machine, one a core on a CPU and one on a GPU.
+        launch: where runs are made; None is on this machine, one a core on a CPU and one a card on CUDA.
         device: "cpu" or "cuda".
         trackers: that every run is told to, see `trackers.TRACKERS`.
 
     Raises:
-        UserError: the folder holds another bench, is in use or cannot be written to, or
-            runs failed for good (the others are done).
+        UserError: the folder holds another bench, is in use or cannot be written to; the device's memory is too small
+            or the machine's cards differ; or runs failed for good (the others are done).
     """
     launch = Local() if launch is None else launch
     say = sayer()
     with locked(root):
         sweep(root, idle=60.0)  # a cluster's jobs may be at work
+        config = settle_micro_batch(root, config, launch.room(device), say)
         claim_folder(root, config, "bench.json")
         check_room(root, claims(root, config), launch.count(device), say)
         # A bench that goes on does so with the threads it was timed with, however it is launched now.
         threads = agreed_threads(root) or launch.threads(device)
         bench = AtWork(root.resolve(), config, device, trackers)
-        if launch.near:
+        if launch.near(device):
             configure_threads(threads)
-            prepare_all(bench, say)
+            prepare_all(bench, say, say)
         else:
             first = Whole("what all runs need", bench)
             with board(f"preparing {root}", {first.name: 1.0}) as lines:

@@ -106,29 +106,35 @@ class OfRun:
 def prepare(job: Whole, report: Report) -> list[str]:
     """`prepare_all`, in a worker."""
     complaints: list[str] = []
-    prepare_all(job.bench, complaints.append)
+    prepare_all(job.bench, lambda what: report(what, 0.0, 1.0, ""), complaints.append)
     return complaints
 
 
-def prepare_all(bench: AtWork, say: Say) -> None:
+def prepare_all(bench: AtWork, begin: Say, warn: Say) -> None:
     """What all runs wait for: how many threads each has, the references, the guide's own quality, and what every kind
-    of step costs."""
+    of step costs.
+
+    Args:
+        bench: whose.
+        begin: told what is begun.
+        warn: told complaints.
+    """
     root, config = bench.root, bench.config
-    configure_threads(agree_on_threads(root, config, bench.device, torch.get_num_threads(), say))
-    train_references(root, config, bench.device, say)
+    configure_threads(agree_on_threads(root, config, bench.device, torch.get_num_threads(), warn))
+    train_references(root, config, bench.device, begin, warn)
     evaluate_snapshot(root / "guide", config.guide_iterations, (1.0,), config.n_curve, bench.cache, device=bench.device)
-    say("timing every kind of step")
+    begin("timing every kind of step")
     calibrate(root, config, bench.device)
 
 
-def train_references(root: Path, config: BenchConfig, device: str, say: Callable[[str], None]) -> None:
-    """Train the guide, and the strong reference if an arm asks for one, unless they are there."""
+def train_references(root: Path, config: BenchConfig, device: str, begin: Say, warn: Say) -> None:
+    """Train the guide, and the strong reference if an arm asks for one, unless they are there; see `prepare_all`."""
     wanted = {"guide": (config.guide(), config.guide_schedule())}
     if any(arm.reference == "strong" for arm in config.arms):
         wanted["strong"] = config.strong(), Schedule()
     for name, (run, schedule) in wanted.items():
-        say(f"training the {name}" if name == "guide" else "training the strong reference")
-        if execute(root / name, run, schedule, device, warn=say) != "done":
+        begin(f"training the {name}" if name == "guide" else "training the strong reference")
+        if execute(root / name, run, schedule, device, warn=warn) != "done":
             raise UserError(f"the {name}: {read_status(root / name)['why']}")
 
 

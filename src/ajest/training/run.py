@@ -6,7 +6,7 @@ selection/step-STEP.*, metrics.jsonl, and reference.json where there is a refere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -107,6 +107,7 @@ def make_trainer(
     source: Source | None = None,
     at: int | None = None,
     warn: Callable[[str], None] = print,
+    beside: Sequence[Trainer] = (),
 ) -> Trainer:
     """The trainer of a config at step 0, its reference loaded.
 
@@ -117,6 +118,9 @@ def make_trainer(
         source: in place of the task's own.
         at: step of the reference's snapshot; None is the latest.
         warn: told of a reference that learned from the run's own examples.
+        beside: trainers of other arms of the same task, recipe, seed and role, whose learner this one trains too, with
+            its optimiser and averages, and whose references it takes: for measuring what steps cost, which does not
+            hang on what the weights are. All together take hardly more memory than one.
 
     Raises:
         UserError: the reference is not there or learned something else; or the arm needs what the network lacks.
@@ -125,10 +129,13 @@ def make_trainer(
     def network(role: Role) -> nn.Module:
         return config.task.network(role, config.seed).to(device)
 
-    proxy = network("proxy") if config.arm.scoring.scorer == "proxy" else None
-    networks = Networks(network(config.role), _reference_of(folder, config, device, at, warn), proxy)
+    first = next(iter(beside), None)
+    learner = network(config.role) if first is None else first.network
+    alike = next((other for other in beside if other.arm.reference == config.arm.reference), None)
+    reference = _reference_of(folder, config, device, at, warn) if alike is None else alike.selector.networks.reference
+    networks = Networks(learner, reference, network("proxy") if config.arm.scoring.scorer == "proxy" else None)
     source = config.task.source(device) if source is None else source
-    return Trainer(source, networks, config.recipe, config.arm, Streams(config.seed, config.role))
+    return Trainer(source, networks, config.recipe, config.arm, Streams(config.seed, config.role), first)
 
 
 def _reference_of(

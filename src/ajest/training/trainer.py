@@ -108,6 +108,8 @@ class Trainer:
         recipe: how it is trained.
         arm: what it is trained on.
         streams: names of the random streams.
+        beside: a trainer of the same learner, with which optimiser and averages are shared: what either learns, both
+            have learned.
 
     Attributes:
         progress: share of the run that is done, 0 to 1, for what depends on it; set by whoever knows when the run ends.
@@ -117,13 +119,21 @@ class Trainer:
         UserError: see `Selector`.
     """
 
-    def __init__(self, source: Source, networks: Networks, recipe: Recipe, arm: Arm, streams: Streams) -> None:
+    def __init__(
+        self,
+        source: Source,
+        networks: Networks,
+        recipe: Recipe,
+        arm: Arm,
+        streams: Streams,
+        beside: Trainer | None = None,
+    ) -> None:
         arm, network = _within_ranks(arm, recipe), networks.learner
         self.network, self.recipe, self.arm = network, recipe, arm
         self.device = next(network.parameters()).device
         self.ledger = Ledger(self.device)
-        self.ema = PowerEMA(network, recipe.ema_widths)
-        self.learner = OptimizedNetwork(network, recipe)
+        self.ema: PowerEMA = PowerEMA(network, recipe.ema_widths) if beside is None else beside.ema
+        self.learner: OptimizedNetwork = OptimizedNetwork(network, recipe) if beside is None else beside.learner
         self.proxy = None if networks.proxy is None else OptimizedNetwork(networks.proxy, recipe)
         if arm.reference == "ema":
             networks = replace(networks, reference=self.ema[recipe.ema_widths[0]])

@@ -85,17 +85,24 @@ def step_seconds(root: Path, config: BenchConfig, threads: tuple[int, ...]) -> d
 
 
 def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
-    """`calibrate` without its file. Among the kinds is always the uniform step, which others are held against."""
+    """`calibrate` without its file. Among the kinds is always the uniform step, which others are held against.
+
+    One source, one learner with its optimiser and averages, and one of each reference are enough for all kinds: what a
+    step costs does not hang on what the weights are.
+    """
+    source, seed = config.task.source(device), config.seeds[0]
     trainers: dict[StepKind, Trainer] = {}
     for arm in (ARMS["baseline"], *config.arms):
-        for kind in arm.kinds():
-            if kind not in trainers:
-                folder = run_folder(root, arm.name, config.seeds[0])
-                trainers[kind] = make_trainer(folder, config.run(arm, config.seeds[0]), device)
-                if kind.mode == "recall":  # looking up in an empty memory takes less time
-                    trainers[kind].step(arm.kinds()[0])
-    steps: dict[str, Callable[[], Step]] = {k.label: partial(t.step, k) for k, t in trainers.items()}
-    steps["guide"] = make_trainer(root / "guide", config.guide(), device).step
+        kinds = [kind for kind in arm.kinds() if kind not in trainers]
+        if not kinds:
+            continue
+        folder, run = run_folder(root, arm.name, seed), config.run(arm, seed)
+        trainer = make_trainer(folder, run, device, source, beside=tuple(trainers.values()))
+        trainers |= dict.fromkeys(kinds, trainer)
+        if any(kind.mode == "recall" for kind in kinds):  # looking up in an empty memory takes less time
+            trainer.step(arm.kinds()[0])
+    steps: dict[str, Callable[[], Step]] = {k.label: partial(_forced, t, k) for k, t in trainers.items()}
+    steps["guide"] = make_trainer(root / "guide", config.guide(), device, source).step
     times: dict[str, dict[str, list[float]]] = {label: defaultdict(list) for label in steps}
     for turn in range(WARMUP_ROUNDS + config.calibration_rounds):
         for label, step in steps.items():
@@ -104,3 +111,9 @@ def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu")
                 for phase, seconds in taken.seconds.items():
                     times[label][phase].append(seconds)
     return {label: {p: float(np.median(v)) for p, v in phases.items()} for label, phases in times.items()}
+
+
+def _forced(trainer: Trainer, kind: StepKind) -> Step:
+    """A step of a kind as it is before the trigger has fired: after it nothing is compared any more."""
+    trainer.selector.trigger = trainer.arm.trigger.begin()
+    return trainer.step(kind)

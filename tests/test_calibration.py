@@ -1,0 +1,76 @@
+"""What steps cost: all kinds timed in turns, of one source and one learner."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from ajest.bench.run import calibration
+from ajest.bench.run.calibration import WARMUP_ROUNDS, measure
+from ajest.bench.run.jobs import train_references
+from ajest.selection.catalogue import arms_named
+from ajest.tasks.tree.task import TreeTask
+from ajest.training import run
+from ajest.training.trainer import Trainer
+from conftest import small_bench
+
+NAMES = ("baseline", "ajest", "early-ajest", "late-ajest", "random", "recall", "stale", "jest-ema", "proxy")
+
+
+@pytest.fixture
+def config():
+    return small_bench(arms=arms_named(NAMES), calibration_rounds=2)
+
+
+def test_all_kinds_share_a_source_a_learner_and_each_reference(config, tmp_path, monkeypatch):
+    train_references(tmp_path, config, "cpu", lambda _: None, pytest.fail)
+    sources, networks, loaded, trainers, turns = [], Counter(), [], [], []
+    source, network, load, step = TreeTask.source, TreeTask.network, run.load_network, Trainer.step
+    monkeypatch.setattr(TreeTask, "source", lambda task, device: sources.append(device) or source(task, device))
+    monkeypatch.setattr(
+        TreeTask, "network", lambda task, role, seed: networks.update([role]) or network(task, role, seed)
+    )
+    monkeypatch.setattr(run, "load_network", lambda place, *a, **k: loaded.append(place.name) or load(place, *a, **k))
+    make = calibration.make_trainer
+    monkeypatch.setattr(calibration, "make_trainer", lambda *a, **k: trainers.append(make(*a, **k)) or trainers[-1])
+
+    def watched(trainer, kind=None):
+        taken = step(trainer, kind)
+        turns.append(taken.kind.label if trainer is not trainers[-1] else "guide")
+        return taken
+
+    monkeypatch.setattr(Trainer, "step", watched)
+    costs = measure(tmp_path, config)
+    kinds = {kind.label for arm in config.arms for kind in arm.kinds()} | {"guide"}
+    assert set(costs) == kinds
+    assert len(sources) == 1
+    assert loaded == ["guide"]
+    assert networks == Counter(learner=1, guide=2, proxy=1)  # one guide is loaded, one is timed
+    first, *others, guide = trainers
+    assert all(t.network is first.network and t.ema is first.ema and t.learner is first.learner for t in others)
+    assert guide.network is not first.network
+    ema = next(t for t in others if t.arm.reference == "ema")
+    assert ema.selector.networks.reference is first.ema[config.recipe.ema_widths[0]]
+    rounds = turns[-len(kinds) * (WARMUP_ROUNDS + config.calibration_rounds) :]
+    assert all(set(rounds[i : i + len(kinds)]) == kinds for i in range(0, len(rounds), len(kinds)))
+
+
+def test_a_watching_step_is_timed_as_such_though_the_learner_overtakes(config, tmp_path, monkeypatch):
+    """Learners of all kinds are one, which learns fast; after its trigger has fired, nothing would be compared."""
+    train_references(tmp_path, config, "cpu", lambda _: None, pytest.fail)
+    fired, observe = [], calibration._forced
+
+    def forced(trainer, kind):
+        taken = observe(trainer, kind)
+        if kind.mode == "watch":
+            fired.append(trainer.trigger.fired_at is not None)
+        return taken
+
+    with torch.no_grad():
+        monkeypatch.setattr(calibration, "_forced", forced)
+        monkeypatch.setattr("ajest.selection.triggers.Trigger.observe", lambda trigger, state, step, *_:
+                            type(state)(on=not state.on, fired_at=step))  # fmt: skip
+    costs = measure(tmp_path, config)
+    assert all(fired)
+    assert len(fired) == WARMUP_ROUNDS + config.calibration_rounds
+    assert costs["watch"]["reference scoring"] > 0

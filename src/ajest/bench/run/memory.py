@@ -16,6 +16,7 @@ from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import objective, per_example_loss
 from ajest.errors import check
 from ajest.jobs.base import Room
+from ajest.runtime.compiling import uncompiled
 from ajest.runtime.seeding import Role, drawing_from, generator
 from ajest.storage.checkpoint import read_sealed, write_sealed
 from ajest.tasks.base import Task
@@ -218,7 +219,7 @@ def _saved(network: nn.Module, batch: Batch) -> int:
 
     with ExitStack() as stack:
         stack.enter_context(drawing_from(generator(0, "memory")))
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(uncompiled())
         stack.enter_context(torch.enable_grad())
         stack.enter_context(saved_tensors_hooks(pack, lambda tensor: tensor))
         losses = per_example_loss(network.train()(batch.x, batch.sigma, batch.label), batch)

@@ -65,14 +65,14 @@ def test_what_comes_with_the_package_recommends_at_budgets_that_there_are():
 def test_looking_up_is_timed_with_something_remembered(tmp_path, monkeypatch):
     trainers = []
     monkeypatch.setattr(
-        calibration, "make_trainer", lambda *args: trainers.append(runs.make_trainer(*args)) or trainers[-1]
+        calibration, "make_trainer", lambda *a, **k: trainers.append(runs.make_trainer(*a, **k)) or trainers[-1]
     )
     config = small_bench(arms=arms_named(("recall", "stale")), calibration_rounds=1)
     costs = calibration.measure(tmp_path, config)
     recalls = {kind.label for arm in config.arms for kind in arm.kinds() if kind.mode == "recall"}
     assert len(recalls & costs.keys()) == 2
     memories = [t.selector.memory.losses["learner"] for t in trainers if t.selector.memory.losses]
-    assert len(memories) == 3  # stale has a kind of step that scores, too
+    assert len(memories) == 2
     assert all(len(m.examples) for m in memories)
 
 

@@ -11,11 +11,13 @@ from ajest.bench.run import memory as planning
 from ajest.bench.run.bench import run_bench
 from ajest.bench.run.memory import USABLE, _saved, fitted, memory_needed, settle_micro_batch
 from ajest.diffusion.batch import Batch
+from ajest.diffusion.denoising import LogNormal
 from ajest.errors import UserError
 from ajest.jobs.base import Room
 from ajest.runtime.seeding import generator
 from ajest.selection.catalogue import arms_named
 from ajest.storage.checkpoint import read_sealed
+from ajest.tasks.sources import TensorSource
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.run_folder import read_config
 from conftest import Here, small_bench, small_images, small_task
@@ -97,10 +99,20 @@ def test_each_part_of_a_run_is_in_what_it_needs():
     assert ajest.reference == of[small]
     assert proxy.weights == of[large] + of[small]
     assert found["learnable-strong"].reference == of[large]
+    assert base.data == 0  # the tree draws its examples anew
     assert (base.examples, ajest.examples) == (256, 51)
     assert base.batch == 256 * (8 + 8 + 4 + 4 + 8)  # x, target, sigma, weight, id
     kept = base.weights + base.gradients + base.moments + base.undo + base.averages + base.batch
     assert base.total == kept + base.shared + 256 * base.each
+
+
+def test_data_that_stay_on_the_device_are_in_it():
+    config = small_bench(task=small_images(), recipe=replace(CONFIG.recipe, super_batch=20), arms=CONFIG.arms[:1])
+    pictures = 256 * 3 * 16 * 16
+    for free, held in ((4 * pictures, pictures), (4 * pictures - 4, 0)):
+        assert memory_needed(config, free)["baseline"].data == held
+    vectors = TensorSource(torch.zeros(10, 3), LogNormal(0, 1))
+    assert vectors.held(0) == 120
 
 
 def test_as_many_examples_as_fit_are_in_the_network_at_a_time_for_all_arms():

@@ -42,6 +42,11 @@ class Room:
     free: int
     sharing: int = 1
 
+    @property
+    def whole(self) -> int:
+        """Bytes that all jobs of the device may take together."""
+        return self.free * self.sharing
+
 
 class Launch(Protocol):
     """A way of doing jobs. One that fails is tried again as often as its kind of failure deserves, and written down."""

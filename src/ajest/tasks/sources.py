@@ -87,6 +87,10 @@ class TensorSource:
         x = torch.addcmul(x0, known.sigma.view(-1, *[1] * (x0.dim() - 1)), noise)
         return replace(known, x=x, target=x0)
 
+    def held(self, free: int) -> int:
+        """Bytes of a device with so many free ones that the rows take for good."""
+        return self._x.numel() * self._x.element_size()
+
     def complete(self, batch: Batch) -> Batch:
         """The batch as it is: the target is the clean vector itself."""
         return batch

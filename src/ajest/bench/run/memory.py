@@ -37,6 +37,7 @@ class Memory:
         undo: the copy of the weights that a step which is given up goes back to.
         averages: of the weights.
         reference: its weights.
+        data: training data that stay on the device.
         batch: a super-batch with its targets, once for each noise draw.
         shared: activations that do not grow with the examples, such as normalised weights.
         each: activations of one example.
@@ -49,6 +50,7 @@ class Memory:
     undo: int
     averages: int
     reference: int
+    data: int
     batch: int
     shared: int
     each: int
@@ -57,20 +59,23 @@ class Memory:
     @property
     def total(self) -> int:
         kept = self.weights + self.gradients + self.moments + self.undo + self.averages + self.reference
-        return kept + self.batch + self.shared + self.examples * self.each
+        return kept + self.data + self.batch + self.shared + self.examples * self.each
 
 
-def memory_needed(config: BenchConfig) -> dict[str, Memory]:
+def memory_needed(config: BenchConfig, free: int = 0) -> dict[str, Memory]:
     """What the runs of a bench need, by the name of the arm or reference. Nothing is taken of a device: activations are
-    counted on the meta device.
+    counted on the meta device. The networks that judge samples are not in it.
 
-    The networks that judge samples, and data that stay on the device, are not in it.
+    Args:
+        config: of the bench.
+        free: bytes of the device that nobody has taken, by which some sources decide whether their data stay there.
     """
     runs = {arm.name: config.run(arm, config.seeds[0]) for arm in config.arms} | {"the guide": config.guide()}
     if any(arm.reference == "strong" for arm in config.arms):
         runs["the strong reference"] = config.strong()
     costs = {role: _costs(config.task, role) for role in {role for run in runs.values() for role in _roles(run)}}
-    return {name: _memory_of(run, costs) for name, run in runs.items()}
+    held = getattr(config.task.source("cpu"), "held", None)
+    return {name: _memory_of(run, costs, 0 if held is None else held(free)) for name, run in runs.items()}
 
 
 def settle_micro_batch(root: Path, config: BenchConfig, room: Room | None, say: Callable[[str], None]) -> BenchConfig:
@@ -94,7 +99,7 @@ def settle_micro_batch(root: Path, config: BenchConfig, room: Room | None, say: 
     if room is None:
         return config
     fitting = config if begun else fitted(config, room)
-    name, most = max(memory_needed(fitting).items(), key=lambda found: found[1].total)
+    name, most = max(memory_needed(fitting, room.whole).items(), key=lambda found: found[1].total)
     say(f"a run ({name}) needs about {_gib(most.total)} of {_gib(room.free)} GiB that are free for it on {room.name}")
     if fitting.recipe.micro_batch != asked and not begun:
         say(f"{fitting.recipe.micro_batch} examples are in the network at a time, for all arms: more do not fit")
@@ -114,7 +119,7 @@ def fitted(config: BenchConfig, room: Room) -> BenchConfig:
     Raises:
         UserError: not even one fits.
     """
-    needed = memory_needed(config)
+    needed = memory_needed(config, room.whole)
     largest = max(memory.examples for memory in needed.values())
 
     def most(examples: int) -> tuple[int, str]:
@@ -168,7 +173,7 @@ def _roles(run: RunConfig) -> dict[Role, str]:
     return roles
 
 
-def _memory_of(run: RunConfig, costs: dict[Role, _Costs]) -> Memory:
+def _memory_of(run: RunConfig, costs: dict[Role, _Costs], data: int) -> Memory:
     roles = _roles(run)
     trained = [costs[role] for role, what in roles.items() if what == "training"]
     parameters, state = sum(c.parameters for c in trained), sum(c.state for c in trained)
@@ -181,6 +186,7 @@ def _memory_of(run: RunConfig, costs: dict[Role, _Costs]) -> Memory:
         undo=state,
         averages=len(run.recipe.ema_widths) * costs[run.role].state,
         reference=sum(costs[role].state for role, what in roles.items() if what == "reference"),
+        data=data,
         batch=run.arm.scoring.draws * whole * costs[run.role].example,
         shared=max(c.shared for c in trained),
         each=max(c.each for c in trained),

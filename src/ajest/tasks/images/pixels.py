@@ -36,8 +36,11 @@ class Loading:
         """Whether pictures are to live on the device."""
         if device.type == "cpu":
             return False
-        room = torch.cuda.mem_get_info(device)[0] // 4 if self.resident_bytes is None else self.resident_bytes
-        return images.nbytes <= room
+        return self.fits(images.nbytes, torch.cuda.mem_get_info(device)[0])
+
+    def fits(self, size: int, free: int) -> bool:
+        """Whether pictures of so many bytes are to live on a device of which so many bytes are free."""
+        return size <= (free // 4 if self.resident_bytes is None else self.resident_bytes)
 
 
 #: As the GPU has room.

@@ -101,7 +101,7 @@ class ImageSource:
         self.noise, self.sigma_data, self.flip = noise, sigma_data, flip
         self._labels = None if labels is None else torch.from_numpy(np.array(labels)).to(self.device)
         self._pixels = Pixels(images, self.device, loading)
-        self._fused = loading.fused
+        self._loading = loading
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
         picture, level, mirror = (substream(generator) for _ in range(3))
@@ -124,7 +124,7 @@ class ImageSource:
         numbers = numbers_of(rows, self.device)
         known, mirrored = self._drawn(numbers, stream)
         x0 = self._clean(known.id if self._pixels.resident else self._index(rows, stream), mirrored)
-        return self._noised(known, x0, eps.normals(numbers, tuple(x0.shape[1:]), self._fused))
+        return self._noised(known, x0, eps.normals(numbers, tuple(x0.shape[1:]), self._loading.fused))
 
     def expect(self, rows: range, stream: torch.Generator | CounterStream) -> None:
         """Begin to read the pictures of a draw that comes next, where they are read ahead at all.
@@ -172,6 +172,11 @@ class ImageSource:
     def complete(self, batch: Batch) -> Batch:
         """The batch as it is: the target is the clean picture itself."""
         return batch
+
+    def held(self, free: int) -> int:
+        """Bytes of a device with so many free ones that the pictures take for good."""
+        size = self._pixels.images.nbytes
+        return size if self._loading.fits(size, free) else 0
 
     def halved(self, batch: Batch) -> Batch:
         """The batch at half the resolution: means of 2 x 2 pixels, which halves the noise level."""

@@ -229,16 +229,15 @@ def test_copies_take_a_small_share_of_the_time(tmp_path, monkeypatch):
     assert set(gaps[1:-1]) == {20}
 
 
-def test_a_full_disk_is_met_with_at_a_later_step_and_the_checkpoint_before_is_whole(tmp_path, full):
-    """Once one is there, no other is written."""
-
-    def fill(step, trainer):
-        if checkpoint.stems(tmp_path, "checkpoint"):
-            full("checkpoint")
-
-    with pytest.raises(UserError, match=r"cannot write .*checkpoint-.*free some space"):
-        execute(tmp_path, config(iterations=2000), Schedule(checkpoint_every=10), progress=fill)
-    assert checkpoint.latest(tmp_path, "checkpoint", pytest.fail).facts["step"] < 2000
+def test_a_full_disk_is_met_with_at_a_later_step_and_the_checkpoint_before_is_whole(tmp_path, full, monkeypatch):
+    """Long before the next checkpoint."""
+    monkeypatch.setattr(Recorder, "_checkpoint_due", lambda self, step: step in (10, 40))
+    full("checkpoint-0000040")
+    taken = []
+    with pytest.raises(UserError, match=r"cannot write .*checkpoint-0000040.*free some space"):
+        execute(tmp_path, config(iterations=2000), Schedule(), progress=lambda step, trainer: taken.append(step))
+    assert 40 <= taken[-1] < 1000
+    assert checkpoint.latest(tmp_path, "checkpoint", pytest.fail).facts["step"] == 10
     assert read_status(tmp_path) == {}
 
 

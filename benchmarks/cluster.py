@@ -94,7 +94,7 @@ class Cluster:
         near, far: bytes a second of an all-reduce within a machine and between machines, each GPU.
         latency: seconds of a message to start, times log2 of the number of GPUs.
         per_machine: GPUs.
-        host: bytes a second at which all processes of a machine together gather pictures from memory.
+        host: bytes a second at which all processes of a machine together gather images from memory.
         disk: bytes a second of random reads of a machine, where the data set does not fit into memory.
         draw: seconds an example to make its noise on the GPU.
         uneven: relative standard deviation of a GPU's pace.
@@ -112,7 +112,7 @@ class Cluster:
     uneven: float = 0.02
 
 
-PICTURE = 3 * 64 * 64  # bytes as uint8; as a noised example four times as many
+IMAGE = 3 * 64 * 64  # bytes as uint8; as a noised example four times as many
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def on_cluster(
         cluster: what is assumed.
         own_part: each process draws its own part alone, and kept examples move to where they are trained on; otherwise
             every process draws the whole super-batch, as the code does.
-        on_disk: pictures come from the disk and not from memory.
+        on_disk: images come from the disk and not from memory.
     """
     learner, guide = (FLOPS[n] for n in ("xs", "xxs"))
     kept = round(KEEP * size) if arm == "ajest" else size
@@ -162,9 +162,9 @@ def on_cluster(
     source = cluster.disk if on_disk else cluster.host
     machine = min(gpus, cluster.per_machine)
     drawn = size / gpus if own_part else size
-    drawing = machine * drawn * PICTURE / source + drawn * cluster.draw
+    drawing = machine * drawn * IMAGE / source + drawn * cluster.draw
     if own_part and arm == "ajest":
-        scores += start + kept / gpus * (1 - 1 / gpus) * 8 * PICTURE / bandwidth  # noised example and its target
+        scores += start + kept / gpus * (1 - 1 / gpus) * 8 * IMAGE / bandwidth  # noised example and its target
     waiting = cluster.uneven * math.sqrt(2 * math.log(max(gpus, 2))) * (compute + scoring)
     return Parts(compute, scoring, gradients, scores, drawing, waiting)
 

@@ -1,4 +1,4 @@
-"""Speed on pictures: every figure beside its yardstick, timed in turns within one run.
+"""Speed on images: every figure beside its yardstick, timed in turns within one run.
 
     python benchmarks/images.py [--device cuda] [--rounds 7] [--only steps loading] > table.md
 
@@ -98,7 +98,7 @@ def whole_graph(trainer: Trainer) -> Callable[[], None]:
 def steps(device: str, rounds: int) -> list[Row]:
     """An AJEST step against a uniform step on the same super-batch, the guide of a quarter of the learner's FLOPs."""
     rows = []
-    # The narrower the network, the more pictures it takes until what is the same for each no longer counts.
+    # The narrower the network, the more images it takes until what is the same for each no longer counts.
     for channels, precision, size in ((32, "float32", 60), (32, "bfloat16", 60), (64, "float32", 60)):
         settings = CPU_MINI.settings() | {"precision": precision}
         settings |= {"learner": architecture(channels), "guide": architecture(channels // 2)}
@@ -120,7 +120,7 @@ def steps(device: str, rounds: int) -> list[Row]:
 
 
 def loading(device: str, rounds: int) -> list[Row]:
-    """What the steps of the smallest preset wait for their pictures, from a packed file mapped from the disk."""
+    """What the steps of the smallest preset wait for their images, from a packed file mapped from the disk."""
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "packed.npz"
         prepare(("shapes:4096",), packed)
@@ -134,11 +134,11 @@ def loading(device: str, rounds: int) -> list[Row]:
 
 
 def judging(device: str, rounds: int) -> list[Row]:
-    """2,000 pictures through the default feature network."""
+    """2,000 images through the default feature network."""
     images, network = torch.randint(256, (2000, 3, 64, 64), dtype=torch.uint8), extractor("lite0", device)
     extract(images[:64], network)
     t = timed({"lite0": lambda: extract(images, network)}, 1, device)["lite0"]
-    return [("2,000 pictures through FD-Lite0", f"{t:.1f} s", "", f"{2000 / t:.0f} images/s (wanted: within 60 s)")]
+    return [("2,000 images through FD-Lite0", f"{t:.1f} s", "", f"{2000 / t:.0f} images/s (wanted: within 60 s)")]
 
 
 def sampling(device: str, rounds: int) -> list[Row]:

@@ -150,7 +150,7 @@ class PlainDenoiser(nn.Module):
 
     Args:
         dials: the network's.
-        resolution, classes: of the pictures.
+        resolution, classes: of the images.
         precision: in which the U-Net computes.
     """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from cluster import FLOPS, KEEP, PARAMETERS, PICTURE, Cluster, on_cluster
+from cluster import FLOPS, IMAGE, KEEP, PARAMETERS, Cluster, on_cluster
 
 GPUS = (8, 64, 512)
 SUPER_BATCHES = (2048, 32768)
@@ -61,7 +61,7 @@ def trainings() -> str:
                 row += [length(t * BILLION / size) for t in each]
             rows.append(row)
     heads = ["super-batch", "GPUs", "ImageNet-64: baseline", "AJEST", "AJEST / baseline"]
-    heads += ["10^9 pictures, all draw all: baseline", "AJEST", "10^9 pictures, each its part: baseline", "AJEST"]
+    heads += ["10^9 images, all draw all: baseline", "AJEST", "10^9 images, each its part: baseline", "AJEST"]
     return table(heads, rows)
 
 
@@ -71,7 +71,7 @@ def traffic() -> str:
     for size in SUPER_BATCHES:
         for gpus in GPUS:
             both = [on_cluster(gpus, size, "ajest", own_part=own, on_disk=True) for own in (False, True)]
-            sent = (f"{4 * size / 1024:,.0f} KiB", f"{KEEP * size * 8 * PICTURE / 2**20:,.0f} MiB")
+            sent = (f"{4 * size / 1024:,.0f} KiB", f"{KEEP * size * 8 * IMAGE / 2**20:,.0f} MiB")
             row = [f"{size:,}", str(gpus), *sent]
             row += [f"{p.scores / p.total:.2%}" for p in both]
             rows.append([*row, *(f"{p.drawing / p.total:.0%}" for p in both)])

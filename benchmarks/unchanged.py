@@ -50,7 +50,7 @@ RENAMED = {"cells at time_without_target": "cells at net"}
 
 
 def tree() -> BenchConfig:
-    """Every arm but those that score pictures at half size."""
+    """Every arm but those that score images at half size."""
     small = tree_quick()
     arms = tuple(name for name, arm in ARMS.items() if not arm.scoring.half)
     return replace(

@@ -27,7 +27,7 @@ Weights = Callable[[str, tuple[int, ...]], np.ndarray]
 
 @dataclass(frozen=True)
 class Config:
-    """A network of configuration G: its pictures, labels, channels, levels and attention."""
+    """A network of configuration G: its images, labels, channels, levels and attention."""
 
     resolution: int
     labels: int

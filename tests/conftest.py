@@ -34,7 +34,7 @@ hypothesis.settings.load_profile("ajest")
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-# Decoded pictures and features of a test session, also for the commands that it runs.
+# Decoded images and features of a test session, also for the commands that it runs.
 os.environ["AJEST_CACHE"] = tempfile.mkdtemp(prefix="ajest-test-cache-")
 atexit.register(shutil.rmtree, os.environ["AJEST_CACHE"], ignore_errors=True)
 

@@ -109,12 +109,12 @@ def test_images_from_the_command_line(tmp_path):
 def test_data_sets_from_the_command_line(tmp_path):
     done = ajest("data", "describe", "shapes:40", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for text in ("40 pictures", "64 x 64: 40", "RGB: 40", "10 of 4 to 4 pictures"):
+    for text in ("40 images", "64 x 64: 40", "RGB: 40", "10 of 4 to 4 images"):
         assert text in done.stdout, text
     done_sheet = (tmp_path / "contact-sheet.png").read_bytes()
     assert done_sheet.startswith(b"\x89PNG")
     done = ajest("data", "prepare", "shapes:40", "s.npz", cwd=tmp_path)
-    assert "s.npz: 40 pictures of 10 classes" in done.stdout
+    assert "s.npz: 40 images of 10 classes" in done.stdout
     assert "64 x 64: 40" in ajest("data", "describe", "s.npz", cwd=tmp_path).stdout
     fails("data", "prepare", "shapes:40", says="name the data set and the file", cwd=tmp_path)
     fails("data", "describe", "nowhere.zip", says="does not exist", cwd=tmp_path)

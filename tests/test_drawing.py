@@ -1,4 +1,4 @@
-"""Drawing on the device: each process its part, with the same bits as one alone; pictures read one step ahead."""
+"""Drawing on the device: each process its part, with the same bits as one alone; images read one step ahead."""
 
 import gc
 import threading
@@ -204,7 +204,7 @@ def readers():
 
 
 @pytest.mark.parametrize("where", ["host", "device"])
-def test_pictures_are_read_ahead_with_the_same_bits(tmp_path, where, monkeypatch):
+def test_images_are_read_ahead_with_the_same_bits(tmp_path, where, monkeypatch):
     plain, ahead = cold(tmp_path), cold(tmp_path, ahead=True)
     reads = []
     read = ahead._pixels._read
@@ -241,7 +241,7 @@ def test_the_reader_ends_with_its_source(tmp_path):
     assert not readers()
 
 
-def test_pictures_live_where_there_is_room(monkeypatch):
+def test_images_live_where_there_is_room(monkeypatch):
     images, gpu = np.zeros((10, 3, 8, 8), np.uint8), torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (4 * images.nbytes, 10**12))
     assert Loading().keeps(images, gpu)

@@ -136,10 +136,10 @@ def test_links_in_archives_are_refused_with_the_mend(tmp_path):
         read(tmp_path / "x.zip")
 
 
-def test_what_lies_in_the_place_of_pictures_is_named(tmp_path):
+def test_what_lies_in_the_place_of_images_is_named(tmp_path):
     for name in ("train-1of2.zip", "train-2of2.zip", "test.tar.gz"):
         (tmp_path / name).write_bytes(b"")
-    says = r"holds no picture, but test\.tar\.gz, train-1of2\.zip, .*: name the archives themselves and unpack them"
+    says = r"holds no image, but test\.tar\.gz, train-1of2\.zip, .*: name the archives themselves and unpack them"
     with pytest.raises(UserError, match=says):
         read(tmp_path)
     with pytest.raises(UserError, match=r"neither a folder nor a whole zip archive .*: unpack other archives"):

@@ -1,4 +1,4 @@
-"""Arrays that are no pictures of 8 bits are refused where they come in, whoever hands them over."""
+"""Arrays that are no images of 8 bits are refused where they come in, whoever hands them over."""
 
 from __future__ import annotations
 
@@ -57,6 +57,6 @@ def test_the_message_tells_the_range_and_the_mend():
 
 
 def test_samples_that_are_no_numbers_do_not_become_black():
-    with pytest.raises(UserError, match="pictures are NaN"):
+    with pytest.raises(UserError, match="images are NaN"):
         to_uint8(torch.tensor([0.0, float("nan")]))
     assert to_uint8(torch.tensor([float("inf"), -float("inf"), 0.0])).tolist() == [255, 0, 128]

@@ -1,4 +1,4 @@
-"""The cache of decoded pictures: one writer, others wait; what killed writers left goes; few pictures are ahead."""
+"""The cache of decoded images: one writer, others wait; what killed writers left goes; few images are ahead."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ajest.runtime import distributed
 from ajest.tasks.images.data import cache as cached
 from ajest.tasks.images.data import loading, open_images, prepare
 from ajest.tasks.images.setup import image_task
-from pictures import encoded, folder
+from image_files import encoded, folder
 
-#: Opens a data set, and waits with each picture until a file is there; says how many pictures it decoded.
+#: Opens a data set, and waits with each image until a file is there; says how many images it decoded.
 SCRIPT = """
 import sys, time
 from pathlib import Path
@@ -42,7 +42,7 @@ print("decoded", len(seen), "digest", found.digest, flush=True)
 """
 
 
-def pictures(root: Path, count: int = 40) -> str:
+def image_set(root: Path, count: int = 40) -> str:
     return folder(root, {f"cat/{i:03}.png": encoded(Image.new("RGB", (8, 8), (i, 9, 9))) for i in range(count)})
 
 
@@ -59,7 +59,7 @@ def until(truth) -> None:
 
 
 def test_two_processes_decode_a_set_once(tmp_path):
-    spec, cache = pictures(tmp_path / "x"), tmp_path / "cache"
+    spec, cache = image_set(tmp_path / "x"), tmp_path / "cache"
     first = start(spec, cache, tmp_path / "1", tmp_path / "gate")
     until((tmp_path / "1").exists)
     second = start(spec, cache, tmp_path / "2", tmp_path / "gate")
@@ -76,16 +76,16 @@ def test_two_processes_decode_a_set_once(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_swept_and_a_living_ones_is_not(tmp_path):
-    spec, cache = pictures(tmp_path / "x"), tmp_path / "cache"
+    spec, cache = image_set(tmp_path / "x"), tmp_path / "cache"
     killed = start(spec, cache, tmp_path / "1", tmp_path / "never")
     until((tmp_path / "1").exists)
     (left,) = (cache / "images").iterdir()
     assert left.name.startswith(".making-")
-    open_images([pictures(tmp_path / "y", 3)], 8, cache=cache)  # another set: its writer lives
+    open_images([image_set(tmp_path / "y", 3)], 8, cache=cache)  # another set: its writer lives
     assert left.exists()
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
-    open_images([pictures(tmp_path / "z", 4)], 8, cache=cache)
+    open_images([image_set(tmp_path / "z", 4)], 8, cache=cache)
     assert not left.exists()
     assert len(open_images([spec], 8, cache=cache)) == 40
     assert not [path for path in (cache / "images").iterdir() if path.name.startswith(".")]
@@ -98,13 +98,13 @@ def test_what_a_killed_packer_left_is_swept(tmp_path):
         path.write_bytes(b"")
     with working.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        prepare([pictures(tmp_path / "x", 2)], out, 8)
+        prepare([image_set(tmp_path / "x", 2)], out, 8)
     assert out.exists()
     assert (left.exists(), working.exists(), other.exists()) == (False, True, True)
 
 
 def test_threads_of_one_process_decode_once(tmp_path, monkeypatch):
-    spec, really, made = pictures(tmp_path / "x", 3), cached._made, []
+    spec, really, made = image_set(tmp_path / "x", 3), cached._made, []
 
     def counted(*arguments):
         made.append(1)
@@ -131,7 +131,7 @@ def test_the_first_rank_speaks_for_all(tmp_path, monkeypatch):
     assert [text[:6] for text in said] == ["1 file", str(tmp_path)[:6]]
 
 
-def test_few_pictures_are_ahead_of_who_takes_them(monkeypatch):
+def test_few_images_are_ahead_of_who_takes_them(monkeypatch):
     alive, most = 0, 0
     really = ThreadPoolExecutor.submit
 
@@ -163,7 +163,7 @@ def test_a_file_system_without_locks_costs_the_wait_only(tmp_path, monkeypatch):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", none)
-    assert len(open_images([pictures(tmp_path / "x", 3)], 8, cache=tmp_path / "cache")) == 3
+    assert len(open_images([image_set(tmp_path / "x", 3)], 8, cache=tmp_path / "cache")) == 3
     assert len(list((tmp_path / "cache/images").iterdir())) == 1
 
 
@@ -172,10 +172,10 @@ def test_a_full_disk_is_said_with_the_room_that_is_needed(tmp_path, monkeypatch)
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    spec, said = pictures(tmp_path / "x", 3), []
+    spec, said = image_set(tmp_path / "x", 3), []
     monkeypatch.setattr(os, "posix_fallocate", full)
     open_images([spec], 8, cache=tmp_path / "cache", warn=said.append)
-    assert "GiB of decoded pictures cannot be kept in" in said[0]
+    assert "GiB of decoded images cannot be kept in" in said[0]
     assert "(No space left on device), so they are held in memory: set AJEST_CACHE" in said[0]
     monkeypatch.setattr(np, "empty", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(UserError, match="neither on the disk nor into memory"):

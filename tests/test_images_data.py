@@ -17,7 +17,7 @@ from ajest.tasks.images.data.files import Unreadable
 from ajest.tasks.images.sheets import encode, mosaic
 
 
-def picture(seed, size=(64, 64), mode="RGB"):
+def drawn(seed, size=(64, 64), mode="RGB"):
     rng = np.random.default_rng(seed)
     channels = {"L": 1, "RGB": 3, "RGBA": 4, "CMYK": 4}[mode]
     pixels = rng.integers(0, 256, (size[1], size[0], channels), dtype=np.uint8)
@@ -27,7 +27,7 @@ def picture(seed, size=(64, 64), mode="RGB"):
 
 
 def png(seed=0, **options):
-    return encode(picture(seed, **options))
+    return encode(drawn(seed, **options))
 
 
 def tree(root, content):
@@ -74,7 +74,7 @@ def test_a_folder_and_a_zip_with_a_folder_for_each_class_are_the_same(tmp_path):
     assert folder.classes == folder.names == ("cat", "dog")
     assert folder.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert list(folder.ids) == sorted(CLASSES)
-    assert np.array_equal(folder.images[0], np.asarray(picture(0)).transpose(2, 0, 1))
+    assert np.array_equal(folder.images[0], np.asarray(drawn(0)).transpose(2, 0, 1))
     same(folder, open_images([str(archive(tmp_path / "pets.zip", CLASSES))]))
     below = {f"all/pets/{name}": data for name, data in CLASSES.items()}
     same(folder, open_images([str(archive(tmp_path / "below.zip", below))]))
@@ -118,7 +118,7 @@ def test_flat_folders_are_unconditional_and_mixtures_are_refused(tmp_path):
         open_images([str(tree(tmp_path / "mixed", {"a.png": png(1), "cat/b.png": png(2)}))])
     with pytest.raises(UserError, match="has no classes"):
         open_images([str(tmp_path / "flat"), str(tree(tmp_path / "pets", CLASSES))])
-    with pytest.raises(UserError, match="holds no picture"):
+    with pytest.raises(UserError, match="holds no image"):
         open_images([str(tree(tmp_path / "none", {"a.txt": b""}))])
 
 
@@ -181,10 +181,10 @@ def test_every_mode_becomes_rgb():
     assert np.array_equal(grey[0], grey[2])
     clear = Image.new("RGBA", (64, 64), (10, 20, 30, 0))
     assert np.unique(decode(encode(clear), 64)).tolist() == [255]  # transparent pixels lie on white
-    palette = picture(1).quantize(16)
+    palette = drawn(1).quantize(16)
     assert np.array_equal(decode(encode(palette), 64), np.asarray(palette.convert("RGB")).transpose(2, 0, 1))
     buffer = io.BytesIO()
-    picture(1, mode="CMYK").save(buffer, format="JPEG")
+    drawn(1, mode="CMYK").save(buffer, format="JPEG")
     assert decode(buffer.getvalue(), 64).shape == (3, 64, 64)
     deep = Image.fromarray(np.linspace(0, 65535, 4096).reshape(64, 64).astype(np.uint16))
     levels = decode(encode(deep), 64)[0]
@@ -192,7 +192,7 @@ def test_every_mode_becomes_rgb():
     assert abs(int(levels[32, 0]) - 128) < 3
 
 
-def test_pictures_are_upright():
+def test_images_are_upright():
     image, buffer = Image.new("RGB", (64, 64), "black"), io.BytesIO()
     image.paste("white", (0, 0, 64, 32))
     exif = Image.Exif()
@@ -279,7 +279,7 @@ def test_sizes_are_limited_before_anything_is_decoded(tmp_path, monkeypatch):
 def test_damaged_and_encrypted_archives(tmp_path):
     path = archive(tmp_path / "x.zip", {"a.png": png(1), "b.png": png(2)})
     data = bytearray(path.read_bytes())
-    data[200] ^= 255  # inside the first picture
+    data[200] ^= 255  # inside the first image
     path.write_bytes(bytes(data))
     with pytest.raises(UserError, match=r"1 file cannot be read \(a\.png"):
         open_images([str(path)])
@@ -298,7 +298,7 @@ def test_damaged_and_encrypted_archives(tmp_path):
         open_images([])
 
 
-def test_decoded_pictures_are_kept_and_made_again_when_damaged(tmp_path):
+def test_decoded_images_are_kept_and_made_again_when_damaged(tmp_path):
     spec, cache = [str(tree(tmp_path / "pets", CLASSES))], tmp_path / "cache"
     first = open_images(spec, cache=cache)
     (kept,) = (cache / "images").iterdir()
@@ -323,7 +323,7 @@ def test_labels_can_follow_another_sets_classes(tmp_path):
     found = open_images([str(tree(tmp_path / "pets", CLASSES))])
     moved = found.relabelled(("ant", "cat", "dog"))
     assert moved.labels.tolist() == [1, 1, 1, 2, 2, 2]
-    with pytest.raises(UserError, match="training pictures lack: dog"):
+    with pytest.raises(UserError, match="training images lack: dog"):
         found.relabelled(("ant", "cat"))
 
 

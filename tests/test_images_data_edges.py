@@ -1,4 +1,4 @@
-"""Readers of pictures: damage, false facts and full disks, each of which once went wrong."""
+"""Readers of images: damage, false facts and full disks, each of which once went wrong."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ajest.tasks.images.setup import image_task
 RED, BLUE = (200, 30, 40), (30, 40, 200)
 
 
-def encoded(picture, form="PNG", **options) -> bytes:
-    image = picture if isinstance(picture, Image.Image) else Image.new("RGB", (8, 8), picture)
+def encoded(drawn, form="PNG", **options) -> bytes:
+    image = drawn if isinstance(drawn, Image.Image) else Image.new("RGB", (8, 8), drawn)
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
     return buffer.getvalue()
@@ -52,7 +52,7 @@ PETS = {"cat/1.png": encoded(RED), "dog/1.png": encoded(BLUE)}
 # Layouts
 
 
-def test_labels_stay_with_their_pictures_where_ids_are_in_another_order(tmp_path):
+def test_labels_stay_with_their_images_where_ids_are_in_another_order(tmp_path):
     images = np.stack([np.full((8, 8, 3), level, dtype=np.uint8) for level in (10, 20, 30)])
     np.savez(tmp_path / "x.npz", images=images, labels=np.array([1, 2, 3]), ids=np.array(["c", "b", "a"]))
     found = read(str(tmp_path / "x.npz"))
@@ -85,7 +85,7 @@ def test_flat_splits_have_no_classes(tmp_path):
     assert list(found.ids) == ["train/1.png", "train/2.png"]
 
 
-def test_validation_pictures_need_their_annotations(tmp_path):
+def test_validation_images_need_their_annotations(tmp_path):
     with pytest.raises(UserError, match=r"val/images without val/val_annotations\.txt"):
         read(archive(tmp_path / "x.zip", {"val/images/1.png": encoded(RED)}), split="val")
 
@@ -96,7 +96,7 @@ def test_validation_pictures_need_their_annotations(tmp_path):
         ('{"labels": [["a.png", Infinity], ["b.png", 0]]}', "a.png has the label Infinity"),
         ('{"labels": [["a.png", -1], ["b.png", 0]]}', "a label is below 0"),
         ("[" * 200_000, "nested too deeply"),
-        (json.dumps({"labels": None, "ids": {"a.png": "x", "b.png": "x"}}), "one id to several pictures"),
+        (json.dumps({"labels": None, "ids": {"a.png": "x", "b.png": "x"}}), "one id to several images"),
     ],
 )
 def test_false_facts_in_dataset_json(tmp_path, facts, message):
@@ -128,10 +128,10 @@ def test_shapes_of_an_odd_number(spec):
         read(spec)
 
 
-# Pictures
+# Images
 
 
-def test_dark_pictures_of_sixteen_bits_stay_dark():
+def test_dark_images_of_sixteen_bits_stay_dark():
     assert decode(encoded(Image.fromarray(np.full((8, 8), 200, np.uint16))), 8).max() == 1
 
 
@@ -195,11 +195,11 @@ def test_an_archive_is_not_packed_over(tmp_path):
     assert zlib.crc32(Path(two).read_bytes()) == before
 
 
-def test_postscript_under_the_name_of_a_picture_is_no_picture(tmp_path):
+def test_postscript_under_the_name_of_a_image_is_no_image(tmp_path):
     """Pillow would hand it to Ghostscript."""
     with pytest.raises(Unreadable):
         decode(encoded(RED, "EPS"), 8)
-    with pytest.raises(UserError, match=r"cat/2.png: not a picture"):
+    with pytest.raises(UserError, match=r"cat/2.png: not an image"):
         read(archive(tmp_path / "x.zip", PETS | {"cat/2.png": encoded(RED, "EPS")}))
 
 
@@ -217,14 +217,14 @@ def test_a_list_that_may_not_be_read_is_no_reason_to_guess(tmp_path, monkeypatch
     monkeypatch.setattr("ajest.tasks.images.data.files.MAX_LIST_BYTES", 40)
     facts = json.dumps({"labels": [["00000/a.png", 0], ["00000/b.png", 1]]})
     members = {"00000/a.png": encoded(RED), "00000/b.png": encoded(BLUE), "dataset.json": facts}
-    with pytest.raises(UserError, match=r"dataset.json tells what its pictures are"):
+    with pytest.raises(UserError, match=r"dataset.json tells what its images are"):
         read(archive(tmp_path / "x.zip", members))
 
 
 def test_archives_with_equal_names_inside_are_one_data_set(tmp_path):
     for name, colour, label in (("a", RED, 9), ("b", BLUE, 150)):
-        picture = np.array(Image.open(io.BytesIO(encoded(colour))))
-        np.savez(tmp_path / f"{name}.npz", images=np.stack([picture] * 2), labels=np.array([label, 3]))
+        drawn = np.array(Image.open(io.BytesIO(encoded(colour))))
+        np.savez(tmp_path / f"{name}.npz", images=np.stack([drawn] * 2), labels=np.array([label, 3]))
     found = read(str(tmp_path / "b.npz"), str(tmp_path / "a.npz"))
     assert list(found.ids) == ["a/0000000", "a/0000001", "b/0000000", "b/0000001"]
     assert found.classes == ("3", "9", "150")
@@ -247,10 +247,10 @@ def test_bad_files_leave_the_others_in_their_order(tmp_path):
         assert len(found.ids) == 7
 
 
-def test_held_out_pictures_are_others_than_those_of_training(tmp_path):
+def test_held_out_images_are_others_than_those_of_training(tmp_path):
     spec = archive(tmp_path / "x.zip", {f"cat/{i}.png": encoded((i, 9, 9)) for i in range(140)})
-    with pytest.raises(UserError, match="the training pictures themselves"):
+    with pytest.raises(UserError, match="the training images themselves"):
         image_task((spec,), (spec,), resolution=16)
     few = archive(tmp_path / "y.zip", {f"cat/{i}.png": encoded((i, 9, 9)) for i in range(3)})
-    with pytest.raises(UserError, match="3 pictures of these classes"):
+    with pytest.raises(UserError, match="3 images of these classes"):
         image_task((spec,), (few,), resolution=16)

@@ -1,4 +1,4 @@
-"""One file becomes one picture: formats by content, depths, transparency, frames, colours, and what is said of them."""
+"""One file becomes one image: formats by content, depths, transparency, frames, colours, and what is said of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from PIL import Image, ImageCms, PngImagePlugin, features
 
 from ajest.errors import UserError
 from ajest.tasks.images.data import describe, formats, open_images, png
-from ajest.tasks.images.data.decoding import decode, from_image, picture, read_header
+from ajest.tasks.images.data.decoding import decode, decoded, from_image, read_header
 from ajest.tasks.images.data.files import Unreadable, reason
-from pictures import encoded, folder
+from image_files import encoded, folder
 
 RED = (200, 30, 40)
 
@@ -75,14 +75,14 @@ def test_every_format_that_people_have_is_read(tmp_path, suffix):
     assert said == ""
 
 
-def test_pictures_that_are_not_read_are_counted_by_suffix(tmp_path):
+def test_images_that_are_not_read_are_counted_by_suffix(tmp_path):
     heic = b"\0\0\0\x18ftypheic" + bytes(300)
     others = {f"cat/{i}.HEIC": heic for i in range(3)} | {"cat/1.psd": b"8BPS", "cat/noname": encoded(photo(), "JPEG")}
     junk = {"Thumbs.db": b"\xd0\xcf", "@eaDir/1.png/thumb.jpg": b"", "cat/notes.txt": b"x", "cat/model.bin": b"BM"}
     found, said = read(folder(tmp_path, {"cat/1.png": encoded(photo())} | others | junk))
     assert len(found) == 1
     assert (
-        "5 files look like pictures and are not read: 3 .heic, 1 without a suffix (JPEG inside: name them so), 1 .psd"
+        "5 files look like images and are not read: 3 .heic, 1 without a suffix (JPEG inside: name them so), 1 .psd"
         in said
     )
     assert "\n" not in said
@@ -104,8 +104,8 @@ def test_many_unknown_suffixes_are_one_bounded_line():
         (b"8BPS" + bytes(300), "PSD, which cannot be read"),
         (b"\xff\x0a" + bytes(300), "JPEG XL, which cannot be read"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS: run git lfs pull"),
-        (b"<!DOCTYPE html><html>404", "not a picture but an HTML page: download the file again"),
-        (b"hello", "not a picture"),
+        (b"<!DOCTYPE html><html>404", "not an image but an HTML page: download the file again"),
+        (b"hello", "not an image"),
         (b"", "an empty file"),
         (png.SIGNATURE + b"rest", "PNG that is damaged"),
         (encoded(photo(), "JPEG")[:300], "JPEG that is damaged"),
@@ -188,7 +188,7 @@ def test_floats_that_contradict_each_other_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_twelve_bits_in_sixteen_are_no_black_pictures(tmp_path, form):
+def test_twelve_bits_in_sixteen_are_no_black_images(tmp_path, form):
     spec = folder(tmp_path, {"cat/1.x": b"", "cat/2.tif": encoded(grey(np.full((8, 8), 3987, np.uint16)), form)})
     with pytest.raises(UserError, match=r"use 12 of 16 bits .*3,987, in cat/2\.tif.*multiply them by 16"):
         read(spec)
@@ -207,11 +207,11 @@ def test_twelve_bits_in_sixteen_of_colour(tmp_path):
 def test_bits_that_the_file_tells_are_minded():
     pgm = b"P5\n8 8\n4095\n" + np.full((8, 8), 2048, ">u2").tobytes()
     assert decode(pgm, 8)[0, 0, 0] == 128
-    assert picture(pgm, 8).levels.told
+    assert decoded(pgm, 8).levels.told
     packed = bytearray(encoded(grey(np.zeros((8, 8), np.uint16)), "TIFF"))  # to be 12 bits a pixel
     packed[packed.index(struct.pack("<HHI", 258, 3, 1)) + 8] = 12
     packed[-128:] = bytes([0x80, 0x08, 0x00]) * 42 + b"\0\0"
-    found = picture(bytes(packed), 8)
+    found = decoded(bytes(packed), 8)
     assert np.unique(found.pixels).tolist() == [128]
     assert next(iter(found.changes)) == "of 12 bits a channel (reduced to 8 bits, 4,095 being white)"
     dark = b"P5\n8 8\n65535\n" + np.full((8, 8), 200, ">u2").tobytes()
@@ -247,7 +247,7 @@ def test_transparency_lies_on_white_in_every_mode():
     assert abs(int(decode(encoded(Image.new("LA", (8, 8), (0, 128))), 8)[0, 0, 0]) - 127) <= 1
     assert decode(encoded(photo(mode="P"), transparency=bytes(256)), 16).min() == 255
     assert decode(encoded(Image.new("1", (8, 8)), transparency=0), 8).min() == 255
-    found = picture(encoded(Image.new("RGBA", (8, 8), (*RED, 255))), 8)
+    found = decoded(encoded(Image.new("RGBA", (8, 8), (*RED, 255))), 8)
     assert found.pixels[:, 0, 0].tolist() == list(RED)
     assert not found.changes  # nothing was transparent
 
@@ -256,7 +256,7 @@ def test_a_transparent_colour_of_sixteen_bits_is_told_by_all_bits():
     key = (513, 1027, 60_000)
     pixels = np.full((8, 8, 3), key)
     pixels[:, 4:] = (514, 1027, 60_000)  # its upper bytes are the same
-    found = picture(deep_png(pixels, 2, chunk(b"tRNS", struct.pack(">HHH", *key))), 8)
+    found = decoded(deep_png(pixels, 2, chunk(b"tRNS", struct.pack(">HHH", *key))), 8)
     assert found.pixels[:, 0, 0].tolist() == [255, 255, 255]
     assert found.pixels[:, 0, 7].tolist() == [2, 4, 234]
 
@@ -315,7 +315,7 @@ def in_wide(colour: tuple[int, int, int]) -> Image.Image:
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP"])
 def test_colours_of_a_profile_become_srgb(form):
-    found = picture(encoded(in_wide(RED), form, icc_profile=wide_profile()), 16)
+    found = decoded(encoded(in_wide(RED), form, icc_profile=wide_profile()), 16)
     assert np.abs(found.pixels[:, 8, 8].astype(int) - RED).max() <= 4
     assert [text for text in found.changes if "converted to sRGB" in text]
     assert abs(int(decode(encoded(in_wide(RED), form), 16)[0, 8, 8]) - RED[0]) > 20  # without it they are others
@@ -331,9 +331,9 @@ def test_a_profile_counts_below_transparency_too():
 
 def test_srgb_by_any_name_is_left_alone_and_broken_profiles_are_said(tmp_path):
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    plain = picture(encoded(photo()), 16)
+    plain = decoded(encoded(photo()), 16)
     for mode in ("RGB", "L"):
-        found = picture(encoded(photo(mode=mode), icc_profile=srgb), 16)
+        found = decoded(encoded(photo(mode=mode), icc_profile=srgb), 16)
         assert np.array_equal(found.pixels, decode(encoded(photo(mode=mode)), 16))
         assert not found.changes
     broken = {
@@ -352,14 +352,14 @@ def test_grey_has_profiles_too():
         assert abs(int(decode(encoded(image, icc_profile=linear), 8)[0, 0, 0]) - wanted) <= 1
     deep = grey(np.full((8, 8), 128 * 257, np.uint16))
     assert abs(int(decode(encoded(deep, icc_profile=linear), 8)[0, 0, 0]) - wanted) <= 1
-    found = picture(encoded(photo(), icc_profile=linear), 16)  # of grey, with pixels of colour
+    found = decoded(encoded(photo(), icc_profile=linear), 16)  # of grey, with pixels of colour
     assert "cannot be used" in next(iter(found.changes))
 
 
 def test_cmyk_without_a_profile_and_lab():
     data = encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
     assert np.abs(decode(data, 8)[:, 4, 4].astype(int) - (255, 0, 0)).max() < 6
-    assert [text for text in picture(data, 8).changes if "CMYK without a profile" in text]
+    assert [text for text in decoded(data, 8).changes if "CMYK without a profile" in text]
     lab = ImageCms.profileToProfile(
         Image.new("RGB", (8, 8), RED), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )
@@ -386,7 +386,7 @@ def test_every_orientation_is_upright(orientation, form):
 # Long metadata
 
 
-def test_long_texts_and_profiles_leave_a_picture_sound(tmp_path):
+def test_long_texts_and_profiles_leave_a_image_sound(tmp_path):
     text, xmp, plain = PngImagePlugin.PngInfo(), PngImagePlugin.PngInfo(), PngImagePlugin.PngInfo()
     text.add_text("prompt", "masterpiece, " * 120_000, zip=True)
     xmp.add_itxt("XML:com.adobe.xmp", "<x>" + "a" * 1_500_000 + "</x>", zip=True)
@@ -394,14 +394,14 @@ def test_long_texts_and_profiles_leave_a_picture_sound(tmp_path):
         plain.add_text(f"k{i}", "b" * 1_000_000, zip=True)
     wanted = decode(encoded(photo()), 16)
     for info in (text, xmp, plain):
-        found = picture(encoded(photo(), pnginfo=info), 16)
+        found = decoded(encoded(photo(), pnginfo=info), 16)
         assert np.array_equal(found.pixels, wanted)
         assert not found.changes
         assert read_header(encoded(photo(), pnginfo=info)).size == (16, 16)
     long = wide_profile() + bytes(1_200_000)
     long = struct.pack(">I", len(long)) + long[4:]
     assert np.abs(decode(encoded(in_wide(RED), icc_profile=long), 16)[:, 8, 8].astype(int) - RED).max() <= 2
-    huge = picture(encoded(photo(), icc_profile=bytes(9_000_000)), 16)
+    huge = decoded(encoded(photo(), icc_profile=bytes(9_000_000)), 16)
     assert np.array_equal(huge.pixels, wanted)
     assert "cannot be used" in next(iter(huge.changes))
 
@@ -416,9 +416,9 @@ def test_long_texts_and_profiles_leave_a_picture_sound(tmp_path):
         (chunk(b"iCCP", b""), 1),
     ],
 )
-def test_damage_beside_the_pixels_leaves_a_picture_sound(damaged, said):
+def test_damage_beside_the_pixels_leaves_a_image_sound(damaged, said):
     data = encoded(photo())
-    found = picture(data[:33] + damaged + data[33:], 16)
+    found = decoded(data[:33] + damaged + data[33:], 16)
     assert np.array_equal(found.pixels, decode(data, 16))
     assert len(found.changes) == said
     at = data.index(b"IDAT") + 20
@@ -434,7 +434,7 @@ def test_texts_of_usual_length_stay():
     assert png.lightened(data[:200])[0] == data[:200]
 
 
-def test_pictures_that_another_library_opened():
+def test_images_that_another_library_opened():
     assert from_image(Image.new("F", (8, 8), 0.5), 8).pixels.max() == 128
     assert from_image(Image.new("I;16", (8, 8), 65535), 8).pixels.min() == 255
     assert from_image(Image.new("YCbCr", (8, 8)), 8).mode == "YCbCr"

@@ -22,7 +22,7 @@ from ajest.tasks.images import extractors, inception, lite0
 from ajest.tasks.images.extractors import Features, extract, extractor
 from ajest.tasks.images.imagenet import class_indices
 
-PICTURES = Path(__file__).parents[2] / "shared" / "data" / "tiny-imagenet-200.val-first5000.zip"
+IMAGES = Path(__file__).parents[2] / "shared" / "data" / "tiny-imagenet-200.val-first5000.zip"
 
 
 @pytest.fixture(autouse=True)
@@ -81,9 +81,9 @@ def test_extract_in_batches(tmp_path):
         assert len(found) == 5
 
 
-def test_what_is_no_picture():
+def test_what_is_no_image():
     network = extractor("lite0")
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         extract(noise(0), network)
     with pytest.raises(ValueError, match="uint8"):
         network(noise().float())
@@ -161,11 +161,11 @@ def test_missing_weights_name_the_package(monkeypatch, tmp_path):
         extractor("lite0")
 
 
-def test_real_pictures_are_classified():
-    if not PICTURES.exists():
-        pytest.skip(f"real photographs are not at {PICTURES}")
+def test_real_images_are_classified():
+    if not IMAGES.exists():
+        pytest.skip(f"real photographs are not at {IMAGES}")
     image = pytest.importorskip("PIL.Image", reason="Pillow reads the photographs")
-    with zipfile.ZipFile(PICTURES) as archive:
+    with zipfile.ZipFile(IMAGES) as archive:
         lines = archive.read("tiny-imagenet-200/val/val_annotations.txt").decode().splitlines()
         rows = [line.split("\t")[:2] for line in lines]
         classes = sorted({wnid for _, wnid in rows})
@@ -198,7 +198,7 @@ def inception_state(seed: int = 0) -> dict[str, Tensor]:
         elif key.endswith("running_mean"):
             value.normal_(0, 0.1)
         elif value.ndim == 4:
-            nn.init.kaiming_normal_(value)  # torch's own would let the picture fade away over so many layers
+            nn.init.kaiming_normal_(value)  # torch's own would let the image fade away over so many layers
     return state
 
 
@@ -366,7 +366,7 @@ def test_imports_that_fail(monkeypatch, name, package, mend, error):
 
 
 class DinoStub(nn.Module):
-    """Of the interface of transformers' Dinov2Model; the class token tells the picture's mean colour."""
+    """Of the interface of transformers' Dinov2Model; the class token tells the image's mean colour."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -500,7 +500,7 @@ def test_transformers_takes_the_fitted_embeddings_as_they_are(tmp_path, monkeypa
     assert (found - theirs).abs().max() > 3e-3  # by transformers' own rule
 
 
-def test_pictures_are_resized_for_dinov2_as_pillow_does_it(monkeypatch):
+def test_images_are_resized_for_dinov2_as_pillow_does_it(monkeypatch):
     network = DinoStub()
     stub(monkeypatch, "transformers", AutoModel=network)
     extractor("dinov2")(noise())

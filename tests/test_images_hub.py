@@ -24,7 +24,7 @@ def feature(kind: str, **facts):
     return type(kind, (), facts)()
 
 
-PICTURE, INTEGER, TEXT = feature("Image"), feature("Value", dtype="int64"), feature("Value", dtype="string")
+IMAGE, INTEGER, TEXT = feature("Image"), feature("Value", dtype="int64"), feature("Value", dtype="string")
 ANIMALS = feature("ClassLabel", names=["cat", "dog"])
 
 
@@ -54,13 +54,11 @@ class Table:
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Puts a table in the place of the hub's; its pictures may be given as levels of red."""
+    """Puts a table in the place of the hub's; its images may be given as levels of red."""
 
     def place(splits=("train",), **columns):
         features = {name: kind for name, (kind, _) in columns.items()}
-        values = {
-            name: list(map(stored, cells)) if kind is PICTURE else cells for name, (kind, cells) in columns.items()
-        }
+        values = {name: list(map(stored, cells)) if kind is IMAGE else cells for name, (kind, cells) in columns.items()}
         asked = []
         stub = types.SimpleNamespace(
             load_dataset=lambda name, split: asked.append((name, split)) or Table(values, features),
@@ -83,7 +81,7 @@ def read(spec="hf:pets", **options):
 
 
 def test_the_hub_is_read_through_its_library(hub, monkeypatch):
-    asked = hub(img=(PICTURE, [0, 1, 2, 3]), label=(ANIMALS, [0, 1, 1, 0]))
+    asked = hub(img=(IMAGE, [0, 1, 2, 3]), label=(ANIMALS, [0, 1, 1, 0]))
     found, said = read("hf:someone/pets:train[:4]")
     assert asked == [("someone/pets", "train[:4]")]
     assert found.labels.tolist() == [0, 1, 1, 0]
@@ -98,15 +96,15 @@ def test_the_hub_is_read_through_its_library(hub, monkeypatch):
 
 
 def test_labels_may_be_numbers_or_words(hub):
-    hub(image=(PICTURE, [0, 1, 2, 3]), label=(INTEGER, [7, 11, 7, 7]))
+    hub(image=(IMAGE, [0, 1, 2, 3]), label=(INTEGER, [7, 11, 7, 7]))
     assert read()[0].classes == ("7", "11")
-    hub(image=(PICTURE, [0, 1]), caption=(TEXT, ["a", "b"]), species=(TEXT, ["dog", "cat"]))
+    hub(image=(IMAGE, [0, 1]), caption=(TEXT, ["a", "b"]), species=(TEXT, ["dog", "cat"]))
     found, said = read()
     assert (found.classes, found.labels.tolist(), said) == (("cat", "dog"), [1, 0], [])
 
 
 def test_columns_that_nobody_reads_are_named(hub):
-    hub(image=(PICTURE, [0, 1]), caption=(TEXT, ["a", "b"]), hue=(INTEGER, [1, 2]))
+    hub(image=(IMAGE, [0, 1]), caption=(TEXT, ["a", "b"]), hue=(INTEGER, [1, 2]))
     found, said = read()
     assert found.labels is None
     assert said == ["hf:pets: no classes are read from its columns caption, hue: choose one by :label=COLUMN"]
@@ -116,10 +114,10 @@ def test_columns_that_nobody_reads_are_named(hub):
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({"label": (INTEGER, [0, 1])}, "no column of pictures, only label"),
-        ({"image": (PICTURE, [0, 1]), "mask": (PICTURE, [0, 1])}, "pictures, image, mask: choose one by :image=COLUMN"),
-        ({"image": (PICTURE, [0, 1]), "fine": (ANIMALS, [0, 1]), "coarse": (ANIMALS, [0, 0])}, "classes, fine, coarse"),
-        ({"image": (PICTURE, [0, 1]), "class": (TEXT, "ab"), "target": (TEXT, "ab")}, "classes, class, target"),
+        ({"label": (INTEGER, [0, 1])}, "no column of images, only label"),
+        ({"image": (IMAGE, [0, 1]), "mask": (IMAGE, [0, 1])}, "images, image, mask: choose one by :image=COLUMN"),
+        ({"image": (IMAGE, [0, 1]), "fine": (ANIMALS, [0, 1]), "coarse": (ANIMALS, [0, 0])}, "classes, fine, coarse"),
+        ({"image": (IMAGE, [0, 1]), "class": (TEXT, "ab"), "target": (TEXT, "ab")}, "classes, class, target"),
     ],
 )
 def test_several_columns_are_refused_by_name(hub, columns, says):
@@ -129,33 +127,33 @@ def test_several_columns_are_refused_by_name(hub, columns, says):
 
 
 def test_a_column_is_chosen_by_name(hub):
-    columns = {"image": (PICTURE, [5]), "mask": (PICTURE, [6]), "fine": (ANIMALS, [1]), "coarse": (ANIMALS, [0])}
+    columns = {"image": (IMAGE, [5]), "mask": (IMAGE, [6]), "fine": (ANIMALS, [1]), "coarse": (ANIMALS, [0])}
     asked = hub(**columns)
     found, _ = read("hf:pets:train:image=mask:label=fine")
     assert asked == [("pets", "train")]
     assert (found.classes, int(found.images[0, 0, 0, 0])) == (("dog",), 6)
     assert read("hf:pets:image=image:label=")[0].labels is None
-    for spec, says in (("hf:pets:image=fine", "column of pictures 'fine'"), ("hf:pets:mask=mask", "each once")):
+    for spec, says in (("hf:pets:image=fine", "column of images 'fine'"), ("hf:pets:mask=mask", "each once")):
         with pytest.raises(UserError, match=says):
             read(spec)
 
 
 def test_rows_without_a_class_are_named(hub):
     for labels in ([None, 0, -1], [None, 0, 2]):
-        hub(image=(PICTURE, [0, 1, 2]), label=(ANIMALS, labels))
-        with pytest.raises(UserError, match=r"pictures without a class, 2 in all \(label is empty in row 0, 2\)"):
+        hub(image=(IMAGE, [0, 1, 2]), label=(ANIMALS, labels))
+        with pytest.raises(UserError, match=r"images without a class, 2 in all \(label is empty in row 0, 2\)"):
             read()
 
 
-def test_rows_without_a_sound_picture_are_named(hub, tmp_path):
+def test_rows_without_a_sound_image_are_named(hub, tmp_path):
     broken = {"bytes": b"junk", "path": None}
     here = {"bytes": None, "path": str(tmp_path / "x.png")}
     (tmp_path / "x.png").write_bytes(png(7))
     gone = {"bytes": None, "path": str(tmp_path / "gone.png")}
-    hub(image=(PICTURE, [3, None, broken, here, gone]), label=(INTEGER, [0] * 5))
+    hub(image=(IMAGE, [3, None, broken, here, gone]), label=(INTEGER, [0] * 5))
     with pytest.raises(UserError, match=r"^3 files cannot be read \(") as caught:
         read(cache=tmp_path / "cache")
-    assert "train/0000001: the row has no picture; train/0000002: " in str(caught.value)
+    assert "train/0000001: the row has no image; train/0000002: " in str(caught.value)
     assert "object at" not in str(caught.value)
     found, _ = read(cache=tmp_path / "cache", skip_bad=True)
     assert found.images[:, 0, 0, 0].tolist() == [3, 7]
@@ -163,7 +161,7 @@ def test_rows_without_a_sound_picture_are_named(hub, tmp_path):
 
 
 def test_two_classes_of_one_name_stay_two(hub):
-    hub(image=(PICTURE, [0, 1]), label=(feature("ClassLabel", names=["crane", "crane"]), [0, 1]))
+    hub(image=(IMAGE, [0, 1]), label=(feature("ClassLabel", names=["crane", "crane"]), [0, 1]))
     found, _ = read()
     assert (found.classes, found.names) == (("0", "1"), ("crane", "crane"))
 
@@ -181,7 +179,7 @@ def test_two_classes_of_one_name_stay_two(hub):
 )
 def test_the_split_is_that_which_is_there(hub, splits, train, val):
     for split, expected in (("train", train), ("val", val)):
-        asked = hub(splits, image=(PICTURE, [0]))
+        asked = hub(splits, image=(IMAGE, [0]))
         if expected in splits:
             read(split=split)
             assert asked == [("pets", expected)]
@@ -201,4 +199,4 @@ def test_the_library_itself(tmp_path, monkeypatch):
     table.to_parquet(str(tmp_path / "d" / "data" / "train-00000-of-00001.parquet"))
     found, said = read(f"hf:{tmp_path / 'd'}", skip_bad=True)
     assert (found.names, found.images[0, 0, 0, 0]) == (("cat",), 9)
-    assert said[0].startswith("1 file cannot be read (train/0000001: the row has no picture)")
+    assert said[0].startswith("1 file cannot be read (train/0000001: the row has no image)")

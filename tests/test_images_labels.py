@@ -1,4 +1,4 @@
-"""What tells the classes of pictures: dataset.json, tables beside them, arrays of an .npz. Nothing is guessed."""
+"""What tells the classes of images: dataset.json, tables beside them, arrays of an .npz. Nothing is guessed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def png(level: int = 0) -> bytes:
 
 @pytest.fixture
 def archive(tmp_path):
-    """A zip of texts by name; those named .png are pictures, whatever is given."""
+    """A zip of texts by name; those named .png are images, whatever is given."""
 
     def make(**members):
         with zipfile.ZipFile(tmp_path / "x.zip", "w") as out:
@@ -68,7 +68,7 @@ def read(spec, split="train"):
         ({"images": [{"file_name": "a.png"}], "dataset": "flickr"}, "no `labels`, only images, dataset"),
         ([["a.png", 0], ["b.png", 1]], rf"holds a list: {FORM}"),
         (None, rf"holds null: {FORM}"),
-        ({"labels": [["a.png", 0]]}, r"no label for b\.png \(1 such pictures\)"),
+        ({"labels": [["a.png", 0]]}, r"no label for b\.png \(1 such images\)"),
         ({"labels": [["a.png", 0], ["b.png", 2]], "classes": ["x", "y"]}, "label 2 has no class, as there are 2"),
         ({"labels": [["a.png", 0], ["b.png", 1]], "classes": ["x", "x"]}, "`classes` must differ: x"),
         ({"labels": [["a.png", 0], ["b.png", 1]], "classes": ["x", "y"], "names": ["x"]}, "2 `classes` and 1 `names`"),
@@ -82,7 +82,7 @@ def test_a_dataset_json_of_another_form_is_refused_by_its_entry(archive, facts, 
     assert not any(word in str(caught.value) for word in ("NoneType", "int()", "attribute", "unpack"))
 
 
-def test_labels_of_pictures_that_are_not_there_are_named(archive):
+def test_labels_of_images_that_are_not_there_are_named(archive):
     facts = {"labels": [["a.png", 0], [".\\b.png", 1], ["c.png", 1]], "names": ["cat", "dog"]}
     spec = archive(**{"a.png": "", "b.png": "", "dataset.json": json.dumps(facts)})
     assert read(spec) == (
@@ -108,7 +108,7 @@ def test_many_entries_make_no_long_line():
     assert len(str(caught.value)) < 1_000
 
 
-# Tables beside pictures
+# Tables beside images
 
 PETS = {"1.png": "cat", "2.png": "dog", "3.png": "cat", "4.png": "dog"}
 
@@ -138,8 +138,8 @@ def test_a_table_of_labels_is_read(archive, tmp_path, name, text):
     assert len(said) == 1
     assert said[0].startswith(f"the classes are those of {name}, column ")
     (tmp_path / "d").mkdir()
-    for picture in PETS:
-        (tmp_path / "d" / picture).write_bytes(png())
+    for image in PETS:
+        (tmp_path / "d" / image).write_bytes(png())
     (tmp_path / "d" / name).write_text(text, "utf-8")
     assert read(str(tmp_path / "d"))[0] == PETS
 
@@ -147,13 +147,13 @@ def test_a_table_of_labels_is_read(archive, tmp_path, name, text):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (csv({n: n * 3 for n in PETS}, "file_name,text"), "nearly every picture has a text of its own"),
+        (csv({n: n * 3 for n in PETS}, "file_name,text"), "nearly every image has a text of its own"),
         (csv(dict.fromkeys(PETS, "0.25")), "its column label holds numbers that are no classes, such as 0.25"),
         (csv(dict.fromkeys(PETS, "a,8"), "file_name,class,target"), "several columns may be the label: class, target"),
         (csv(dict.fromkeys(PETS, "2,8"), "file_name,width,height"), "it has no column `label`, only width, height"),
         (csv(PETS) + "\n1.png,dog", "it gives several labels to 1.png"),
-        (csv({"9.png": "cat"}), "it names none of the pictures"),
-        ("", "it names none of the pictures"),
+        (csv({"9.png": "cat"}), "it names none of the images"),
+        ("", "it names none of the images"),
         (b"file_name,label\n1.png,caf\xe9", "it is not in UTF-8"),
     ],
 )
@@ -169,9 +169,9 @@ def test_whole_numbers_may_have_a_point(archive):
     assert list(found.values()) == ["1", "2", "1", "10"]
 
 
-def test_a_table_of_some_pictures_only_is_refused(archive):
+def test_a_table_of_some_images_only_is_refused(archive):
     text = csv({"1.png": "cat", "2.png": "dog"})
-    with pytest.raises(UserError, match=r"metadata\.csv has no label for 3\.png \(2 such pictures\): add the labels"):
+    with pytest.raises(UserError, match=r"metadata\.csv has no label for 3\.png \(2 such images\): add the labels"):
         read(archive(**dict.fromkeys(PETS, ""), **{"metadata.csv": text}))
 
 
@@ -185,7 +185,7 @@ def test_a_table_beside_class_folders(archive):
     assert said == ["the classes are those of metadata.csv, column label, not the folders"]
     found, said = read(archive(**dict.fromkeys(names, ""), **{"labels.csv": csv({"cat": "Felis", "dog": "Canis"})}))
     assert list(found.values()) == ["cat", "cat", "dog", "dog"]
-    assert said == ["labels.csv is not used: it names none of the pictures"]
+    assert said == ["labels.csv is not used: it names none of the images"]
 
 
 def test_each_part_has_its_table(archive):
@@ -200,7 +200,7 @@ def test_each_part_has_its_table(archive):
     assert set(read(spec, "val")[0].values()) == {"testcat", "testdog"}
 
 
-def test_pictures_in_a_folder_beside_their_table(archive):
+def test_images_in_a_folder_beside_their_table(archive):
     found, _ = read(archive(**{f"images/{n}": "" for n in PETS}, **{"labels.csv": csv(PETS)}))
     assert list(found.values()) == list(PETS.values())
 
@@ -234,9 +234,9 @@ def npz(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["targets", "label", "y", "arr_1", "target", "class", "Labels", "class_labels"])
-@pytest.mark.parametrize("pictures", ["images", "x", "arr_0", "data"])
-def test_labels_by_any_usual_name(npz, name, pictures):
-    found, said = read(npz(**{pictures: IMAGES, name: LABELS[:, None]}))
+@pytest.mark.parametrize("images", ["images", "x", "arr_0", "data"])
+def test_labels_by_any_usual_name(npz, name, image_set):
+    found, said = read(npz(**{image_set: IMAGES, name: LABELS[:, None]}))
     assert list(found.values()) == ["0", "2", "1", "0"]
     assert said == [f"the labels are those of {name}: call it otherwise to have it ignored"]
 
@@ -249,7 +249,7 @@ def test_parts_of_an_npz(npz):
     ):
         found, said = read(spec, split)
         assert list(found.values()) == LABELS[:n].astype(str).tolist()
-        assert said[1:] == [f"x_{split} is read ({n} pictures); left out: {left}"]
+        assert said[1:] == [f"x_{split} is read ({n} images); left out: {left}"]
     both = [open_images([spec], 8, split, warn=lambda _: None) for split in ("train", "val")]
     assert both[0].digest != both[1].digest
     with pytest.raises(UserError, match="no held-out part, only x_extra, x_train: call the right array `images`"):
@@ -272,7 +272,7 @@ def test_arrays_that_nobody_reads_are_named(npz):
     ("arrays", "says"),
     [
         ({"images": IMAGES, "fine_labels": LABELS, "coarse_labels": LABELS}, "the labels, fine_labels, coarse_labels"),
-        ({"left": IMAGES, "right": IMAGES}, "the pictures, left, right: call the right one `images`"),
+        ({"left": IMAGES, "right": IMAGES}, "the images, left, right: call the right one `images`"),
         ({"images": IMAGES, "labels": LABELS, "ids": np.array(["a", "b"])}, "ids must be 4 different names, not 2"),
         ({"images": IMAGES, "labels": LABELS, "ids": np.array(list("abca"))}, "ids must be 4 .* of which 3 differ"),
         ({"images": IMAGES, "labels": np.eye(4)}, r"labels must be 4 .*: of rows with a single 1, save argmax\(1\)"),

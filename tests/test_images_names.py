@@ -16,7 +16,7 @@ from PIL import Image
 from ajest.cli.asked import class_names
 from ajest.errors import UserError
 from ajest.tasks.images.data import of_classes, open_images
-from ajest.tasks.images.figures import file_names, write_pictures
+from ajest.tasks.images.figures import file_names, write_images
 from ajest.tasks.images.setup import image_task
 
 NAMES = ["Müller", "Žluťoučký kůň", "café", "plain"]
@@ -72,21 +72,21 @@ def test_held_out_classes_are_compared_as_they_are_read_by_people(archive):
     spec = archive("train.zip", composed("NFD"), each=40)
     task = image_task((spec,), (archive("val.zip", composed("NFC"), 10, 900),), resolution=16)
     assert task.classes == tuple(sorted(NAMES))
-    assert len(task._pictures("val")) == 40
+    assert len(task._image_set("val")) == 40
 
 
-def test_held_out_pictures_of_strange_classes_are_named(archive):
+def test_held_out_images_of_strange_classes_are_named(archive):
     said: list[str] = []
     train = archive("train.zip", ["pet0", "pet1", "pet2", "pet3"], each=40)
     val = archive("val.zip", ["pet0", "Pet1", "Pet3", "newt"], 20, 900)
     task = image_task((train,), (val,), resolution=16, warn=said.append)
-    assert len(task._pictures("val")) == 20
+    assert len(task._image_set("val")) == 20
     assert said == [
-        "60 of 80 held-out pictures are left out, as no training picture is of Pet1, Pet3, newt "
+        "60 of 80 held-out images are left out, as no training image is of Pet1, Pet3, newt "
         "(is it another spelling of pet1, pet3?)",
-        "no held-out picture is of pet1, pet2, pet3",
+        "no held-out image is of pet1, pet2, pet3",
     ]
-    with pytest.raises(UserError, match="no picture has one of the classes pet0"):
+    with pytest.raises(UserError, match="no image has one of the classes pet0"):
         image_task((train,), (archive("other.zip", ["newt"], 20, 900),), resolution=16, warn=said.append)
 
 
@@ -103,7 +103,7 @@ def test_held_out_classes_of_an_unconditional_network_do_not_matter(archive, tmp
     for i in range(128):
         (tmp_path / "flat" / f"{i}.png").write_bytes(png(i))
     task = image_task((str(tmp_path / "flat"),), (archive("val.zip", "ab", 10, 900),), resolution=16, warn=said.append)
-    assert (task.classes, task._pictures("val").labels) == ((), None)
+    assert (task.classes, task._image_set("val").labels) == ((), None)
     assert said == [f"{tmp_path / 'flat'}: no classes, so the network is unconditional"]
 
 
@@ -144,7 +144,7 @@ def test_every_class_has_files_of_its_own(tmp_path):
     names = file_names(AWKWARD)
     assert len({name.lower() for name in names}) == len(AWKWARD)
     captions = [(name, seed) for name in names for seed in (0, 1)]
-    paths = write_pictures(torch.zeros(len(captions), 3, 4, 4, dtype=torch.uint8), captions, 4, tmp_path / "s")
+    paths = write_images(torch.zeros(len(captions), 3, 4, 4, dtype=torch.uint8), captions, 4, tmp_path / "s")
     assert len(list((tmp_path / "s").iterdir())) == len(set(paths)) == len(captions) + 1
     assert file_names(["cat", "Großer Hund"]) == ["cat", "großer-hund"]
 

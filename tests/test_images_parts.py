@@ -21,7 +21,7 @@ def png(level: int = 0) -> bytes:
 
 @pytest.fixture
 def archive(tmp_path):
-    """A zip of pictures by name; a name that ends in / is a folder, another than .png an empty file."""
+    """A zip of images by name; a name that ends in / is a folder, another than .png an empty file."""
 
     def make(*names):
         with zipfile.ZipFile(tmp_path / "x.zip", "w") as out:
@@ -60,14 +60,14 @@ def test_parts_by_any_usual_name(archive, wrapper, train, other):
         classes, ids, said = read(spec, split)
         assert classes == ("cat", "dog")
         assert [i.partition("/")[0] for i in ids] == [part] * 4
-        assert said == [f"{part} is read (4 pictures); left out: {rest} (4)"]
+        assert said == [f"{part} is read (4 images); left out: {rest} (4)"]
 
 
-def test_unlabeled_pictures_are_left_out_and_counted(archive):
+def test_unlabeled_images_are_left_out_and_counted(archive):
     spec = archive(*(f"{p}/{c}/1.png" for p in ("train", "test") for c in "ab"), "unlabeled/1.png", "unlabeled/2.png")
     classes, ids, said = read(spec)
     assert (classes, ids) == (("a", "b"), ["train/a/1.png", "train/b/1.png"])
-    assert said == ["train is read (2 pictures); left out: test (2), unlabeled (2)"]
+    assert said == ["train is read (2 images); left out: test (2), unlabeled (2)"]
     classes, ids, said = read(archive("cat/1.png", "dog/1.png", "Unlabelled/1.png"))
     assert (classes, said) == (("cat", "dog"), ["left out: Unlabelled (1)"])
 
@@ -86,7 +86,7 @@ def test_parts_within_classes(archive):
     assert classes == ("bottle", "cable")
     assert all("/train/" in i for i in ids)
     assert said == [
-        "train is read (4 pictures); left out: ground_truth (1), test (4)",
+        "train is read (4 images); left out: ground_truth (1), test (4)",
         "the classes are the folders around train, not those in it",
     ]
 
@@ -105,7 +105,7 @@ def test_folders_beside_parts_are_named(archive):
     names = [f"{part}/{c}/1.png" for part in ("train", "test") for c in ("cat", "dog")]
     classes, _, said = read(archive(*names, "samples/1.png", "cover.png"))
     assert classes == ("cat", "dog")
-    assert said == ["train is read (2 pictures); left out: pictures beside the folders (1), samples (1), test (2)"]
+    assert said == ["train is read (2 images); left out: images beside the folders (1), samples (1), test (2)"]
 
 
 @pytest.mark.parametrize(
@@ -136,14 +136,14 @@ def test_a_folder_may_be_called_like_its_part(archive):
 
 def test_empty_class_folders_are_named(archive, tmp_path):
     spec = archive("cat/1.png", "dog/1.png", "bird/", "fish/notes.txt")
-    assert read(spec)[2] == ["no picture in bird, fish: left out"]
-    assert describe([spec], 8).notes == (f"{spec}: no picture in bird, fish: left out",)
+    assert read(spec)[2] == ["no image in bird, fish: left out"]
+    assert describe([spec], 8).notes == (f"{spec}: no image in bird, fish: left out",)
     spec = archive("train/cat/1.png", "train/dog/", "test/cat/1.png")
-    assert read(spec)[2][1:] == ["no picture in dog: left out"]
+    assert read(spec)[2][1:] == ["no image in dog: left out"]
     for name in ("cat", "dog", ".git/objects"):
         (tmp_path / "d" / name).mkdir(parents=True)
     (tmp_path / "d/cat/1.png").write_bytes(png())
-    assert read(str(tmp_path / "d"))[2] == ["no picture in dog: left out"]
+    assert read(str(tmp_path / "d"))[2] == ["no image in dog: left out"]
 
 
 def test_folders_that_are_called_like_no_class_are_named(archive):
@@ -152,7 +152,7 @@ def test_folders_that_are_called_like_no_class_are_named(archive):
     assert said == ["taken for classes, though nothing is called so: images, masks"]
 
 
-def test_a_lone_folder_of_pictures_has_no_class(archive):
+def test_a_lone_folder_of_images_has_no_class(archive):
     assert read(archive("images/1.png", "images/2.png"))[0] == ()
     assert read(archive("train/images/1.png", "train/images/2.png"))[0] == ()
 
@@ -165,7 +165,7 @@ def test_classes_of_which_nothing_can_be_read_are_left_out(tmp_path):
         said: list[str] = []
         found = open_images([str(tmp_path / "d")], 8, skip_bad=True, warn=said.append)
         assert (found.classes, found.labels.tolist()) == (("cat", "owl"), [0, 1])
-        assert said[1:] == ["no picture that can be read is of dog: left out"]
+        assert said[1:] == ["no image that can be read is of dog: left out"]
 
 
 def test_roles_of_names():

@@ -73,7 +73,7 @@ def test_frechet_by_scipys_square_root(seed):
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
 
 
-def test_frechet_of_fewer_pictures_than_features():
+def test_frechet_of_fewer_images_than_features():
     # tr (A^1/2 B A^1/2)^1/2 is the nuclear norm of the product of the centred features, without any root of a matrix.
     x, y = normal(20, 64, 1), normal(30, 64, 2, shift=0.3)
     product = (x - x.mean(0)) @ (y - y.mean(0)).T / (19 * 29) ** 0.5
@@ -175,15 +175,15 @@ def test_kid_is_unbiased_and_its_interval_covers():
 @pytest.mark.parametrize(
     ("stock", "n", "pool", "said"),
     [
-        (Stock(1000, 1000, 100), 100, "validation", "Real examples are 100 validation pictures."),
-        (Stock(1000, 1000, 99), 100, "references", "100 training pictures, compared with the other 900."),
-        (Stock(1000, 800, 99), 200, "spare", "200 training pictures that are no references."),
-        (Stock(1000, 5000), 500, "references", "500 training pictures, compared with the other 500."),
-        (Stock(1000, 1000), 501, "references", "500 training pictures, compared with the other 500: too few"),
-        (Stock(1000, 1000, 700), 800, "validation", "700 validation pictures: too few for metrics"),
+        (Stock(1000, 1000, 100), 100, "validation", "Real examples are 100 validation images."),
+        (Stock(1000, 1000, 99), 100, "references", "100 training images, compared with the other 900."),
+        (Stock(1000, 800, 99), 200, "spare", "200 training images that are no references."),
+        (Stock(1000, 5000), 500, "references", "500 training images, compared with the other 500."),
+        (Stock(1000, 1000), 501, "references", "500 training images, compared with the other 500: too few"),
+        (Stock(1000, 1000, 700), 800, "validation", "700 validation images: too few for metrics"),
     ],
 )
-def test_where_other_real_pictures_come_from(stock, n, pool, said):
+def test_where_other_real_images_come_from(stock, n, pool, said):
     found, there = stock.pool(n)
     assert found == pool
     assert said in stock.notes(n)[1]
@@ -200,11 +200,11 @@ def test_where_other_real_pictures_come_from(stock, n, pool, said):
 
 
 def test_notes_name_the_number_of_references(monkeypatch):
-    assert Stock(2000, 9000).notes(9)[0] == "Samples are compared with all 2,000 training pictures."
-    assert Stock(2000, 500).notes(9)[0] == "Samples are compared with 500 of the 2,000 training pictures."
+    assert Stock(2000, 9000).notes(9)[0] == "Samples are compared with all 2,000 training images."
+    assert Stock(2000, 500).notes(9)[0] == "Samples are compared with 500 of the 2,000 training images."
     many = Stock(100_000, 100_000)
     assert many.notes(9)[0].endswith(
-        "all 100,000 training pictures, in KID and the neighbour metrics with 5,000 of these."
+        "all 100,000 training images, in KID and the neighbour metrics with 5,000 of these."
     )
     rows, near = many.rows(np.arange(100_000) % 200)
     assert (len(rows), len(near)) == (100_000, 5000)
@@ -227,7 +227,7 @@ def test_consistency_looks_at_the_data_sets_classes_only():
 
 @dataclass
 class Counting:
-    """An extractor that counts its pictures; features are mean colours."""
+    """An extractor that counts its images; features are mean colours."""
 
     identity: str = "counting 1"
     name: str = "counting"
@@ -242,7 +242,7 @@ class Counting:
         return Features(images.float().mean((2, 3)), None)
 
 
-def pictures(n: int, side: int = 8) -> np.ndarray:
+def image_set(n: int, side: int = 8) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, 3, side, side), dtype=np.uint8)
 
 
@@ -253,7 +253,7 @@ def counted(network: Counting, images: np.ndarray, digest: str, cache: Path, cou
 
 def test_references_are_kept_by_content(tmp_path, monkeypatch):
     monkeypatch.setattr(references, "_BLOCK", 32)
-    network, images = Counting(), pictures(70)
+    network, images = Counting(), image_set(70)
     first = counted(network, images, "a", tmp_path)
     assert network.seen == [16, 16, 16, 16, 6]
     again = counted(network, images, "a", tmp_path)
@@ -266,7 +266,7 @@ def test_references_are_kept_by_content(tmp_path, monkeypatch):
     np.testing.assert_allclose(first.moments.cov, np.cov(features.double().numpy().T), rtol=1e-10)
     # Other content, another size, another number and other weights are other features.
     counted(network, images, "b", tmp_path)
-    counted(network, pictures(70, 4), "a", tmp_path)
+    counted(network, image_set(70, 4), "a", tmp_path)
     assert counted(network, images, "a", tmp_path, 64).moments.n == 64
     assert sum(network.seen) == 3 * 70 + 64
     other = Counting(identity="counting 2")
@@ -276,7 +276,7 @@ def test_references_are_kept_by_content(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "gone", "facts"])
 def test_damaged_references_are_made_anew(tmp_path, damage):
-    network, images = Counting(), pictures(10)
+    network, images = Counting(), image_set(10)
     first = counted(network, images, "a", tmp_path)
     (tensors,) = tmp_path.rglob("*.safetensors")
     (facts,) = tmp_path.rglob("*.json")
@@ -296,8 +296,8 @@ def test_damaged_references_are_made_anew(tmp_path, damage):
     assert network.seen == [10, 10]
 
 
-def test_pictures_are_taken_away_from_references_without_a_second_look(tmp_path):
-    network, images = Counting(), pictures(60)
+def test_images_are_taken_away_from_references_without_a_second_look(tmp_path):
+    network, images = Counting(), image_set(60)
     everything = counted(network, images, "a", tmp_path)
     taken = np.array([0, 3, 4, 11, 59])
     stay = np.setdiff1d(np.arange(60), taken)
@@ -323,7 +323,7 @@ def test_streamed_moments_are_those_of_all_at_once_whatever_the_blocks(seed, siz
     np.testing.assert_allclose(found.cov, expected, rtol=1e-7, atol=1e-9 * np.abs(expected).max())
 
 
-def test_by_directions_pictures_of_short_features_do_not_pass_for_real_ones():
+def test_by_directions_images_of_short_features_do_not_pass_for_real_ones():
     """Noise and blur excite a network little: by distances they lie in the middle of all, by directions they do not."""
     g = torch.Generator().manual_seed(0)
     active = torch.rand(300, 64, generator=g).argsort(1).argsort(1) < 6

@@ -108,7 +108,7 @@ def test_runs_end_at_equal_time_and_are_read_there(done):
                 assert len(results.cell(budget, arm, metric.name, weight).values) == 2, (arm, metric.name)
 
 
-def test_the_report_of_a_bench_on_pictures(done):
+def test_the_report_of_a_bench_on_images(done):
     root, results = done
     page = (root / "report.html").read_text()
     said = " ".join(findings(results).verdict)
@@ -116,15 +116,15 @@ def test_the_report_of_a_bench_on_pictures(done):
     assert "from 2 seeds" in said
     assert "Only 2 seeds stand behind this" in said
     assert "Autoguidance with weight 2, on baseline after the whole run" in said
-    for text in ("256 pictures of 16 x 16, 10 classes", "unguided, and below it guided", "along training",
+    for text in ("256 images of 16 x 16, 10 classes", "unguided, and below it guided", "along training",
                  "kept ones of highest score", "Paths of the sampler"):  # fmt: skip
         assert text in page, text
     assert "exact target" not in page
     for note in results.config.task.notes(200):
         assert html.escape(note) in page
         assert note in (root / "results.md").read_text()
-    assert "compared with 96 of the 256 training pictures" in results.config.task.notes(200)[0]
-    assert "tree" not in re.sub(r'base64,[^"]*', "", page)  # in a picture's letters any word may stand
+    assert "compared with 96 of the 256 training images" in results.config.task.notes(200)[0]
+    assert "tree" not in re.sub(r'base64,[^"]*', "", page)  # in an image's letters any word may stand
     assert math.isfinite(results.real_data_reference[200]["kid"])
     markdown = (root / "results.md").read_text()
     assert "of baseline, and for the others as much time" in markdown
@@ -157,7 +157,7 @@ def test_samples_that_are_nan_have_no_metrics_and_stop_nothing(done):
         assert lines[0]["metrics"] == {}
         assert lines[1]["metrics"]
     assert len(said) == 1
-    assert "step 32, weight 1e+38: pictures are NaN" in said[0]
+    assert "step 32, weight 1e+38: images are NaN" in said[0]
 
 
 def test_another_guide_is_another_evaluation_and_never_enters_the_report(done, tmp_path):
@@ -182,30 +182,30 @@ def test_a_guide_that_lacks_classes_is_refused(done, tmp_path):
         evaluate_snapshot(run_folder(root, "baseline", 0), 32, (2.0,), 64, root, Guidance(tmp_path / "guide"))
 
 
-def test_real_data_of_fewer_pictures_says_only_what_does_not_depend_on_their_number():
-    task = small_images()  # 128 validation pictures, 160 spare ones
+def test_real_data_of_fewer_images_says_only_what_does_not_depend_on_their_number():
+    task = small_images()  # 128 validation images, 160 spare ones
     assert math.isfinite(task.real_data_reference(Measurement(100, 0, None))["fd_lite0"])
     assert set(task.real_data_reference(Measurement(500, 0, None))) == {"kid", "kid_low", "kid_high"}
-    assert task.notes(500)[1].startswith("Real examples are 160 training pictures that are no references: too few")
+    assert task.notes(500)[1].startswith("Real examples are 160 training images that are no references: too few")
 
 
-def test_all_training_pictures_are_references_unless_fewer_are_asked_for():
+def test_all_training_images_are_references_unless_fewer_are_asked_for():
     settings = {"learner": small_images().learner, "guide": small_images().guide}
     task = image_task(("shapes:300",), (), 16, **settings)
     network = extractor("lite0")
-    images, labels = task._pictures("train").images, task._pictures("train").labels
+    images, labels = task._image_set("train").images, task._image_set("train").labels
     found = task._references(network, "cpu")
     features = extract(images, network).features
     assert found.moments.n == len(found.near) == 300
     np.testing.assert_allclose(found.moments.mean, features.double().mean(0), rtol=1e-5, atol=1e-7)
-    # Nothing is held out, so real pictures are compared with the others: as if these alone had been references.
+    # Nothing is held out, so real images are compared with the others: as if these alone had been references.
     rows = task._stock.others("references", labels, 100)
     rest = np.setdiff1d(np.arange(300), rows)
     direct = frechet_distance(moments(features[rest]), moments(features[rows]))
     assert task.real_data_reference(Measurement(100, 0, None))["fd_lite0"] == pytest.approx(direct, rel=1e-4)
     assert task.notes(100)[:2] == (
-        "Samples are compared with all 300 training pictures.",
-        "Real examples are 100 training pictures, compared with the other 200.",
+        "Samples are compared with all 300 training images.",
+        "Real examples are 100 training images, compared with the other 200.",
     )
     fewer = replace(task, references=96)
     assert fewer._references(network, "cpu").moments.n == 96
@@ -220,7 +220,7 @@ def test_fewer_samples_than_classes_are_of_classes_spread_over_all():
     for n in (8, 250, 999, 1000, 1500):
         asked = np.bincount(task.labels(n), minlength=1000)
         judged = np.bincount(real[balanced(real, len(real), n)], minlength=1000)
-        assert np.array_equal(asked, judged)  # samples and real pictures are of the same classes
+        assert np.array_equal(asked, judged)  # samples and real images are of the same classes
         assert asked.sum() == n
         assert asked.max() - asked.min() <= 1
         gaps = np.diff(np.flatnonzero(asked), prepend=-1, append=1000)
@@ -290,7 +290,7 @@ def test_data_may_move_between_one_start_and_the_next(tmp_path):
     assert read_config(tmp_path / "run").task.data == (str(tmp_path / "b.npz"),)
 
 
-def test_seeds_share_noise_and_classes_and_moments_hold_pictures(done):
+def test_seeds_share_noise_and_classes_and_moments_hold_images(done):
     root, results = done
     steps = checkpoint.stems(run_folder(root, "ajest", 0) / "selection", "step")
     stored = checkpoint.load(steps[1]).tensors
@@ -315,9 +315,9 @@ def test_configs_of_both_tasks_come_back_from_json(done):
         from_json(RunConfig, value, "x")
 
 
-def test_other_pictures_than_a_run_was_made_with_are_refused():
+def test_other_images_than_a_run_was_made_with_are_refused():
     task = replace(small_images(), data=("shapes:250",))
-    with pytest.raises(UserError, match="other pictures than this run was made with"):
+    with pytest.raises(UserError, match="other images than this run was made with"):
         task.source("cpu")
 
 
@@ -325,9 +325,9 @@ def test_a_part_of_the_classes_can_be_learned(tmp_path):
     few = image_task(("shapes:1000",), ("shapes:100",), 16, classes=3, references=64)
     assert few.classes == ("circle", "heart", "ring")
     assert few.size == 300
-    pictures = few._pictures("train")
-    assert sorted(set(pictures.labels.tolist())) == [0, 1, 2]
-    assert few._pictures("val").classes == few.classes
+    image_set = few._image_set("train")
+    assert sorted(set(image_set.labels.tolist())) == [0, 1, 2]
+    assert few._image_set("val").classes == few.classes
     named = image_task(("shapes:1000",), (), 16, classes=("Star", "moon"), references=64)
     assert named.classes == ("moon", "star")
     batch = named.source("cpu").draw(40, torch.Generator().manual_seed(0))
@@ -338,7 +338,7 @@ def test_a_part_of_the_classes_can_be_learned(tmp_path):
     flat.mkdir()
     for i in range(4):
         Image.new("RGB", (16, 16), (i, 0, 0)).save(flat / f"{i}.png")
-    with pytest.raises(UserError, match="validation pictures have no classes"):
+    with pytest.raises(UserError, match="validation images have no classes"):
         image_task(("shapes:1000",), (str(flat),), 16)
     with pytest.raises(UserError, match="too few"):
         image_task(("shapes:1000",), (), 16, classes=1)
@@ -382,7 +382,7 @@ def test_metrics_name_what_they_are():
     assert headlines == ["FD-DINOv2"]
 
 
-def test_real_pictures_are_chosen_from_all_classes_alike():
+def test_real_images_are_chosen_from_all_classes_alike():
     labels = np.array([0] * 50 + [1] * 5 + [2] * 20)
     chosen = labels[balanced(labels, 75, 30)]
     assert np.bincount(chosen).tolist() == [13, 5, 12]
@@ -416,7 +416,7 @@ def test_heatmaps_frame_the_best_cell():
     assert [text.get_text() for text in figure.axes[0].texts] == ["3", "2\n± 0.5", "-", "4\n± 1.2"]
 
 
-def test_paths_are_shown_with_the_contrast_of_pictures():
+def test_paths_are_shown_with_the_contrast_of_images():
     sigmas = [80.0, 1.0, 0.0]
     paths = torch.stack([80 * torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8), torch.rand(2, 3, 8, 8)], 1)
     assert figures.trajectories(paths, sigmas, 0.5) is not None
@@ -435,7 +435,7 @@ def test_tallies_are_exported_with_stable_ids(done, tmp_path):
     assert sum(int(r["trained"]) for r in rows) == last["trained"]
 
 
-def test_pictures_without_classes_are_learned_unconditionally(tmp_path):
+def test_images_without_classes_are_learned_unconditionally(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(140):
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / f"{i:03d}.png")

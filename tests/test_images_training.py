@@ -35,7 +35,7 @@ def trainer(arm="baseline", seed=0, **changes):
     return Trainer(task.source("cpu"), Networks(task.network("learner", seed), guide), recipe, arm, Streams(seed))
 
 
-def test_a_source_draws_noised_pictures_whose_prefix_is_stable():
+def test_a_source_draws_noised_images_whose_prefix_is_stable():
     source = small_images().source("cpu")
     long, short = (source.draw(n, generator(3, "draw", 0)) for n in (40, 7))
     for name in ("x", "sigma", "weight", "id", "target", "label"):
@@ -44,8 +44,8 @@ def test_a_source_draws_noised_pictures_whose_prefix_is_stable():
     noise = (long.x - long.target) / long.sigma[:, None, None, None]
     assert float(noise.std()) == pytest.approx(1, abs=0.03)
     task = small_images()
-    assert torch.equal(long.target, to_float(torch.from_numpy(task._pictures("train").images[long.id.numpy()])))
-    assert torch.equal(long.label, torch.from_numpy(task._pictures("train").labels)[long.id])
+    assert torch.equal(long.target, to_float(torch.from_numpy(task._images("train").images[long.id.numpy()])))
+    assert torch.equal(long.label, torch.from_numpy(task._images("train").labels)[long.id])
     torch.testing.assert_close(long.weight, (long.sigma**2 + 0.25) / (long.sigma * 0.5) ** 2)
     assert source.complete(long) is long
 
@@ -72,7 +72,7 @@ def test_flips_are_off_unless_asked_for_and_mirror_half():
     assert 16 <= sum(mirrored) <= 48
 
 
-def test_pictures_survive_the_way_to_floats_and_back():
+def test_images_survive_the_way_to_floats_and_back():
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     assert torch.equal(to_uint8(to_float(levels)), levels)
     assert to_uint8(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]

@@ -276,7 +276,7 @@ def test_class_names_may_hold_commas():
 
 
 def packed(path, sides, count=160):
-    """An .npz of pictures of one size: (height, width)."""
+    """An .npz of images of one size: (height, width)."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *sides, 3), dtype=np.uint8)
     np.savez(path, images=images, labels=np.arange(count) % 10, classes=[f"pet{i}" for i in range(10)])
@@ -288,12 +288,12 @@ def packed(path, sides, count=160):
     [
         ((32, 32), 32, ""),
         ((16, 16), 16, ""),
-        ((96, 96), 96, "pictures are learned at their own 96 x 96, 2.2 times the work of 64 x 64; --resolution"),
-        ((28, 28), 64, "160 of 160 pictures are resized to 64 x 64 (all are 28 x 28); --resolution names another"),
-        ((32, 48), 64, "160 of 160 pictures are resized to 64 x 64, 160 of them cropped"),
+        ((96, 96), 96, "images are learned at their own 96 x 96, 2.2 times the work of 64 x 64; --resolution"),
+        ((28, 28), 64, "160 of 160 images are resized to 64 x 64 (all are 28 x 28); --resolution names another"),
+        ((32, 48), 64, "160 of 160 images are resized to 64 x 64, 160 of them cropped"),
     ],
 )
-def test_the_resolution_is_that_of_the_pictures(tmp_path, sides, resolution, says):
+def test_the_resolution_is_that_of_the_images(tmp_path, sides, resolution, says):
     said: list[str] = []
     task = image_task((packed(tmp_path / "d.npz", sides),), warn=said.append)
     assert task.resolution == resolution
@@ -302,12 +302,12 @@ def test_the_resolution_is_that_of_the_pictures(tmp_path, sides, resolution, say
     assert not says or said[0].startswith(says)
 
 
-def test_packing_keeps_the_resolution_of_the_pictures(command, refused, tmp_path):
+def test_packing_keeps_the_resolution_of_the_images(command, refused, tmp_path):
     packed(tmp_path / "d.npz", (32, 32), 20)
     done = command("data", "prepare", "d.npz", "own.npz")
     assert (done.code, done.err) == (0, "")
     done = command("data", "prepare", "d.npz", "other.npz", "--resolution", "16")
-    assert done.err == "ajest: 20 of 20 pictures are resized to 16 x 16 (all are 32 x 32)\n"
+    assert done.err == "ajest: 20 of 20 images are resized to 16 x 16 (all are 32 x 32)\n"
     found = [np.load(tmp_path / name)["images"].shape for name in ("own.npz", "other.npz")]
     assert found == [(20, 32, 32, 3), (20, 16, 16, 3)]
     refused("data", "prepare", "d.npz", "third.npz", "--resolution", "0", says="multiple of 8 from 16 to 256")
@@ -320,8 +320,8 @@ def test_what_is_cropped_or_resized_is_counted(tmp_path):
     said: list[str] = []
     assert image_task(specs, (packed(tmp_path / "v.npz", (48, 48), 30),), 32, warn=said.append).resolution == 32
     assert said == [
-        "20 of 170 pictures are resized to 32 x 32, 20 of them cropped to a square first",
-        "30 of 30 validation pictures are resized to 32 x 32 (all are 48 x 48)",
+        "20 of 170 images are resized to 32 x 32, 20 of them cropped to a square first",
+        "30 of 30 validation images are resized to 32 x 32 (all are 48 x 48)",
     ]
 
 
@@ -329,13 +329,13 @@ def test_classes_that_a_preset_leaves_out_are_said(command, refused, benches, tm
     packed(tmp_path / "d.npz", (16, 16), 400)
     done = command("train", "images", "--data", "d.npz", "--out", "r")
     assert done.err == (
-        "ajest: learning 4 of 10 classes, 160 of 400 pictures: pet0, pet2, pet5, pet7; --classes all learns all\n"
+        "ajest: learning 4 of 10 classes, 160 of 400 images: pet0, pet2, pet5, pet7; --classes all learns all\n"
     )
     assert command("train", "images", "--data", "d.npz", "--classes", "all", "--out", "r").err == ""
     assert command("train", "images", "--data", "d.npz", "--classes", "5", "--out", "r").err == ""
     assert [len(config.task.classes) for config in benches] == [4, 10, 5]
     packed(tmp_path / "few.npz", (16, 16), 200)
-    says = r"holds 80 pictures to learn \(4 of 10 classes, 80 of 200 pictures: .*--classes all"
+    says = r"holds 80 images to learn \(4 of 10 classes, 80 of 200 images: .*--classes all"
     refused("train", "images", "--data", "few.npz", "--out", "r", says=says)
 
 

@@ -190,7 +190,7 @@ def test_the_sketch_of_the_tree_is_made_of_the_last_layers_gradient():
         assert ratio.item() == pytest.approx(0.596, rel=1e-3)  # the common factor: SILU_GAIN
 
 
-def test_the_sketch_of_pictures_is_the_gradient_of_the_last_convolutions_centre():
+def test_the_sketch_of_images_is_the_gradient_of_the_last_convolutions_centre():
     network = replace(SIZES["nano"], patch=1).denoiser(16, 0, generator=torch.Generator().manual_seed(0)).eval()
     with torch.no_grad():
         network.unet.out_gain.fill_(0.5)

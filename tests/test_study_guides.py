@@ -23,7 +23,7 @@ def test_samples_that_are_nan_leave_an_evaluation_without_metrics():
     said = []
 
     def judge():
-        raise NotFinite("pictures are NaN")
+        raise NotFinite("images are NaN")
 
     assert measured(judge, "own snapshot, weight 4", said.append).metrics == {}
-    assert said == ["own snapshot, weight 4: pictures are NaN"]
+    assert said == ["own snapshot, weight 4: images are NaN"]

@@ -257,7 +257,7 @@ def test_samples_are_written_in_the_users_units(tmp_path, labelled):
         ({"hidden": 0}, "hidden must be at least 1, not 0"),
         ({"label_dropout": 0.1}, "no labels, so there is none to drop"),
         ({"label_dropout": 1.0}, "label_dropout must lie in"),
-        ({"picture": (2, 3)}, r"\(2, 3\) is no height and width of 2 numbers"),
+        ({"image": (2, 3)}, r"\(2, 3\) is no height and width of 2 numbers"),
         ({"p_std": 0.0}, "p_std must be above 0"),
         ({"sampler_steps": 1}, "at least 2"),
     ],

@@ -247,7 +247,7 @@ def test_what_is_not_installed_is_said(tmp_path, monkeypatch):
 def test_digits_are_scikit_learns():
     pytest.importorskip("sklearn")
     task, said = task_of("digits")
-    assert (task.dimensions, task.picture, task.classes) == (64, (8, 8), tuple("0123456789"))
+    assert (task.dimensions, task.image, task.classes) == (64, (8, 8), tuple("0123456789"))
     assert task.size + task.held_out == 1797
     assert any("are the same in all vectors" in line for line in said)
     refused("as many as they are", "digits:100")

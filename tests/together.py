@@ -45,9 +45,9 @@ SCENARIOS = {
 def trainer_of(name: str) -> Trainer:
     arm, changes = SCENARIOS[name]
     arm = replace(ARMS[arm], chunks=min(4, ARMS[arm].chunks))
-    pictures = name.startswith("images")
-    task = small_images() if pictures else small_task()
-    recipe = Recipe(30, LearningRate(0.01, 0)) if pictures else small_recipe()
+    images_task = name.startswith("images")
+    task = small_images() if images_task else small_task()
+    recipe = Recipe(30, LearningRate(0.01, 0)) if images_task else small_recipe()
     recipe = replace(recipe, **changes)
     guide = task.network("guide", 1).eval().requires_grad_(False)
     if arm.reference == "strong":
@@ -71,10 +71,10 @@ def state_of(name: str) -> tuple[dict, dict]:
 
 
 def judged(folder: Path) -> tuple[dict, dict]:
-    """Samples and metrics of untrained networks; 70 pictures are two chunks: of four processes two get none."""
-    pictures, tree = small_images(), small_task()
-    found = pictures.evaluate(
-        Guided(pictures.network("learner", 0).eval()), Measurement(70, 0, folder, keep_tensors=True)
+    """Samples and metrics of untrained networks; 70 images are two chunks: of four processes two get none."""
+    images_task, tree = small_images(), small_task()
+    found = images_task.evaluate(
+        Guided(images_task.network("learner", 0).eval()), Measurement(70, 0, folder, keep_tensors=True)
     )
     points = tree.evaluate(Guided(tree.network("learner", 0).eval()), Measurement(9000, 0, folder, keep_tensors=True))
     tensors = {f"images/{k}": v for k, v in found.tensors.items()} | {f"tree/{k}": v for k, v in points.tensors.items()}

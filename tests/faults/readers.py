@@ -69,7 +69,7 @@ def _place() -> Path:
     return Path(place)
 
 
-def picture(kind: str = "PNG", mode: str = "RGB") -> bytes:
+def drawn(kind: str = "PNG", mode: str = "RGB") -> bytes:
     values = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     out = io.BytesIO()
     image = Image.fromarray(values)
@@ -78,7 +78,7 @@ def picture(kind: str = "PNG", mode: str = "RGB") -> bytes:
 
 
 #: What Pillow reads in every build, and the kinds that take ways of their own.
-PICTURES = (
+DRAWN = (
     ("PNG", "RGB"), ("JPEG", "RGB"), ("JPEG", "CMYK"), ("BMP", "RGB"), ("GIF", "P"), ("TIFF", "RGB"), ("TIFF", "F"),
     ("TIFF", "I;16"), ("PPM", "L"), ("TGA", "RGB"), ("PNG", "LA"),
     *((kind, "RGB") for kind, name in (("WEBP", "webp"), ("JPEG2000", "jpg_2000"), ("AVIF", "avif"))
@@ -126,17 +126,17 @@ def _within(data: bytes, name: str, others: dict[str, bytes], folder: Path, spli
 
 
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-PETS = {"cat/a.png": picture(), "cat/b.png": picture(mode="L"), "dog/a.jpg": picture("JPEG")}
-EDM = {"0/a.png": picture(), "0/b.png": picture()}
-TINY = {"tiny/val/images/val_0.JPEG": picture("JPEG"), "tiny/val/images/val_1.JPEG": picture("JPEG")}
+PETS = {"cat/a.png": drawn(), "cat/b.png": drawn(mode="L"), "dog/a.jpg": drawn("JPEG")}
+EDM = {"0/a.png": drawn(), "0/b.png": drawn()}
+TINY = {"tiny/val/images/val_0.JPEG": drawn("JPEG"), "tiny/val/images/val_1.JPEG": drawn("JPEG")}
 ANNOTATIONS = b"val_0.JPEG\tn01443537\t0\t32\t44\t62\nval_1.JPEG\tn04398044\t52\t55\t57\t59\n"
-FLAT = {"a.png": picture(), "b.png": picture()}
+FLAT = {"a.png": drawn(), "b.png": drawn()}
 TABLES = {
     "metadata.csv": b'file_name;text;label\na.png;"a;\nb";1.0\nb.png;;2.0\n',
     "metadata.jsonl": b'{"file_name": "a.png", "label": "cat"}\n{"file_name": "b.png", "label": 3, "box": [1]}\n',
 }
 BOMB = archive({"cat/a.png": b"\0" * (66 << 20)}, zipfile.ZIP_DEFLATED)
-OUTSIDE = archive({"../../a.png": picture(), "/etc/b.png": picture(), "C:\\c.png": picture(), "cat/d.png": picture()})
+OUTSIDE = archive({"../../a.png": drawn(), "/etc/b.png": drawn(), "C:\\c.png": drawn(), "cat/d.png": drawn()})
 
 
 def _npz(**arrays: np.ndarray) -> bytes:
@@ -267,8 +267,8 @@ READERS = {
             for name, text in TABLES.items()
         ),
         Reader(
-            "picture",
-            (*(picture(kind, mode) for kind, mode in PICTURES), DEEP),
+            "image",
+            (*(drawn(kind, mode) for kind, mode in DRAWN), DEEP),
             lambda data, _: decode(data, 8),
         ),
         Reader("safetensors", (TENSORS,), _tensors),

@@ -68,7 +68,7 @@ def test_a_bench_whose_files_are_from_the_future_goes_on(tmp_path):
 @pytest.mark.parametrize("suffix", [".zip", ".npz"])
 def test_a_data_set_that_vanishes_from_under_a_run_is_named_when_it_is_wanted_again(tmp_path, suffix, monkeypatch):
     monkeypatch.setenv("AJEST_CACHE", str(tmp_path / "cache"))
-    packed = tmp_path / f"pictures{suffix}"
+    packed = tmp_path / f"images{suffix}"
     prepare(("shapes:128",), packed, 16)
     names = ("learner", "guide", "sampler_steps", "references", "chunk")
     settings = {name: getattr(small_images(), name) for name in names}
@@ -82,7 +82,7 @@ def test_a_data_set_that_vanishes_from_under_a_run_is_named_when_it_is_wanted_ag
         if trainer.steps_taken == 4:
             steps.close()
     _opened.cache_clear()  # as in a new process
-    with pytest.raises(UserError, match=rf"pictures\{suffix} does not exist"):
+    with pytest.raises(UserError, match=rf"images\{suffix} does not exist"):
         execute(tmp_path / "run", plan, Schedule())
     prepare(("shapes:128",), packed, 16)
     assert execute(tmp_path / "run", plan, Schedule(checkpoint_every=1)) == "done"

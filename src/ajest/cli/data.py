@@ -27,7 +27,7 @@ def describe(
     Args:
         spec: a folder, .zip or .npz file, hf:NAME[:split], or shapes; several are one data set.
         sheet: file of the contact sheet.
-        resolution: height and width of the pictures on it.
+        resolution: height and width of the images on it.
         validation: look at the validation part of a data set that has one.
     """
     from rich.markup import escape
@@ -42,7 +42,7 @@ def describe(
     found = data.describe(spec, resolution, "val" if validation else "train")
     write_atomic(sheet, png(found.sheet))  # before anything is printed, which nobody may read to its end
     out = console(100)
-    out.print(f"[bold]{found.total:,} pictures[/bold] ({'; '.join(dict.fromkeys(found.layouts))})")
+    out.print(f"[bold]{found.total:,} images[/bold] ({'; '.join(dict.fromkeys(found.layouts))})")
     table = Table(box=None, pad_edge=False, show_header=False)
     sizes = [f"{w} x {h}: {n:,}" for (w, h), n in found.sizes.most_common(6)]
     if len(found.sizes) > 6:
@@ -53,7 +53,7 @@ def describe(
     table.add_row("modes", ", ".join(f"{mode}: {n:,}" for mode, n in found.modes.most_common()))
     if found.classes:
         counts = list(found.classes.values())
-        table.add_row("classes", f"{len(counts):,} of {counts[0]:,} to {counts[-1]:,} pictures")
+        table.add_row("classes", f"{len(counts):,} of {counts[0]:,} to {counts[-1]:,} images")
         few = [
             listed([f"{found.names[k]}{'' if found.names[k] == k else f' ({k})'}: {n:,}"])
             for k, n in list(found.classes.items())[:5]
@@ -86,7 +86,7 @@ def prepare(
     Args:
         paths: the data set (a folder, .zip or .npz file, hf:NAME[:split], or shapes; several are one data set), and
             last the file to write: OUT.npz, which is used in place; or OUT.zip, in EDM's form.
-        resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the pictures if all are square
+        resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the images if all are square
             and of one such size, else 64.
         validation: the validation part of a data set that has one.
         skip_bad: go on without files that cannot be read.
@@ -108,7 +108,7 @@ def prepare(
     changed = what_is_changed(sizes, resolution, mend=said)
     if changed:
         warn(changed)
-    print(f"{out}: {len(found):,} pictures of {len(found.classes) or 'no'} classes, {out.stat().st_size / 1e6:,.0f} MB")
+    print(f"{out}: {len(found):,} images of {len(found.classes) or 'no'} classes, {out.stat().st_size / 1e6:,.0f} MB")
 
 
 def kept(run: Positional[Path], out: Positional[Path]) -> None:

@@ -117,7 +117,7 @@ def _with_interval(text: str, line: dict[str, Any], metric: Any) -> str:
 
 
 def _heatmaps(run: Path, step: int, n: int, lines: list[dict[str, Any]], metrics: list[Any]) -> list[Path]:
-    """A picture of each metric over weights and widths, where there are several of both."""
+    """A figure of each metric over weights and widths, where there are several of both."""
     from ajest.bench.report.figures import encoded, heatmap
     from ajest.storage.checkpoint import write_atomic
 

@@ -49,7 +49,7 @@ YesNo = Annotated[bool | None, shown("{True,False}")]
 
 @dataclass(frozen=True)
 class Places:
-    """Where the pictures lie now, if not where they were (images only).
+    """Where the images lie now, if not where they were (images only).
 
     Attributes:
         data: those that were learned.
@@ -71,10 +71,10 @@ class Data(Places):
         validation: held-out examples of the same classes.
         classes: learn these alone: names or keys with commas between them (in double quotes if they hold commas), or
             how many; "all" for all. Without it cpu-mini learns four, the other presets all.
-        resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the pictures if all are square
+        resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the images if all are square
             and of one such size, else 64.
-        flip: mirror every second picture.
-        skip_bad: go on without pictures that cannot be read.
+        flip: mirror every second image.
+        skip_bad: go on without images that cannot be read.
     """
 
     classes: Word = None
@@ -145,7 +145,7 @@ class Computing:
         precision: in which networks compute; weights stay in float32. Presets' bfloat16 is float32 on processors and
             graphics cards that are slow with it.
         compiled: whether torch.compile makes them faster.
-        resident_bytes: keep decoded pictures of up to so many bytes on the GPU; without it a quarter of what is free
+        resident_bytes: keep decoded images of up to so many bytes on the GPU; without it a quarter of what is free
             on it. Of others those of the next step are read ahead.
     """
 
@@ -162,7 +162,7 @@ class Sampling:
         sampler_steps: of Heun's method.
         sigma_min: lowest noise level.
         sigma_max: highest noise level.
-        chunk: pictures sampled or judged at a time (images only).
+        chunk: images sampled or judged at a time (images only).
     """
 
     sampler_steps: Whole = None
@@ -173,11 +173,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Judging:
-    """What pictures are judged by (images only); without these the preset's or the run's own.
+    """What images are judged by (images only); without these the preset's or the run's own.
 
     Attributes:
         extractors: feature networks, each NAME or NAME=PATH: lite0, inception, dinov2. The first decides a verdict.
-        references: at most so many real training pictures are what samples are compared with; without it all.
+        references: at most so many real training images are what samples are compared with; without it all.
         imagenet: JSON file that says which class of ImageNet each class is, for class accuracy, such as
             {"cat": 281, "teapot": "n04398044"}; without it they are found by WordNet ids and names.
     """

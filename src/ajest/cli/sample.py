@@ -41,11 +41,11 @@ def sample(
 
     Args:
         run: folder of the run.
-        out: folder for the samples and a picture or sheet of them.
-        n: how many; without it the task's usual number. Of pictures not together with seeds.
-        classes: of pictures, by name or key, with commas between them (in double quotes if they hold commas); each is
+        out: folder for the samples and an image or sheet of them.
+        n: how many; without it the task's usual number. Of images not together with seeds.
+        classes: of images, by name or key, with commas between them (in double quotes if they hold commas); each is
             drawn with every seed.
-        seeds: of the start noise, such as 0-31 or 3,7: one a picture. The tree takes one for all points.
+        seeds: of the start noise, such as 0-31 or 3,7: one an image. The tree takes one for all points.
         width: EMA width; without it the first that was kept. Another is reconstructed from the snapshots, and how far
             it is off is said.
         step: of the snapshot; without it the latest.
@@ -63,7 +63,7 @@ def sample(
     where = device_of(device)
     task = changed(read_config(run).task, given(sampling))
     wanted = () if seeds is None else numbers(seeds)
-    check(n is None or not wanted or task.name != "images", "--n and --seeds both say how many pictures: name one")
+    check(n is None or not wanted or task.name != "images", "--n and --seeds both say how many images: name one")
     guidance = guiding.chosen(allow_inexact_ema)
     check(weight is None or guidance is not None, "--weight needs a guide: name its run with --guide")
     network, at = load_network(run, step, width, where, inexact=allow_inexact_ema)
@@ -84,7 +84,7 @@ def sample(
     names = () if classes is None else class_names(classes)
     paths = task.write_samples(denoiser, out, n, wanted, names, where)
     if len(paths) > 3:
-        print(f"{len(paths) - 1:,} pictures in {out}")
+        print(f"{len(paths) - 1:,} images in {out}")
         paths = paths[-1:]
     for path in paths:
         print(f"{path} ({said})")

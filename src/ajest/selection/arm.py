@@ -35,7 +35,7 @@ class Scoring:
         draws: noise draws of each example whose scores are averaged; learner and reference see the same ones.
         scorer: which network's losses stand for the learner's: its own, or those of a "proxy": a network of the
             guide's size that is trained along on the same examples.
-        half: score pictures at half resolution.
+        half: score images at half resolution.
         features: what a coupling compares.
     """
 

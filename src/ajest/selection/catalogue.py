@@ -84,7 +84,7 @@ _ALL = (
     _guided("guide-hard", "guide-hard", summary="the guide's loss alone within each noise level"),
     _kept("proxy", "hard", scoring=Scoring(scorer="proxy"),
         summary="hard by the losses of a network of the guide's size that is trained along"),
-    _kept("half-resolution", "hard", scoring=Scoring(half=True), summary="hard, pictures scored at half size"),
+    _kept("half-resolution", "hard", scoring=Scoring(half=True), summary="hard, images scored at half size"),
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from ajest.errors import check
 
 #: The denoiser's error, pooled; or a sketch of the gradient with respect to the last layer, from the network itself.
 Features = Literal["residual", "gradient"]
-_POOLED = 4  # x 4 cells of a picture
+_POOLED = 4  # x 4 cells of an image
 
 
 @torch.no_grad()

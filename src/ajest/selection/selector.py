@@ -217,7 +217,7 @@ def _check_needs(arm: Arm, scorer: Scorer) -> None:
     mine, networks = f"arm {arm.name!r}", scorer.networks
     check(arm.reference == "none" or networks.reference is not None, f"{mine} needs a reference: name one")
     check(arm.scoring.scorer == "learner" or networks.proxy is not None, f"{mine} needs a proxy")
-    check(not arm.scoring.half or scorer.halved is not None, f"{mine}: only pictures can be scored at half resolution")
+    check(not arm.scoring.half or scorer.halved is not None, f"{mine}: only images can be scored at half resolution")
     gradients = "features" in scorer.reads and arm.scoring.features == "gradient"
     check(
         not gradients or sketches(scorer.network),

@@ -121,7 +121,7 @@ def images_full(task: ImageTask, dials: ImageDials = CPU_MINI) -> Study:
 
 
 def images_quick(task: ImageTask, dials: ImageDials = CPU_MINI) -> Study:
-    """Two rules and few steps: to see what a study of pictures is."""
+    """Two rules and few steps: to see what a study of images is."""
     full = images_full(task, dials)
     return replace(
         full,

@@ -60,7 +60,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by name, and tensors worth a picture (samples, for instance)."""
+    """Metrics by name, and tensors worth a figure (samples, for instance)."""
 
     metrics: dict[str, float]
     tensors: dict[str, Tensor] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Statistics of two sets of examples, each a row of numbers: coordinates, or features of pictures."""
+"""Statistics of two sets of examples, each a row of numbers: coordinates, or features of images."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ class Recorder:
         """A super-batch with what was kept of it, for figures."""
         mask = torch.zeros(len(step.batch), dtype=torch.bool)
         mask[kept.cpu()] = True
-        # Pictures are large, and a figure shows a few.
+        # Images are large, and a figure shows a few.
         batch = step.batch[: max(1, _STORED_NUMBERS // step.batch[:1].x.numel())].whole()
         tensors = {"x": batch.x, "sigma": step.batch.sigma, "id": step.batch.id, "kept": mask}
         tensors |= {name: part for name in ("target", "label") if (part := getattr(batch, name)) is not None}

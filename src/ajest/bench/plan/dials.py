@@ -18,7 +18,7 @@ IMAGE_ARMS = ("baseline", "early-ajest", "ajest", "random")
 
 @dataclass(frozen=True)
 class ImageDials:
-    """What a bench on pictures is derived from.
+    """What a bench on images is derived from.
 
     Attributes:
         learner, guide: the networks.
@@ -37,9 +37,9 @@ class ImageDials:
         curve: points of learning curves, as shares of the run.
         ema_widths: the first is the one reported.
         precision, compile: see `ImageTask`.
-        references: training pictures that samples are compared with; None for all.
+        references: training images that samples are compared with; None for all.
         classes: how many to learn, spread over the data set's; None for all.
-        chunk: pictures sampled or judged at a time.
+        chunk: images sampled or judged at a time.
     """
 
     learner: Architecture

@@ -45,7 +45,7 @@ class Architecture:
         check(0 <= self.dropout < 1, f"dropout must lie in [0, 1), not {self.dropout}")
 
     def fit(self, resolution: int) -> None:
-        """Make sure, without building it, that the network can be built for pictures of this resolution.
+        """Make sure, without building it, that the network can be built for images of this resolution.
 
         Raises:
             UserError: the resolution cannot be divided as often as the levels ask, or channels not into heads.
@@ -61,7 +61,7 @@ class Architecture:
                     heads_of(self.channels * multiplier)
 
     def build(self, resolution: int, classes: int, generator: torch.Generator | None = None) -> Embedding:
-        """The raw network for pictures of this resolution; `classes` 0 is unconditional.
+        """The raw network for images of this resolution; `classes` 0 is unconditional.
 
         Raises:
             UserError: see `fit`.

@@ -22,7 +22,7 @@ class EDM2Denoiser(nn.Module):
 
     Args:
         unet: a raw network F, see `Embedding`.
-        shape: (channels, height, width) of its pictures.
+        shape: (channels, height, width) of its images.
         sigma_data: standard deviation of the data.
         precision: in which `unet` computes; weights and preconditioning stay in float32.
         generator: for the head's initial weights.

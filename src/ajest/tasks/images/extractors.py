@@ -1,4 +1,4 @@
-"""Feature networks behind one protocol: what distances between sets of pictures are measured in.
+"""Feature networks behind one protocol: what distances between sets of images are measured in.
 
 A Fréchet distance is called FID in Inception's features only; in others it has a name of its own.
 """
@@ -29,7 +29,7 @@ from .source import check_levels
 
 @dataclass(frozen=True)
 class Features:
-    """What a feature network says of pictures.
+    """What a feature network says of images.
 
     Attributes:
         features: float32, shape (n, d), on the CPU.
@@ -44,7 +44,7 @@ class Features:
 
 
 class Extractor(Protocol):
-    """A feature network: pictures (n, 3, h, w), uint8, on any device -> Features.
+    """A feature network: images (n, 3, h, w), uint8, on any device -> Features.
 
     Attributes:
         name: by which it is asked for.
@@ -108,7 +108,7 @@ class Network:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Features:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"pictures must be uint8 of shape (n, 3, h, w), not {images.dtype} of {(*images.shape,)}")
+            raise ValueError(f"images must be uint8 of shape (n, 3, h, w), not {images.dtype} of {(*images.shape,)}")
         found = self.run(images.to(self.device))
         if found.features.shape != (len(images), self.width):
             raise UserError(
@@ -153,7 +153,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def _dinov2(path: str | None, device: str) -> tuple[Callable[[Tensor], Features], str]:
     """DINOv2 ViT-L/14: the class token after the last norm, at 224 pixels (FD-DINOv2, arXiv 2306.04675).
 
-    As published: pictures are resized as Pillow does it, bicubically and to whole numbers, and the network is that of
+    As published: images are resized as Pillow does it, bicubically and to whole numbers, and the network is that of
     torch.hub, with its way to fit position embeddings to the size; see `fitted_positions`.
     """
     try:
@@ -189,9 +189,9 @@ def _dinov2(path: str | None, device: str) -> tuple[Callable[[Tensor], Features]
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
-    """uint8 pictures (n, 3, h, w) at another size, bicubically by Pillow: of two passes in whole numbers."""
-    pictures = (Image.fromarray(np.ascontiguousarray(x)) for x in images.permute(0, 2, 3, 1).cpu().numpy())
-    resized = [np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC)) for picture in pictures]
+    """uint8 images (n, 3, h, w) at another size, bicubically by Pillow: of two passes in whole numbers."""
+    opened = (Image.fromarray(np.ascontiguousarray(x)) for x in images.permute(0, 2, 3, 1).cpu().numpy())
+    resized = [np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)) for image in opened]
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
 
 
@@ -270,18 +270,18 @@ BATCH = 16
 
 
 def extract(images: Tensor | np.ndarray, network: Extractor, batch: int = BATCH) -> Features:
-    """Features of many pictures, a batch at a time.
+    """Features of many images, a batch at a time.
 
     Args:
         images: uint8, shape (N, 3, h, w); of memory-mapped arrays only a batch is read at a time.
         network: the feature network.
-        batch: pictures at a time.
+        batch: images at a time.
 
     Raises:
-        UserError: no pictures, or such as are not uint8.
+        UserError: no images, or such as are not uint8.
     """
     if len(images) == 0:
-        raise UserError("there are no pictures to judge: ask for at least one")
+        raise UserError("there are no images to judge: ask for at least one")
     check_levels(images)
 
     def part(rows: slice) -> Tensor:
@@ -291,18 +291,18 @@ def extract(images: Tensor | np.ndarray, network: Extractor, batch: int = BATCH)
     return looked_at(part, len(images), [network], batch)[0]
 
 
-def looked_at(pictures: Callable[[slice], Tensor], n: int, networks: Sequence[Extractor], batch: int) -> list[Features]:
-    """What each network says of n pictures, of which a batch at a time is made.
+def looked_at(some: Callable[[slice], Tensor], n: int, networks: Sequence[Extractor], batch: int) -> list[Features]:
+    """What each network says of n images, of which a batch at a time is made.
 
     Args:
-        pictures: those of the numbers of a slice: uint8, shape (m, 3, h, w).
+        some: those of the numbers of a slice: uint8, shape (m, 3, h, w).
         n: how many.
         networks: the feature networks.
-        batch: pictures at a time.
+        batch: images at a time.
     """
 
     def packed(rows: slice) -> Tensor:
-        images = pictures(rows)
+        images = some(rows)
         found = [network(images) for network in networks]
         return torch.cat([x for f in found for x in (f.features, f.logits) if x is not None], 1)
 

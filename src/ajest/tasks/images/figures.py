@@ -1,4 +1,4 @@
-"""Pictures of pictures: galleries, training histories, what was kept, paths of the sampler."""
+"""Figures of images: galleries, training histories, what was kept, paths of the sampler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ajest.tasks.base import RunTensors
 from .sheets import GAP, mosaic, png
 from .source import to_uint8
 
-COLUMNS = 12  # pictures side by side
+COLUMNS = 12  # images side by side
 KEPT, DROPPED = "#0072B2", "#8a949c"
 _MOMENT_COLUMNS = 7
 _TIMES = 10
@@ -53,13 +53,13 @@ def of_run(
         found.append(("The same noise along training, without guidance.", _rows(along, [])))
     if run.selection_snapshots:
         caption = (
-            "Drawn pictures at several moments, each with the noise it was seen with: the kept ones of highest score "
+            "Drawn images at several moments, each with the noise it was seen with: the kept ones of highest score "
             "(blue), and dropped ones from all over the range (grey). Below each: noise level and score."
         )
         found.append((caption, selection(run.selection_snapshots)))
     for w, title in titles.items():
         if w in stored and "trajectories" in stored[w]:
-            caption = f"Paths of the sampler from noise to picture, {title}."
+            caption = f"Paths of the sampler from noise to image, {title}."
             found.append((caption, trajectories(stored[w]["trajectories"], sigmas, sigma_data)))
     return found
 
@@ -91,7 +91,7 @@ def side_by_side(
 
 
 def _rows(rows: Mapping[str, Tensor], heads: Sequence[str], lines: int = 1) -> Figure:
-    """A named row of pictures each (or `lines` rows), class names above the columns of single rows."""
+    """A named row of images each (or `lines` rows), class names above the columns of single rows."""
     side = 0.72
     figure = Figure(figsize=(1.3 + COLUMNS * side, len(rows) * lines * (side + 0.04) + 0.45), layout="constrained")
     axes = np.atleast_1d(figure.subplots(len(rows), 1))
@@ -116,7 +116,7 @@ def _named(names: tuple[str, ...], labels: Tensor | None) -> list[str]:
 
 
 def selection(snapshots: Mapping[int, Mapping[str, Tensor]]) -> Figure:
-    """At each moment the kept pictures of highest score and dropped ones, clean above noised."""
+    """At each moment the kept images of highest score and dropped ones, clean above noised."""
     most = max((int(part["kept"][: len(part["x"])].sum()) for part in snapshots.values()), default=0)
     width = min(_MOMENT_COLUMNS, max(1, most))
     columns = 2 * width
@@ -151,7 +151,7 @@ def selection(snapshots: Mapping[int, Mapping[str, Tensor]]) -> Figure:
 
 
 def trajectories(paths: Tensor, sigmas: list[float], sigma_data: float) -> Figure:
-    """States of the sampler (n, times, 3, h, w), each scaled to the contrast of a picture."""
+    """States of the sampler (n, times, 3, h, w), each scaled to the contrast of an image."""
     levels = torch.tensor(sigmas)
     times = torch.linspace(0, len(sigmas) - 1, min(_TIMES, len(sigmas))).round().long()
     scale = sigma_data * torch.rsqrt(levels[times] ** 2 + sigma_data**2)
@@ -182,8 +182,8 @@ def _plain(name: str) -> str:
     return text.encode()[:_NAME_BYTES].decode(errors="ignore")
 
 
-def write_pictures(images: Tensor, captions: Sequence[tuple[str, int]], columns: int, out: Path) -> list[Path]:
-    """A PNG for each picture, named by class and seed, and `sheet.png` of all; returns the files, the sheet last.
+def write_images(images: Tensor, captions: Sequence[tuple[str, int]], columns: int, out: Path) -> list[Path]:
+    """A PNG for each image, named by class and seed, and `sheet.png` of all; returns the files, the sheet last.
 
     Args:
         images: uint8, shape (n, 3, h, w).

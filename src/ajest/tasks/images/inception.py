@@ -1,7 +1,7 @@
 """Inception-V3 as the FID uses it (arXiv 1512.00567; TensorFlow's weights of 2015), for 2048 features.
 
 Weights come from a file that the user names, or through torch-fidelity. The file is TorchScript (the widespread FID
-archive: uint8 pictures in, `return_features=True`): nothing is unpickled from it, but it can hold any computation and
+archive: uint8 images in, `return_features=True`): nothing is unpickled from it, but it can hold any computation and
 has to be trusted like a program. Or it is safetensors with the key names of torchvision and pytorch-fid
 (`Mixed_5b.branch1x1.conv.weight`, `.bn.running_mean`). The network differs from torchvision's in its resizing, its
 average pools (padding does not count) and one maximum pool, so torchvision's own weights give no FID: they are refused.
@@ -140,7 +140,7 @@ class MixedE(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Pictures (n, 3, h, w), uint8, -> features (n, 2048) after the last pooling."""
+    """Images (n, 3, h, w), uint8, -> features (n, 2048) after the last pooling."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ def from_state(state: Mapping[str, Tensor]) -> InceptionV3:
 
 
 def load(path: str | None, device: str) -> Callable[[Tensor], Tensor]:
-    """The function from pictures (n, 3, h, w), uint8, to features (n, 2048).
+    """The function from images (n, 3, h, w), uint8, to features (n, 2048).
 
     Args:
         path: a file as in the head of this module; None for torch-fidelity, which downloads its weights once.

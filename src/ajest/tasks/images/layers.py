@@ -144,7 +144,7 @@ class Embedding(nn.Module):
 
     Attributes:
         patch: side of the squares of pixels that become one position.
-        unit: what divides the height and width of every picture that the network takes.
+        unit: what divides the height and width of every image that the network takes.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Embedding(nn.Module):
         self.emb_label = MPConv(classes, channels, 0, generator) if classes else None
 
     def unshuffled(self, x: Tensor) -> Tensor:
-        """Pictures (n, channels, h, w) as positions (n, channels patch^2, h / patch, w / patch).
+        """Images (n, channels, h, w) as positions (n, channels patch^2, h / patch, w / patch).
 
         Raises:
             UserError: they have a side that the network cannot take, as at half resolution.

@@ -1,7 +1,7 @@
 """EfficientNet-Lite0 (arXiv 1905.11946 without squeeze-and-excitation, with ReLU6), for features and classes.
 
 Batch norms are folded into the convolutions when the weights are read. Padding and the batch norms' epsilon are those
-of TensorFlow, where the weights were trained: symmetric padding costs 3 points of zero-shot accuracy on real pictures,
+of TensorFlow, where the weights were trained: symmetric padding costs 3 points of zero-shot accuracy on real images,
 epsilon 1e-5 one point. Everything is in float32: bfloat16 is 1.7 times as fast on a CPU and moves features by 5 %.
 """
 
@@ -73,7 +73,7 @@ class Block(nn.Module):
 
 
 class Lite0(nn.Module):
-    """The network: pictures (n, 3, 128, 128) scaled as `prepare` does it -> (features (n, 1280), logits (n, 1000)).
+    """The network: images (n, 3, 128, 128) scaled as `prepare` does it -> (features (n, 1280), logits (n, 1000)).
 
     Features are the pooled output of the last convolution, before the classifier.
     """
@@ -97,10 +97,10 @@ class Lite0(nn.Module):
 
 
 def prepare(images: Tensor) -> Tensor:
-    """Pictures (n, 3, h, w), uint8, to the network's input, (255 x - 127) / 128 for x in 0 ... 1, at 128 pixels.
+    """Images (n, 3, h, w), uint8, to the network's input, (255 x - 127) / 128 for x in 0 ... 1, at 128 pixels.
 
     Resized bilinearly (with antialiasing where that shrinks): among Tiny ImageNet's 200 classes, 5,000 validation
-    pictures of 64 x 64 are classified right at 51.0 % (top-5 75.2 %), with bicubic interpolation at 49.7 % (73.7 %).
+    images of 64 x 64 are classified right at 51.0 % (top-5 75.2 %), with bicubic interpolation at 49.7 % (73.7 %).
     """
     x = images.float()
     if x.shape[-2:] != (RESOLUTION, RESOLUTION):

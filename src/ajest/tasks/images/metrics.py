@@ -1,4 +1,4 @@
-"""The numbers by which samples of pictures are judged."""
+"""The numbers by which samples of images are judged."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from .references import References
 
 _PRDC = (
     Metric("precision", "precision", "higher",
-           "Share of samples within the distance of a real picture at which its third neighbour lies. It does not see "
+           "Share of samples within the distance of a real image at which its third neighbour lies. It does not see "
            "missing kinds, and takes noise and blur, whose features are short, for near to everything."),
     Metric("recall", "recall", "higher",
-           "The same the other way round: share of real pictures among samples. It does not see bad samples."),
+           "The same the other way round: share of real images among samples. It does not see bad samples."),
     Metric("density", "density", "higher",
            "How many real neighbourhoods, of five neighbours, hold a sample: precision that counts. Samples that crowd "
            "are above 1."),
     Metric("coverage", "coverage", "higher",
-           "Share of real pictures with a sample among their five neighbours. The most robust of the four."),
+           "Share of real images with a sample among their five neighbours. The most robust of the four."),
 )  # fmt: skip
 _DIRECTIONAL = (
     Metric("directional_precision", "directional precision", "higher",
-           "Precision with features scaled to length 1, so that noise and blur are far from real pictures."),
+           "Precision with features scaled to length 1, so that noise and blur are far from real images."),
     Metric("directional_coverage", "directional coverage", "higher", "Coverage with features scaled to length 1."),
 )  # fmt: skip
 _CONSISTENCY = (
     Metric("top1", "class, top-1", "higher",
            "Share of samples that a classifier takes for the class they were asked for, among the data set's classes. "
-           "Real pictures show its ceiling.", curve=True),
+           "Real images show its ceiling.", curve=True),
     Metric("top5", "class, top-5", "higher", "The same, if the class is among its five best guesses."),
 )  # fmt: skip
 _KID = Metric("kid", "KID × 1000", "lower",
-              "Kernel distance between samples and real pictures: 0 for the same distribution, however few samples.",
+              "Kernel distance between samples and real images: 0 for the same distribution, however few samples.",
               scale=1000, curve=True)  # fmt: skip
 _LOSS = Metric("loss", "loss", "lower",
-               "Mean denoising loss on held-out pictures (training pictures where there are none).",
+               "Mean denoising loss on held-out images (training images where there are none).",
                guided=False, curve=True)  # fmt: skip
 
 #: Metrics whose expectation does not depend on the number of samples.
@@ -59,8 +59,8 @@ def metrics_of(extractors: tuple[str, ...], classes: int) -> tuple[Metric, ...]:
     for i, spec in enumerate(extractors):
         name = name_of(spec)
         meaning = (
-            f"Fréchet distance between Gaussians fitted to {name.features} of samples and of real pictures. "
-            "It falls with the number of samples: compare it at one n only, and with real pictures in the last row."
+            f"Fréchet distance between Gaussians fitted to {name.features} of samples and of real images. "
+            "It falls with the number of samples: compare it at one n only, and with real images in the last row."
         )
         headline = "both" if i == 0 else "no"
         distances.append(Metric(name.key, name.distance, "lower", meaning, headline=headline))  # type: ignore[arg-type]
@@ -71,13 +71,13 @@ def metrics_of(extractors: tuple[str, ...], classes: int) -> tuple[Metric, ...]:
 def compared(
     key: str, real: References, found: Features, labels: Tensor | None, indices: tuple[int, ...] | None, whole: bool
 ) -> dict[str, float]:
-    """The metrics of pictures against real ones, from the features of both.
+    """The metrics of images against real ones, from the features of both.
 
     Args:
         key: of the Fréchet distance in these features.
         real: the references.
-        found: features of the pictures that are judged.
-        labels: the class that each judged picture should show, shape (n,), or None.
+        found: features of the images that are judged.
+        labels: the class that each judged image should show, shape (n,), or None.
         indices: ImageNet's index of each class, or None.
         whole: take all metrics; else the Fréchet distance alone, and the classes if the network knows them.
     """
@@ -99,7 +99,7 @@ def without_classes(
 ) -> tuple[str, ...]:
     """Why no classifier says whether samples show their class, if none does, as one sentence."""
     if not keys:
-        return ("No class accuracy: the pictures have no classes.",)
+        return ("No class accuracy: the images have no classes.",)
     if not any(name_of(spec).classifies for spec in extractors):
         return ("No class accuracy: of the feature networks only lite0 tells classes.",)
     if indices is not None:

@@ -1,4 +1,4 @@
-"""Decoded pictures: on the GPU where it has room for them, else read from the host, one step ahead."""
+"""Decoded images: on the GPU where it has room for them, else read from the host, one step ahead."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Loading:
     """How training examples come to the device.
 
     Attributes:
-        resident_bytes: decoded pictures up to so many bytes live on the GPU; None takes a quarter of its free memory.
-        ahead: read the pictures of the next step in a thread while this one is taken; None does so for pictures that
+        resident_bytes: decoded images up to so many bytes live on the GPU; None takes a quarter of its free memory.
+        ahead: read the images of the next step in a thread while this one is taken; None does so for images that
             do not live on a GPU that trains on them.
         fused: make noise that is drawn on the GPU by one kernel (torch.compile).
     """
@@ -33,13 +33,13 @@ class Loading:
         check(given is None or given >= 0, f"resident_bytes must be at least 0, not {given}")
 
     def keeps(self, images: np.ndarray, device: torch.device) -> bool:
-        """Whether pictures are to live on the device."""
+        """Whether images are to live on the device."""
         if device.type == "cpu":
             return False
         return self.fits(images.nbytes, torch.cuda.mem_get_info(device)[0])
 
     def fits(self, size: int, free: int) -> bool:
-        """Whether pictures of so many bytes are to live on a device of which so many bytes are free."""
+        """Whether images of so many bytes are to live on a device of which so many bytes are free."""
         return size <= (free // 4 if self.resident_bytes is None else self.resident_bytes)
 
 
@@ -48,7 +48,7 @@ USUAL = Loading()
 
 
 class Pixels:
-    """Pictures by number.
+    """Images by number.
 
     Args:
         images: uint8, shape (N, channels, height, width); may be memory-mapped.
@@ -73,7 +73,7 @@ class Pixels:
         return len(self.images)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """Pictures of these numbers, shape (n, channels, height, width), uint8, on the device."""
+        """Images of these numbers, shape (n, channels, height, width), uint8, on the device."""
         if self._there is not None:
             return self._there[index]
         index = index.cpu()
@@ -83,7 +83,7 @@ class Pixels:
         return found.to(self.device, non_blocking=True)
 
     def expect(self, index: Tensor) -> None:
-        """Begin to read these pictures, numbers on the host: they are wanted next, in this order."""
+        """Begin to read these images, numbers on the host: they are wanted next, in this order."""
         if not self.ahead:
             return
         if self._reader is None:
@@ -92,7 +92,7 @@ class Pixels:
         self._expected = index, self._reader.submit(self._read, index, self._room(index))
 
     def _read_ahead(self, index: Tensor) -> Tensor | None:
-        """What was read for these numbers: just now, for another noise draw of the same pictures, or ahead."""
+        """What was read for these numbers: just now, for another noise draw of the same images, or ahead."""
         if self._last is not None and torch.equal(self._last[0], index):
             return self._last[1]
         expected, self._expected = self._expected, None

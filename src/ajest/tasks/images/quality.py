@@ -1,4 +1,4 @@
-"""How near a set of samples is to a set of real pictures, from features of both."""
+"""How near a set of samples is to a set of real images, from features of both."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def streamed(blocks: Iterable[Tensor]) -> Moments:
         mean = mean + shift * (len(x) / (n + len(x)))
         n += len(x)
     if n < 2:
-        raise UserError(f"features of {n} pictures are too few: at least 2 are needed")
+        raise UserError(f"features of {n} images are too few: at least 2 are needed")
     return Moments(mean, scatter / (n - 1), n)
 
 
@@ -92,7 +92,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """`|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)` (FID, arXiv 1706.08500, equation 6).
 
     In float64, without shrinkage, by two symmetric eigenproblems: nothing can become complex, and covariances of
-    fewer pictures than features (rank-deficient) need no care.
+    fewer images than features (rank-deficient) need no care.
 
     Raises:
         UserError: moments that are not finite, or of different widths.
@@ -116,7 +116,7 @@ def kid(x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Kid:
 
     Over all pairs at once (the exact U-statistic; Gretton et al. 2012, JMLR 13, lemma 6), not as the mean over random
     subsets: it has the least variance and needs no random numbers. The interval is the value plus and minus 1.96
-    standard errors by the jackknife, which leaves out one picture of either set at a time. It is asymptotically exact
+    standard errors by the jackknife, which leaves out one image of either set at a time. It is asymptotically exact
     for different distributions; for equal ones, where the U-statistic is degenerate, it errs on the wide side (the
     jackknife's variance is then about twice the true one).
 
@@ -134,7 +134,7 @@ def kid(x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Kid:
     of_x, of_y = _kernel_sums(x, y), _kernel_sums(y, x)
     cross = of_x.sum()
     value = own_x.sum() / (n * (n - 1)) + own_y.sum() / (m * (m - 1)) - 2 * cross / (n * m)
-    # The estimate without each picture, up to what all of one set share.
+    # The estimate without each image, up to what all of one set share.
     without_x = -2 * own_x / ((n - 1) * (n - 2)) + 2 * of_x / ((n - 1) * m)
     without_y = -2 * own_y / ((m - 1) * (m - 2)) + 2 * of_y / ((m - 1) * n)
     variance = sum((len(w) - 1) ** 2 / len(w) * w.var() for w in (without_x, without_y))
@@ -154,7 +154,7 @@ def _kernel_own(x: Tensor) -> Tensor:
 
 
 def consistency(logits: Tensor, labels: Tensor, indices: Sequence[int]) -> tuple[float, float]:
-    """(top-1, top-5) share of pictures that a classifier, restricted to some classes, takes for their own.
+    """(top-1, top-5) share of images that a classifier, restricted to some classes, takes for their own.
 
     Args:
         logits: (n, 1000) of ImageNet.

@@ -1,4 +1,4 @@
-"""What samples are compared with: statistics of real pictures in a network's features, kept by content."""
+"""What samples are compared with: statistics of real images in a network's features, kept by content."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from .extractors import BATCH, Extractor, extract
 from .quality import Moments
 
 NEAR = 5000  # references whose features are kept one by one, for KID and the neighbour metrics
-_BLOCK = 512  # pictures read and joined at a time
+_BLOCK = 512  # images read and joined at a time
 
 
-#: Where real pictures come from that are compared with the references as samples are.
+#: Where real images come from that are compared with the references as samples are.
 Pool = Literal["validation", "spare", "references"]
 
 
 @dataclass(frozen=True)
 class Stock:
-    """How many real pictures there are, and what each is for.
+    """How many real images there are, and what each is for.
 
     Attributes:
-        size: training pictures.
+        size: training images.
         references: those that samples are compared with; more than `size` are all.
-        held_out: validation pictures.
+        held_out: validation images.
     """
 
     size: int
@@ -51,13 +51,13 @@ class Stock:
         object.__setattr__(self, "references", min(self.references, self.size))
 
     def rows(self, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the references among training pictures of these labels, and of those that KID and the neighbour
+        """Numbers of the references among training images of these labels, and of those that KID and the neighbour
         metrics look at; both rising, both of all classes alike."""
         rows = balanced(labels, self.size, self.references)
         return rows, rows[balanced(labels if labels is None else labels[rows], len(rows), NEAR)]
 
     def pool(self, n: int) -> tuple[Pool, int]:
-        """(where n other real pictures come from, how many there are): the first of three pools that has enough, or
+        """(where n other real images come from, how many there are): the first of three pools that has enough, or
         else the largest. Of the references at most half are taken."""
         pools: tuple[tuple[Pool, int], ...] = (
             ("validation", self.held_out),
@@ -67,7 +67,7 @@ class Stock:
         return next((pool for pool in pools if pool[1] >= n), max(pools, key=lambda pool: pool[1]))
 
     def others(self, pool: Pool, labels: np.ndarray | None, n: int) -> np.ndarray:
-        """Numbers of n pictures of a pool, of all classes alike: of validation pictures or of training pictures, which
+        """Numbers of n images of a pool, of all classes alike: of validation images or of training images, which
         the labels belong to. Of the references those come first that KID and the neighbour metrics do not look at."""
         if pool == "validation":
             return balanced(labels, self.held_out, n)
@@ -77,26 +77,26 @@ class Stock:
         return free[balanced(labels if labels is None else labels[free], len(free), n)]
 
     def notes(self, n: int) -> tuple[str, str]:
-        """What n samples are compared with, and which real pictures are compared as they are, in a sentence each."""
+        """What n samples are compared with, and which real images are compared as they are, in a sentence each."""
         part = f"all {self.size:,}" if self.references == self.size else f"{self.references:,} of the {self.size:,}"
         fewer = f", in KID and the neighbour metrics with {NEAR:,} of these" if self.references > NEAR else ""
         pool, there = self.pool(n)
         taken = min(n, there)
         kind = {
-            "validation": "validation pictures",
-            "spare": "training pictures that are no references",
-            "references": f"training pictures, compared with the other {self.references - taken:,}",
+            "validation": "validation images",
+            "spare": "training images that are no references",
+            "references": f"training images, compared with the other {self.references - taken:,}",
         }[pool]
         less = "" if there >= n else ": too few for metrics that depend on their number"
         return (
-            f"Samples are compared with {part} training pictures{fewer}.",
+            f"Samples are compared with {part} training images{fewer}.",
             f"Real examples are {taken:,} {kind}{less}.",
         )
 
 
 @dataclass(frozen=True, eq=False)
 class References:
-    """Real pictures as a network sees them.
+    """Real images as a network sees them.
 
     Attributes:
         moments: of the features of all of them.
@@ -109,7 +109,7 @@ class References:
     rows: np.ndarray
 
     def without(self, rows: np.ndarray, features: Tensor) -> References:
-        """What is left when pictures, at most half of all, are taken away.
+        """What is left when images, at most half of all, are taken away.
 
         Args:
             rows: their numbers in the data set.
@@ -129,9 +129,9 @@ def references_of(
     cache: Path,
     batch: int = BATCH,
 ) -> References:
-    """Statistics of real pictures, kept in the folder `cache` by content and network.
+    """Statistics of real images, kept in the folder `cache` by content and network.
 
-    No more than a block of pictures and the features of `near` are in memory at a time.
+    No more than a block of images and the features of `near` are in memory at a time.
 
     Args:
         images: uint8, shape (N, 3, R, R).
@@ -154,7 +154,7 @@ def references_of(
             return kept
         found = _measured(images, rows, near, network, batch)
         tensors = {"mean": found.moments.mean, "cov": found.moments.cov, "near": found.near}
-        checkpoint.save(stem, tensors, {"pictures": len(rows), "data": digest, "network": network.identity})
+        checkpoint.save(stem, tensors, {"images": len(rows), "data": digest, "network": network.identity})
         return found
 
 
@@ -188,7 +188,7 @@ def _kept(stem: Path, near: np.ndarray, width: int) -> References | None:
         stored = checkpoint.load(stem)
         mean, cov, close = (stored.tensors[name] for name in ("mean", "cov", "near"))
         whole = mean.shape == (width,) and cov.shape == (width, width) and close.shape == (len(near), width)
-        return References(Moments(mean, cov, int(stored.facts["pictures"])), close, near) if whole else None
+        return References(Moments(mean, cov, int(stored.facts["images"])), close, near) if whole else None
     except (Corrupt, KeyError, ValueError, TypeError):
         return None
 

@@ -32,20 +32,20 @@ def image_task(
     """The task of a data set.
 
     Args:
-        data: training pictures, as `open_images` reads them.
-        validation: held-out pictures of the same classes.
-        resolution: height and width to bring pictures to; None takes that of the training pictures if all are square
+        data: training images, as `open_images` reads them.
+        validation: held-out images of the same classes.
+        resolution: height and width to bring images to; None takes that of the training images if all are square
             and of one size that networks can learn, else 64.
         classes: learn these alone, named or keyed; or so many, spread over the list of classes; None learns all.
         at_most: learn so many classes if there are more; one line then says so.
         skip_bad: go on without files that cannot be read.
-        warn: told about those, and about pictures that are cropped, resized or left out.
+        warn: told about those, and about images that are cropped, resized or left out.
         imagenet: JSON file that says which class of ImageNet each class is, see `read_indices`; without it they are
             known by WordNet ids and names.
         settings: other fields of `ImageTask`.
 
     Raises:
-        UserError: the data cannot be read; too few pictures; a resolution or number of classes that cannot be; networks
+        UserError: the data cannot be read; too few images; a resolution or number of classes that cannot be; networks
             that do not fit the resolution.
     """
     warn = _silent if rank() else _once(warn)  # of several processes one speaks
@@ -61,17 +61,17 @@ def image_task(
         warn(f"{' '.join(data)}: {what}")
     check(
         len(train) >= LEAST_LEARNED,
-        f"{' '.join(data)} holds {len(train)} pictures to learn{left_out and f' ({left_out})'}: too few to judge "
+        f"{' '.join(data)} holds {len(train)} images to learn{left_out and f' ({left_out})'}: too few to judge "
         f"samples by; {LEAST_LEARNED} are the least",
     )
     said = [
         _of_size(resolution) if own else "",
-        what_is_changed(sizes, resolution, "pictures", mend),
+        what_is_changed(sizes, resolution, "images", mend),
         left_out and f"learning {left_out}",
     ]
     held_out = _held_out(validation, resolution, known, train, skip_bad, warn) if validation else None
     if validation:
-        said.append(what_is_changed(_sizes(validation, "val"), resolution, "validation pictures", mend))
+        said.append(what_is_changed(_sizes(validation, "val"), resolution, "validation images", mend))
     task = ImageTask(
         data=tuple(_absolute(s) for s in data),
         validation=tuple(_absolute(s) for s in validation),
@@ -100,11 +100,11 @@ def _held_out(
     skip_bad: bool,
     warn: Callable[[str], None],
 ) -> ImageSet:
-    """The held-out pictures of the classes that are learned.
+    """The held-out images of the classes that are learned.
 
     Args:
         validation, resolution, skip_bad, warn: see `image_task`.
-        known: all training pictures.
+        known: all training images.
         train: those that are learned.
     """
     found = open_images(validation, resolution, "val", skip_bad, warn=warn)
@@ -113,19 +113,19 @@ def _held_out(
         warn(note)
     check(
         found.digest != train.digest,
-        f"{' '.join(validation)} holds the training pictures themselves: name others for --validation, or none",
+        f"{' '.join(validation)} holds the training images themselves: name others for --validation, or none",
     )
     check(
         len(found) >= LEAST_HELD_OUT,
-        f"{' '.join(validation)} holds {len(found)} pictures of these classes: {LEAST_HELD_OUT} are the least",
+        f"{' '.join(validation)} holds {len(found)} images of these classes: {LEAST_HELD_OUT} are the least",
     )
     return found
 
 
 def _of_size(resolution: int) -> str:
-    """What a resolution of the pictures' own means for the time that presets promise; empty where they keep it."""
+    """What a resolution of the images' own means for the time that presets promise; empty where they keep it."""
     times, usual = resolution**2 / USUAL_RESOLUTION**2, f"{USUAL_RESOLUTION} x {USUAL_RESOLUTION}"
-    own = f"pictures are learned at their own {resolution} x {resolution}, {times:.1f} times the work of {usual}"
+    own = f"images are learned at their own {resolution} x {resolution}, {times:.1f} times the work of {usual}"
     return f"{own}; --resolution names another size" if times > 1 else ""
 
 
@@ -134,7 +134,7 @@ def _silent(text: str) -> None:
 
 
 def _once(warn: Callable[[str], None]) -> Callable[[str], None]:
-    """What is true of one archive is said once, though it may hold training and validation pictures."""
+    """What is true of one archive is said once, though it may hold training and validation images."""
     said: set[str] = set()
 
     def tell(text: str) -> None:
@@ -151,20 +151,20 @@ def _absolute(spec: str) -> str:
 
 
 def _sizes(spec: tuple[str, ...], split: Split) -> Counter[tuple[int, int]]:
-    """Sizes of the stored pictures; of several processes one looks."""
+    """Sizes of the stored images; of several processes one looks."""
     found = once(lambda: [[w, h, n] for (w, h), n in sizes_of(spec, split).items()])
     return Counter({(w, h): n for w, h, n in found})
 
 
-def _wanted(pictures: ImageSet, classes: int | tuple[str, ...] | None, at_most: int | None) -> tuple[str, ...]:
+def _wanted(images: ImageSet, classes: int | tuple[str, ...] | None, at_most: int | None) -> tuple[str, ...]:
     """Keys of the classes to learn."""
-    known = len(pictures.classes)
-    check(classes is None or known > 0, "the pictures have no classes to choose from: leave out --classes")
+    known = len(images.classes)
+    check(classes is None or known > 0, "the images have no classes to choose from: leave out --classes")
     check(
         not isinstance(classes, int) or 1 <= classes <= known,
-        f"--classes {classes}: the pictures have {known} classes; take 1 to {known}, or all",
+        f"--classes {classes}: the images have {known} classes; take 1 to {known}, or all",
     )
-    return classes_wanted(pictures, at_most if classes is None else classes)
+    return classes_wanted(images, at_most if classes is None else classes)
 
 
 def _left_out(everything: ImageSet, learned: ImageSet) -> str:
@@ -173,7 +173,7 @@ def _left_out(everything: ImageSet, learned: ImageSet) -> str:
         return ""
     return (
         f"{len(learned.classes)} of {len(everything.classes)} classes, {len(learned):,} of {len(everything):,} "
-        f"pictures: {listed(learned.names, 5)}; --classes all learns all"
+        f"images: {listed(learned.names, 5)}; --classes all learns all"
     )
 
 

@@ -1,4 +1,4 @@
-"""Many pictures as one."""
+"""Many images as one."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-GAP = 3  # pixels between pictures
+GAP = 3  # pixels between images
 
 
-def mosaic(pictures: Sequence[np.ndarray] | np.ndarray, columns: int) -> np.ndarray:
-    """uint8 pictures (3, h, w) in rows of `columns` on white, shape (H, W, 3)."""
-    if not len(pictures):
+def mosaic(images: Sequence[np.ndarray] | np.ndarray, columns: int) -> np.ndarray:
+    """uint8 images (3, h, w) in rows of `columns` on white, shape (H, W, 3)."""
+    if not len(images):
         return np.full((GAP, GAP, 3), 255, dtype=np.uint8)
-    _, h, w = pictures[0].shape
-    columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
+    _, h, w = images[0].shape
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
     sheet = np.full((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, 3), 255, dtype=np.uint8)
-    for i, picture in enumerate(pictures):
+    for i, image in enumerate(images):
         top, left = i // columns * (h + GAP), i % columns * (w + GAP)
-        sheet[top : top + h, left : left + w] = picture.transpose(1, 2, 0)
+        sheet[top : top + h, left : left + w] = image.transpose(1, 2, 0)
     return sheet
 
 
 def encode(image: Image.Image, **options: int) -> bytes:
-    """A picture as PNG."""
+    """An image as PNG."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", **options)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Noised pictures with their clean targets (docs/method.md#notation)."""
+"""Noised images with their clean targets (docs/method.md#notation)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNIT = 16
 
 
 def check_levels(images: Tensor | np.ndarray) -> None:
-    """Make sure that these are pictures of 8 bits. Numbers of another type are never guessed at.
+    """Make sure that these are images of 8 bits. Numbers of another type are never guessed at.
 
     Raises:
         UserError: another type or shape than uint8 (N, channels, height, width); the message tells the range and the
@@ -44,7 +44,7 @@ def check_levels(images: Tensor | np.ndarray) -> None:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 pictures to float32 in [-1, 1].
+    """uint8 images to float32 in [-1, 1].
 
     Raises:
         UserError: see `check_levels`.
@@ -54,31 +54,31 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> Tensor:
-    """Pictures in [-1, 1] to uint8, rounded and clipped.
+    """Images in [-1, 1] to uint8, rounded and clipped.
 
     Raises:
         NotFinite: some are NaN, which would become black without a word.
     """
     if bool(x.isnan().any()):
-        raise NotFinite("pictures are NaN: the network overflows; sample at a higher precision or with less guidance")
+        raise NotFinite("images are NaN: the network overflows; sample at a higher precision or with less guidance")
     return x.mul(127.5).add(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 class ImageSource:
-    """Draws `x = x0 + sigma eps`, x0 uniformly with replacement; `id` is the number of the picture.
+    """Draws `x = x0 + sigma eps`, x0 uniformly with replacement; `id` is the number of the image.
 
-    On the host, picture and noise level are drawn so that all devices see the same; eps is drawn where it is used.
+    On the host, image and noise level are drawn so that all devices see the same; eps is drawn where it is used.
 
     Args:
         images: uint8, shape (N, channels, height, width); may be memory-mapped.
         labels: int64, shape (N,), or None.
         noise: distribution of the noise levels.
         sigma_data: standard deviation of the data, for the loss weight.
-        flip: mirror every second picture, at random.
+        flip: mirror every second image, at random.
         device: where batches are wanted.
         label_dropout: share of examples whose label is -1, which is none. It is drawn with the example, so that
             learner, reference and all arms agree about it.
-        loading: how pictures and noise come to the device.
+        loading: how images and noise come to the device.
 
     Raises:
         UserError: images of another type or shape.
@@ -104,10 +104,10 @@ class ImageSource:
         self._loading = loading
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
-        picture, level, mirror = (substream(generator) for _ in range(3))
+        image, level, mirror = (substream(generator) for _ in range(3))
         # Of the example, not of its noise: another draw of that loses the same labels.
         lost = substream(mirror) if self.label_dropout else mirror
-        here = torch.randint(len(self._pixels), (count,), generator=picture)
+        here = torch.randint(len(self._pixels), (count,), generator=image)
         sigma = self.noise(torch.randn(-(-count // _UNIT) * _UNIT, generator=level)[:count])
         mirrored = torch.rand(count if self.flip else 0, generator=mirror) < 0.5
         dropped = torch.rand(count if self.label_dropout else 0, generator=lost) < self.label_dropout
@@ -127,7 +127,7 @@ class ImageSource:
         return self._noised(known, x0, eps.normals(numbers, tuple(x0.shape[1:]), self._loading.fused))
 
     def expect(self, rows: range, stream: torch.Generator | CounterStream) -> None:
-        """Begin to read the pictures of a draw that comes next, where they are read ahead at all.
+        """Begin to read the images of a draw that comes next, where they are read ahead at all.
 
         Args:
             rows: their numbers in the super-batch.
@@ -142,7 +142,7 @@ class ImageSource:
         self._pixels.expect(index)
 
     def _index(self, rows: Rows, stream: CounterStream) -> Tensor:
-        """Numbers of pictures, made on the host: whole numbers are the same there."""
+        """Numbers of images, made on the host: whole numbers are the same there."""
         return below(stream.words(numbers_of(rows), 2), len(self._pixels))
 
     def _drawn(self, numbers: Tensor, stream: CounterStream) -> tuple[Batch, Tensor]:
@@ -170,11 +170,11 @@ class ImageSource:
         return replace(known, x=x, target=x0)
 
     def complete(self, batch: Batch) -> Batch:
-        """The batch as it is: the target is the clean picture itself."""
+        """The batch as it is: the target is the clean image itself."""
         return batch
 
     def held(self, free: int) -> int:
-        """Bytes of a device with so many free ones that the pictures take for good."""
+        """Bytes of a device with so many free ones that the images take for good."""
         size = self._pixels.images.nbytes
         return size if self._loading.fits(size, free) else 0
 

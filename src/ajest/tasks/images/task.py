@@ -1,4 +1,4 @@
-"""Pictures as a task: its settings, and how a denoiser is judged on them."""
+"""Images as a task: its settings, and how a denoiser is judged on them."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ LEAST_REFERENCES = 64
 
 @dataclass(frozen=True)
 class ImageTask(Task):
-    """Settings of a task on pictures (docs/method.md#images); see `ajest.tasks.Task` for its methods. `image_task`
+    """Settings of a task on images (docs/method.md#images); see `ajest.tasks.Task` for its methods. `image_task`
     makes one from a data set.
 
     Attributes:
-        data, validation: where the pictures are, as `open_images` reads it; may change from machine to machine.
+        data, validation: where the images are, as `open_images` reads it; may change from machine to machine.
         digest, validation_digest: of their content, which may not.
-        size: training pictures.
+        size: training images.
         classes, names: key and name of each class; empty for an unconditional set.
         resolution: height and width.
-        flip: mirror every second training picture.
+        flip: mirror every second training image.
         learner, guide: the networks.
         p_mean, p_std: of ln sigma in training.
         sigma_data: standard deviation of the data.
         label_dropout: share of training examples that lose their label, for classifier-free guidance.
         precision: in which networks compute; weights and preconditioning stay in float32.
         compile: compile the networks with torch.compile, and the noise that is drawn on a GPU.
-        resident_bytes: decoded pictures up to so many bytes live on the GPU; None takes a quarter of what is free on
+        resident_bytes: decoded images up to so many bytes live on the GPU; None takes a quarter of what is free on
             it; may change from machine to machine.
         sampler_steps, sigma_max, sigma_min: of the sampler.
-        chunk: pictures sampled or judged at a time.
+        chunk: images sampled or judged at a time.
         extractors: feature networks, NAME or NAME=PATH; the first is the one that a verdict rests on.
-        references: training pictures that samples are compared with; None for all.
-        held_out: validation pictures.
+        references: training images that samples are compared with; None for all.
+        held_out: validation images.
         imagenet: ImageNet's index of each class; () goes by the classes' keys and names.
     """
 
@@ -98,7 +98,7 @@ class ImageTask(Task):
         check(0 <= self.label_dropout < 1, f"label_dropout must lie in [0, 1), not {self.label_dropout}")
         check(
             self.label_dropout == 0 or bool(self.classes),
-            "the pictures have no classes, so there is no label to drop: leave out --label-dropout",
+            "the images have no classes, so there is no label to drop: leave out --label-dropout",
         )
         check_sampler(self.sampler_steps, self.sigma_max, self.sigma_min)
         check(self.chunk >= 1, f"chunk must be at least 1, not {self.chunk}")
@@ -139,14 +139,14 @@ class ImageTask(Task):
     @property
     def subject(self) -> str:
         classes = f", {len(self.classes)} classes" if self.classes else ""
-        return f"{self.size:,} pictures of {self.resolution} x {self.resolution}{classes}"
+        return f"{self.size:,} images of {self.resolution} x {self.resolution}{classes}"
 
     def source(self, device: torch.device | str) -> ImageSource:
-        pictures = self._pictures("train")
+        image_set = self._image_set("train")
         noise = LogNormal(self.p_mean, self.p_std)
         loading = Loading(self.resident_bytes, fused=self.compile)
         return ImageSource(
-            pictures.images, pictures.labels, noise, self.sigma_data, self.flip, device, self.label_dropout, loading
+            image_set.images, image_set.labels, noise, self.sigma_data, self.flip, device, self.label_dropout, loading
         )
 
     def network(self, role: Role, seed: int) -> EDM2Denoiser:
@@ -158,8 +158,8 @@ class ImageTask(Task):
         return network
 
     def example_names(self) -> Sequence[str]:
-        """The stable id of each training picture."""
-        return [str(name) for name in self._pictures("train").ids]
+        """The stable id of each training image."""
+        return [str(name) for name in self._image_set("train").ids]
 
     def sigmas(self) -> list[float]:
         return sigma_schedule(self.sampler_steps, self.sigma_max, self.sigma_min)
@@ -184,7 +184,7 @@ class ImageTask(Task):
         return self.sigma_max * torch.stack([torch.randn(shape, generator=stream) for stream in streams])
 
     def prepare(self, how: Measurement) -> None:
-        """Statistics of the real pictures, kept by content in the user's cache."""
+        """Statistics of the real images, kept by content in the user's cache."""
         for spec in self.extractors:
             self._references(extractor(spec, how.device), how.device)
 
@@ -208,7 +208,7 @@ class ImageTask(Task):
         return Evaluation(values, self._shown(denoiser, min(n, SHOWN), seed, device) if how.keep_tensors else {})
 
     def real_data_reference(self, how: Measurement) -> dict[str, float]:
-        """Metrics of n other real pictures: validation pictures, or else training pictures, which are no references
+        """Metrics of n other real images: validation images, or else training images, which are no references
         then. Where there are fewer of either, only the metrics that do not depend on n."""
         judges = self.judges(how.device)
         what = (self.digest, self.validation_digest, self._stock.references, self._indices, judges, how.n)
@@ -217,18 +217,18 @@ class ImageTask(Task):
 
     def _real_data_reference(self, n: int, device: torch.device | str) -> dict[str, float]:
         pool, there = self._stock.pool(n)
-        pictures = self._pictures("val" if pool == "validation" else "train")
-        rows = self._stock.others(pool, pictures.labels, min(n, there))
-        labels = None if pictures.labels is None else torch.from_numpy(pictures.labels[rows])
+        image_set = self._image_set("val" if pool == "validation" else "train")
+        rows = self._stock.others(pool, image_set.labels, min(n, there))
+        labels = None if image_set.labels is None else torch.from_numpy(image_set.labels[rows])
         values: dict[str, float] = {}
         for i, spec in enumerate(self.extractors):
             network = extractor(spec, device)
-            found = extract(pictures.images[rows], network, self._together(device))
+            found = extract(image_set.images[rows], network, self._together(device))
             real = self._references(network, device)
             if pool == "references":
                 real = real.without(rows, found.features)
             values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
-        if there < n:  # the others depend on the number of pictures, and of these there are not as many
+        if there < n:  # the others depend on the number of images, and of these there are not as many
             return {name: value for name, value in values.items() if name in FREE_OF_N}
         return values
 
@@ -249,7 +249,7 @@ class ImageTask(Task):
     ) -> list[Path]:
         """One PNG for each class and seed, and a sheet of all; without classes each seed draws its own.
 
-        The picture of a seed and class is the same whatever else is asked for.
+        The image of a seed and class is the same whatever else is asked for.
         """
         n = SHOWN if n is None else n
         check(n >= 1, f"at least 1 sample must be asked for, not {n}")
@@ -265,7 +265,7 @@ class ImageTask(Task):
         images = in_chunks(solved, len(pairs), self.chunk)
         names = figures.file_names([self._label(c) for c in range(len(self.classes))])
         captions = [(names[c] if names else "", s) for c, s in pairs]
-        return figures.write_pictures(images, captions, len(seeds) if wanted else 8, out)
+        return figures.write_images(images, captions, len(seeds) if wanted else 8, out)
 
     def class_number(self, name: str) -> int:
         """The number of a class by its key or its name.
@@ -310,10 +310,10 @@ class ImageTask(Task):
         return tensors if labels is None else tensors | {"labels": labels}
 
     def _loss(self, denoiser: Denoiser, seed: int, device: torch.device | str) -> float:
-        """Mean loss on held-out pictures (training pictures where there are none)."""
-        pictures = self._pictures("val" if self.validation else "train")
+        """Mean loss on held-out images (training images where there are none)."""
+        image_set = self._image_set("val" if self.validation else "train")
         noise = LogNormal(self.p_mean, self.p_std)
-        source = ImageSource(pictures.images, pictures.labels, noise, self.sigma_data)
+        source = ImageSource(image_set.images, image_set.labels, noise, self.sigma_data)
         batch = source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
 
         @torch.no_grad()
@@ -324,20 +324,20 @@ class ImageTask(Task):
         return in_chunks(losses, len(batch), self.chunk).double().mean().item()
 
     def _references(self, network: Extractor, device: torch.device | str) -> References:
-        pictures = self._pictures("train")
-        rows, near = self._stock.rows(pictures.labels)
+        image_set = self._image_set("train")
+        rows, near = self._stock.rows(image_set.labels)
         together = self._together(device)
-        return references_of(pictures.images, rows, near, pictures.digest, network, cache_folder(), together)
+        return references_of(image_set.images, rows, near, image_set.digest, network, cache_folder(), together)
 
     def _together(self, device: torch.device | str) -> int:
         """Real images that a feature network looks at together."""
         return BATCH if torch.device(device).type == "cpu" else self.chunk
 
-    def _pictures(self, split: Literal["train", "val"]) -> ImageSet:
+    def _image_set(self, split: Literal["train", "val"]) -> ImageSet:
         spec, digest = (self.data, self.digest) if split == "train" else (self.validation, self.validation_digest)
         found = _opened(spec, self.resolution, split, self.classes)
         if found.digest != digest:
-            raise UserError(f"{' '.join(spec)} holds other pictures than this run was made with: name the old data set")
+            raise UserError(f"{' '.join(spec)} holds other images than this run was made with: name the old data set")
         return found
 
 

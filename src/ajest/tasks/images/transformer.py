@@ -45,7 +45,7 @@ class PatchTransformer(Embedding):
     """A raw network F on square patches.
 
     Args:
-        resolution: height and width of the pictures.
+        resolution: height and width of the images.
         channels: of every token.
         classes: of the labels; 0 for an unconditional network.
         patch: side of a patch.
@@ -73,7 +73,7 @@ class PatchTransformer(Embedding):
         self.out_gain = nn.Parameter(torch.zeros([]))
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """The embedding of each position, (rows x columns, channels): of a smaller picture the means over what each
+        """The embedding of each position, (rows x columns, channels): of a smaller image the means over what each
         of its positions covers."""
         side = math.isqrt(len(self.position))
         if (rows, columns) == (side, side):

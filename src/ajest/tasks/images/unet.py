@@ -99,7 +99,7 @@ class UNet(Embedding):
     """The raw network F.
 
     Args:
-        resolution: height and width of the pictures.
+        resolution: height and width of the images.
         channels: of the first level.
         classes: of the labels; 0 for an unconditional network.
         multipliers: channels of each level, in units of the first.

@@ -1,4 +1,4 @@
-"""Pictures of the tree and of what models make of it. Arrays in, matplotlib figures out."""
+"""Figures of the tree and of what models make of it. Arrays in, matplotlib figures out."""
 
 from __future__ import annotations
 

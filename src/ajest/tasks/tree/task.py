@@ -38,7 +38,7 @@ METRICS = (
            "It saturates late: it sees mass in wrong places, but hardly a few stray points.",
            headline="unguided", scale=1000),
     Metric("mandala", "mandala", "higher",
-           "Share of the picture's touched cells that hold at least one sample on the tree. It falls as samples are "
+           "Share of the image's touched cells that hold at least one sample on the tree. It falls as samples are "
            "added, so it is compared at one n only, and it does not see mass that crowds onto few branches.",
            headline="guided"),
     Metric("mandala_16k", "mandala at n = 16,384", "higher", "Mandala of the first 16,384 samples."),
@@ -206,19 +206,19 @@ class TreeTask(Task):
         classes: tuple[str, ...] = (),
         device: torch.device | str = "cpu",
     ) -> list[Path]:
-        """A table of n points (16,384 if none are asked for) from the first seed, and a picture of them."""
+        """A table of n points (16,384 if none are asked for) from the first seed, and an image of them."""
         n = SMALL_N if n is None else n
         check(n >= 1, f"at least 1 sample must be asked for, not {n}")
         check(not classes, "the tree has no classes to choose from: leave out --classes")
         check(len(seeds) <= 1, "the tree is sampled with one seed: name one")
         seed = seeds[0] if seeds else 0
         x = self._sample(denoiser, self.start(n, seed, device)).cpu().numpy()
-        table, picture = io.StringIO(), io.BytesIO()
+        table, image = io.StringIO(), io.BytesIO()
         np.savetxt(table, x, fmt="%.7g", delimiter=",", header="x,y", comments="")
         shown = {"samples": x, "the truth": self.exact(n, seed, "cpu").numpy()}
-        figures.samples(self.label, shown).savefig(picture, format="png", dpi=120)
+        figures.samples(self.label, shown).savefig(image, format="png", dpi=120)
         checkpoint.write_atomic(out / "samples.csv", table.getvalue())
-        checkpoint.write_atomic(out / "samples.png", picture.getvalue())
+        checkpoint.write_atomic(out / "samples.png", image.getvalue())
         return [out / "samples.csv", out / "samples.png"]
 
     def _sample(self, denoiser: Denoiser, start: Tensor) -> Tensor:

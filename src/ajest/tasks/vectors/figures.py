@@ -1,4 +1,4 @@
-"""Pictures of vectors and of what models make of them. Arrays in, matplotlib figures out."""
+"""Figures of vectors and of what models make of them. Arrays in, matplotlib figures out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .data import Standard
 
 SAMPLES, REAL, KEPT = "#1b4f72", "#b4bec4", "#e67e22"
 COORDINATES = 4  # whose pairs are shown
-_COLUMNS, _PICTURES = 12, 36
+_COLUMNS, _IMAGES = 12, 36
 _SIDE = 2.9
 
 
@@ -27,12 +27,12 @@ class View:
     Attributes:
         standard: of those coordinates.
         columns: names of the coordinates, d of them.
-        picture: height and width where a vector is a grey picture, or ().
+        image: height and width where a vector is a grey image, or ().
     """
 
     standard: Standard
     columns: tuple[str, ...]
-    picture: tuple[int, ...] = ()
+    image: tuple[int, ...] = ()
 
     @property
     def leading(self) -> list[int]:
@@ -54,7 +54,7 @@ def of_run(view: View, run: RunTensors) -> list[tuple[str, Figure]]:
         real = next(iter(present.values()))["real"].numpy()
         panels = {title: stored["samples"].numpy() for title, stored in present.items()}
         found.append((_caption(view, next(iter(panels.values())), real), samples(view, panels, real)))
-        if len(view.columns) > 1 and not view.picture:
+        if len(view.columns) > 1 and not view.image:
             paths = {title: stored["trajectories"].numpy() for title, stored in present.items()}
             caption = f"Paths of the sampler from pure noise to its end points (orange), in {_plane(view)}."
             found.append((caption, trajectories(view, paths, real)))
@@ -82,7 +82,7 @@ def side_by_side(view: View, weight: float, arms: Mapping[str, Mapping[float, Te
 
 
 def samples(view: View, panels: Mapping[str, np.ndarray], real: np.ndarray) -> Figure:
-    """Samples beside held-out vectors: as pictures, as points of the plane, as histograms of a line, or where there are
+    """Samples beside held-out vectors: as images, as points of the plane, as histograms of a line, or where there are
     more coordinates, as points of pairs of the leading ones.
 
     Args:
@@ -90,8 +90,8 @@ def samples(view: View, panels: Mapping[str, np.ndarray], real: np.ndarray) -> F
         panels: standardised samples of shape (n, d) by title.
         real: held-out vectors, standardised, shape (m, d).
     """
-    if view.picture:
-        return _pictures(view, {**panels, "held-out vectors": real})
+    if view.image:
+        return _images(view, {**panels, "held-out vectors": real})
     shown = {title: view.standard.undo(x) for title, x in panels.items()}
     truth, leading = view.standard.undo(real), view.leading
     if len(leading) == 1:
@@ -164,8 +164,8 @@ def selection(view: View, moments: Mapping[int, Tensors]) -> Figure:
 
 
 def _caption(view: View, x: np.ndarray, real: np.ndarray) -> str:
-    if view.picture:
-        return f"{min(_PICTURES, len(x))} samples from the same start points, and held-out vectors below them."
+    if view.image:
+        return f"{min(_IMAGES, len(x))} samples from the same start points, and held-out vectors below them."
     what = f"{len(x):,} samples (blue)"
     if len(view.leading) == 1:
         return f"{len(real):,} held-out vectors (grey) and {what}."
@@ -181,8 +181,8 @@ def _plane(view: View) -> str:
 def _two(view: View) -> tuple[int, int]:
     """Two coordinates: the leading ones, or the only one twice."""
     leading = view.leading
-    if view.picture:  # those of the middle say more than those of an edge
-        middle = view.picture[0] // 2 * view.picture[1] + view.picture[1] // 2
+    if view.image:  # those of the middle say more than those of an edge
+        middle = view.image[0] // 2 * view.image[1] + view.image[1] // 2
         return middle, middle + 1
     return leading[0], leading[min(1, len(leading) - 1)]
 
@@ -219,10 +219,10 @@ def _histograms(view: View, panels: Mapping[str, np.ndarray], truth: np.ndarray)
     return figure
 
 
-def _pictures(view: View, panels: Mapping[str, np.ndarray]) -> Figure:
+def _images(view: View, panels: Mapping[str, np.ndarray]) -> Figure:
     figure = Figure(figsize=(8.5, 1.95 * len(panels)), layout="constrained")
     for axis, (title, x) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
-        axis.imshow(sheet(view, x[:_PICTURES], _COLUMNS), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        axis.imshow(sheet(view, x[:_IMAGES], _COLUMNS), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         axis.set_ylabel(title.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -231,9 +231,9 @@ def _pictures(view: View, panels: Mapping[str, np.ndarray]) -> Figure:
 
 
 def sheet(view: View, x: np.ndarray, columns: int) -> np.ndarray:
-    """Standardised vectors that are pictures, in rows of `columns` with gaps, shape (H, W), ink from 0 to 1: over the
+    """Standardised vectors that are images, in rows of `columns` with gaps, shape (H, W), ink from 0 to 1: over the
     range of mean plus and minus a standard deviation of all pixels, from 0 on where no mean is below."""
-    h, w = view.picture
+    h, w = view.image
     mean, scale = np.array(view.standard.mean), np.array(view.standard.scale)
     low = 0.0 if mean.min() >= 0 else float((mean - scale).min())
     high = float((mean + scale).max())

@@ -37,7 +37,7 @@ def vectors_task(
     learned, held_out = split(found, opened(validation) if validation else None)
     standard, classes = Standard.of(learned.x), classes_of(learned, held_out)
     if tuple(data) == ("digits",):
-        settings = {"picture": DIGITS, **settings}
+        settings = {"image": DIGITS, **settings}
     constant = sum(scale == 0 for scale in standard.scale)
     said = [
         *dict.fromkeys((*learned.notes, *held_out.notes)),

@@ -49,7 +49,7 @@ class VectorsTask(Task):
         standard: mean and standard deviation of the user's coordinates.
         columns: names of the coordinates.
         classes: key of each class; empty for an unconditional set.
-        picture: height and width where a vector is a grey picture, for figures; or ().
+        image: height and width where a vector is a grey image, for figures; or ().
         hidden, guide_hidden: widths of the networks.
         blocks: residual blocks of either.
         p_mean, p_std: of ln sigma in training (EDM, arXiv 2206.00364, table 1).
@@ -68,7 +68,7 @@ class VectorsTask(Task):
     standard: Standard = _PLANE
     columns: tuple[str, ...] = ("x0", "x1")
     classes: tuple[str, ...] = ()
-    picture: tuple[int, ...] = ()
+    image: tuple[int, ...] = ()
     hidden: int = 128
     guide_hidden: int = 64
     blocks: int = 4
@@ -90,10 +90,10 @@ class VectorsTask(Task):
             self.label_dropout == 0 or bool(self.classes),
             "the vectors have no labels, so there is none to drop: leave out --label-dropout",
         )
-        d, size = self.dimensions, self.picture
+        d, size = self.dimensions, self.image
         check(
             not size or (len(size) == 2 and min(size) > 0 and size[0] * size[1] == d),
-            f"picture {size} is no height and width of {d} numbers",
+            f"image {size} is no height and width of {d} numbers",
         )
 
     @property
@@ -202,7 +202,7 @@ class VectorsTask(Task):
         device: torch.device | str = "cpu",
     ) -> list[Path]:
         """A table of n vectors (4,000 if none are asked for) in the user's coordinates from the first seed, with the
-        label of each if there are classes, and a picture of them. Classes that are named take turns."""
+        label of each if there are classes, and an image of them. Classes that are named take turns."""
         n = self.samples if n is None else n
         check(n >= 1, f"at least 1 sample must be asked for, not {n}")
         check(not classes or bool(self.classes), "the vectors have no classes to choose from: leave out --classes")
@@ -214,16 +214,16 @@ class VectorsTask(Task):
                     raise unknown("class", key, self.classes)
             labels = torch.tensor([self.classes.index(classes[i % len(classes)]) for i in range(n)])
         found = self._sampled(denoiser, self.start(n, seeds[0] if seeds else 0), labels, device)
-        table, picture = io.StringIO(), io.BytesIO()
+        table, image = io.StringIO(), io.BytesIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow([*self.columns, "label"] if labels is not None else self.columns)
         keys = [[]] * n if labels is None else [[self.classes[k]] for k in labels.tolist()]
         rows = self.standard.undo(found.numpy())
         writer.writerows([*(f"{v:.9g}" for v in row), *key] for row, key in zip(rows.tolist(), keys, strict=True))
         held_out = self._references.x.numpy()
-        figures.samples(self._view, {"samples": found.numpy()}, held_out).savefig(picture, format="png", dpi=120)
+        figures.samples(self._view, {"samples": found.numpy()}, held_out).savefig(image, format="png", dpi=120)
         checkpoint.write_atomic(out / "samples.csv", table.getvalue())
-        checkpoint.write_atomic(out / "samples.png", picture.getvalue())
+        checkpoint.write_atomic(out / "samples.png", image.getvalue())
         return [out / "samples.csv", out / "samples.png"]
 
     def _sampled(self, denoiser: Denoiser, start: Tensor, labels: Tensor | None, device: torch.device | str) -> Tensor:
@@ -262,4 +262,4 @@ class VectorsTask(Task):
 
     @property
     def _view(self) -> View:
-        return View(self.standard, self.columns, self.picture)
+        return View(self.standard, self.columns, self.image)

@@ -1,4 +1,4 @@
-"""Data sets of pictures: readers of every common layout, and one decoded form."""
+"""Data sets of images: readers of every common layout, and one decoded form."""
 
 from .cache import cache_folder
 from .description import Description, describe

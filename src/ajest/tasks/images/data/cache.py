@@ -1,4 +1,4 @@
-"""Decoded pictures on the disk: made once, memory-mapped from then on."""
+"""Decoded images on the disk: made once, memory-mapped from then on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cache_folder() -> Path:
 
 
 def content_digest(images: np.ndarray, labels: np.ndarray | None, classes: Sequence[str]) -> str:
-    """Of pictures, labels and classes."""
+    """Of images, labels and classes."""
     found = hashlib.blake2b(json.dumps([list(classes), images.shape]).encode(), digest_size=16)
     for start in range(0, len(images), 1024):
         found.update(np.ascontiguousarray(images[start : start + 1024]).data)
@@ -50,7 +50,7 @@ def remembered(
     classes: Sequence[str],
     warn: Callable[[str], None],
 ) -> str:
-    """The digest of pictures that lie ready, computed once."""
+    """The digest of images that lie ready, computed once."""
     path = folder.with_suffix(".json")
     with sole_writer(_lock_of(folder), warn):
         with suppress(Corrupt, KeyError, TypeError):
@@ -84,13 +84,13 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Decoded:
-    """Decoded pictures.
+    """Decoded images.
 
     Attributes:
         images: uint8, shape (N, 3, R, R), without the bad ones.
-        digest: of pictures, labels and classes.
+        digest: of images, labels and classes.
         bad: files that cannot be read, with the reason.
-        changes: what was done to how many pictures.
+        changes: what was done to how many images.
     """
 
     images: np.ndarray
@@ -114,7 +114,7 @@ def _stored(folder: Path) -> Decoded | None:
 def decoded(
     folder: Path, wanted: Wanted, judge: Callable[[dict[str, str]], None], warn: Callable[[str], None]
 ) -> Decoded:
-    """Decoded pictures from the folder; where there are none, one process decodes while others wait for it.
+    """Decoded images from the folder; where there are none, one process decodes while others wait for it.
 
     Args:
         folder: in the cache, named by what decides its content.
@@ -123,7 +123,7 @@ def decoded(
         warn: told about waiting, and about a cache that cannot be written to: then they are decoded into memory.
 
     Raises:
-        UserError: no picture can be read, or they contradict each other; the disk or the memory is full.
+        UserError: no image can be read, or they contradict each other; the disk or the memory is full.
     """
     found = _stored(folder)
     if found is not None:
@@ -150,7 +150,7 @@ def _made(
         images = _reserved(temporary / "images.npy", shape)
     except OSError as error:
         warn(
-            f"{math.prod(shape) / 2**30:,.2f} GiB of decoded pictures cannot be kept in {folder.parent} "
+            f"{math.prod(shape) / 2**30:,.2f} GiB of decoded images cannot be kept in {folder.parent} "
             f"({error.strerror or error}), so they are held in memory: set AJEST_CACHE to a folder with room"
         )
         if temporary is not None:
@@ -164,7 +164,7 @@ def _made(
         return found if temporary is None else _kept(folder, temporary, found)
     except OSError as error:
         raise UserError(
-            f"decoded pictures cannot be written to {folder.parent} ({error.strerror or error}): free some space, or "
+            f"decoded images cannot be written to {folder.parent} ({error.strerror or error}): free some space, or "
             "set AJEST_CACHE to a folder with room"
         ) from error
     finally:
@@ -176,16 +176,16 @@ def _in_memory(shape: tuple[int, ...]) -> np.ndarray:
     try:
         return np.empty(shape, dtype=np.uint8)
     except MemoryError as error:
-        raise UserError("decoded pictures fit neither on the disk nor into memory: set AJEST_CACHE") from error
+        raise UserError("decoded images fit neither on the disk nor into memory: set AJEST_CACHE") from error
 
 
 def _fill(
     images: np.ndarray, wanted: Wanted, judge: Callable[[dict[str, str]], None]
 ) -> tuple[np.ndarray, dict[str, str], Changes]:
-    """(The part of `images` that holds pictures now, bad files, what was done to the others)."""
+    """(The part of `images` that holds images now, bad files, what was done to the others)."""
     bad: dict[str, str] = {}
     changes, n = Changes(), 0
-    for name, found in zip(wanted.ids, loaded(wanted.parts, wanted.order, "decoding pictures"), strict=True):
+    for name, found in zip(wanted.ids, loaded(wanted.parts, wanted.order, "decoding images"), strict=True):
         if isinstance(found, str):
             bad[str(name)] = found
             continue
@@ -194,7 +194,7 @@ def _fill(
         n += 1
     judge(bad)
     if not n:
-        raise UserError(f"{wanted.parts[0].spec} holds no picture that can be read")
+        raise UserError(f"{wanted.parts[0].spec} holds no image that can be read")
     against = changes.contradiction()
     if against:
         raise UserError(f"{wanted.parts[0].spec}: {against}")
@@ -258,7 +258,7 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
 
 
 def write_rows(file: IO[bytes], rows: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> None:
-    """An array of pictures as .npy, some at a time; with `axes`, each transposed by these (0 stays the rows)."""
+    """An array of images as .npy, some at a time; with `axes`, each transposed by these (0 stays the rows)."""
     _write_header(file, shape)
     for start in range(0, len(rows), 1024):
         part = rows[start : start + 1024]

@@ -1,4 +1,4 @@
-"""Colours to sRGB by the profile that a picture brings."""
+"""Colours to sRGB by the profile that an image brings."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _transform(profile: bytes) -> tuple[str, ImageCmsTransform | None]:
         probe = _probe(mode)
         seen = ImageCms.applyTransform(probe, transform)
         if seen is None:
-            raise ValueError("no picture")
+            raise ValueError("no image")
     except Exception as error:  # a missing LittleCMS, KeyError, OSError, PyCMSError: of damaged profiles anything
         raise Unusable(str(error)) from error
     off = np.abs(np.asarray(seen, dtype=np.int16) - np.asarray(probe.convert("RGB"), dtype=np.int16)).max()

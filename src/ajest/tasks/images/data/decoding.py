@@ -1,4 +1,4 @@
-"""One picture from its bytes."""
+"""One image from its bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_PIXELS = 50_000_000
 _opening = threading.Lock()
 T = TypeVar("T")
 
-#: What may be done to a picture that its owner does not expect, as it is said of a number of them.
+#: What may be done to an image that its owner does not expect, as it is said of a number of them.
 ON_WHITE = "with transparency (laid on white)"
 ALL_CLEAR = "wholly transparent (white, then)"
 FIRST_FRAME = "with several frames or pages (the first is used)"
@@ -43,8 +43,8 @@ _UPRIGHT = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A decoded picture.
+class Decoded:
+    """A decoded image.
 
     Attributes:
         pixels: uint8, shape (3, R, R).
@@ -62,10 +62,10 @@ class Picture:
 
 
 def read_header(data: bytes) -> Image.Image:
-    """The picture, not decoded yet: its size and mode are known.
+    """The image, not decoded yet: its size and mode are known.
 
     Raises:
-        Unreadable: no picture, one of a kind that cannot be decoded, or one of more than 50 million pixels.
+        Unreadable: no image, one of a kind that cannot be decoded, or one of more than 50 million pixels.
     """
     return _opened(data)[0]
 
@@ -79,7 +79,7 @@ def _opened(data: bytes) -> tuple[Image.Image, bytes]:
     if refusal:
         raise Unreadable(refusal)
     try:
-        # Pillow warns of large pictures by a global limit; ours is an error, and smaller.
+        # Pillow warns of large images by a global limit; ours is an error, and smaller.
         with _opening:
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
@@ -98,7 +98,7 @@ def _opened(data: bytes) -> tuple[Image.Image, bytes]:
 
 
 def size_of(data: bytes) -> tuple[int, int]:
-    """(width, height) of a stored picture, without decoding it.
+    """(width, height) of a stored image, without decoding it.
 
     Raises:
         Unreadable: see `read_header`.
@@ -107,12 +107,12 @@ def size_of(data: bytes) -> tuple[int, int]:
 
 
 def decode(data: bytes, resolution: int) -> np.ndarray:
-    """The pixels of `picture`, uint8 (3, resolution, resolution)."""
-    return picture(data, resolution).pixels
+    """The pixels of `image`, uint8 (3, resolution, resolution)."""
+    return decoded(data, resolution).pixels
 
 
-def picture(data: bytes, resolution: int) -> Picture:
-    """A picture from the bytes of its file: upright, sRGB, centre-cropped to a square, resized (Lanczos).
+def decoded(data: bytes, resolution: int) -> Decoded:
+    """An image from the bytes of its file: upright, sRGB, centre-cropped to a square, resized (Lanczos).
 
     Transparent pixels lie on white. Of several frames the first is taken. Embedded colour profiles are obeyed; other
     hints at colours (gAMA and cHRM of PNG, EXIF's Adobe RGB) are not.
@@ -127,8 +127,8 @@ def picture(data: bytes, resolution: int) -> Picture:
     return from_image(image, resolution, opacity)
 
 
-def from_image(image: Image.Image, resolution: int, opacity: Image.Image | None = None) -> Picture:
-    """See `picture`.
+def from_image(image: Image.Image, resolution: int, opacity: Image.Image | None = None) -> Decoded:
+    """See `image`.
 
     Args:
         image: as Pillow opened it.
@@ -151,7 +151,7 @@ def from_image(image: Image.Image, resolution: int, opacity: Image.Image | None 
         raise Unreadable(f"cannot be made RGB ({reason(error)})") from error
     if levels is not None:
         changes.add(f"of {levels.kind} (reduced to 8 bits, {levels.white:,} being white)")
-    return Picture(np.ascontiguousarray(pixels.transpose(2, 0, 1)), size, mode, frozenset(changes), levels)
+    return Decoded(np.ascontiguousarray(pixels.transpose(2, 0, 1)), size, mode, frozenset(changes), levels)
 
 
 def _unless_damaged(image: Image.Image, decode: Callable[[], T]) -> T:

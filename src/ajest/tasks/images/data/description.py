@@ -25,14 +25,14 @@ class Description:
 
     Attributes:
         layouts: of each SPEC.
-        total: pictures, bad ones too.
+        total: images, bad ones too.
         sizes: (width, height) and how often.
         modes: of pixels (RGB, L, CMYK, ...) and how often.
-        classes: pictures by class key, rarest first; {} for an unconditional set.
+        classes: images by class key, rarest first; {} for an unconditional set.
         names: of the classes.
         bad: files that cannot be read, with the reason.
         notes: what was left out, merged, changed or taken for something.
-        sheet: some pictures of different classes, uint8 (h, w, 3).
+        sheet: some images of different classes, uint8 (h, w, 3).
     """
 
     layouts: tuple[str, ...]
@@ -47,7 +47,7 @@ class Description:
 
 
 def describe(spec: Sequence[str], resolution: int = 64, split: Split = "train", shown: int = 96) -> Description:
-    """Look at every picture whole: a truncated one has a sound header.
+    """Look at every image whole: a truncated one has a sound header.
 
     Raises:
         UserError: nothing to read.
@@ -63,7 +63,7 @@ def describe(spec: Sequence[str], resolution: int = 64, split: Split = "train", 
     places = set(np.linspace(0, len(order) - 1, min(shown, len(order))).round().astype(int).tolist())
     thumbnails = []
 
-    for row, ((p, i), seen) in enumerate(zip(order, loaded(parts, order, "looking at pictures"), strict=True)):
+    for row, ((p, i), seen) in enumerate(zip(order, loaded(parts, order, "looking at images"), strict=True)):
         if isinstance(seen, str):
             bad[parts[p].ids[i]] = seen
             continue

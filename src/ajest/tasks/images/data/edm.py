@@ -18,10 +18,10 @@ class LabelTable:
     """What a dataset.json tells.
 
     Attributes:
-        keys: class key by picture; None for an unconditional set.
-        ids: stable id by picture, where it is not the picture's name.
+        keys: class key by image; None for an unconditional set.
+        ids: stable id by image, where it is not the image's name.
         words: names of classes for people, by key.
-        absent: pictures that it labels and that are not there.
+        absent: images that it labels and that are not there.
     """
 
     keys: dict[str, str] | None
@@ -30,12 +30,12 @@ class LabelTable:
     absent: tuple[str, ...]
 
 
-def label_table(text: bytes, pictures: Collection[str], known: Collection[str], where: str) -> LabelTable:
+def label_table(text: bytes, images: Collection[str], known: Collection[str], where: str) -> LabelTable:
     """Read a dataset.json.
 
     Args:
         text: of the file.
-        pictures: names that must have a label, as the file names them.
+        images: names that must have a label, as the file names them.
         known: all names that are there.
         where: the file, for messages.
 
@@ -54,16 +54,16 @@ def label_table(text: bytes, pictures: Collection[str], known: Collection[str], 
     ids = facts.get("ids") or {}
     if not isinstance(ids, dict) or not all(isinstance(i, str) for i in ids.values()):
         raise UserError(f"{where}: `ids` must be an object of names: {listed([_shown(ids)])}")
-    if max(Counter(ids.get(p, p) for p in pictures).values(), default=1) > 1:
-        raise UserError(f"{where} gives one id to several pictures")
+    if max(Counter(ids.get(p, p) for p in images).values(), default=1) > 1:
+        raise UserError(f"{where} gives one id to several images")
     if facts["labels"] is None:
         return LabelTable(None, ids, {}, ())
     numbers = _labels(facts["labels"], where)
-    missing = [p for p in pictures if p not in numbers]
+    missing = [p for p in images if p not in numbers]
     if missing:
-        raise UserError(f"{where} has no label for {listed(missing[:1])} ({len(missing):,} such pictures)")
+        raise UserError(f"{where} has no label for {listed(missing[:1])} ({len(missing):,} such images)")
     keys, words = numbered(max(numbers.values()), classes, names, where)
-    found = {p: keys[numbers[p]] if keys else str(numbers[p]) for p in pictures}
+    found = {p: keys[numbers[p]] if keys else str(numbers[p]) for p in images}
     return LabelTable(found, ids, words, tuple(sorted(numbers.keys() - set(known))))
 
 

@@ -19,10 +19,10 @@ from .formats import HEAD
 from .zip_names import names_of
 
 MAX_BYTES = 64 << 20  # of one file
-MAX_LIST_BYTES = 384 << 20  # of a list of files: over a million pictures
+MAX_LIST_BYTES = 384 << 20  # of a list of files: over a million images
 _LISTS = (".json", ".jsonl", ".txt", ".csv", ".tsv")
 MAX_FILES = 5_000_000
-_JUNK = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # folders that systems leave, some with thumbnails of the pictures
+_JUNK = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # folders that systems leave, some with thumbnails of the images
 _FOLLOW = "copy what it leads to (cp -rL)"
 
 

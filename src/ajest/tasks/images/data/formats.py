@@ -28,13 +28,13 @@ _READ = {
 SUFFIXES = tuple(suffix for suffixes in _READ.values() for suffix in suffixes.split())
 #: Where a build of Pillow may lack a decoder: what it is called there.
 _OPTIONAL = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
-#: Pictures that cannot be read here, by suffix.
+#: Images that cannot be read here, by suffix.
 _FOREIGN = _suffixes(
     "heic heif hif jxl psd psb xcf kra ico cur icns svg svgz eps dds exr hdr dng cr2 cr3 nef nrw "
     "arw srf sr2 orf rw2 raf pef srw x3f fits fit dcm qoi pcx sgi ras xbm xpm wmf emf jxr wdp "
     "hdp bpg flif webp2 ktx ktx2"
 )
-#: Files that commonly lie beside pictures and are none: not looked into.
+#: Files that commonly lie beside images and are none: not looked into.
 _OTHERS = _suffixes(
     "txt json jsonl csv tsv xml yaml yml md rst html htm pdf py ipynb npy npz pt pth pkl mat h5 "
     "zip tar gz bz2 xz 7z parquet arrow tfrecord safetensors mp4 avi mov mkv webm wav mp3 db ini "
@@ -100,8 +100,8 @@ _STARTS = (
     (b"%PDF", "PDF"),
     (b"version https://git-lfs", "a pointer of Git LFS"),
 )
-#: Things that are no picture at all, with the mend.
-_NO_PICTURE = {
+#: Things that are no image at all, with the mend.
+_NO_IMAGE = {
     "an HTML page": "download the file again",
     "XML": "",
     "PDF": "",
@@ -148,19 +148,19 @@ def decoder(data: bytes) -> tuple[str, str]:
     """
     kind = content(data)
     if not kind:
-        return "", "not a picture" if data else "an empty file"
+        return "", "not an image" if data else "an empty file"
     if kind in _OPTIONAL and _OPTIONAL[kind] not in _supported():
         return "", f"{kind}, which this build of Pillow cannot decode: install another, or convert the file to PNG"
     if kind in _READ:
         return kind, ""
-    if kind in _NO_PICTURE:
-        mend = _NO_PICTURE[kind]
-        return "", f"not a picture but {kind}" + (f": {mend}" if mend else "")
+    if kind in _NO_IMAGE:
+        mend = _NO_IMAGE[kind]
+        return "", f"not an image but {kind}" + (f": {mend}" if mend else "")
     return "", f"{kind}, which cannot be read: convert it to PNG or JPEG"
 
 
 def overlooked(names: Iterable[str], head: Callable[[str], bytes]) -> str:
-    """Which files look like pictures and are not read, as a phrase; "" where there are none.
+    """Which files look like images and are not read, as a phrase; "" where there are none.
 
     Args:
         names: of all files.
@@ -178,7 +178,7 @@ def overlooked(names: Iterable[str], head: Callable[[str], bytes]) -> str:
             found[suffix] = len(group), ""
             continue
         kinds = [content(head(name)) for name in group[:_LOOKS]]
-        seen = [kind for kind in kinds if kind and kind not in _NO_PICTURE and kind not in ("a video", "TGA")]
+        seen = [kind for kind in kinds if kind and kind not in _NO_IMAGE and kind not in ("a video", "TGA")]
         if seen:
             found[suffix] = len(group), seen[0]
     if not found:
@@ -187,7 +187,7 @@ def overlooked(names: Iterable[str], head: Callable[[str], bytes]) -> str:
     shown = [_phrase(suffix, n, kind) for suffix, (n, kind) in list(found.items())[:8]]
     more = f" and {len(found) - 8} more suffixes" if len(found) > 8 else ""
     return (
-        f"{total:,} file{'s look like pictures and are' if total > 1 else ' looks like a picture and is'} not read: "
+        f"{total:,} file{'s look like images and are' if total > 1 else ' looks like an image and is'} not read: "
         f"{', '.join(shown)}{more}; convert to PNG or JPEG what is to be used"
     )
 

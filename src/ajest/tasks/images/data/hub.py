@@ -26,7 +26,7 @@ class HubTable:
         split: their name.
         keys: class key of each row, None for an unconditional set.
         words: names of classes for people, where they are not the keys.
-        read: the bytes of a picture by its row; raises Unreadable.
+        read: the bytes of an image by its row; raises Unreadable.
         size: number of rows.
         identity: changes when the content does.
         notes: on columns that are not used.
@@ -45,7 +45,7 @@ def hub_table(spec: str, split: Split) -> HubTable:
     """Read a data set of the hub, or one in its forms on the disk.
 
     Raises:
-        UserError: it cannot be loaded; it has no column of pictures, or several columns may be meant; rows without a
+        UserError: it cannot be loaded; it has no column of images, or several columns may be meant; rows without a
             label.
     """
     try:
@@ -97,11 +97,11 @@ def _split(datasets: Any, name: str, split: Split, spec: str) -> str:
 def _image_column(spec: str, kinds: dict[str, str], asked: str | None) -> str:
     found = [column for column, kind in kinds.items() if kind == "Image"]
     if asked is not None and asked not in found:
-        raise unknown("column of pictures", asked, found)
+        raise unknown("column of images", asked, found)
     if not found:
-        raise UserError(f"{spec!r} has no column of pictures, only {listed(kinds)}")
+        raise UserError(f"{spec!r} has no column of images, only {listed(kinds)}")
     if asked is None and len(found) > 1:
-        raise UserError(f"{spec!r} has several columns of pictures, {listed(found)}: choose one by :image=COLUMN")
+        raise UserError(f"{spec!r} has several columns of images, {listed(found)}: choose one by :image=COLUMN")
     return asked or found[0]
 
 
@@ -130,7 +130,7 @@ def _classes(spec: str, table: Any, label: str) -> tuple[list[str], dict[str, st
     none = [row for row, value in enumerate(values) if _is_none(value, len(names))]
     if none:
         raise UserError(
-            f"{spec!r} has pictures without a class, {len(none):,} in all ({label} is empty in row {listed(none)}): "
+            f"{spec!r} has images without a class, {len(none):,} in all ({label} is empty in row {listed(none)}): "
             "name a split that has all, or learn without classes by :label="
         )
     if len(set(names)) < len(names):  # two classes of one name
@@ -145,9 +145,9 @@ def _is_none(value: Any, names: int) -> bool:
 
 
 def _bytes(stored: Any) -> bytes:
-    """The file of a picture, as the library keeps it: its bytes, or a path on this machine."""
+    """The file of an image, as the library keeps it: its bytes, or a path on this machine."""
     if stored is None or (stored.get("bytes") is None and stored.get("path") is None):
-        raise Unreadable("the row has no picture")
+        raise Unreadable("the row has no image")
     if stored.get("bytes") is not None:
         return stored["bytes"]
     try:

@@ -30,7 +30,7 @@ def distinct(parts: list[Part]) -> list[Part]:
     same = [name for name, n in Counter(part.identity for part in parts).items() if n > 1]
     if same:
         twice = [part.spec for part in parts if part.identity == same[0]]
-        raise UserError(f"the data set holds pictures twice: {listed(twice)} are the same; name each archive once")
+        raise UserError(f"the data set holds images twice: {listed(twice)} are the same; name each archive once")
     if not _shared(parts):
         return parts
     named = [
@@ -38,7 +38,7 @@ def distinct(parts: list[Part]) -> list[Part]:
         for part in parts
     ]
     if _shared(named):
-        raise UserError(f"the data set holds pictures twice: {listed(_shared(named))}; give each archive its own name")
+        raise UserError(f"the data set holds images twice: {listed(_shared(named))}; give each archive its own name")
     return named
 
 

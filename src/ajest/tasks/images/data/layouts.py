@@ -14,12 +14,12 @@ from .splits import ANY_FOLDER, READ_AS, Chosen, Role, Split, chosen_part, role_
 from .tables import FORMS, Unusable, classes_of, is_label_table
 
 _LISTS = frozenset(("dataset.json", "wnids.txt", "words.txt"))
-#: Files beside pictures without a class that may tell it.
+#: Files beside images without a class that may tell it.
 _DATA_FORMS = (*FORMS, ".json", ".txt", ".parquet", ".xml", ".mat", ".npy", ".pkl", ".xlsx", ".h5", ".lst")
 _TEXTS = frozenset(("readme", "license", "licence", "copying", "requirements", "notes"))  # words of files to read
-#: Folders that lie beside pictures and hold what belongs to them.
+#: Folders that lie beside images and hold what belongs to them.
 _BESIDE = frozenset(("mask", "masks", "label", "labels", "annotation", "annotations", "jpegimages", "thumbnails"))
-#: Files that may hold the pictures, and what to do with them.
+#: Files that may hold the images, and what to do with them.
 _PACKED = {
     **dict.fromkeys((".zip", ".npz"), "name the archives themselves"),
     **dict.fromkeys((".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"), "unpack them"),
@@ -37,7 +37,7 @@ class Listing:
         names: of the example files, as `files` knows them, by stable id (the name below the data set's root).
         keys: class key of each id; {} for an unconditional set.
         words: names of classes for people, as far as the data set tells.
-        refused: what is named as a picture and was not let in, with the reason.
+        refused: what is named as an image and was not let in, with the reason.
         notes: what was left out, merged or taken for something, a sentence each.
     """
 
@@ -52,7 +52,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class _Classes:
-    """What tells the class of each picture ({} for an unconditional set), and what is to be said of it."""
+    """What tells the class of each image ({} for an unconditional set), and what is to be said of it."""
 
     layout: str
     keys: dict[str, str]
@@ -65,21 +65,21 @@ def listing(files: Files, split: Split) -> Listing:
     """Recognise the layout of a folder or archive.
 
     Raises:
-        UserError: it holds no picture, none for this split, or pictures both beside folders and in them; or what
+        UserError: it holds no image, none for this split, or images both beside folders and in them; or what
             tells their classes is damaged.
     """
-    # Found from pictures and lists alone: a stray README beside the root folder would hide that folder.
+    # Found from images and lists alone: a stray README beside the root folder would hide that folder.
     root = _root(n for n in files.marks if is_image(n) or n.rpartition("/")[2] in _LISTS)
     inner = {name[len(root) :]: name for name in files.marks if name.startswith(root)}
-    pictures = sorted(name for name in inner if is_image(name))
+    images = sorted(name for name in inner if is_image(name))
     refused = {n: why for n, why in files.refused.items() if is_image(n) or "link" in why or "leads" in why}
     unread = {n: why for n, why in files.refused.items() if n.rpartition("/")[2] in _LISTS}
-    if unread:  # without it, the pictures would be taken for others
+    if unread:  # without it, the images would be taken for others
         name, why = next(iter(unread.items()))
-        raise UserError(f"{files.path}: {name} tells what its pictures are and may not be read: {why}")
-    if not pictures:
-        raise UserError(f"{files.path} holds no picture{_why(files, refused)}")
-    chosen = chosen_part(pictures, split, str(files.path))
+        raise UserError(f"{files.path}: {name} tells what its images are and may not be read: {why}")
+    if not images:
+        raise UserError(f"{files.path} holds no image{_why(files, refused)}")
+    chosen = chosen_part(images, split, str(files.path))
     found = _by_json(files, inner, chosen) or _by_annotations(files, inner, chosen)
     found = found or _by_table_or_folder(files, inner, root, chosen, split)
     names = {found.ids.get(p, p): inner[p] for p in chosen.below}
@@ -117,7 +117,7 @@ def _parents(folder: str) -> Iterator[str]:
 
 
 def _by_json(files: Files, inner: Mapping[str, str], chosen: Chosen) -> _Classes | None:
-    """EDM's archives: a `dataset.json` above the pictures."""
+    """EDM's archives: a `dataset.json` above the images."""
     base = next((b for b in _parents(chosen.folder) if f"{b}dataset.json" in inner), None)
     if base is None:
         return None
@@ -143,12 +143,12 @@ def _by_annotations(files: Files, inner: Mapping[str, str], chosen: Chosen) -> _
     keys = {p: table.get(p.rpartition("/")[2], "") for p in chosen.below}
     unknown = [p for p, key in keys.items() if not key]
     if unknown:
-        raise UserError(f"{files.path}: {annotations} has no line for {unknown[0]} ({len(unknown)} such pictures)")
+        raise UserError(f"{files.path}: {annotations} has no line for {unknown[0]} ({len(unknown)} such images)")
     return _Classes("Tiny ImageNet's", keys)
 
 
 def _by_table_or_folder(files: Files, inner: Mapping[str, str], root: str, chosen: Chosen, split: Split) -> _Classes:
-    """A table of labels above the pictures, unless it tells the same as their folders; or else these."""
+    """A table of labels above the images, unless it tells the same as their folders; or else these."""
     flat = [p for p, below in chosen.below.items() if "/" not in below]
     folders = {} if flat else {p: below.partition("/")[0] for p, below in chosen.below.items()}
     place, notes, gaps = root + chosen.folder, list[str](), list[str]()
@@ -161,15 +161,15 @@ def _by_table_or_folder(files: Files, inner: Mapping[str, str], root: str, chose
             continue
         keys = {stored[name]: key for name, key in found.keys.items()}
         if found.missing:
-            gaps.append(f"{table} has no label for {listed(found.missing[:1])} ({len(found.missing):,} such pictures)")
+            gaps.append(f"{table} has no label for {listed(found.missing[:1])} ({len(found.missing):,} such images)")
         elif not _alike(keys, folders):
             said = f"the classes are those of {table}, column {found.column}"
             return _Classes(f"classes by {table}", keys, (*notes, said + (", not the folders" if folders else "")))
     if flat and gaps:
-        raise UserError(f"{files.path}: {gaps[0]}: add the labels, or take the pictures or the table away")
+        raise UserError(f"{files.path}: {gaps[0]}: add the labels, or take the images or the table away")
     if flat and len(flat) < len(chosen.below):
         raise UserError(
-            f"{files.path} holds pictures both beside its folders ({flat[0]}) and in them: put each class into a folder"
+            f"{files.path} holds images both beside its folders ({flat[0]}) and in them: put each class into a folder"
         )
     notes += [f"not used: {gap}" for gap in gaps]
     if folders:
@@ -189,25 +189,25 @@ def _tables(files: Files, place: str, roles: Sequence[Role]) -> Iterator[tuple[s
 
 
 def _above(files: Files, place: str) -> Iterator[tuple[str, list[str]]]:
-    """Folders from a place up to the root, each with the names of the files in it that are no pictures."""
+    """Folders from a place up to the root, each with the names of the files in it that are no images."""
     others = [n for n in files.marks if not is_image(n)]
     for base in _parents(place):
         yield base, [n[len(base) :] for n in others if n.startswith(base) and "/" not in n[len(base) :]]
 
 
 def _alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether two sets of classes part the pictures in the same way."""
+    """Whether two sets of classes part the images in the same way."""
     pairs = {(one[p], other[p]) for p in one.keys() & other.keys()}
     return len(pairs) == len(set(one.values())) == len(set(other.values()))
 
 
 def _empty(files: Files, place: str, chosen: Chosen) -> list[str]:
-    """Folders beside the classes that hold no picture."""
+    """Folders beside the classes that hold no image."""
     if chosen.role and not chosen.folder:  # the classes do not lie in one place
         return []
     beside = {f[len(place) :] for f in files.folders if f.startswith(place) and "/" not in f[len(place) :]}
     full = {n[len(place) :].partition("/")[0] for n in files.marks if n.startswith(place) and is_image(n)}
-    return [f"no picture in {listed(sorted(beside - full))}: left out"] if beside - full else []
+    return [f"no image in {listed(sorted(beside - full))}: left out"] if beside - full else []
 
 
 def _check_told(files: Files, inner: Iterable[str], chosen: Chosen) -> None:
@@ -245,7 +245,7 @@ def _tabbed(files: Files, name: str) -> dict[str, str]:
 
 
 def _why(files: Files, refused: dict[str, str]) -> str:
-    """What there is in the place of pictures."""
+    """What there is in the place of images."""
     if refused:
         name, why = next(iter(refused.items()))
         return f" that may be read ({listed([name])}: {why})"

@@ -1,4 +1,4 @@
-"""Pictures of more than 8 bits a channel: which number is white."""
+"""Images of more than 8 bits a channel: which number is white."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 
 @dataclass(frozen=True)
 class Levels:
-    """What was made of a picture's numbers, to be judged with the others of its data set (`contradiction`).
+    """What was made of an image's numbers, to be judged with the others of its data set (`contradiction`).
 
     Attributes:
         kind: FLOATS, WHOLE, DEEP, or fewer bits that the file tells.
@@ -31,7 +31,7 @@ class Levels:
 
 
 def eight_bits(image: Image.Image) -> tuple[np.ndarray, Levels]:
-    """(A picture of mode I, F or I;16 as uint8, what it was taken for).
+    """(An image of mode I, F or I;16 as uint8, what it was taken for).
 
     Packed bits and PNM say what white is. 16 bits are taken whole. Floats from 0 to 1 are scaled by 255. Floats up to
     255 are taken as they are, and so are whole numbers of 32 bits.
@@ -63,10 +63,10 @@ def eight_bits(image: Image.Image) -> tuple[np.ndarray, Levels]:
 
 
 def contradiction(largest: dict[tuple[str, int], tuple[float, str]]) -> str | None:
-    """Why pictures of one data set cannot have been what they were taken for; None where nothing speaks against it.
+    """Why images of one data set cannot have been what they were taken for; None where nothing speaks against it.
 
     Args:
-        largest: by kind and white of `Levels`: the largest number of all pictures, and which picture has it.
+        largest: by kind and white of `Levels`: the largest number of all images, and which image has it.
     """
     seen = {key: found for key, found in largest.items() if found[0] > 0}  # black is black on any scale
     for (kind, white), (high, name) in seen.items():
@@ -74,18 +74,18 @@ def contradiction(largest: dict[tuple[str, int], tuple[float, str]]) -> str | No
         if others:
             (_, (other, other_name)) = others[0]
             return (
-                f"pictures of {kind} reach {high:,.4g} in {name} and {other:,.4g} in {other_name}: these cannot have "
+                f"images of {kind} reach {high:,.4g} in {name} and {other:,.4g} in {other_name}: these cannot have "
                 "one scale; save them with 8 bits"
             )
         if kind == FLOATS and white == 255 and high <= 16:
             return (
-                f"pictures of floats reach {high:,.4g} ({name}), so they run neither from 0 to 1 nor from 0 to 255: "
+                f"images of floats reach {high:,.4g} ({name}), so they run neither from 0 to 1 nor from 0 to 255: "
                 "scale them to one of these"
             )
         if white == 65535 and high < 1 << 14:
             bits = int(high).bit_length()
             return (
-                f"pictures of {kind} use {bits} of 16 bits at most (the largest number is {high:,.0f}, in {name}) and "
+                f"images of {kind} use {bits} of 16 bits at most (the largest number is {high:,.0f}, in {name}) and "
                 f"would be nearly black: multiply them by {1 << 16 - bits}, or save them with 8 bits"
             )
     return None

@@ -1,4 +1,4 @@
-"""Many pictures, loaded in threads: in order, and few ahead of who takes them."""
+"""Many images, loaded in threads: in order, and few ahead of who takes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ajest.runtime.threads import cores
 
-from .decoding import Picture
+from .decoding import Decoded
 from .files import Unreadable
 from .parts import Part
 
@@ -20,10 +20,10 @@ U = TypeVar("U")
 _AHEAD = 256  # results that wait to be taken
 
 
-def loaded(parts: Sequence[Part], order: Sequence[tuple[int, int]], title: str) -> Iterator[Picture | str]:
-    """The pictures of (part, number) in order, or why one cannot be read; with a progress bar on a terminal."""
+def loaded(parts: Sequence[Part], order: Sequence[tuple[int, int]], title: str) -> Iterator[Decoded | str]:
+    """The images of (part, number) in order, or why one cannot be read; with a progress bar on a terminal."""
 
-    def load(where: tuple[int, int]) -> Picture | str:
+    def load(where: tuple[int, int]) -> Decoded | str:
         part, number = where
         try:
             return parts[part].load(number)

@@ -42,7 +42,7 @@ def _acquired(handle: int, warn: Callable[[str], None]) -> bool:
         except BlockingIOError:
             if not said:
                 who = os.pread(handle, 200, 0).decode("utf-8", "replace") or "another process"
-                warn(f"{who} is reading these pictures into the cache: waiting for it")
+                warn(f"{who} is reading these images into the cache: waiting for it")
                 said = True
             time.sleep(_POLL)
         except OSError:

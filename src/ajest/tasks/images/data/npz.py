@@ -1,4 +1,4 @@
-"""Arrays of pictures in an .npz: `images`, `labels`, `classes`, `names`, `ids`, and others that mean one thing only."""
+"""Arrays of images in an .npz: `images`, `labels`, `classes`, `names`, `ids`, and others that mean one thing only."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Arrays:
 
     Attributes:
         images: uint8, shape (N, H, W, 3), memory-mapped if they are stored uncompressed.
-        ids: stable, one a picture.
-        keys: class key of each picture, None for an unconditional set.
+        ids: stable, one an image.
+        keys: class key of each image, None for an unconditional set.
         words: names of classes for people, by key.
         identity: changes when the content does.
         notes: on arrays that are not used.
@@ -53,7 +53,7 @@ def read_npz(path: Path, split: Split) -> Arrays:
     """Read what an .npz holds of a split.
 
     Raises:
-        UserError: it is damaged; no array or several may be the pictures or their labels; or one is of another form.
+        UserError: it is damaged; no array or several may be the images or their labels; or one is of another form.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist")
@@ -93,12 +93,12 @@ def _check_sizes(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def _arrays(path: Path, headers: dict[str, _Header], marks: list[str], split: Split) -> Arrays:
-    pictures, role = _pictures(path, headers, split)
-    header = headers[pictures]
+    images, role = _images(path, headers, split)
+    header = headers[images]
     mend = "" if header.dtype == np.uint8 else ": save levels from 0 to 255, whole, as uint8"
     if header.dtype != np.uint8 or len(header.shape) != 4 or header.shape[3] != 3 or 0 in header.shape:
         raise UserError(
-            f"{path}: {pictures} must be uint8 of shape (N, H, W, 3), not {header.dtype} {header.shape}{mend}"
+            f"{path}: {images} must be uint8 of shape (N, H, W, 3), not {header.dtype} {header.shape}{mend}"
         )
     n = header.shape[0]
     labels = _labels(path, headers, role, n)
@@ -107,18 +107,18 @@ def _arrays(path: Path, headers: dict[str, _Header], marks: list[str], split: Sp
     ids = texts.get("ids", [f"{i:07d}" for i in range(n)])
     if len(ids) != n or len(set(ids)) < n:
         raise UserError(f"{path}: ids must be {n} different names, not {len(ids)} of which {len(set(ids))} differ")
-    told = "\n".join([*marks, pictures, labels])
+    told = "\n".join([*marks, images, labels])
     identity = hashlib.blake2b(told.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     by_name = labels and headers[labels].dtype.kind in "iu"
-    idle = headers.keys() - {pictures, labels, "ids", *(texts if by_name else ())}
-    notes = _notes(idle, pictures, n, role)
+    idle = headers.keys() - {images, labels, "ids", *(texts if by_name else ())}
+    notes = _notes(idle, images, n, role)
     if labels not in ("", "labels"):
         notes = (f"the labels are those of {labels}: call it otherwise to have it ignored", *notes)
-    return Arrays(_mapped(path, pictures), ids, keys, words, identity, notes)
+    return Arrays(_mapped(path, images), ids, keys, words, identity, notes)
 
 
-def _pictures(path: Path, headers: dict[str, _Header], split: Split) -> tuple[str, Role | None]:
-    """(The array of pictures, the part that it is)."""
+def _images(path: Path, headers: dict[str, _Header], split: Split) -> tuple[str, Role | None]:
+    """(The array of images, the part that it is)."""
     if "images" in headers:
         return "images", None
     deep = [name for name, header in headers.items() if len(header.shape) > 2]
@@ -127,7 +127,7 @@ def _pictures(path: Path, headers: dict[str, _Header], split: Split) -> tuple[st
     if not taken:
         raise UserError(f"{path} has no array `images`, only {listed(headers) or 'nothing'}")
     if len(taken) > 1:
-        raise UserError(f"{path}: several arrays may be the pictures, {listed(taken)}: call the right one `images`")
+        raise UserError(f"{path}: several arrays may be the images, {listed(taken)}: call the right one `images`")
     return taken[0], role_of(taken[0])[0]
 
 
@@ -136,7 +136,7 @@ def _labels(path: Path, headers: dict[str, _Header], role: Role | None, n: int) 
     if "labels" in headers:
         return "labels"
     found = [name for name in headers if _may_be_labels(name) and role_of(name)[0] == role]
-    if len(found) > 1:  # `classes` names the classes, and is as long as the pictures are many where it tells theirs
+    if len(found) > 1:  # `classes` names the classes, and is as long as the images are many where it tells theirs
         found = [name for name in found if name != "classes"]
     elif found == ["classes"] and headers["classes"].shape[:1] != (n,):
         found = []
@@ -164,7 +164,7 @@ def _texts(path: Path, headers: dict[str, _Header], name: str) -> list[str]:
 def _classes(
     path: Path, headers: dict[str, _Header], labels: str, n: int, texts: dict[str, list[str]]
 ) -> tuple[list[str], dict[str, str]]:
-    """(Class key of each picture, names of classes for people)."""
+    """(Class key of each image, names of classes for people)."""
     values = _loaded(path, headers, labels)
     if values.shape not in ((n,), (n, 1)) or values.dtype.kind not in "iuUS":
         hint = ": of rows with a single 1, save argmax(1)" if values.ndim == 2 else ""
@@ -180,16 +180,16 @@ def _classes(
     return [keys[k] if keys else str(k) for k in numbers], words
 
 
-def _notes(idle: Collection[str], pictures: str, n: int, role: Role | None) -> tuple[str, ...]:
+def _notes(idle: Collection[str], images: str, n: int, role: Role | None) -> tuple[str, ...]:
     other = sorted(name for name in idle if role and role_of(name)[0] not in (role, None))
     left = sorted(set(idle) - set(other))
-    notes = [f"{pictures} is read ({n:,} pictures); left out: {listed(other)}"] if other else []
+    notes = [f"{images} is read ({n:,} images); left out: {listed(other)}"] if other else []
     notes += [f"array{'s' if len(left) > 1 else ''} not used: {listed(left)}"] if left else []
     return tuple(notes)
 
 
 def _mapped(path: Path, name: str) -> np.ndarray:
-    """An array of pictures, memory-mapped in place if it is stored uncompressed."""
+    """An array of images, memory-mapped in place if it is stored uncompressed."""
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(f"{name}.npy")
     if info.compress_type != zipfile.ZIP_STORED:

@@ -33,7 +33,7 @@ def prepare(
 ) -> ImageSet:
     """Write a data set as one file that `open_images` reads: .npz (used in place, fastest) or .zip (EDM's form, PNG).
 
-    Pictures, labels, classes, ids and digest are the same afterwards.
+    Images, labels, classes, ids and digest are the same afterwards.
 
     Raises:
         UserError: an unknown suffix, bad files, or a place that cannot be written to.

@@ -15,7 +15,7 @@ from PIL import Image
 from ajest.errors import UserError, listed
 
 from . import shapes
-from .decoding import Picture, from_image, picture, size_of
+from .decoding import Decoded, decoded, from_image, size_of
 from .files import open_files
 from .formats import overlooked
 from .hub import hub_table
@@ -37,9 +37,9 @@ class Part:
         keys: class key of each example, None for an unconditional set.
         words: names of classes for people, as far as they are known.
         load: an example by its number; raises Unreadable.
-        size: (width, height) of a stored picture by its number, without decoding it; raises Unreadable.
+        size: (width, height) of a stored image by its number, without decoding it; raises Unreadable.
         refused: files that are not let in, with the reason.
-        direct: all pictures at once, uint8 (N, 3, R, R), where they lie ready for use.
+        direct: all images at once, uint8 (N, 3, R, R), where they lie ready for use.
         notes: what was left out, merged or taken for something, a sentence each.
     """
 
@@ -49,7 +49,7 @@ class Part:
     ids: Sequence[str]
     keys: Sequence[str] | None
     words: dict[str, str]
-    load: Callable[[int], Picture] = field(repr=False)
+    load: Callable[[int], Decoded] = field(repr=False)
     size: Callable[[int], tuple[int, int]] = field(repr=False)
     refused: dict[str, str] = field(default_factory=dict)
     direct: np.ndarray | None = field(default=None, repr=False)
@@ -65,7 +65,7 @@ def part_of(spec: str, resolution: int, split: Split) -> Part:
     """Recognise a SPEC.
 
     Raises:
-        UserError: it names nothing that can be read as pictures.
+        UserError: it names nothing that can be read as images.
     """
     name, _, rest = spec.partition(":")
     if is_keyword(spec):
@@ -80,8 +80,8 @@ def part_of(spec: str, resolution: int, split: Split) -> Part:
     return _in_one_form(part)
 
 
-def _resized(pixels: np.ndarray, resolution: int) -> Picture:
-    """A picture from uint8 (h, w, 3)."""
+def _resized(pixels: np.ndarray, resolution: int) -> Decoded:
+    """An image from uint8 (h, w, 3)."""
     return from_image(Image.fromarray(np.ascontiguousarray(pixels)), resolution)
 
 
@@ -98,7 +98,7 @@ def _files(spec: str, resolution: int, split: Split) -> Part:
     identity = hashlib.blake2b(f"{marks}\n{told}".encode(errors="surrogateescape"), digest_size=16).hexdigest()
     return Part(
         spec, found.layout, identity, ids, keys, found.words,
-        lambda i: picture(read(names[ids[i]]), resolution), lambda i: size_of(read(names[ids[i]])),
+        lambda i: decoded(read(names[ids[i]]), resolution), lambda i: size_of(read(names[ids[i]])),
         found.refused, notes=(*found.notes, *unread),
     )  # fmt: skip
 
@@ -106,7 +106,7 @@ def _files(spec: str, resolution: int, split: Split) -> Part:
 def _shapes(spec: str, rest: str, resolution: int, split: Split) -> Part:
     count = SHAPES[split] if not rest else int(rest) if rest.isdecimal() and len(rest) < 9 else 0
     if count < 1:
-        raise UserError(f"{spec!r}: after shapes: stands the number of pictures, as in shapes:1000")
+        raise UserError(f"{spec!r}: after shapes: stands the number of images, as in shapes:1000")
     seed = 0 if split == "train" else 1
     keys = [shapes.CLASSES[i % len(shapes.CLASSES)] for i in range(count)]
     ids = [f"{split}/shape-{i:06d}" for i in range(count)]
@@ -133,7 +133,7 @@ def _hub(spec: str, resolution: int, split: Split) -> Part:
     ids = [f"{table.split}/{i:07d}" for i in range(table.size)]
     return Part(
         spec, "hub", table.identity, ids, table.keys, table.words,
-        lambda i: picture(table.read(i), resolution), lambda i: size_of(table.read(i)), notes=table.notes,
+        lambda i: decoded(table.read(i), resolution), lambda i: size_of(table.read(i)), notes=table.notes,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Data sets of pictures, decoded once and memory-mapped from then on."""
+"""Data sets of images, decoded once and memory-mapped from then on."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from .splits import Split
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Decoded pictures.
+    """Decoded images.
 
     Attributes:
         images: uint8, shape (N, 3, R, R), memory-mapped where possible.
         labels: int64, shape (N,), numbers into `classes`; None for an unconditional set.
         classes: key of each class, sorted: WordNet id or folder name.
         names: of each class for people.
-        ids: stable id of each picture, shape (N,), str: its path inside the data set; where two archives share paths,
+        ids: stable id of each image, shape (N,), str: its path inside the data set; where two archives share paths,
             after the archive's name.
-        digest: of pictures, labels and classes.
+        digest: of images, labels and classes.
     """
 
     images: np.ndarray
@@ -46,20 +46,20 @@ class ImageSet:
         return len(self.images)
 
     def only(self, classes: tuple[str, ...]) -> ImageSet:
-        """The pictures of some classes alone, labelled by numbers into these; all of them without labels for ().
+        """The images of some classes alone, labelled by numbers into these; all of them without labels for ().
 
         Raises:
-            UserError: none of the pictures has such a class, or they have no classes at all.
+            UserError: none of the images has such a class, or they have no classes at all.
         """
         if classes == self.classes:
             return self
         if self.labels is None:
-            raise UserError("the validation pictures have no classes, and the training pictures have")
+            raise UserError("the validation images have no classes, and the training images have")
         if not classes:
             return replace(self, labels=None, classes=(), names=(), digest=self._digest_of(()))
         here = tuple(c for c in self.classes if c in classes)
         if not here:
-            raise UserError(f"no picture has one of the classes {listed(classes)}")
+            raise UserError(f"no image has one of the classes {listed(classes)}")
         rows = np.flatnonzero(np.isin(self.labels, [self.classes.index(c) for c in here]))
         numbers = np.array([here.index(c) if c in here else -1 for c in self.classes])
         names = tuple(n for n, c in zip(self.names, self.classes, strict=True) if c in here)
@@ -71,7 +71,7 @@ class ImageSet:
         return hashlib.blake2b(json.dumps([self.digest, classes]).encode(), digest_size=16).hexdigest()
 
     def relabelled(self, classes: tuple[str, ...]) -> ImageSet:
-        """With labels as numbers into these classes, as for validation pictures of another set's classes.
+        """With labels as numbers into these classes, as for validation images of another set's classes.
 
         Raises:
             UserError: a class of this set is not among them, or only one of both has classes.
@@ -80,8 +80,8 @@ class ImageSet:
             return self
         missing = sorted(set(self.classes) - set(classes))
         if missing or self.labels is None:
-            what = f"classes that the training pictures lack: {listed(missing)}" if missing else "no classes"
-            raise UserError(f"the validation pictures have {what}")
+            what = f"classes that the training images lack: {listed(missing)}" if missing else "no classes"
+            raise UserError(f"the validation images have {what}")
         places = np.array([classes.index(c) for c in self.classes])
         known = dict(zip(self.classes, self.names, strict=True))
         names = tuple(known.get(c, c) for c in classes)
@@ -101,10 +101,10 @@ def open_images(
     Args:
         spec: one SPEC or several that make one data set: a folder or zip in Tiny ImageNet's layout, with a folder for
             each class, flat, or with EDM's dataset.json; an .npz; `hf:NAME[:split]`; `shapes[:N]`.
-        resolution: pictures are centre-cropped and resized to this height and width.
+        resolution: images are centre-cropped and resized to this height and width.
         split: which part of a data set that has both; others are taken whole.
         skip_bad: go on without files that cannot be read.
-        cache: folder for decoded pictures; None is `cache_folder()`.
+        cache: folder for decoded images; None is `cache_folder()`.
         warn: told what was left out, merged, changed or taken for something; in the first process alone.
 
     Raises:
@@ -123,7 +123,7 @@ def open_images(
     key = hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=16).hexdigest()
     folder = (cache_folder() if cache is None else cache) / "images" / key
     direct = parts[0].direct
-    # Only where ids are in order: labels are sorted by id, the pictures lie as they lie.
+    # Only where ids are in order: labels are sorted by id, the images lie as they lie.
     if len(parts) == 1 and direct is not None and all(i == row for row, (_, i) in enumerate(order)):
         return ImageSet(direct, labels, classes, names, ids, remembered(folder, direct, labels, classes, warn))
 
@@ -139,7 +139,7 @@ def open_images(
     read = ImageSet(found.images, labels, classes, names, ids, found.digest)
     left = classes if labels is None else tuple(classes[k] for k in np.unique(labels))
     if len(left) < len(classes):
-        warn(f"no picture that can be read is of {listed(c for c in classes if c not in left)}: left out")
+        warn(f"no image that can be read is of {listed(c for c in classes if c not in left)}: left out")
     return read.only(left)
 
 

@@ -15,7 +15,7 @@ _OVERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Factors:
-    """What a picture was made from; all drawn from the picture's number.
+    """What an image was made from; all drawn from the image's number.
 
     Attributes:
         shape: which of CLASSES.
@@ -36,7 +36,7 @@ class Factors:
 
 
 def factors(index: int, seed: int = 0) -> Factors:
-    """The factors of picture number `index`; seed 0 is the training part, 1 the validation part."""
+    """The factors of image number `index`; seed 0 is the training part, 1 the validation part."""
     rng = np.random.default_rng([seed, index])
 
     def colour(low: int, high: int) -> tuple[int, int, int]:
@@ -55,7 +55,7 @@ def factors(index: int, seed: int = 0) -> Factors:
 
 
 def draw(f: Factors) -> np.ndarray:
-    """The picture, uint8 (3, 64, 64), antialiased."""
+    """The image, uint8 (3, 64, 64), antialiased."""
     side = RESOLUTION * _OVERSAMPLING
     ramp = np.linspace(0, 1, side)[:, None, None]
     ground = (1 - ramp) * np.array(f.background) + ramp * np.array(f.edge)
@@ -68,7 +68,7 @@ def draw(f: Factors) -> np.ndarray:
 
 
 def shapes(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(pictures uint8 (count, 3, 64, 64), labels int64); a smaller count is a prefix."""
+    """(images uint8 (count, 3, 64, 64), labels int64); a smaller count is a prefix."""
     found = [factors(i, seed) for i in range(count)]
     return np.stack([draw(f) for f in found]), np.array([f.shape for f in found], dtype=np.int64)
 

@@ -1,4 +1,4 @@
-"""How large the pictures of a data set are, before they are cropped and resized."""
+"""How large the images of a data set are, before they are cropped and resized."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ USUAL_RESOLUTION = 64  # that of the published networks (docs/method.md#images),
 
 
 def check_resolution(resolution: int) -> None:
-    """Raise a UserError unless networks can learn pictures of this height and width."""
+    """Raise a UserError unless networks can learn images of this height and width."""
     if resolution not in RESOLUTIONS:
         near = min(RESOLUTIONS, key=lambda r: (abs(r - resolution), -r))
         raise UserError(f"resolution {resolution}: it must be a multiple of 8 from 16 to 256, such as {near}")
 
 
 def resolution_of(sizes: Counter[tuple[int, int]]) -> int:
-    """The pictures' own height and width if all are square and of one size that networks can learn, else the usual
+    """The images' own height and width if all are square and of one size that networks can learn, else the usual
     one."""
     width, height = next(iter(sizes)) if len(sizes) == 1 else (0, 1)
     return width if width == height and width in RESOLUTIONS else USUAL_RESOLUTION
 
 
-def what_is_changed(sizes: Counter[tuple[int, int]], resolution: int, what: str = "pictures", mend: str = "") -> str:
-    """What happens to pictures of these sizes, in one sentence with `mend` at its end; empty if nothing does."""
+def what_is_changed(sizes: Counter[tuple[int, int]], resolution: int, what: str = "images", mend: str = "") -> str:
+    """What happens to images of these sizes, in one sentence with `mend` at its end; empty if nothing does."""
     total, square = sizes.total(), f"{resolution} x {resolution}"
     resized = total - sizes[resolution, resolution]
     cropped = sum(n for (w, h), n in sizes.items() if w != h)
@@ -48,9 +48,9 @@ def what_is_changed(sizes: Counter[tuple[int, int]], resolution: int, what: str 
 
 
 def sizes_of(spec: Sequence[str], split: Split = "train", cache: Path | None = None) -> Counter[tuple[int, int]]:
-    """(width, height) of the stored pictures, and how many are so; looked up once and kept in the cache.
+    """(width, height) of the stored images, and how many are so; looked up once and kept in the cache.
 
-    Pictures that cannot be read are not counted.
+    Images that cannot be read are not counted.
 
     Raises:
         UserError: nothing to read.

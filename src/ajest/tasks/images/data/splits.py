@@ -97,7 +97,7 @@ def wanted_parts(roles: Mapping[str, Role], split: Split, where: str, mend: str)
 
 @dataclass(frozen=True)
 class Chosen:
-    """The pictures of the part that is read.
+    """The images of the part that is read.
 
     Attributes:
         below: by name: the name below its part's folder, of which the first folder is the class.
@@ -112,39 +112,39 @@ class Chosen:
     notes: tuple[str, ...] = ()
 
 
-def chosen_part(pictures: list[str], split: Split, where: str) -> Chosen:
-    """The pictures of the part that is asked for, where a data set has parts: PART/CLASS/... or CLASS/PART/...
+def chosen_part(images: list[str], split: Split, where: str) -> Chosen:
+    """The images of the part that is asked for, where a data set has parts: PART/CLASS/... or CLASS/PART/...
 
     Raises:
         UserError: the data set has parts, and none for this split.
     """
-    tops = {p.partition("/")[0] for p in pictures if "/" in p}
+    tops = {p.partition("/")[0] for p in images if "/" in p}
     roles = roles_of(tops)
-    if roles and _are_parts(pictures, roles, tops):
-        return _part(pictures, roles, split, where, depth=0)
-    within = roles_of({p.split("/")[1] for p in pictures if p.count("/") > 1})
+    if roles and _are_parts(images, roles, tops):
+        return _part(images, roles, split, where, depth=0)
+    within = roles_of({p.split("/")[1] for p in images if p.count("/") > 1})
     if not roles and "train" in within.values() and len(set(within.values())) > 1:
-        return _part(pictures, within, split, where, depth=1)
+        return _part(images, within, split, where, depth=1)
     # Beside class folders, no class is called unlabeled.
     idle = {top for top in tops if len(tops) > 1 and roles.get(top) == "unlabeled" and top.casefold() != "extra"}
     classes = sorted(roles.keys() - idle)
     notes = []
     if idle:
-        notes.append(_left_out(Counter(p.partition("/")[0] for p in pictures if p.partition("/")[0] in idle)))
+        notes.append(_left_out(Counter(p.partition("/")[0] for p in images if p.partition("/")[0] in idle)))
     if classes:
         notes.append(f"beside other folders, {listed(classes)} is taken for a class: name its folder if it is a part")
-    return Chosen({p: p for p in pictures if p.partition("/")[0] not in idle}, notes=tuple(notes))
+    return Chosen({p: p for p in images if p.partition("/")[0] not in idle}, notes=tuple(notes))
 
 
-def _are_parts(pictures: list[str], roles: Mapping[str, Role], tops: set[str]) -> bool:
+def _are_parts(images: list[str], roles: Mapping[str, Role], tops: set[str]) -> bool:
     """Whether folders with names of parts are such. Beside folders of other names they may be classes: unless two of
     them hold the same class folders, and the others hold none of these."""
     others = tops - roles.keys()
     if not others:
         return True
     classes: dict[str, set[str]] = {top: set() for top in tops}
-    for picture in pictures:
-        folders = picture.split("/")[:-1]
+    for image in images:
+        folders = image.split("/")[:-1]
         if len(folders) > 1:
             classes[folders[0]].add(folders[1].casefold())
     parts = [classes[top] for top in roles if classes[top]]
@@ -152,21 +152,21 @@ def _are_parts(pictures: list[str], roles: Mapping[str, Role], tops: set[str]) -
     return bool(shared) and not any(shared <= classes[other] for other in others)
 
 
-def _part(pictures: list[str], roles: Mapping[str, Role], split: Split, where: str, depth: int) -> Chosen:
+def _part(images: list[str], roles: Mapping[str, Role], split: Split, where: str, depth: int) -> Chosen:
     taken = wanted_parts(roles, split, where, "name the folder itself if it is one")
     below: dict[str, str] = {}
     others: Counter[str] = Counter()
-    for picture in pictures:
-        folders = picture.split("/")
-        part = folders[depth] if len(folders) > depth + 1 else "pictures beside the folders"
+    for image in images:
+        folders = image.split("/")
+        part = folders[depth] if len(folders) > depth + 1 else "images beside the folders"
         if part in taken:
-            below[picture] = "/".join(folders[:depth] + folders[depth + 1 :])
+            below[image] = "/".join(folders[:depth] + folders[depth + 1 :])
         else:
             others[part] += 1
     folder = f"{taken[0]}/" if depth == 0 and len(taken) == 1 else ""
     while folder and (inner := _wrapper(below.values(), roles[taken[0]])):
         folder, below = folder + inner, {p: b.removeprefix(inner) for p, b in below.items()}
-    notes = [f"{listed(taken)} is read ({len(below):,} pictures); {_left_out(others)}"] if others else []
+    notes = [f"{listed(taken)} is read ({len(below):,} images); {_left_out(others)}"] if others else []
     if depth:
         notes.append(f"the classes are the folders around {listed(taken)}, not those in it")
     return Chosen(below, folder, roles[taken[0]], tuple(notes))

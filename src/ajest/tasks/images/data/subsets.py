@@ -11,15 +11,15 @@ from ajest.errors import UserError, check, listed, unknown
 from .sets import ImageSet
 
 
-def classes_wanted(pictures: ImageSet, wanted: int | tuple[str, ...] | None) -> tuple[str, ...]:
+def classes_wanted(images: ImageSet, wanted: int | tuple[str, ...] | None) -> tuple[str, ...]:
     """The keys of classes asked for by number or name."""
-    known = pictures.classes
+    known = images.classes
     if wanted is None or not known or (isinstance(wanted, int) and wanted >= len(known)):
         return known
     if isinstance(wanted, int):
         check(wanted >= 1, f"at least one class must be learned, not {wanted}")
         return tuple(known[i * len(known) // wanted] for i in range(wanted))
-    return tuple(sorted({known[class_number(name, known, pictures.names)] for name in wanted}))
+    return tuple(sorted({known[class_number(name, known, images.names)] for name in wanted}))
 
 
 def class_number(name: str, keys: tuple[str, ...], names: tuple[str, ...]) -> int:
@@ -57,11 +57,11 @@ def spread_order(count: int) -> np.ndarray:
 
 
 def of_classes(held_out: ImageSet, known: tuple[str, ...], learned: tuple[str, ...]) -> tuple[ImageSet, list[str]]:
-    """(The held-out pictures of the classes that are learned, what is to be said of the others).
+    """(The held-out images of the classes that are learned, what is to be said of the others).
 
     Args:
-        held_out: pictures of any classes.
-        known: classes of the training pictures.
+        held_out: images of any classes.
+        known: classes of the training images.
         learned: those that are learned.
 
     Raises:
@@ -78,12 +78,12 @@ def of_classes(held_out: ImageSet, known: tuple[str, ...], learned: tuple[str, .
         alike = [spelt[folded(c)] for c in strange if folded(c) in spelt]
         hint = f" (is it another spelling of {listed(alike)}?)" if alike else ""
         notes.append(
-            f"{count:,} of {len(held_out):,} held-out pictures are left out, as no training picture is of "
+            f"{count:,} of {len(held_out):,} held-out images are left out, as no training image is of "
             f"{listed(strange)}{hint}"
         )
     absent = [c for c in learned if c not in held_out.classes]
     if absent:
-        notes.append(f"no held-out picture is of {listed(absent)}")
+        notes.append(f"no held-out image is of {listed(absent)}")
     return found, notes
 
 

@@ -1,4 +1,4 @@
-"""Tables of labels that lie beside pictures: metadata.csv, metadata.jsonl, labels.csv, train_labels.csv, ..."""
+"""Tables of labels that lie beside images: metadata.csv, metadata.jsonl, labels.csv, train_labels.csv, ..."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _COLUMNS = frozenset(
 
 
 class Unusable(Exception):
-    """A table that does not tell the classes of pictures; the message says why."""
+    """A table that does not tell the classes of images; the message says why."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Class key by picture, and which column told it. Pictures that the table does not label are `missing`."""
+    """Class key by image, and which column told it. Images that the table does not label are `missing`."""
 
     column: str
     keys: dict[str, str]
@@ -60,44 +60,44 @@ def is_label_table(name: str, roles: Iterable[Role]) -> bool:
     return (bool(words) if role is None else role in roles) and words <= _STEMS
 
 
-def classes_of(text: bytes, form: str, pictures: list[str]) -> Classes:
+def classes_of(text: bytes, form: str, images: list[str]) -> Classes:
     """Read a table.
 
     Args:
         text: of the file.
         form: its suffix, one of FORMS.
-        pictures: names below the table's folder. A row may name one by its whole path, file name or stem.
+        images: names below the table's folder. A row may name one by its whole path, file name or stem.
 
     Raises:
         Unusable: it names none of them, or tells no class.
     """
-    columns, rows = _json_lines(text) if form == ".jsonl" else _separated(text, form, pictures)
-    find = _finder(pictures)
+    columns, rows = _json_lines(text) if form == ".jsonl" else _separated(text, form, images)
+    find = _finder(images)
     named = [{find(row[c] or "") for row in rows} - {None} for c in range(len(columns))]
     names = max(range(len(columns)), key=lambda c: len(named[c]), default=0)
     if not columns or not named[names]:
-        raise Unusable("it names none of the pictures")
+        raise Unusable("it names none of the images")
     column = _label_column(columns, names)
     keys: dict[str, str] = {}
     for row in rows:
-        picture, cell = find(row[names] or ""), (row[column] or "").strip()
-        if picture is None or not cell:
+        image, cell = find(row[names] or ""), (row[column] or "").strip()
+        if image is None or not cell:
             continue
-        if keys.setdefault(picture, cell) != cell:
-            raise Unusable(f"it gives several labels to {listed([picture])}")
+        if keys.setdefault(image, cell) != cell:
+            raise Unusable(f"it gives several labels to {listed([image])}")
     keys = _whole(keys, columns[column])
-    # Captions, measures and addresses are no classes. A column that is called a label is one, however few pictures.
+    # Captions, measures and addresses are no classes. A column that is called a label is one, however few images.
     if not is_label_column(columns[column]) and 2 * len(set(keys.values())) > len(keys):
-        raise Unusable(f"nearly every picture has a {columns[column]} of its own")
-    return Classes(columns[column], keys, tuple(p for p in pictures if p not in keys))
+        raise Unusable(f"nearly every image has a {columns[column]} of its own")
+    return Classes(columns[column], keys, tuple(p for p in images if p not in keys))
 
 
-def _finder(pictures: list[str]) -> Callable[[str], str | None]:
-    """Which picture a cell names: by its path, else by its file name or stem where no two share it."""
+def _finder(images: list[str]) -> Callable[[str], str | None]:
+    """Which image a cell names: by its path, else by its file name or stem where no two share it."""
     index: dict[str, str] = {}
     for short in (_stem, _base, _name):  # the later ones are the better ones
-        shared = Counter(map(short, pictures))
-        index |= {short(p): p for p in pictures if shared[short(p)] == 1}
+        shared = Counter(map(short, images))
+        index |= {short(p): p for p in images if shared[short(p)] == 1}
     return lambda cell: index.get(_name(cell))
 
 
@@ -105,12 +105,12 @@ def _name(cell: str) -> str:
     return unicodedata.normalize("NFC", plain(cell.strip()))
 
 
-def _base(picture: str) -> str:
-    return _name(picture).rpartition("/")[2]
+def _base(image: str) -> str:
+    return _name(image).rpartition("/")[2]
 
 
-def _stem(picture: str) -> str:
-    return _base(picture).rpartition(".")[0]
+def _stem(image: str) -> str:
+    return _base(image).rpartition(".")[0]
 
 
 Rows = tuple[list[str], list[list[str | None]]]
@@ -123,7 +123,7 @@ def _text(data: bytes) -> str:
         raise Unusable("it is not in UTF-8") from error
 
 
-def _separated(data: bytes, form: str, pictures: list[str]) -> Rows:
+def _separated(data: bytes, form: str, images: list[str]) -> Rows:
     text = _text(data)
     separator = "\t" if form == ".tsv" else max(",;\t", key=text.partition("\n")[0].count)
     try:
@@ -131,7 +131,7 @@ def _separated(data: bytes, form: str, pictures: list[str]) -> Rows:
         rows: list[list[str | None]] = [list(row) for row in read if row]
     except csv.Error as error:
         raise Unusable(f"it is damaged ({error})") from error
-    find = _finder(pictures)
+    find = _finder(images)
     width = max(map(len, rows), default=0)
     rows = [row + [None] * (width - len(row)) for row in rows]
     if rows and any(cell and find(cell) is not None for cell in rows[0]):  # no line of headings
@@ -188,4 +188,4 @@ def _whole(keys: dict[str, str], column: str) -> dict[str, str]:
     broken = [cell for cell, number in numbers.items() if not number.is_integer()]
     if broken:
         raise Unusable(f"its column {column} holds numbers that are no classes, such as {listed(broken[:1])}")
-    return {picture: cell if cell.isdigit() else str(int(numbers[cell])) for picture, cell in keys.items()}
+    return {image: cell if cell.isdigit() else str(int(numbers[cell])) for image, cell in keys.items()}

@@ -1,4 +1,4 @@
-"""Files of pictures for tests."""
+"""Files of images for tests."""
 
 from __future__ import annotations
 

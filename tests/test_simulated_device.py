@@ -15,7 +15,8 @@ from ajest.bench.read.folder import read
 from ajest.bench.run.bench import run_bench
 from ajest.bench.run.evaluation import evaluate_snapshot
 from ajest.diffusion import ema
-from ajest.runtime import seeding
+from ajest.runtime import cards, seeding
+from ajest.runtime.cards import Card
 from ajest.runtime.seeding import Streams
 from ajest.selection import policies
 from ajest.selection.catalogue import ARMS, arms_named
@@ -143,7 +144,9 @@ def test_a_run_is_resumed_sampled_guided_and_judged_on_the_device(task, cuda, tm
         assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
 
 
-def test_a_whole_bench_runs_on_the_device(cuda, tmp_path):
+def test_a_whole_bench_runs_on_the_device(cuda, tmp_path, monkeypatch):
+    card = Card("0", "simulated", bfloat16=True, total=1 << 34, free=1 << 34)
+    monkeypatch.setattr(cards, "_visible", lambda ids: (card,))
     arms = arms_named(("baseline", "ajest"))
     run_bench(
         tmp_path,

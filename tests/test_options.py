@@ -23,7 +23,9 @@ from ajest.tasks.images.data.shapes import CLASSES
 from ajest.tasks.images.data.sizes import RESOLUTIONS
 from ajest.tasks.images.setup import image_task
 from ajest.tasks.images.task import ImageTask
-from ajest.training.recipe import LearningRate, NotFinite, Recipe
+from ajest.tasks.tree.network import GainSign
+from ajest.tasks.tree.task import TreeTask
+from ajest.training.recipe import Course, LearningRate, NotFinite, Recipe
 
 IMAGES = (
     "images", "--data", "shapes:256", "--classes", "all", "--resolution", "16", "--p-mean", "-0.8", "--p-std", "1.6",
@@ -66,13 +68,17 @@ def is_judged_as_asked(task):
 
 
 def test_options_are_named_as_what_they_change():
-    known = {f.name for kind in (ImageTask, Recipe) for f in fields(kind)} | {"iterations", "guide_learning_rate"}
+    known = {f.name for kind in (ImageTask, TreeTask, Recipe) for f in fields(kind)} | {
+        "iterations",
+        "guide_learning_rate",
+        "course",
+    }
     groups = (options.Drawing, options.Networks, options.Computing, options.Sampling, options.Judging, options.Training)
     for group in (*groups, options.Data):
         names = {_SETTINGS.get(f.name, f.name) for f in fields(group)} - {"skip_bad"}
         assert names <= known, group
     assert get_args(options.NetworkSize) == tuple(SIZES) == tuple(LEARNING_RATES)
-    assert options.NotFinite == NotFinite
+    assert (options.NotFinite, options.Course, options.GainSign) == (NotFinite, Course, GainSign)
     assert options.DrawingPlace == Drawing
 
 

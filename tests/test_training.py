@@ -438,6 +438,30 @@ def test_learning_rate_course():
     assert LearningRate(peak=0.1, decay=0)(10**6, 1) == 0.1
 
 
+def test_a_linear_course_falls_to_zero_with_the_share_of_the_run():
+    whole = LearningRate(peak=0.1, decay=1, rampup=100, clock="share", course="linear")
+    assert [whole(0, 1000, share) for share in (0, 0.25, 0.5, 1)] == pytest.approx([0.1, 0.075, 0.05, 0])
+    assert whole(0, 50, 0.5) == pytest.approx(0.025)
+    late = replace(whole, decay=0.2)
+    assert [late(0, 1000, share) for share in (0, 0.8, 0.9, 1)] == pytest.approx([0.1, 0.1, 0.05, 0])
+    assert whole.follows_share
+    assert not LearningRate().follows_share
+    for wrong in ({"clock": "steps"}, {"decay": 0}, {"decay": 1.5}):
+        with pytest.raises(UserError, match="share"):
+            replace(whole, **wrong)
+
+
+def test_a_linear_course_follows_the_run_and_its_last_step_still_moves():
+    rate = LearningRate(peak=0.1, decay=1, clock="share", course="linear")
+    t = trainer("baseline", recipe=small_recipe(learning_rate=rate))
+    rates = []
+    for step in range(4):
+        t.progress = step / 4
+        t.step()
+        rates.append(t.learner.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025])
+
+
 def test_arms_check_themselves():
     for keep in (0, -0.1, 1.5):
         with pytest.raises(UserError, match="keep fraction"):

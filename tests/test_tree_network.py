@@ -81,3 +81,30 @@ def test_an_untrained_network_knows_only_a_gaussian():
 
 def test_flops_count_two_passes_over_the_weights():
     assert EnergyMLP(64, 4).flops() == 4 * (4 * 64 + 4 * 64 * 64)
+
+
+@pytest.mark.parametrize("peak", [0.01, 0.2])
+def test_a_gain_of_given_sign_keeps_it_whatever_the_steps(peak):
+    net = EnergyMLP(16, 2, generator=torch.Generator().manual_seed(0), gain_sign="negative")
+    assert net.scalars()["gain"] == pytest.approx(-0.02)
+    adam = torch.optim.Adam(net.parameters(), lr=peak)
+    generator = torch.Generator().manual_seed(1)
+    seen = []
+    for _ in range(60):
+        x, sigma = torch.randn(32, 2, generator=generator), torch.rand(32, generator=generator) + 0.1
+        (net.score(x, sigma) - 5 * x).square().mean().backward()  # what only a positive gain could come near
+        adam.step()
+        adam.zero_grad()
+        seen.append(net.scalars()["gain"])
+    assert max(seen) <= 0
+    assert min(seen) < -1e-4
+    x, sigma = torch.randn(8, 2, generator=generator), torch.rand(8, generator=generator) + 0.1
+    where = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net.energy(where, sigma).sum(), where)
+    torch.testing.assert_close(net.score(x, sigma), gradient, rtol=1e-4, atol=1e-4)
+
+
+def test_a_gain_of_free_sign_is_the_published_one():
+    net = EnergyMLP(16, 2)
+    assert net.scalars() == {"gain": 0.0}
+    assert net.acting_gain() is net.gain

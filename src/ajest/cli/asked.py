@@ -160,6 +160,7 @@ def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> 
     """
     from ajest.tasks.images.setup import image_task
 
+    refuse_for("images", {name: asked[name] for name in asked.keys() & {"gain_sign"}}, set())
     settings: dict[str, Any] = dials.settings()
     if settings["precision"] == "bfloat16" and "precision" not in asked and (slow := _without_bfloat16(device)):
         settings["precision"] = "float32"
@@ -215,8 +216,12 @@ def recipe_of(recipe: Recipe, training: Training, rate: float | None) -> Recipe:
         rate: peak of the learning rate, None for the recipe's own.
     """
     own = {name: value for name, value in given(training).items() if name in ("super_batch", "not_finite", "drawing")}
-    peak = recipe.learning_rate.peak if rate is None else rate
-    return replace(recipe, learning_rate=replace(recipe.learning_rate, peak=peak), **own)
+    course = recipe.learning_rate
+    if training.course == "linear":
+        course = replace(course, decay=1.0, clock="share", course="linear")
+    elif training.course is not None:
+        check(course.course == training.course, "the preset's learning rate falls linearly: choose another preset")
+    return replace(recipe, learning_rate=course if rate is None else replace(course, peak=rate), **own)
 
 
 def recipes_of(
@@ -231,7 +236,7 @@ def recipes_of(
 
 def sizes_of(networks: Networks) -> dict[str, Any]:
     """The sizes of networks among what was asked for."""
-    return {name: value for name, value in given(networks).items() if name in ("network", "guide_network")}
+    return {name: value for name, value in given(networks).items() if name != "guide_learning_rate"}
 
 
 def network_of(wanted: TrainedNetwork) -> tuple[Role, dict[str, Any]]:

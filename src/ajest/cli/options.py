@@ -26,6 +26,8 @@ R = TypeVar("R")
 Precision = Literal["float32", "bfloat16", "float16"]  # these three stand in modules that take torch to import
 NotFinite = Literal["stop", "skip", "zero"]
 DrawingPlace = Literal["host", "device"]
+Course = Literal["inverse-sqrt", "linear"]
+GainSign = Literal["free", "negative"]
 NetworkSize = Literal["nano", "mini", "xxs", "xs", "s", "m"]
 
 
@@ -109,6 +111,7 @@ class Training:
         iterations: steps of every run (of the baseline where runs end at equal time).
         super_batch: examples drawn for a step.
         learning_rate: its peak.
+        course: of the learning rate's fall: "inverse-sqrt", or "linear" to zero over the whole run.
         not_finite: where a loss or gradient is not finite, "stop" the run, "skip" the step, or put "zero" in the place
             of such gradients. Each is counted.
         drawing: make the random numbers of examples on the "host", as without it, or on the "device", which is faster
@@ -118,6 +121,7 @@ class Training:
     iterations: Whole = None
     super_batch: Whole = None
     learning_rate: Number = None
+    course: Annotated[Course | None, shown("{inverse-sqrt,linear}")] = None
     not_finite: Annotated[NotFinite | None, shown("{stop,skip,zero}")] = None
     drawing: Annotated[DrawingPlace | None, shown("{host,device}")] = None
 
@@ -130,11 +134,13 @@ class Networks:
         network: size of the networks that are compared (images only). It brings the learning rate of its size.
         guide_network: the same of the guide.
         guide_learning_rate: peak of the guide's learning rate.
+        gain_sign: of the tree's networks: "free", which leaves it to the first steps, or "negative" (tree only).
     """
 
     network: Annotated[NetworkSize | None, shown("{nano,mini,xxs,xs,s,m}")] = None
     guide_network: Annotated[NetworkSize | None, shown("{nano,mini,xxs,xs,s,m}")] = None
     guide_learning_rate: Number = None
+    gain_sign: Annotated[GainSign | None, shown("{free,negative}")] = None
 
 
 @dataclass(frozen=True)

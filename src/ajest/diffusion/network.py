@@ -29,6 +29,7 @@ class Network(Denoiser, Protocol):
     - `sketched(...)`: for arms that compare gradients of examples, see `SketchingNetwork`.
     - `sketch_flops()`: operations of `sketched` for one example; else they are counted, see `sketch_flops_of`.
     - `uncertainty(sigma)`: the learned log-variance of the loss, see `denoising.objective`.
+    - `scalars()`: numbers that tell its state, by name, which ledgers and reports show, see `scalars_of`.
     """
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
@@ -48,6 +49,12 @@ class SketchingNetwork(Network, Protocol):
 def sketches(network: object) -> TypeGuard[SketchingNetwork]:
     """Whether a network is a `SketchingNetwork`."""
     return callable(getattr(network, "sketched", None))
+
+
+def scalars_of(network: object) -> dict[str, float]:
+    """Numbers that tell a network's state, by name: what its own `scalars()` says, {} without that."""
+    own = getattr(network, "scalars", None)
+    return {} if own is None else own()
 
 
 @contextmanager

@@ -10,33 +10,54 @@ from ajest.errors import check
 from ajest.runtime.seeding import Drawing
 
 NotFinite = Literal["stop", "skip", "zero"]
+Course = Literal["inverse-sqrt", "linear"]
 
 
 @dataclass(frozen=True)
 class LearningRate:
-    """`peak * min(n / rampup, 1) / sqrt(max(t / decay, 1))`, n examples trained on, t the clock (EDM2 equation 67).
+    """The course of the learning rate: a rise, then a fall (docs/method.md#learning-rate).
+
+    - "inverse-sqrt": `peak * min(n / rampup, 1) / sqrt(max(t / decay, 1))`, n examples trained on, t the clock (EDM2
+      equation 67).
+    - "linear": `peak * min(n / rampup, 1) * min((1 - s) / decay, 1)`, s the share of the run that is done: to zero over
+      the whole run with a decay of 1, or warm-up, stable, decay with a smaller one (MiniCPM, arXiv 2404.06395).
 
     Attributes:
         peak: the highest rate.
-        decay: when it begins to fall; 0 keeps it constant.
+        decay: when it begins to fall, 0 keeps it constant; of "linear" the share of the run over which it falls.
         rampup: examples over which it rises from 0; 0 starts at the peak.
         clock: what `decay` counts: steps; examples trained on, which arms of different batches share; or the share
-            of the run, so that the whole course is stretched to each budget (No Train No Gain, arXiv 2307.06440).
+            of the run, so that the whole course is stretched to each budget (No Train No Gain, arXiv 2307.06440), as
+            "linear" always is.
+        course: of the fall.
     """
 
     peak: float = 0.01
     decay: float = 512
     rampup: float = 0
     clock: Literal["steps", "examples", "share"] = "steps"
+    course: Course = "inverse-sqrt"
 
     def __post_init__(self) -> None:
         check(0 < self.peak < inf, f"the learning rate must be above 0, not {self.peak}")
+        check(
+            self.course != "linear" or (self.clock == "share" and 0 < self.decay <= 1),
+            f'a linear course falls by the share of the run: it takes clock="share" and a decay above 0 and at most 1, '
+            f"not {self.clock!r} and {self.decay:g}",
+        )
+
+    @property
+    def follows_share(self) -> bool:
+        """Whether it depends on how much of the run is done."""
+        return self.clock == "share" and self.decay > 0
 
     def __call__(self, step: int, examples: int, share: float = 0.0) -> float:
         rate = self.peak
         if self.rampup:
             rate *= min(examples / self.rampup, 1)
-        if self.decay:
+        if self.course == "linear":
+            rate *= max(min((1 - share) / self.decay, 1), 0)
+        elif self.decay:
             rate /= max({"steps": step, "examples": examples, "share": share}[self.clock] / self.decay, 1) ** 0.5
         return rate
 

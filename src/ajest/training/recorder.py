@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ajest.diffusion.network import scalars_of
 from ajest.runtime import distributed
 from ajest.selection.diagnostics import diagnose
 from ajest.storage import checkpoint, jsonl
@@ -140,6 +141,8 @@ class Recorder:
             "scores": diagnose(self.trainer.selector, step.number, self.trainer.progress),
             **self.trainer.ledger.facts(),
         }
+        if scalars := scalars_of(self.trainer.network):
+            line["network"] = scalars
         jsonl.append(self.folder / "ledger.jsonl", line)
         self._trackers.log(line)
         self._losses = []

@@ -52,7 +52,7 @@ class RunConfig:
         where nothing does."""
         rate = self.recipe.learning_rate
         goes = {
-            "its learning rate falls": rate.clock == "share" and rate.decay > 0,
+            "its learning rate falls": rate.follows_share,
             "its selection fades": self.arm.cooling,
             "its selection stops": self.arm.trigger.mode == "share",
             "its trigger may go": self.arm.trigger.custom is not None,

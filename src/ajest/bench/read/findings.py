@@ -11,6 +11,7 @@ from .cost import SelectionCost, cost_table, selection_costs
 from .published import published_table
 from .results import Results
 from .score_reliability import Estimate, score_reliability, score_reliability_table
+from .signs import by_sign_table, signs_table
 from .table import Table
 from .tables import arms_table, budget_table, headline_table, used_table
 from .time_to_quality import time_to_quality_table
@@ -42,6 +43,8 @@ class Findings:
         score_reliability: how far scores can be trusted, by arm and quantity.
         score_reliability_table: the same for people.
         used: what whole runs used.
+        signs: of numbers that networks tell.
+        by_sign: a table for each decisive budget: headline metrics by these signs.
         guide: what the guide cost, in words.
         published: published figures beside ours; without rows unless the settings are the published ones.
     """
@@ -64,6 +67,8 @@ class Findings:
     score_reliability: dict[str, dict[str, Estimate]]
     score_reliability_table: Table
     used: Table
+    signs: Table
+    by_sign: tuple[Table, ...]
     guide: str
     published: Table
 
@@ -94,6 +99,8 @@ def findings(results: Results) -> Findings:
         score_reliability=trusted,
         score_reliability_table=score_reliability_table(trusted),
         used=used_table(results),
+        signs=signs_table(results),
+        by_sign=tuple(table for budget in rests_on if (table := by_sign_table(results, budget))),
         guide=_guide(results),
         published=published_table(results),
     )

@@ -36,6 +36,8 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
     for table in findings.tables:
         parts += section(table.turned("metric"))
     for table in (
+        *findings.by_sign,
+        findings.signs,
         findings.time_to_quality,
         findings.cost_table,
         findings.step_times_table,

@@ -6,11 +6,13 @@ Source: arXiv 2406.02507, appendix C; docs/method.md#tree-network.
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+GainSign = Literal["free", "negative"]
+GAIN_START = 0.02  # size of a gain whose sign is given
 SKETCH = 64  # numbers in a sketch of a gradient
 SILU_GAIN = 0.596  # RMS of silu(z) for standard normal z; MP-SiLU divides by it
 
@@ -68,6 +70,8 @@ class EnergyMLP(nn.Module):
         layers: hidden layers after the first linear one.
         sigma_data: standard deviation of the data.
         generator: for the initial weights (drawn on the CPU).
+        gain_sign: of the gain: "free", as published, where it starts at 0 and its first steps decide; or "negative" by
+            construction, minus the size of a parameter that starts at 0.02 (docs/method.md#gain).
     """
 
     def __init__(
@@ -76,17 +80,26 @@ class EnergyMLP(nn.Module):
         layers: int = 4,
         sigma_data: float = 0.5,
         generator: torch.Generator | None = None,
+        gain_sign: GainSign = "free",
     ) -> None:
         super().__init__()
-        self.sigma_data = sigma_data
+        self.sigma_data, self.gain_sign = sigma_data, gain_sign
         sizes = [4] + [hidden] * (layers + 1)
         for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             self.add_module(f"layer{i}", MPLinear(fan_in, fan_out, generator))
-        self.gain = nn.Parameter(torch.zeros(1))
+        self.gain = nn.Parameter(torch.full((1,), 0.0 if gain_sign == "free" else GAIN_START))
 
     @property
     def depth(self) -> int:
         return len(self._modules)
+
+    def acting_gain(self) -> Tensor:
+        """The gain that acts, shape (1,)."""
+        return self.gain if self.gain_sign == "free" else -self.gain.abs()
+
+    def scalars(self) -> dict[str, float]:
+        """The gain, whose sign decides much of the loss."""
+        return {"gain": self.acting_gain().item()}
 
     def flops(self) -> int:
         """Floating-point operations of one score of one example; a training step costs three times as many."""
@@ -115,7 +128,7 @@ class EnergyMLP(nn.Module):
         y = inputs @ first.T
         for weight in rest:
             y = nn.functional.silu(y) @ weight.T
-        return self.gain * y.square().mean(1) / sigma - inputs[:, :2].square().sum(1) / 2
+        return self.acting_gain() * y.square().mean(1) / sigma - inputs[:, :2].square().sum(1) / 2
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """dE/dx, shape (n, 2), differentiable once with respect to the weights."""
@@ -127,7 +140,7 @@ class EnergyMLP(nn.Module):
             value, slope = _SiluWithSlope.apply(y)
             slopes.append(slope)
             y = value @ weight.T
-        grad = y * (self.gain * (2 / y.shape[1]) / sigma[:, None])
+        grad = y * (self.acting_gain() * (2 / y.shape[1]) / sigma[:, None])
         for weight, slope in zip(reversed(rest), reversed(slopes), strict=True):
             grad = (grad @ weight) * slope
         return (grad @ first[:, :2] - inputs[:, :2]) * scale
@@ -157,5 +170,5 @@ class EnergyMLP(nn.Module):
         signs = torch.Generator().manual_seed(0)
         left, right = ((torch.randint(2, (y.shape[1], SKETCH), generator=signs) * 2.0 - 1).to(y) for _ in range(2))
         sketch = (slope_y @ left) * (a @ right) + (y @ left) * (slope_a @ right)
-        factor = self.gain * (2 / (y.shape[1] * SKETCH**0.5)) / sigma
+        factor = self.acting_gain() * (2 / (y.shape[1] * SKETCH**0.5)) / sigma
         return denoised, sketch * factor[:, None]

@@ -25,7 +25,7 @@ from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors
 
 from . import figures, metrics
 from .distribution import PER_BRANCH, TreeDistribution, branches
-from .network import EnergyMLP
+from .network import EnergyMLP, GainSign
 from .source import TreeSource
 
 CHUNK = 4096  # points sampled at a time
@@ -38,7 +38,7 @@ METRICS = (
            "It saturates late: it sees mass in wrong places, but hardly a few stray points.",
            headline="unguided", scale=1000),
     Metric("mandala", "mandala", "higher",
-           "Share of the image's touched cells that hold at least one sample on the tree. It falls as samples are "
+           "Share of the grid's touched cells that hold at least one sample on the tree. It falls as samples are "
            "added, so it is compared at one n only, and it does not see mass that crowds onto few branches.",
            headline="guided"),
     Metric("mandala_16k", "mandala at n = 16,384", "higher", "Mandala of the first 16,384 samples."),
@@ -63,7 +63,17 @@ METRICS = (
 
 @dataclass(frozen=True)
 class TreeTask(Task):
-    """Settings of the 2-D task (docs/method.md#tree-recipe); see `ajest.tasks.Task` for its methods."""
+    """Settings of the 2-D task (docs/method.md#tree-recipe); see `ajest.tasks.Task` for its methods.
+
+    Attributes:
+        label: the class that is learned.
+        hidden, guide_hidden: widths of learner and guide.
+        layers: hidden ones of both, after the first linear one.
+        gain_sign: of both networks' gains, see `EnergyMLP`.
+        p_mean, p_std: of ln sigma in training.
+        sigma_data: standard deviation of the data.
+        sampler_steps, sigma_max, sigma_min: of the sampler.
+    """
 
     name: Literal["tree"] = "tree"
     label: str = "A"
@@ -76,6 +86,7 @@ class TreeTask(Task):
     sampler_steps: int = 32
     sigma_max: float = 5.0
     sigma_min: float = 0.002
+    gain_sign: GainSign = "free"
 
     def __post_init__(self) -> None:
         check_noise(self.p_mean, self.p_std, self.sigma_data)
@@ -94,7 +105,7 @@ class TreeTask(Task):
 
     def network(self, role: Role, seed: int) -> EnergyMLP:
         hidden = self.hidden if role in LARGE else self.guide_hidden
-        return EnergyMLP(hidden, self.layers, self.sigma_data, generator(seed, role, "weights"))
+        return EnergyMLP(hidden, self.layers, self.sigma_data, generator(seed, role, "weights"), self.gain_sign)
 
     @property
     def samples(self) -> int:

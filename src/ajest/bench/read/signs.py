@@ -1,0 +1,88 @@
+"""Signs that numbers of networks end with: where a sign is a coin that training throws, it may decide a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+from ajest.bench.plan.budgets import BUDGETS
+
+from .numbers import number
+from .results import Results, Run
+from .table import Entry, Table
+from .wording import metric_name
+
+
+def signs_table(results: Results) -> Table:
+    """Which seeds of each arm, and which guide, ended with a negative number and which with a positive one; without
+    rows for tasks whose networks tell none (`ajest.diffusion.network.Network`)."""
+    rows: list[list[Entry]] = []
+    for name in _names(results):
+        guide = _number(results.guide, name)
+        if guide is not None:
+            rows.append(["guide", name, "1" if guide < 0 else "", "" if guide < 0 else "1", f"{guide:.3g}"])
+        for arm in results.arms:
+            by_sign = {sign: _seeds(results, arm, name, sign) for sign in (-1, 1)}
+            found = sorted(v for run in _runs(results, arm) if (v := _number(run, name)) is not None)
+            if found:
+                said = f"{found[0]:.3g} to {found[-1]:.3g}"
+                rows.append([arm, name, *(", ".join(map(str, by_sign[sign])) for sign in (-1, 1)), said])
+    heads = ("network", "number", "negative: seeds", "positive: seeds", "at the end")
+    return Table.of("Signs of what networks learned", heads, rows)
+
+
+def by_sign_table(results: Results, budget: str) -> Table:
+    """Headline metrics of the seeds of either sign, apart; without rows where all arms have one sign.
+
+    Args:
+        results: of the bench.
+        budget: at which it was evaluated.
+    """
+    rows: list[list[Entry]] = []
+    headlines = results.headlines()
+    for name in _names(results):
+        signs = {arm: {sign: _seeds(results, arm, name, sign) for sign in (-1, 1)} for arm in results.arms}
+        if len({sign for by_sign in signs.values() for sign, seeds in by_sign.items() if seeds}) < 2:
+            continue
+        for arm, by_sign in signs.items():
+            for sign, seeds in by_sign.items():
+                if seeds:
+                    row: list[Entry] = [arm, f"{name} {'below' if sign < 0 else 'above'} 0", str(len(seeds))]
+                    for metric, weight in headlines:
+                        cell = results.cell(budget, arm, metric.name, weight)
+                        values = [] if cell is None else [v for seed, v in cell.values.items() if seed in seeds]
+                        row.append(_mean_and_sd([number(v, metric) for v in values], values, metric.scale))
+                    rows.append(row)
+    heads = ["arm", "sign", "seeds", *(metric_name(*c) for c in headlines)]
+    notes = (
+        "Means over the seeds of one sign, with their standard deviation. A difference between arms that is there only "
+        "where their seeds have other signs is a difference between signs.",
+    )
+    return Table.of(f"At {BUDGETS[budget].title}, by the sign that training took", heads, rows, notes)
+
+
+def _mean_and_sd(shown: Sequence[str], values: Sequence[float], scale: float) -> str:
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return shown[0]
+    return f"{scale * fmean(values):.4g} ± {scale * stdev(values):.2g}"
+
+
+def _runs(results: Results, arm: str) -> list[Run]:
+    return [run for (name, _), run in results.runs.items() if name == arm and run.state == "done"]
+
+
+def _number(run: Run, name: str) -> float | None:
+    """A number of the run's network at its end."""
+    return run.ledger[-1].get("network", {}).get(name) if run.ledger else None
+
+
+def _names(results: Results) -> list[str]:
+    """Numbers that any network tells."""
+    lines = [run.ledger[-1] for run in (*results.runs.values(), results.guide) if run.ledger]
+    return list(dict.fromkeys(name for line in lines for name in line.get("network", {})))
+
+
+def _seeds(results: Results, arm: str, name: str, sign: int) -> list[int]:
+    return [run.seed for run in _runs(results, arm) if (v := _number(run, name)) is not None and sign * v > 0]

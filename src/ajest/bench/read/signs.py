@@ -61,6 +61,11 @@ def by_sign_table(results: Results, budget: str) -> Table:
     return Table.of(f"At {BUDGETS[budget].title}, by the sign that training took", heads, rows, notes)
 
 
+def seeds_by_sign(results: Results, arm: str) -> dict[str, tuple[list[int], list[int]]]:
+    """(seeds of an arm that ended with a negative number, with a positive one) for each number of its networks."""
+    return {name: (_seeds(results, arm, name, -1), _seeds(results, arm, name, 1)) for name in _names(results)}
+
+
 def _mean_and_sd(shown: Sequence[str], values: Sequence[float], scale: float) -> str:
     if not values:
         return "-"

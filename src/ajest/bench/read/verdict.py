@@ -9,6 +9,7 @@ from ajest.bench.plan.config import BenchConfig
 from ajest.tasks.base import Metric
 
 from .cost import SelectionCost
+from .groups import group_notes
 from .numbers import number
 from .recommendation import cited
 from .results import Results
@@ -60,7 +61,8 @@ def verdict(results: Results, costs: Sequence[SelectionCost] = (), times: Sequen
     said = [sentence for budget in budgets for sentence in _at(results, budget)]
     if not said:
         return ["There is no verdict yet: no budget was reached and evaluated by all arms."]
-    said = [_in_short(results, budgets), *said, *_paid(results, costs)]
+    parted = list(dict.fromkeys(sentence for budget in budgets for sentence in group_notes(results, budget)))
+    said = [_in_short(results, budgets), *parted, *said, *_paid(results, costs)]
     said += [*_guidance(results), *cited(results.config), *timing_notes(times, fallbacks(results))]
     seeds = behind(results)
     if seeds < LEAST_SEEDS:

@@ -1,6 +1,9 @@
 """A bench from Python: in a temporary folder or one's own, with a task of this process, printed as tables."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,6 +90,38 @@ def test_what_cannot_be_is_one_clear_line():
         Bench("tree", "slow")
     with pytest.raises(UserError, match=r"unknown arm 'ajst'.*'ajest'"):
         Bench("tree", arms=("ajst",))
+
+
+SCRIPT = """
+from ajest.bench import Bench
+from ajest.training.recipe import Recipe
+{task}
+found = Bench({name}, arms=("baseline",), seeds=(0,), recipe=Recipe(64), iterations=32, guide_iterations=8,
+              n_final=200, n_curve=200, curve=(1.0,), calibration_rounds=1).run(workers=1)
+print(found)
+"""
+
+
+def script(tmp_path, task, name):
+    (tmp_path / "script.py").write_text(SCRIPT.format(task=task, name=name))
+    return subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+def test_a_script_of_a_few_lines_needs_no_guard_against_its_workers(tmp_path):
+    done = script(tmp_path, "", '"tree"')
+    assert done.returncode == 0, done.stderr
+    assert "baseline stands alone" in done.stdout
+
+
+def test_a_script_with_a_task_of_its_own_and_no_guard_is_told_how_to_have_one(tmp_path):
+    task = (Path(__file__).parents[1] / "examples" / "custom_task.py").read_text().split("if __name__")[0]
+    done = script(tmp_path, task, "Ring()")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "script.py starts a bench whenever it is read" in last
+    assert 'put the start under if __name__ == "__main__":' in last
 
 
 def test_statistics_of_plain_arrays():

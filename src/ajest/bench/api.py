@@ -83,8 +83,10 @@ class Bench:
             device: "auto", "cpu" or "cuda".
 
         Raises:
-            UserError: the folder holds another bench, or runs failed for good.
+            UserError: the folder holds another bench, runs failed for good, or a file that holds the task calls this
+                whenever it is read.
         """
+        plugins.check_not_reading("a bench")
         root = Path(tempfile.mkdtemp(prefix="ajest-")) / "bench" if folder is None else Path(folder)
         if launch is None:
             alone = workers == 0 or (workers is None and not registry.elsewhere(self.config.task))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic
 
 from ajest.errors import UserError
@@ -69,7 +70,7 @@ def work(
                 worker = next((w for w in team if w.job is None), None)
                 if worker is None:
                     seat = min(set(range(len(seats))) - {w.seat for w in team})
-                    with _environment(seats[seat]):
+                    with _environment(seats[seat]), _without_program():
                         worker = _Worker(context, seat, threads, folder / "logs" / f"worker-{next(numbers)}.log")
                     team.append(worker)
                 worker.begin(do, *source.popleft())
@@ -171,6 +172,18 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _without_program() -> Iterator[None]:
+    """Processes that start inside do not run the program again, as `spawn` would: a script of a few lines that calls
+    for a bench needs no guard against itself. What jobs need of the user's code they name by its file."""
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
+
+
 def _memory_kills() -> int:
     """How many processes the kernel has killed for want of memory so far."""
     total = 0
@@ -196,6 +209,9 @@ def _serve(jobs: Any, threads: int, log: Path) -> None:
             do, job = jobs.recv()
         except EOFError:
             return
+        except UserError as error:  # a file of the user's that the job names is not what it was, or does not end
+            jobs.send(("mistake", str(error)))
+            continue
         try:
             jobs.send(("done", _done(do, job, jobs)))
         except KeyboardInterrupt:  # where it stands was saved, and the parent waits for this process to end

@@ -33,6 +33,7 @@ class Origin:
 
 
 _origins: dict[str, Origin] = {}  # of modules, by name
+_reading: list[str] = []  # files and modules whose code runs at present, for what it defines
 
 
 def is_spec(text: str) -> bool:
@@ -79,7 +80,7 @@ def load_module(place: str, digest: str | None = None) -> tuple[ModuleType, Orig
     )
     if place.endswith(".py"):
         return _from_file(found), found
-    return ran(place, lambda: importlib.import_module(place)), found
+    return _read(place, lambda: importlib.import_module(place)), found
 
 
 def origin_of(module: ModuleType) -> Origin:
@@ -123,11 +124,37 @@ def _from_file(origin: Origin) -> ModuleType:
     if folder not in sys.path:
         sys.path.append(folder)  # for what lies beside the file
     try:
-        ran(str(path), lambda: loader.exec_module(module))
+        _read(str(path), lambda: loader.exec_module(module))
     except BaseException:
         del sys.modules[name]
         raise
     return module
+
+
+def check_not_reading(what: str) -> None:
+    """Raise where the user's code is but read for what it defines, as workers do, and starts something meanwhile.
+
+    Args:
+        what: it starts, with its article.
+
+    Raises:
+        UserError: names the file and the mend.
+    """
+    place = _reading[-1] if _reading else ""
+    check(
+        not place,
+        f"{place} starts {what} whenever it is read for what it defines, which each worker does: put the start under "
+        'if __name__ == "__main__":',
+    )
+
+
+def _read(place: str, code: Callable[[], Any]) -> Any:
+    """What the code of a file or module returns while it is read for what it defines; see `ran`."""
+    _reading.append(place)
+    try:
+        return ran(place, code)
+    finally:
+        _reading.pop()
 
 
 def ran(place: str, code: Callable[[], Any]) -> Any:

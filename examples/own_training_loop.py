@@ -52,7 +52,7 @@ def super_batch(count: int, generator: torch.Generator) -> Batch:
 def train(network: Denoiser, steps: int, guide: nn.Module | None, seed: int) -> tuple[PowerEMA, Ledger]:
     """Train on the fifth that is most learnable against the guide; without a guide on everything."""
     generator = torch.Generator().manual_seed(seed)
-    adam, ema, ledger = torch.optim.Adam(network.parameters(), lr=2e-3), PowerEMA(network, widths=(0.1,)), Ledger()
+    adam, ema, ledger = torch.optim.Adam(network.parameters(), lr=1e-2), PowerEMA(network, widths=(0.1,)), Ledger()
     for step in range(steps):
         with ledger.phase("draw"):
             batch = super_batch(1024, generator)

@@ -8,6 +8,7 @@ from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import spared
 
 from .cost import SelectionCost, cost_table, selection_costs
+from .power import detectable, power_table
 from .published import published_table
 from .results import Results
 from .score_reliability import Estimate, score_reliability, score_reliability_table
@@ -44,6 +45,7 @@ class Findings:
         score_reliability_table: the same for people.
         used: what whole runs used.
         signs: of numbers that networks tell.
+        power: the smallest differences that it could have shown.
         by_sign: a table for each decisive budget: headline metrics by these signs.
         guide: what the guide cost, in words.
         published: published figures beside ours; without rows unless the settings are the published ones.
@@ -69,6 +71,7 @@ class Findings:
     used: Table
     signs: Table
     by_sign: tuple[Table, ...]
+    power: Table
     guide: str
     published: Table
 
@@ -100,6 +103,7 @@ def findings(results: Results) -> Findings:
         score_reliability_table=score_reliability_table(trusted),
         used=used_table(results),
         signs=signs_table(results),
+        power=power_table(detectable(results, rests_on)),
         by_sign=tuple(table for budget in rests_on if (table := by_sign_table(results, budget))),
         guide=_guide(results),
         published=published_table(results),

@@ -38,6 +38,7 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
     for table in (
         *findings.by_sign,
         findings.signs,
+        findings.power,
         findings.time_to_quality,
         findings.cost_table,
         findings.step_times_table,

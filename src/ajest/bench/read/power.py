@@ -1,0 +1,150 @@
+"""What a bench could have shown: the smallest difference that it finds, and how many seeds find a given one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import optimize, stats
+
+from ajest.bench.plan.budgets import BUDGETS
+from ajest.tasks.base import Metric
+
+from .numbers import number
+from .results import Results
+from .statistics import ALPHA, LEAST_SEEDS
+from .table import Table
+from .wording import metric_name
+
+#: How often a difference of that size is to be found.
+POWER = 0.8
+#: No bench has more seeds.
+MOST_SEEDS = 10_000
+_QUANTILES = 4096
+#: Of the baseline's value: the difference for which seeds are counted.
+DETECT = 0.05
+
+
+def power_of(effect: float, seeds: int, tests: int = 1) -> float:
+    """How often a paired t-test finds a difference.
+
+    Args:
+        effect: mean difference over the standard deviation of differences.
+        seeds: pairs, at least two.
+        tests: comparisons of its family; the level is `ALPHA` over these, as of the first of Holm's steps.
+    """
+    shift, edge = abs(effect) * math.sqrt(seeds), stats.t.isf(ALPHA / tests / 2, seeds - 1)
+    # A noncentral t, as a mean over the spread that samples have: scipy's own is NaN far out.
+    reach = edge * _spreads(seeds - 1)
+    return float((stats.norm.cdf(shift - reach) + stats.norm.cdf(-shift - reach)).mean())
+
+
+@lru_cache
+def _spreads(degrees: int) -> np.ndarray:
+    """Quantiles of a sample's standard deviation over the true one."""
+    return np.sqrt(stats.chi2.ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES, degrees) / degrees)
+
+
+@lru_cache
+def smallest_effect(seeds: int, tests: int = 1) -> float:
+    """The difference, in standard deviations of differences, that is found with `POWER`."""
+    return float(optimize.brentq(lambda effect: power_of(effect, seeds, tests) - POWER, 1e-3, 1e3))
+
+
+def seeds_for(effect: float, tests: int = 1) -> int | None:
+    """The least seeds, of `LEAST_SEEDS` or more, that find such a difference with `POWER`; None beyond `MOST_SEEDS`."""
+    if not effect or smallest_effect(MOST_SEEDS, tests) > abs(effect):
+        return None
+    low, high = LEAST_SEEDS, MOST_SEEDS  # the least lies in between
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if smallest_effect(middle, tests) <= abs(effect) else (middle + 1, high)
+    return low
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """What a comparison with the baseline could have shown.
+
+    Attributes:
+        budget, arm: which.
+        metric, weight: of a headline.
+        seeds: pairs.
+        baseline: mean of the baseline.
+        sd: of the paired differences.
+        tests: comparisons of the family.
+    """
+
+    budget: str
+    arm: str
+    metric: Metric
+    weight: float
+    seeds: int
+    baseline: float
+    sd: float
+    tests: int
+
+    @property
+    def smallest(self) -> float:
+        """The smallest difference that is found with `POWER`."""
+        return smallest_effect(self.seeds, self.tests) * self.sd
+
+    def seeds_for(self, share: float) -> int | None:
+        """Seeds that find a difference of this share of the baseline's value with `POWER`, see `seeds_for`."""
+        return seeds_for(share * abs(self.baseline) / self.sd, self.tests)
+
+
+def detectable(results: Results, budgets: list[str]) -> list[Detectable]:
+    """Of every comparison of a headline with the baseline that has two pairs or more whose differences vary."""
+    return [found for budget in budgets for found in _at(results, budget)]
+
+
+def _at(results: Results, budget: str) -> Iterator[Detectable]:
+    baseline, headlines = results.config.baseline, results.headlines()
+    others = [arm for arm in results.arms if arm != baseline]
+    for metric, weight in headlines:
+        base = results.cell(budget, baseline, metric.name, weight)
+        for arm in others:
+            cell = results.cell(budget, arm, metric.name, weight)
+            if base is None or cell is None:
+                continue
+            pairs = sorted(set(cell.values) & set(base.values))
+            gaps = np.array([cell.values[seed] - base.values[seed] for seed in pairs])
+            sd = float(gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
+            if sd > 0:
+                tests = len(others) * len(headlines)
+                yield Detectable(budget, arm, metric, weight, len(pairs), base.mean, sd, tests)
+
+
+def power_table(found: list[Detectable]) -> Table:
+    """`detectable` for people."""
+    rows = []
+    for one in found:
+        seeds = one.seeds_for(DETECT)
+        share = f" ({one.smallest / abs(one.baseline):.0%})" if one.baseline else ""
+        rows.append(
+            [
+                one.arm,
+                f"{metric_name(one.metric, one.weight)}, at {BUDGETS[one.budget].title}",
+                str(one.seeds),
+                number(one.sd, one.metric),
+                f"{number(one.smallest, one.metric)}{share}",
+                f"more than {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}",
+            ]
+        )
+    heads = (
+        "arm against the baseline",
+        "headline",
+        "pairs",
+        "sd of differences",
+        f"smallest difference found with {POWER:.0%}",
+        f"seeds for {DETECT:.0%}",
+    )
+    notes = (
+        "A true difference of that size is certain in four of five benches like this one; a smaller one is mostly "
+        "missed, so that undecided does not mean equal. In brackets: of the baseline's value.",
+    )
+    return Table.of("The smallest differences that this bench could have shown", heads, rows, notes)

@@ -1,0 +1,53 @@
+"""The smallest difference that a bench finds, against simulated benches."""
+
+import numpy as np
+import pytest
+
+from ajest.bench.read.findings import findings
+from ajest.bench.read.power import POWER, detectable, power_of, seeds_for, smallest_effect
+from ajest.bench.read.statistics import ALPHA, paired_p
+from ajest.bench.report.markdown import as_markdown
+from made_up import BASE, ahead, made_up
+
+
+@pytest.mark.parametrize(("seeds", "tests"), [(5, 1), (5, 4), (20, 6)])
+def test_a_difference_of_the_smallest_size_is_found_in_four_of_five_simulated_benches(seeds, tests):
+    rng, effect = np.random.default_rng(0), smallest_effect(seeds, tests)
+    found = np.mean([paired_p(rng.normal(effect, 1, seeds)) < ALPHA / tests for _ in range(2000)])
+    assert found == pytest.approx(POWER, abs=0.025)  # 2.8 standard errors
+
+
+@pytest.mark.parametrize("tests", [1, 6])
+def test_without_a_difference_power_is_the_level_and_it_grows_with_seeds(tests):
+    assert power_of(0, 8, tests) == pytest.approx(ALPHA / tests, rel=1e-2)
+    powers = [power_of(0.7, n, tests) for n in (4, 8, 16, 32)]
+    assert powers == sorted(powers)
+    assert power_of(-0.7, 8, tests) == pytest.approx(power_of(0.7, 8, tests))
+
+
+def test_the_seeds_for_an_effect_are_the_least_that_find_it():
+    for effect in (0.3, 0.8, 1.5):
+        n = seeds_for(effect, 4)
+        assert power_of(effect, n, 4) >= POWER > power_of(effect, n - 1, 4)
+    assert seeds_for(50) == 5
+    assert seeds_for(0) is None
+    assert seeds_for(1e-4) is None
+
+
+def test_a_report_says_what_it_could_have_shown():
+    at = {("calibrated", "energy_distance", 1.0): {"baseline": BASE, "ajest": ahead(2), "random": ahead(-3)}}
+    results = made_up(at)
+    found = detectable(results, ["calibrated"])
+    assert [one.arm for one in found] == ["ajest", "random"]
+    assert found[0].tests == 2 * len(results.headlines())
+    assert found[0].seeds == 6
+    gaps = np.array(ahead(2)) - np.array(BASE)
+    assert found[0].sd == pytest.approx(gaps.std(ddof=1))
+    assert found[0].smallest == pytest.approx(smallest_effect(6, found[0].tests) * gaps.std(ddof=1))
+    said = as_markdown(findings(results))
+    assert "The smallest differences that this bench could have shown" in said
+
+
+def test_one_seed_or_equal_differences_have_none():
+    at = {("calibrated", "energy_distance", 1.0): {"baseline": BASE, "ajest": [b - 1 for b in BASE], "random": BASE}}
+    assert detectable(made_up(at), ["calibrated"]) == []

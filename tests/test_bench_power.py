@@ -4,10 +4,21 @@ import numpy as np
 import pytest
 
 from ajest.bench.read.findings import findings
-from ajest.bench.read.power import POWER, detectable, power_of, seeds_for, smallest_effect
+from ajest.bench.read.power import POWER, detectable, plan_table, power_of, seeds_for, smallest_effect
 from ajest.bench.read.statistics import ALPHA, paired_p
 from ajest.bench.report.markdown import as_markdown
-from made_up import BASE, ahead, made_up
+from ajest.bench.run.bench import run_bench
+from ajest.selection.catalogue import arms_named
+from conftest import Here, small_bench
+from made_up import BASE, LEDGER, ahead, made_up
+
+
+@pytest.fixture(scope="module")
+def bench_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pilot")
+    arms = arms_named(("baseline", "random"))
+    run_bench(folder, small_bench(arms=arms, iterations=32, guide_iterations=4, n_final=200, n_curve=200), Here())
+    return folder
 
 
 @pytest.mark.parametrize(("seeds", "tests"), [(5, 1), (5, 4), (20, 6)])
@@ -51,3 +62,27 @@ def test_a_report_says_what_it_could_have_shown():
 def test_one_seed_or_equal_differences_have_none():
     at = {("calibrated", "energy_distance", 1.0): {"baseline": BASE, "ajest": [b - 1 for b in BASE], "random": BASE}}
     assert detectable(made_up(at), ["calibrated"]) == []
+
+
+def test_a_plan_counts_seeds_and_hours():
+    at = {("calibrated", "energy_distance", 1.0): {"baseline": BASE, "ajest": ahead(2), "random": ahead(-3)}}
+    results = made_up(at)
+    found = detectable(results, ["calibrated"])
+    for share in (0.02, 0.1):
+        rows = [[cell.value for cell in row] for row in plan_table(results, found, share).rows]
+        for one, row in zip(found, rows, strict=True):
+            seeds = one.seeds_for(share)
+            assert (row[0], row[2]) == (one.arm, f"{seeds:,}")
+            a_run = sum(LEDGER["seconds"].values()) + LEDGER["warmup_seconds"]
+            assert float(row[3]) == pytest.approx(seeds * 3 * a_run / 3600, rel=1e-2)
+    assert [row[2].value for row in plan_table(results, found, 1e-7).rows] == ["more than 10,000"] * 2
+
+
+def test_the_command_plans_from_a_pilot_and_refuses_what_is_none(bench_folder, command):
+    done = command("plan", str(bench_folder), "--detect", "10%")
+    assert done.code == 0, done.err
+    assert "Seeds that find a difference of 10 % of the baseline" in done.out
+    for detect in ("0", "-3%", "much"):
+        refused = command("plan", str(bench_folder), "--detect", detect)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        assert "give a difference in per cent, such as 5%" in refused.err

@@ -19,7 +19,7 @@ from .console import readable, warn
 from .data import DATA_VERBS
 from .evaluate import evaluate
 from .sample import sample
-from .show import arms, report, status
+from .show import arms, plan, report, status
 from .study import study
 from .train import train
 
@@ -29,6 +29,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "sample": sample,
     "evaluate": evaluate,
     "report": report,
+    "plan": plan,
     "status": status,
     "study": study,
     "arms": arms,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Annotated
 
 from tyro.conf import Positional
 
@@ -11,7 +12,7 @@ from ajest.errors import UserError, check
 
 from .bench import _print_verdict
 from .console import console
-from .options import Files, load_rules
+from .options import Files, load_rules, shown
 
 
 def report(folder: Positional[Path]) -> None:
@@ -28,6 +29,40 @@ def report(folder: Positional[Path]) -> None:
     configure_threads(1)  # many small operations: threads only get into each other's way
     _print_verdict(write_report(folder))
     print(f"\nReport: {folder / 'report.html'}")
+
+
+def plan(folder: Positional[Path], detect: Annotated[str, shown("X%")] = "5%") -> None:
+    """Say how many seeds show a difference of a given size, from a finished pilot.
+
+    Example: ajest plan runs/tree-quick --detect 5%
+
+    Args:
+        folder: of the bench that is the pilot; it has two seeds or more.
+        detect: the difference to be found, in per cent of the baseline's value.
+    """
+    from ajest.bench.read.folder import read
+    from ajest.bench.read.power import detectable, plan_table
+    from ajest.bench.read.verdict import decisive
+    from ajest.bench.report.tables import rich_table
+
+    share = _share(detect)
+    results = read(folder)
+    found = detectable(results, decisive(results))
+    check(bool(found), f"{folder} has no two seeds of two arms yet: a spread of differences needs a finished pilot")
+    table = plan_table(results, found, share)
+    console().print(rich_table(table))
+    for note in table.notes:
+        console().print(note)
+
+
+def _share(text: str) -> float:
+    """0.05 from "5%"."""
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = math.nan
+    check(0 < share < math.inf, f"--detect {text}: give a difference in per cent, such as 5%")
+    return share
 
 
 def arms(rules: Files = None) -> None:

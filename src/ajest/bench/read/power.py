@@ -14,7 +14,7 @@ from ajest.bench.plan.budgets import BUDGETS
 from ajest.tasks.base import Metric
 
 from .numbers import number
-from .results import Results
+from .results import Results, Run
 from .statistics import ALPHA, LEAST_SEEDS
 from .table import Table
 from .wording import metric_name
@@ -117,6 +117,46 @@ def _at(results: Results, budget: str) -> Iterator[Detectable]:
             if sd > 0:
                 tests = len(others) * len(headlines)
                 yield Detectable(budget, arm, metric, weight, len(pairs), base.mean, sd, tests)
+
+
+def plan_table(results: Results, found: list[Detectable], share: float) -> Table:
+    """How many seeds show a difference, and the hours of training that they take.
+
+    Args:
+        results: of a pilot.
+        found: `detectable` of it.
+        share: the difference, of the baseline's value.
+    """
+    spent = {
+        arm: [s for run in runs if (s := _seconds(run)) is not None] for arm, runs in _runs_by_arm(results).items()
+    }
+    a_seed = sum(sum(seconds) / len(seconds) for seconds in spent.values() if seconds)
+    rows = []
+    for one in found:
+        seeds = one.seeds_for(share)
+        hours = "-" if seeds is None else f"{seeds * a_seed / 3600:.3g}"
+        where = f"{metric_name(one.metric, one.weight)}, at {BUDGETS[one.budget].title}"
+        rows.append([one.arm, where, f"more than {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}", hours])
+    pairs = max((one.seeds for one in found), default=0)
+    notes = (
+        f"From the spread of {pairs} paired differences: with fewer than ten that is itself uncertain. The level is "
+        "corrected for all comparisons, and hours are those of training all arms one after the other.",
+    )
+    heads = ("arm against the baseline", "headline", "seeds", "hours of training")
+    return Table.of(
+        f"Seeds that find a difference of {100 * share:g} % of the baseline with {POWER:.0%}", heads, rows, notes
+    )
+
+
+def _runs_by_arm(results: Results) -> dict[str, list[Run]]:
+    return {arm: [run for (name, _), run in results.runs.items() if name == arm] for arm in results.arms}
+
+
+def _seconds(run: Run) -> float | None:
+    """What training a finished run took."""
+    if run.state != "done" or not run.ledger:
+        return None
+    return sum(run.ledger[-1]["seconds"].values()) + run.ledger[-1]["warmup_seconds"]
 
 
 def power_table(found: list[Detectable]) -> Table:

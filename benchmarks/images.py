@@ -153,7 +153,7 @@ def guided_sampling(task: ImageTask, n: int, name: str, device: str, rounds: int
     nets = [task.network(role, 0).to(device).eval().requires_grad_(False) for role in ("learner", "guide")]  # type: ignore[arg-type]
     side = task.resolution
     x, label = 80 * torch.randn(n, 3, side, side, device=device), torch.arange(n, device=device) % len(task.classes)
-    guided, sigmas = autoguide(*nets, 2.2), task.sigmas()
+    guided, sigmas = autoguide(*nets, 2.2), task.sampler.sigmas()
     t = timed({"ours": lambda: sample(guided, x, sigmas, label)}, rounds, device)["ours"]
     what = f"guided sampling, {task.sampler_steps} Heun steps, {name}"
     return what, f"{t:.1f} s for {n}", "", f"{n / t:.2f} images/s"

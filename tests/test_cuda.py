@@ -126,7 +126,7 @@ def test_compiled_networks_train_and_sample_as_they_do_uncompiled():
             for trainer in (plain, compiled):
                 guided = autoguide(trainer.ema[0.1], trainer.selector.networks.reference or trainer.ema[0.05], 2.0)
                 start, label = 80 * torch.ones(24, 3, 16, 16, device=DEVICE), torch.arange(24, device=DEVICE) % 10
-                found.append(sample(guided, start, small_images().sigmas(), label))
+                found.append(sample(guided, start, small_images().sampler.sigmas(), label))
             if arm == "rho":
                 assert (found[1] - found[0]).norm() / found[0].norm() < 0.05
     if DEVICE == "cuda":
@@ -138,13 +138,14 @@ def test_compiled_networks_train_and_sample_as_they_do_uncompiled():
 def test_guided_samples_are_those_of_the_cpu_but_for_rounding(name):
     task, _ = task_and_recipe(name)
     networks = [task.network(role, 0).eval().requires_grad_(False) for role in ("learner", "guide")]
-    label = task.labels(32) if name == "images" else None
-    start = task.start(slice(0, 32), 0) if name == "images" else task.start(32, 0, "cpu")
+    sampler = task.sampler if name == "images" else task
+    label = sampler.labels(32) if name == "images" else None
+    start = sampler.start(slice(0, 32), 0) if name == "images" else task.start(32, 0, "cpu")
     found = {}
     for device in ("cpu", DEVICE):
         main, guide = (copy.deepcopy(network).to(device) for network in networks)
         where = None if label is None else label.to(device)
-        found[device] = sample(autoguide(main, guide, 2.0), start.to(device), task.sigmas(), where)
+        found[device] = sample(autoguide(main, guide, 2.0), start.to(device), sampler.sigmas(), where)
     assert found[DEVICE].device.type == DEVICE
     gap = (found[DEVICE].cpu() - found["cpu"]).norm() / found["cpu"].norm()
     assert gap < ROUNDING[name]

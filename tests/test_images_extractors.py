@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ajest.errors import UserError
-from ajest.tasks.images import extractors, inception, lite0
+from ajest.tasks.images import dinov2, extractors, inception, lite0
 from ajest.tasks.images.extractors import Features, extract, extractor
 from ajest.tasks.images.imagenet import class_indices
 
@@ -464,13 +464,13 @@ def sampled(m: int, side: int) -> np.ndarray:
 @pytest.mark.parametrize(("m", "side"), [(37, 16), (6, 16)])
 def test_position_embeddings_are_fitted_as_torch_hub_does_it(m, side):
     embeddings = torch.randn(1, 1 + m * m, 5, generator=torch.Generator().manual_seed(1))
-    found = extractors.fitted_positions(embeddings, side)
+    found = dinov2.fitted_positions(embeddings, side)
     weights = sampled(m, side)
     grid = embeddings[0, 1:].reshape(m, m, 5).double().numpy()
     expected = np.einsum("ia,jb,abc->ijc", weights, weights, grid).reshape(side * side, 5)
     np.testing.assert_allclose(found[0, 1:], expected, atol=1e-5)
     assert torch.equal(found[:, 0], embeddings[:, 0])
-    assert extractors.fitted_positions(embeddings, m) is embeddings
+    assert dinov2.fitted_positions(embeddings, m) is embeddings
 
 
 def test_transformers_takes_the_fitted_embeddings_as_they_are(tmp_path, monkeypatch):

@@ -33,8 +33,8 @@ from ajest.tasks.images.data import balanced, prepare
 from ajest.tasks.images.extractors import Features, extract, extractor
 from ajest.tasks.images.metrics import metrics_of
 from ajest.tasks.images.quality import frechet_distance, moments
+from ajest.tasks.images.sampler import Sampler
 from ajest.tasks.images.setup import image_task
-from ajest.tasks.images.task import ImageTask
 from ajest.training.networks import Guidance
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.run import execute
@@ -218,28 +218,28 @@ def test_fewer_samples_than_classes_are_of_classes_spread_over_all():
     task = replace(small_images(), classes=names, names=names)
     real = np.repeat(np.arange(1000), 10)
     for n in (8, 250, 999, 1000, 1500):
-        asked = np.bincount(task.labels(n), minlength=1000)
+        asked = np.bincount(task.sampler.labels(n), minlength=1000)
         judged = np.bincount(real[balanced(real, len(real), n)], minlength=1000)
         assert np.array_equal(asked, judged)  # samples and real images are of the same classes
         assert asked.sum() == n
         assert asked.max() - asked.min() <= 1
         gaps = np.diff(np.flatnonzero(asked), prepend=-1, append=1000)
         assert gaps.max() <= 2 * max(1, -(-1000 // n)) + 1
-        assert torch.equal(task.labels(1500)[:n], task.labels(n))
+        assert torch.equal(task.sampler.labels(1500)[:n], task.sampler.labels(n))
 
 
 def test_noise_of_a_sample_depends_on_its_number_alone_and_no_more_than_a_chunk_is_made(monkeypatch):
     task = replace(small_images(), chunk=8)
-    whole = task.start(slice(0, 40), 3)
-    assert torch.equal(torch.cat([task.start(slice(i, i + 5), 3) for i in range(0, 40, 5)]), whole)
+    whole = task.sampler.start(slice(0, 40), 3)
+    assert torch.equal(torch.cat([task.sampler.start(slice(i, i + 5), 3) for i in range(0, 40, 5)]), whole)
     asked = []
-    start = ImageTask.start
+    start = Sampler.start
 
     def watched(self, part, seed):
         asked.append(part.stop - part.start)
         return start(self, part, seed)
 
-    monkeypatch.setattr(ImageTask, "start", watched)
+    monkeypatch.setattr(Sampler, "start", watched)
     network = task.network("learner", 0).eval()
     task.evaluate(Guided(network), Measurement(36, 0, None))
     assert asked == [8, 8, 8, 8, 4]
@@ -297,9 +297,9 @@ def test_seeds_share_noise_and_classes_and_moments_hold_images(done):
     assert stored["target"].shape == stored["x"].shape == (32, 3, 16, 16)
     assert int(stored["kept"].sum()) == 6
     task = results.config.task
-    assert torch.equal(task.start(slice(0, 8), 3), task.start(slice(0, 20), 3)[:8])
-    assert not torch.equal(task.start(slice(0, 8), 3), task.start(slice(0, 8), 4))
-    assert sorted(task.labels(20).tolist()) == sorted([*range(10)] * 2)
+    assert torch.equal(task.sampler.start(slice(0, 8), 3), task.sampler.start(slice(0, 20), 3)[:8])
+    assert not torch.equal(task.sampler.start(slice(0, 8), 3), task.sampler.start(slice(0, 8), 4))
+    assert sorted(task.sampler.labels(20).tolist()) == sorted([*range(10)] * 2)
 
 
 def test_configs_of_both_tasks_come_back_from_json(done):
@@ -441,7 +441,7 @@ def test_images_without_classes_are_learned_unconditionally(tmp_path):
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(tmp_path / f"{i:03d}.png")
     settings = {"learner": small_images().learner, "guide": small_images().guide, "sampler_steps": 2}
     task = image_task((str(tmp_path),), (), 16, references=100, **settings)
-    assert (task.classes, task.labels(4)) == ((), None)
+    assert (task.classes, task.sampler.labels(4)) == ((), None)
     network = task.network("learner", 0).eval()
     found = task.evaluate(
         Guided(network, task.network("guide", 1).eval(), 2.0), Measurement(20, 0, tmp_path, keep_tensors=True)

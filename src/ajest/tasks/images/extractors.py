@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,14 +15,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from ajest.errors import UserError, unknown
 from ajest.runtime.distributed import in_chunks
 
-from . import inception, lite0
+from . import dinov2, inception, lite0
 from .source import check_levels
 
 
@@ -146,79 +143,20 @@ def _inception(path: str | None, device: str) -> tuple[Callable[[Tensor], Featur
     return lambda images: Features(network(images)), identity
 
 
-DINO_RESOLUTION, DINO_WIDTH, DINO_MODEL, DINO_OFFSET = 224, 1024, "facebook/dinov2-large", 0.1
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
 def _dinov2(path: str | None, device: str) -> tuple[Callable[[Tensor], Features], str]:
-    """DINOv2 ViT-L/14: the class token after the last norm, at 224 pixels (FD-DINOv2, arXiv 2306.04675).
-
-    As published: images are resized as Pillow does it, bicubically and to whole numbers, and the network is that of
-    torch.hub, with its way to fit position embeddings to the size; see `fitted_positions`.
-    """
-    try:
-        from transformers import AutoModel
-    except Exception as error:  # a broken torchvision beside it raises RuntimeError, not ImportError
-        raise UserError(
-            f"FD-DINOv2 needs the package transformers, which cannot be imported ({_line(error)}): "
-            "pip install 'ajest[fid]'"
-        ) from error
-    where = path or DINO_MODEL
-    try:
-        network = AutoModel.from_pretrained(where, use_safetensors=True).to(device).eval()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"DINOv2 cannot be loaded from {where} ({_line(error)}): name a folder with its config.json and "
-            "model.safetensors by dinov2=PATH"
-        ) from error
-    embeddings = network.embeddings
-    positions = fitted_positions(embeddings.position_embeddings.data, DINO_RESOLUTION // network.config.patch_size)
-    embeddings.position_embeddings = torch.nn.Parameter(positions, requires_grad=False)
+    network, revision = dinov2.load(path, device)
     if path is None:
-        weights = f"{DINO_MODEL} {getattr(network.config, '_commit_hash', None)}"
+        weights = f"{dinov2.MODEL} {revision}"
     else:
         weights = " ".join(_digest(p) for p in sorted([*Path(path).glob("*.safetensors"), Path(path) / "config.json"]))
     identity = f"dinov2 {weights} transformers {_version('transformers')}, positions of torch.hub"
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (_MEAN, _STD))
-
-    def run(images: Tensor) -> Features:
-        x = _resized(images, DINO_RESOLUTION).to(device) / 255
-        return Features(network(pixel_values=(x - mean) / std).last_hidden_state[:, 0])
-
-    return run, identity
-
-
-def _resized(images: Tensor, side: int) -> Tensor:
-    """uint8 images (n, 3, h, w) at another size, bicubically by Pillow: of two passes in whole numbers."""
-    opened = (Image.fromarray(np.ascontiguousarray(x)) for x in images.permute(0, 2, 3, 1).cpu().numpy())
-    resized = [np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)) for image in opened]
-    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
-
-
-def fitted_positions(embeddings: Tensor, side: int) -> Tensor:
-    """Position embeddings (1, 1 + m^2, d), class token first, for a grid of side^2 positions: (1, 1 + side^2, d).
-
-    The rule of the published network (torch.hub's `dinov2_vitl14`): bicubic without antialiasing, by the factor
-    (side + 0.1) / m, so that position i lies at (i + 1/2) m / (side + 0.1) - 1/2 of the old grid. transformers, where
-    these embeddings come from, takes the factor side / m instead.
-    """
-    m = math.isqrt(embeddings.shape[1] - 1)
-    if m == side:
-        return embeddings
-    grid = embeddings[:, 1:].float().reshape(1, m, m, -1).permute(0, 3, 1, 2)
-    factor = (side + DINO_OFFSET) / m
-    grid = functional.interpolate(grid, scale_factor=(factor, factor), mode="bicubic")
-    return torch.cat([embeddings[:, :1], grid.flatten(2).mT.to(embeddings.dtype)], 1)
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return lambda images: Features(network(images)), identity
 
 
 NAMES: dict[str, Name] = {
     "lite0": Name("fd_lite0", "FD-Lite0", "EfficientNet-Lite0's features", lite0.WIDTH, True, _lite0),
     "inception": Name("fid", "FID", "Inception-V3's features", inception.WIDTH, False, _inception),
-    "dinov2": Name("fd_dinov2", "FD-DINOv2", "DINOv2 ViT-L/14's features", DINO_WIDTH, False, _dinov2),
+    "dinov2": Name("fd_dinov2", "FD-DINOv2", "DINOv2 ViT-L/14's features", dinov2.WIDTH, False, _dinov2),
 }
 
 

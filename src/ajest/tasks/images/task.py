@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
-from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
 from ajest.errors import UserError, check
 from ajest.runtime.compiling import compile_network
 from ajest.runtime.distributed import in_chunks
@@ -22,17 +21,17 @@ from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors
 
 from . import figures
 from .architecture import SIZES, Architecture, Precision
-from .data import ImageSet, cache_folder, class_number, open_images, spread_order
+from .data import ImageSet, cache_folder, class_number, open_images
 from .denoiser import EDM2Denoiser
 from .extractors import BATCH, Extractor, extract, extractor, looked_at
 from .imagenet import class_indices
 from .metrics import FREE_OF_N, compared, metrics_of, without_classes
 from .pixels import Loading
 from .references import References, Stock, references_of, remembered
-from .source import ImageSource, to_uint8
+from .sampler import Sampler
+from .source import ImageSource
 
 SHOWN = 32  # samples kept for figures
-TRAJECTORIES = 6
 LOSS_EXAMPLES = 512
 LEAST_REFERENCES = 64
 
@@ -100,8 +99,7 @@ class ImageTask(Task):
             self.label_dropout == 0 or bool(self.classes),
             "the images have no classes, so there is no label to drop: leave out --label-dropout",
         )
-        check_sampler(self.sampler_steps, self.sigma_max, self.sigma_min)
-        check(self.chunk >= 1, f"chunk must be at least 1, not {self.chunk}")
+        _ = self.sampler  # which checks its settings
         check(len(self.extractors) >= 1, "at least one feature extractor must be named")
         count = self.references
         check(
@@ -161,27 +159,12 @@ class ImageTask(Task):
         """The stable id of each training image."""
         return [str(name) for name in self._image_set("train").ids]
 
-    def sigmas(self) -> list[float]:
-        return sigma_schedule(self.sampler_steps, self.sigma_max, self.sigma_min)
-
-    def labels(self, n: int) -> Tensor | None:
-        """The classes of n samples, shape (n,): every class as often as every other, and where there are fewer samples
-        than classes, of classes spread over all; a smaller n is a prefix."""
-        if not self.classes:
-            return None
-        order = torch.from_numpy(spread_order(len(self.classes)))
-        return order[torch.arange(n) % len(order)]
-
-    def start(self, part: slice, seed: int) -> Tensor:
-        """Start noise of some samples, the same for all arms of a seed: that of a sample depends on its number alone.
-
-        Args:
-            part: numbers of the samples, from start to stop.
-            seed: of the run.
-        """
-        shape = (3, self.resolution, self.resolution)
-        streams = (generator(seed, "evaluation", "start", i) for i in range(part.start, part.stop))
-        return self.sigma_max * torch.stack([torch.randn(shape, generator=stream) for stream in streams])
+    @property
+    def sampler(self) -> Sampler:
+        """How samples are drawn."""
+        return Sampler(
+            self.resolution, len(self.classes), self.sampler_steps, self.sigma_max, self.sigma_min, self.chunk
+        )
 
     def prepare(self, how: Measurement) -> None:
         """Statistics of the real images, kept by content in the user's cache."""
@@ -191,21 +174,17 @@ class ImageTask(Task):
     def evaluate(self, model: Guided, how: Measurement) -> Evaluation:
         """Judge a denoiser on n samples; kept are `samples` (at most 32, uint8), their `labels` and `trajectories` (6
         paths)."""
-        n, seed, device, denoiser = how.n, how.seed, how.device, model.denoiser
-        labels = self.labels(n)
+        n, seed, device, denoiser, sampler = how.n, how.seed, how.device, model.denoiser, self.sampler
+        labels = sampler.labels(n)
         networks = [extractor(spec, device) for spec in self.extractors]
-
-        def solved(part: slice) -> Tensor:
-            return self._solved(denoiser, self.start(part, seed), labels if labels is None else labels[part], device)
-
         values: dict[str, float] = {}
-        judged = looked_at(solved, n, networks, self.chunk)
+        judged = looked_at(lambda part: sampler.evaluated(denoiser, part, seed, device), n, networks, self.chunk)
         for i, (network, found) in enumerate(zip(networks, judged, strict=True)):
             real = self._references(network, device)
             values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
         if model.weight == 1:
             values["loss"] = self._loss(denoiser, seed, device)
-        return Evaluation(values, self._shown(denoiser, min(n, SHOWN), seed, device) if how.keep_tensors else {})
+        return Evaluation(values, sampler.shown(denoiser, min(n, SHOWN), seed, device) if how.keep_tensors else {})
 
     def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """Metrics of n other real images: validation images, or else training images, which are no references
@@ -233,7 +212,7 @@ class ImageTask(Task):
         return values
 
     def figures(self, run: RunTensors) -> list[tuple[str, Figure]]:
-        return figures.of_run(self.names, self.sigmas(), self.sigma_data, run)
+        return figures.of_run(self.names, self.sampler.sigmas(), self.sigma_data, run)
 
     def side_by_side(self, weight: float, arms: Mapping[str, Mapping[float, Tensors]]) -> list[tuple[str, Figure]]:
         return figures.side_by_side(self.names, weight, arms)
@@ -255,14 +234,9 @@ class ImageTask(Task):
         check(n >= 1, f"at least 1 sample must be asked for, not {n}")
         seeds = seeds or tuple(range(n))
         wanted = [self.class_number(c) for c in classes]
-        pairs = [(c, s) for c in wanted for s in seeds] if wanted else [(self._drawn_class(s), s) for s in seeds]
-        labels = torch.tensor([c for c, _ in pairs]) if self.classes else None
-
-        def solved(part: slice) -> Tensor:
-            start = self.sigma_max * torch.stack([self._seeded(s) for _, s in pairs[part]])
-            return self._solved(denoiser, start, labels if labels is None else labels[part], device).cpu()
-
-        images = in_chunks(solved, len(pairs), self.chunk)
+        sampler = self.sampler
+        pairs = [(c, s) for c in wanted for s in seeds] if wanted else [(sampler.drawn_class(s), s) for s in seeds]
+        images = sampler.asked(denoiser, pairs, device)
         names = figures.file_names([self._label(c) for c in range(len(self.classes))])
         captions = [(names[c] if names else "", s) for c, s in pairs]
         return figures.write_images(images, captions, len(seeds) if wanted else 8, out)
@@ -282,32 +256,6 @@ class ImageTask(Task):
             return ""
         name = self.names[number]
         return name if self.names.count(name) == 1 else f"{name} {self.classes[number]}"
-
-    def _drawn_class(self, seed: int) -> int:
-        if not self.classes:
-            return 0
-        return int(torch.randint(len(self.classes), (1,), generator=generator(seed, "sample", "class")))
-
-    def _seeded(self, seed: int) -> Tensor:
-        return torch.randn(3, self.resolution, self.resolution, generator=generator(seed, "sample", "start"))
-
-    def _solved(self, denoiser: Denoiser, start: Tensor, labels: Tensor | None, device: torch.device | str) -> Tensor:
-        """uint8 samples, on the device."""
-        label = None if labels is None else labels.to(device)
-        return to_uint8(sample(denoiser, start.to(device), self.sigmas(), label))
-
-    def _shown(self, denoiser: Denoiser, n: int, seed: int, device: torch.device | str) -> dict[str, Tensor]:
-        """The first n samples and the paths of a few."""
-        labels = self.labels(n)
-        path: list[Tensor] = []
-
-        def watch(_: int, state: Tensor) -> None:
-            path.append(state[:TRAJECTORIES].cpu())
-
-        start, label = self.start(slice(0, n), seed).to(device), None if labels is None else labels.to(device)
-        images = to_uint8(sample(denoiser, start, self.sigmas(), label, watch=watch)).cpu()
-        tensors = {"samples": images, "trajectories": torch.stack(path, 1)}
-        return tensors if labels is None else tensors | {"labels": labels}
 
     def _loss(self, denoiser: Denoiser, seed: int, device: torch.device | str) -> float:
         """Mean loss on held-out images (training images where there are none)."""

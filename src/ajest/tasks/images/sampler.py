@@ -1,0 +1,115 @@
+"""Samples of a denoiser: which classes they have, which noise they start from, and how that is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ajest.diffusion.denoising import Denoiser
+from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
+from ajest.errors import check
+from ajest.runtime.distributed import in_chunks
+from ajest.runtime.seeding import generator
+
+from .data import spread_order
+from .source import to_uint8
+
+TRAJECTORIES = 6
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How samples are drawn. A sample depends on its seed and its number alone, or on its seed and its class: not on
+    what else is asked for.
+
+    Attributes:
+        resolution: height and width.
+        classes: how many; 0 for an unconditional set.
+        steps, sigma_max, sigma_min: of the solver.
+        chunk: samples at a time.
+    """
+
+    resolution: int
+    classes: int
+    steps: int
+    sigma_max: float
+    sigma_min: float
+    chunk: int
+
+    def __post_init__(self) -> None:
+        check_sampler(self.steps, self.sigma_max, self.sigma_min)
+        check(self.chunk >= 1, f"chunk must be at least 1, not {self.chunk}")
+
+    def sigmas(self) -> list[float]:
+        return sigma_schedule(self.steps, self.sigma_max, self.sigma_min)
+
+    def labels(self, n: int) -> Tensor | None:
+        """The classes of n samples, shape (n,): every class as often as every other, and where there are fewer samples
+        than classes, of classes spread over all; a smaller n is a prefix."""
+        if not self.classes:
+            return None
+        order = torch.from_numpy(spread_order(self.classes))
+        return order[torch.arange(n) % len(order)]
+
+    def start(self, part: slice, seed: int) -> Tensor:
+        """Start noise of some samples, the same for all arms of a seed: that of a sample depends on its number alone.
+
+        Args:
+            part: numbers of the samples, from start to stop.
+            seed: of the run.
+        """
+        streams = (generator(seed, "evaluation", "start", i) for i in range(part.start, part.stop))
+        return self._noise(list(streams))
+
+    def evaluated(self, denoiser: Denoiser, part: slice, seed: int, device: torch.device | str) -> Tensor:
+        """Some of the samples that a run is judged by: uint8, on the device.
+
+        Args:
+            denoiser: whose samples.
+            part: their numbers, from start to stop.
+            seed: of the run.
+            device: where to compute.
+        """
+        labels = self.labels(part.stop)
+        return self._solved(denoiser, self.start(part, seed), None if labels is None else labels[part], device)
+
+    def shown(self, denoiser: Denoiser, n: int, seed: int, device: torch.device | str) -> dict[str, Tensor]:
+        """The first n of those samples, the paths of a few, and their labels, on the CPU."""
+        labels = self.labels(n)
+        path: list[Tensor] = []
+
+        def watch(_: int, state: Tensor) -> None:
+            path.append(state[:TRAJECTORIES].cpu())
+
+        start, label = self.start(slice(0, n), seed).to(device), None if labels is None else labels.to(device)
+        images = to_uint8(sample(denoiser, start, self.sigmas(), label, watch=watch)).cpu()
+        tensors = {"samples": images, "trajectories": torch.stack(path, 1)}
+        return tensors if labels is None else tensors | {"labels": labels}
+
+    def drawn_class(self, seed: int) -> int:
+        """The class of a seed for which none is asked; 0 without classes."""
+        if not self.classes:
+            return 0
+        return int(torch.randint(self.classes, (1,), generator=generator(seed, "sample", "class")))
+
+    def asked(self, denoiser: Denoiser, pairs: Sequence[tuple[int, int]], device: torch.device | str) -> Tensor:
+        """Samples of (class, seed) pairs that somebody asks for: uint8, on the CPU; without classes these are 0."""
+        labels = torch.tensor([c for c, _ in pairs]) if self.classes else None
+
+        def solved(part: slice) -> Tensor:
+            start = self._noise([generator(s, "sample", "start") for _, s in pairs[part]])
+            return self._solved(denoiser, start, labels if labels is None else labels[part], device).cpu()
+
+        return in_chunks(solved, len(pairs), self.chunk)
+
+    def _noise(self, streams: Sequence[torch.Generator]) -> Tensor:
+        shape = (3, self.resolution, self.resolution)
+        return self.sigma_max * torch.stack([torch.randn(shape, generator=stream) for stream in streams])
+
+    def _solved(self, denoiser: Denoiser, start: Tensor, labels: Tensor | None, device: torch.device | str) -> Tensor:
+        """uint8 samples, on the device."""
+        label = None if labels is None else labels.to(device)
+        return to_uint8(sample(denoiser, start.to(device), self.sigmas(), label))

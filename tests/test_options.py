@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields, replace
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -47,7 +48,7 @@ def benches(monkeypatch):
     monkeypatch.setattr(ajest.bench.report.page, "write_report", lambda root: None)
     monkeypatch.setattr(ajest.cli.bench, "_print_verdict", lambda _: None)
     monkeypatch.setattr(ajest.study.run, "run_stage", lambda root, plan, stage, benches, *_: found.append(plan))
-    monkeypatch.setattr(ajest.study.page, "write_page", lambda root, plan, command: [command])
+    monkeypatch.setattr(ajest.study.page, "write_page", lambda root, plan, command: SimpleNamespace(verdict=(command,)))
 
     def execute(out, config, *_):
         found.append(config)

@@ -16,22 +16,25 @@ from ajest.selection.arm import Scoring
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.memory import LossMemory
 from ajest.storage import checkpoint, jsonl
-from ajest.study import page
 from ajest.study import results as study_results
-from ajest.study.figures import forest
+from ajest.study.dials import by_keep
+from ajest.study.figures import Figures, forest
+from ajest.study.findings import findings
 from ajest.study.guides import GUIDES, read_gains
+from ajest.study.page import render
 from ajest.study.plan import ALWAYS, Grid, random_at
 from ajest.study.presets import tree_full
 from ajest.study.results import (
-    by_keep,
+    StudyResults,
+    costs_of,
     finalists,
+    judged,
     matches,
     mean_ranks,
     pairwise_tests,
     recommended,
     results_of,
     table_of,
-    winners,
 )
 from ajest.study.verdict import reference_costs, verdict
 from ajest.training.run_folder import claim_folder
@@ -64,20 +67,25 @@ def made(effects, end="time", absent=(), costs=COSTS, count=SEEDS, **config):
     return replace(results, cells=compared(bench, results.cells))
 
 
+def page_of(final):
+    """The page of a study that has one bench, of the final, without its figures."""
+    return render(findings(tree_full(), StudyResults({}, {}, {"time": final})), Figures(), "the command")
+
+
 def test_a_rule_that_beats_both_everywhere_is_the_victor_and_recommended():
     found = made({"baseline": 0, "random": 2, "hard": 6, "easy": -6})
-    assert winners(found) == ["hard"]
-    assert recommended(found).arm == "hard"
-    (said,) = verdict({"time": found})
+    assert list(judged(found).winners) == ["hard"]
+    assert recommended(judged(found)).arm == "hard"
+    (said,) = verdict([judged(found)])
     assert "certainly better than baseline and random" in said
     assert said.endswith("hard.")
 
 
 def test_beating_the_baseline_alone_is_no_victory():
     found = made({"baseline": 0, "random": 6, "hard": 6})
-    assert winners(found) == []
-    assert (recommended(found).arm, recommended(found).seeds) == ("random", SEEDS)
-    (said,) = verdict({"time": found})
+    assert list(judged(found).winners) == []
+    assert (recommended(judged(found)).arm, recommended(judged(found)).seeds) == ("random", SEEDS)
+    (said,) = verdict([judged(found)])
     assert "no rule certainly beats both" in said
     assert "hard came closest" in said
     assert "against random" in said
@@ -85,21 +93,21 @@ def test_beating_the_baseline_alone_is_no_victory():
 
 def test_one_lost_headline_is_enough_to_lose():
     found = made({"baseline": 0, "random": 0, "hard": (8, -8)})
-    assert winners(found) == []
-    assert recommended(found).arm == "baseline"
+    assert list(judged(found).winners) == []
+    assert recommended(judged(found)).arm == "baseline"
     lost = [d for d in pairwise_tests(found) if d.arm == "hard" and d.found.outcome == "worse"]
     assert {d.metric.name for d in lost} == {found.headlines()[1][0].name}
 
 
 def test_a_rule_that_beats_the_baseline_is_recommended_where_random_does_not():
     found = made({"baseline": 0, "random": (8, -8), "hard": 4})
-    assert recommended(found).arm == "hard"
+    assert recommended(judged(found)).arm == "hard"
 
 
 def test_an_arm_that_lacks_seeds_is_neither_victor_nor_recommended():
     found = made({"baseline": 0, "random": 0, "hard": 8}, absent={("hard", 3)})
-    assert winners(found) == []
-    assert recommended(found).arm == "baseline"
+    assert list(judged(found).winners) == []
+    assert recommended(judged(found)).arm == "baseline"
     assert list(mean_ranks({"": found}))[-1] == "hard"
 
 
@@ -110,10 +118,10 @@ def test_an_arm_that_lacks_seeds_is_judged_on_those_it_shares_and_is_not_the_clo
     assert duel.found.value == pytest.approx(np.mean([both[0][s] for s in range(SEEDS) if s != 3]))
     assert duel.found.other == pytest.approx(np.mean([both[1][s] for s in range(SEEDS) if s != 3]))
     assert (duel.found.seeds, duel.found.missing, duel.found.outcome) == (SEEDS - 1, 1, "undecided")
-    (said,) = verdict({"time": found})
+    (said,) = verdict([judged(found)])
     assert "easy came closest" in said
     assert said.endswith(" hard: seeds are missing, so not ranked.")
-    (said,) = verdict({"time": made({"baseline": 0, "random": 0, "hard": 8}, absent={("hard", 3)})})
+    (said,) = verdict([judged(made({"baseline": 0, "random": 0, "hard": 8}, absent={("hard", 3)}))])
     assert "closest" not in said
     assert said.endswith("(12 seeds). hard: seeds are missing, so not ranked.")
 
@@ -121,19 +129,19 @@ def test_an_arm_that_lacks_seeds_is_judged_on_those_it_shares_and_is_not_the_clo
 @pytest.mark.parametrize("seeds", [1, 2, 4])
 def test_nothing_is_certain_below_five_seeds(seeds):
     found = made({"baseline": 0, "random": 30, "hard": 60, "easy": -60}, count=seeds)
-    assert winners(found) == []
-    assert recommended(found).arm == "baseline"
-    assert recommended(found).why == "nothing certainly beats it"
+    assert list(judged(found).winners) == []
+    assert recommended(judged(found)).arm == "baseline"
+    assert recommended(judged(found)).why == "nothing certainly beats it"
     assert {d.found.outcome for d in pairwise_tests(found)} == {"undecided"}
-    said, look = verdict({"time": found})
+    said, look = verdict([judged(found)])
     assert "no rule certainly beats both" in said
     assert look == f"{seeds} seed{'s' if seeds > 1 else ''}: take it as a first look. 5 are the least for a claim."
 
 
 def test_what_five_seeds_show_is_a_claim():
     found = made({"baseline": 0, "random": 30, "hard": 60}, count=5)
-    assert winners(found) == ["hard"]
-    (said,) = verdict({"time": found})
+    assert list(judged(found).winners) == ["hard"]
+    (said,) = verdict([judged(found)])
     assert said == (
         "At equal time, certainly better than baseline and random on every headline metric (5 seeds, Holm-corrected "
         "p < 0.05): hard."
@@ -141,9 +149,7 @@ def test_what_five_seeds_show_is_a_claim():
 
 
 def test_sentences_of_a_verdict_in_full():
-    said = verdict(
-        {"time": made({"baseline": 0, "random": 0}), "again": made({"baseline": 0, "random": 0, "hard": -9})}
-    )
+    said = verdict([judged(made({"baseline": 0, "random": 0, **rules})) for rules in ({}, {"hard": -9})])
     assert len(said) == 1  # two arms that are no rule have no verdict
     assert said[0].startswith(
         "At equal time, no rule certainly beats both baseline and random on every headline metric (12 seeds). hard "
@@ -155,17 +161,17 @@ def test_sentences_of_a_verdict_in_full():
         rf"{re.escape(metric.label)}[a-z ]* against (baseline|random): -?[\d.]+ against -?[\d.]+, a diff", told
     )
     assert said[0].endswith("better on 0% of seeds, corrected p < 0.001).")
-    assert verdict({}) == []
+    assert verdict([]) == []
 
 
 def test_a_winner_that_owes_its_reference_says_so():
     won = made({"baseline": 0, "random": 0, "learnable": 9, "learnable-strong": 9, "hard": 9}, strong_iterations=80)
-    (said,) = verdict({"time": won})
+    (said,) = verdict([judged(won)])
     assert said.endswith(
         "learnable, learnable-strong, hard. But learnable uses a reference whose training, not charged here, took 10% "
         "of a budget; learnable-strong uses a reference whose training, not charged here, took 200% of a budget."
     )
-    (said,) = verdict({"time": replace(won, costs={})})
+    (said,) = verdict([judged(replace(won, costs={}))])
     assert said.endswith(": learnable, learnable-strong, hard.")
     assert reference_costs(replace(won, costs={"guide": {"update": 1.0}})) == {}
     assert reference_costs(replace(won, costs={"uniform": {"update": 1.0}})) == {}
@@ -181,7 +187,7 @@ def test_who_is_recommended_and_why():
         ({"random": 2, "hard": 6, "easy": 9}, "easy", "it certainly beats baseline and random on every headline "
          "metric"),
     ):  # fmt: skip
-        found = recommended(made({"baseline": 0, **effects}))
+        found = recommended(judged(made({"baseline": 0, **effects})))
         assert (found.arm, found.why) == (arm, why)
         assert (found.budget, found.seeds, found.length) == ("calibrated", SEEDS, "40 steps of 256 examples")
 
@@ -211,15 +217,15 @@ def test_ranks_are_means_over_headlines_and_budgets():
     assert lost["hard"] == lost["easy"] == 3.0
 
 
-def test_a_page_marks_what_is_certain_and_how_many_seeds_there_are(tmp_path):
+def test_a_page_marks_what_is_certain_and_how_many_seeds_there_are():
     effects = {"baseline": 0, "random": 0, "hard": 9, "easy": -9}
-    text = "\n".join(page._final(tmp_path, {"time": made(effects)}))
+    text = page_of(made(effects))
     rows = {line.split(" | ")[0]: line for line in reversed(text.splitlines())}
     assert rows["| hard"].count("**") == 2 * 4
     assert len(re.findall(r"\| \*-?[\d.]+\* \(", rows["| easy"])) == 4
     assert "(no interval" not in text
     for line in made(effects, count=4), made(effects, absent={("hard", 0), ("easy", 0)}):
-        text = "\n".join(page._final(tmp_path, {"time": line}))
+        text = page_of(line)
         rows = {line.split(" | ")[0]: line for line in reversed(text.splitlines())}
         assert rows["| hard"].count("*") == rows["| easy"].count("*") == 0
     assert "(11 seeds)" in rows["| hard"]
@@ -237,7 +243,7 @@ def test_a_forest_is_grey_where_nothing_is_certain():
 def test_the_closest_is_the_one_whose_worst_comparison_is_the_most_certain():
     """Not who is worse by little where all corrected p are 1: a lead of nothing much beats a deficit."""
     found = made({"baseline": 0, "random": 0, "easy": (3, -1), "hard": 0.2, "high-loss": (3, -0.5)})
-    (said,) = verdict({"time": found})
+    (said,) = verdict([judged(found)])
     assert "hard came closest" in said
 
 
@@ -307,7 +313,7 @@ def test_a_rule_is_held_against_random_choice_of_as_many_at_every_keep_fraction(
         replace(ARMS["hard"], name=next(iter(other)), temperature=2.0): 9,
     }
     results = made(arms)
-    found = by_keep(results, grid)
+    found = by_keep(results, grid, ())
     assert [(f.keep, f.metric.name, f.weight) for f in found] == [
         (keep, m.name, w) for keep in (0.1, 0.2) for m, w in results.headlines()
     ]
@@ -318,8 +324,8 @@ def test_a_rule_is_held_against_random_choice_of_as_many_at_every_keep_fraction(
         assert (f.random is None) == (f.keep == 0.2)
         assert f.cost is None
     assert found[0].random.improvement == pytest.approx(1, abs=1.2)
-    assert by_keep(results, Grid("hard", ("strata", (1, 4)), ("temperature", (1.0,)))) == []
-    assert by_keep(made({"baseline": 0, "random": 1}), grid) == []
+    assert by_keep(results, Grid("hard", ("strata", (1, 4)), ("temperature", (1.0,))), ()) == []
+    assert by_keep(made({"baseline": 0, "random": 1}), grid, ()) == []
 
 
 def test_a_finalist_of_another_keep_fraction_is_held_against_random_choice_at_its_own():
@@ -338,7 +344,8 @@ def test_what_a_keep_fraction_costs_is_without_the_target_where_the_budget_is():
     kind = ARMS["hard"].kinds()[0].label
     costs = COSTS | {kind: {"learner scoring": 1.0, "update": 1.0, "target": 1.0}}
     arms = {"baseline": 0, "random": 0, "hard": 1}
-    gross, spared = (by_keep(made(arms, end, costs=costs), grid)[0].cost for end in ("time", "time_without_target"))
+    benches = (made(arms, end, costs=costs) for end in ("time", "time_without_target"))
+    gross, spared = (by_keep(bench, grid, costs_of(bench))[0].cost for bench in benches)
     assert gross.step_ratio == pytest.approx(3 / 4)
     assert spared.step_ratio == pytest.approx(2 / 3)
 

@@ -116,7 +116,7 @@ def study(
     groups = (data, drawing, networks, training, computing, sampling, judging)
     asked_for = typed(*groups, finalists=finalists, final_ends=final_ends, weight=weight)
     command = f"ajest study {task} --preset {preset} {asked_for}".rstrip()
-    said: list[str] = []
+    said: tuple[str, ...] = ()
     for stage in stages:
         arms = named
         if stage == "final" and not named:
@@ -128,7 +128,7 @@ def study(
             run_guides(root, plan, launch, place)
         else:
             run_stage(root, plan, stage, plan.stage(stage, arms), launch, place)
-        said = write_page(root, plan, command)
+        said = write_page(root, plan, command).verdict
     for sentence in said:
         console().print(f"- {sentence}", markup=False, highlight=False)
     print(f"\nStudy: {root / 'study.md'}")

@@ -1,24 +1,67 @@
-"""Figures of a study."""
+"""All figures of a study, each drawn once from its findings."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from ajest.bench.plan.budgets import BUDGETS
-from ajest.bench.read.results import Cell, Results
 from ajest.bench.read.score_reliability import Estimate, quantities
-from ajest.bench.read.statistics import bootstrap_interval
 from ajest.bench.read.wording import metric_name
 from ajest.bench.report import figures as bench_figures
-from ajest.bench.report.figures import clean, whisker, whisker_axis
-from ajest.tasks.base import Metric
+from ajest.bench.report.drawing import DrawnFigure
+from ajest.bench.report.figures import clean, encoded, whisker, whisker_axis
 
-from .plan import Grid
+from .dials import Heatmap
+from .findings import Findings
 from .results import PairwiseTest
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is drawn of a study; a part that is empty is not shown.
+
+    Attributes:
+        forests: differences of the final's arms to the baseline, and to random.
+        scores: how far scores can be trusted.
+        dials: heat-maps, by the name of the bench and the place of the grid in the study.
+    """
+
+    forests: tuple[DrawnFigure, ...] = ()
+    scores: tuple[DrawnFigure, ...] = ()
+    dials: Mapping[tuple[str, int], tuple[DrawnFigure, ...]] = field(default_factory=dict)
+
+    def all(self) -> list[DrawnFigure]:
+        """In the order of the page."""
+        return [*self.forests, *self.scores, *(figure for drawn in self.dials.values() for figure in drawn)]
+
+
+def draw(found: Findings) -> Figures:
+    """Every figure of a study."""
+    tests = [test for bench in found.final for test in bench.tests]
+    forests = [(other, forest(tests, other)) for other in ("baseline", "random")] if tests else []
+    reliable = scores(found.score_reliability)
+    return Figures(
+        forests=tuple(_drawn(f"final-{other}", f"differences to {other}", figure) for other, figure in forests),
+        scores=() if reliable is None else (_drawn("scores", "reliability of scores", reliable),),
+        dials={
+            (bench.name, i): tuple(_drawn_heatmap(f"dials-{bench.name}-{i + 1}", shown) for shown in grid.heatmaps)
+            for bench in found.dials
+            for i, grid in enumerate(bench.grids)
+        },
+    )
+
+
+def _drawn(name: str, caption: str, figure: Figure) -> DrawnFigure:
+    return DrawnFigure(caption, f"figures/{name}.png", encoded(figure, "png"))
+
+
+def _drawn_heatmap(prefix: str, shown: Heatmap) -> DrawnFigure:
+    grid, metric = shown.grid, shown.metric
+    caption = f"{grid.arm}: {metric_name(metric, shown.weight)} over {grid.down[0]} and {grid.across[0]}"
+    return _drawn(f"{prefix}-{metric.name}-{shown.weight:g}", caption, heatmap(shown))
 
 
 def forest(pairwise_tests: Sequence[PairwiseTest], other: str) -> Figure:
@@ -43,24 +86,10 @@ def forest(pairwise_tests: Sequence[PairwiseTest], other: str) -> Figure:
     return figure
 
 
-def heatmap(results: Results, grid: Grid, metric: Metric, weight: float) -> Figure | None:
-    """One metric over two dials of an arm, mean over seeds with its interval; None without any value."""
-    budget = results.config.final_budget
-    cells = [
-        [results.cell(budget, grid.name_of(y, x), metric.name, weight) for x in grid.across[1]] for y in grid.down[1]
-    ]
-    values = [[math.nan if cell is None else cell.mean for cell in row] for row in cells]
-    if all(math.isnan(value) for row in values for value in row):
-        return None
-    reach = [[_reach(cell) for cell in row] for row in cells]
-    title = f"{grid.arm}: {metric_name(metric, weight)}"
-    return bench_figures.heatmap(values, grid.across, grid.down, metric, title, reach)
-
-
-def _reach(cell: Cell | None) -> float:
-    """Half the width of the interval of a mean over seeds; NaN where it is not known."""
-    low, high = (math.nan, math.nan) if cell is None else bootstrap_interval(np.array(list(cell.values.values())))
-    return (high - low) / 2
+def heatmap(shown: Heatmap) -> Figure:
+    """One metric over two dials of an arm, mean over seeds with its interval."""
+    grid, title = shown.grid, f"{shown.grid.arm}: {metric_name(shown.metric, shown.weight)}"
+    return bench_figures.heatmap(shown.means, grid.across, grid.down, shown.metric, title, shown.reach)
 
 
 def scores(found: Mapping[str, Mapping[str, Estimate]]) -> Figure | None:

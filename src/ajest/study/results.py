@@ -1,4 +1,4 @@
-"""What a study found: ranks of the screening, who goes into the final, and the final's comparisons."""
+"""A study's results: read from its folder, ranked by the screening, and compared in the final."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ajest.bench.plan.config import Costs, spared
+from ajest.bench.plan.config import spared
 from ajest.bench.read.cost import SelectionCost, selection_costs
 from ajest.bench.read.folder import read
 from ajest.bench.read.recommendation import Recommendation
@@ -20,7 +20,8 @@ from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
 from ajest.tasks.base import Metric
 
-from .plan import ALWAYS, Grid, Stage, Study
+from .guides import GuideGain, read_gains
+from .plan import ALWAYS, Stage, Study
 
 
 def results_of(root: Path, study: Study, stage: Stage) -> dict[str, Results]:
@@ -72,6 +73,31 @@ def finalists(screened: Mapping[str, Results], dialled: Mapping[str, Results], c
 
 
 @dataclass(frozen=True)
+class StudyResults:
+    """What a study's folder holds, finished or not.
+
+    Attributes:
+        screening, dials, final: benches of these stages that have any values, by the name of their folder.
+        guides: what each guide gives.
+    """
+
+    screening: Mapping[str, Results]
+    dials: Mapping[str, Results]
+    final: Mapping[str, Results]
+    guides: tuple[GuideGain, ...] = ()
+
+    def stages(self) -> dict[str, Mapping[str, Results]]:
+        """The stages whose benches compare arms, by name."""
+        return {"screening": self.screening, "dials": self.dials, "final": self.final}
+
+
+def read_study(root: Path, study: Study) -> StudyResults:
+    """The results of all stages, each bench read once."""
+    screened, dialled, final = (results_of(root, study, stage) for stage in ("screening", "dials", "final"))
+    return StudyResults(screened, dialled, final, tuple(read_gains(root / "guides")))
+
+
+@dataclass(frozen=True)
 class PairwiseTest:
     """One arm against another on one headline metric at one budget.
 
@@ -106,12 +132,12 @@ def pairwise_tests(results: Results, others: Sequence[str] = ("baseline", "rando
 def matches(results: Results) -> list[PairwiseTest]:
     """Arms of other keep fractions than random choice has, each against random choice at its own, where that is there;
     corrected together."""
-    randoms = _randoms(results)
+    at_random = randoms(results)
     rules = [a for a in results.config.arms if a.policy != "random" and a.keep != ARMS["random"].keep]
-    return _compared(results, [(a.name, randoms[a.keep]) for a in rules if a.keep in randoms])
+    return _compared(results, [(a.name, at_random[a.keep]) for a in rules if a.keep in at_random])
 
 
-def _randoms(results: Results) -> dict[float, str]:
+def randoms(results: Results) -> dict[float, str]:
     """Arms that choose at random, by their keep fraction."""
     return {a.keep: a.name for a in results.config.arms if a.policy == "random"}
 
@@ -121,39 +147,56 @@ def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> list[Pairwi
     for metric, weight in results.headlines():
         for arm, other in pairs:
             a, b = (results.cell(budget, name, metric.name, weight) for name in (arm, other))
-            comparison = _versus(results, a, b, metric)
+            comparison = versus(results, a, b, metric)
             if comparison is not None:
                 which.append((arm, other, metric, weight))
                 found.append(comparison)
     return [PairwiseTest(budget, *duel, f) for duel, f in zip(which, corrected(found), strict=True)]
 
 
-def _versus(results: Results, a: Cell | None, b: Cell | None, metric: Metric) -> Comparison | None:
+def versus(results: Results, a: Cell | None, b: Cell | None, metric: Metric) -> Comparison | None:
+    """Two cells of a metric over the seeds that both have; None where there are none."""
     return None if a is None or b is None else paired(a.values, b.values, metric.sign, results.config.seeds)
 
 
-def winners(results: Results) -> list[str]:
-    """Arms that certainly beat both the baseline and random on every headline metric."""
-    all_duels = pairwise_tests(results)
-    mine = {arm: [d for d in all_duels if d.arm == arm] for arm in results.arms if arm not in ("baseline", "random")}
-    return [arm for arm, found in mine.items() if found and all(d.found.outcome == "better" for d in found)]
+@dataclass(frozen=True)
+class Judged:
+    """A bench of the final with what its verdict rests on.
+
+    Attributes:
+        results: the numbers behind it.
+        tests: every arm against the baseline and random on every headline metric, corrected together.
+        winners: arms that certainly beat both on every headline metric.
+    """
+
+    results: Results
+    tests: tuple[PairwiseTest, ...]
+    winners: tuple[str, ...]
 
 
-def recommended(results: Results) -> Recommendation:
+def judged(results: Results) -> Judged:
+    """A bench of the final, judged."""
+    tests = pairwise_tests(results)
+    mine = {arm: [d for d in tests if d.arm == arm] for arm in results.arms if arm not in ("baseline", "random")}
+    won = (arm for arm, found in mine.items() if found and all(d.found.outcome == "better" for d in found))
+    return Judged(results, tuple(tests), tuple(won))
+
+
+def recommended(final: Judged) -> Recommendation:
     """A rule that certainly beats both the baseline and random on every headline metric; else what certainly beats the
     baseline on one and certainly loses on none: random choice, or where that does not, such a rule; else the baseline.
     Of several the one of best mean rank. Arms that did not finish every seed are not recommended."""
-    config, won = results.config, winners(results)
-    baseline, ranked = config.baseline, mean_ranks({"": results})
+    config = final.results.config
+    baseline, ranked = config.baseline, mean_ranks({"": final.results})
 
     def of(arm: str, why: str) -> Recommendation:
         length = f"{config.iterations:,} steps of {config.recipe.super_batch:,} examples"
         return Recommendation(config.final_budget, arm, len(config.seeds), length, why)
 
-    if won:
-        arm = next(a for a in ranked if a in won)
+    if final.winners:
+        arm = next(a for a in ranked if a in final.winners)
         return of(arm, "it certainly beats baseline and random on every headline metric")
-    against = {a: [d for d in pairwise_tests(results) if (d.arm, d.other) == (a, baseline)] for a in ranked}
+    against = {a: [d for d in final.tests if (d.arm, d.other) == (a, baseline)] for a in ranked}
     better = [
         arm
         for arm, found in against.items()
@@ -168,52 +211,10 @@ def recommended(results: Results) -> Recommendation:
     return of(baseline, "nothing certainly beats it")
 
 
-@dataclass(frozen=True)
-class AtKeep:
-    """A rule at one keep fraction, against random choice at the same and against the baseline.
-
-    Attributes:
-        keep: the fraction.
-        cost: of its selecting step.
-        metric, weight: what is compared.
-        value: its mean, over the seeds that it has.
-        random, baseline: the comparisons; None where the other is not there.
-    """
-
-    keep: float
-    cost: SelectionCost | None
-    metric: Metric
-    weight: float
-    value: float
-    random: Comparison | None
-    baseline: Comparison | None
-
-
-def by_keep(results: Results, grid: Grid) -> list[AtKeep]:
-    """From which keep fraction on a rule pays: its variants along `keep`, its other dial nearest to its usual 1."""
-    (across, keeps), (_, others) = grid.across, grid.down
-    if across != "keep":
-        return []
-    usual, budget = min(others, key=lambda v: abs(v - 1)), results.config.final_budget
-    costs = {c.arm: c for c in selection_costs(results.config, counted(results))}
-    randoms, found = _randoms(results), []
-    for keep in keeps:
-        name = grid.name_of(usual, keep)
-        for metric, weight in results.headlines():
-            mine, random, baseline = (
-                results.cell(budget, arm, metric.name, weight)
-                for arm in (name, randoms.get(keep, ""), results.config.baseline)
-            )
-            if mine is None:
-                continue
-            versus = [_versus(results, mine, other, metric) for other in (random, baseline)]
-            found.append(AtKeep(keep, costs.get(name), metric, weight, mine.mean, *versus))
-    return found
-
-
-def counted(results: Results) -> Costs:
-    """The costs that a bench's budget counts: without the exact target where its clock leaves that out."""
-    return spared(results.costs) if results.config.final_budget == "time_without_target" else results.costs
+def costs_of(results: Results) -> tuple[SelectionCost, ...]:
+    """What selection costs by the clock of a bench's budget: without the exact target where that leaves it out."""
+    spares = results.config.final_budget == "time_without_target"
+    return tuple(selection_costs(results.config, spared(results.costs) if spares else results.costs))
 
 
 def table_of(results: Results) -> list[dict[str, Any]]:

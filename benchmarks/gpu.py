@@ -214,8 +214,8 @@ class Running:
         return time.monotonic() - self.began
 
     def end(self) -> None:
-        """Ask it to end, as by Ctrl-C, upon which tests still say what failed; tell it; make it."""
-        for number, patience in ((signal.SIGINT, GRACE), (signal.SIGTERM, GRACE), (signal.SIGKILL, 10)):
+        """Tell it to end, then make it."""
+        for number, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, 10)):
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
             with suppress(subprocess.TimeoutExpired):

@@ -108,6 +108,7 @@ class Simulated:
         self._pinned: dict[int, Any] = {}  # storages, by address
         self._random = torch.Generator().get_state()
         self._given = self._done = 0  # operations given to the device, and those the host knows to be done
+        self._finishing = threading.RLock()
         self._late: deque[tuple[int, Callable[[], object]]] = deque()
 
     def restart(self) -> None:
@@ -131,9 +132,10 @@ class Simulated:
         self.finish(self._given if until is None else until)
 
     def finish(self, until: int) -> None:
-        self._done = max(self._done, until)
-        while self._late and self._late[0][0] <= until:
-            self._late.popleft()[1]()
+        with self._finishing:  # whoever waits goes on when all is done, by another thread as well
+            while self._late and self._late[0][0] <= until:
+                self._late.popleft()[1]()
+            self._done = max(self._done, until)
 
     def copied(self, way: str, tensor: Tensor, waits: bool) -> None:
         self.counts.copied.append(Copy(way, tensor.numel() * tensor.element_size(), _line()))

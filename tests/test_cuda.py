@@ -28,6 +28,8 @@ from ajest.training.trainer import Trainer
 from conftest import small_images, small_recipe, small_task
 
 DEVICE = os.environ.get("AJEST_TEST_DEVICE", "cuda")
+if "AJEST_TEST_DEVICE" in os.environ:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tests that are stopped still say what failed
 pytestmark = [
     # The compiler itself makes an object that torch says will no longer be made.
     pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),

@@ -234,7 +234,7 @@ def npz(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["targets", "label", "y", "arr_1", "target", "class", "Labels", "class_labels"])
-@pytest.mark.parametrize("images", ["images", "x", "arr_0", "data"])
+@pytest.mark.parametrize("image_set", ["images", "x", "arr_0", "data"])
 def test_labels_by_any_usual_name(npz, name, image_set):
     found, said = read(npz(**{image_set: IMAGES, name: LABELS[:, None]}))
     assert list(found.values()) == ["0", "2", "1", "0"]

@@ -100,7 +100,7 @@ def step_times_table(times: Sequence[StepTime]) -> Table:
     ]
     heads = ("arm", "kind of step", "steps timed", "calibrated, ms", "in the runs, ms", "runs over calibration")
     notes = (
-        "Means over the timed steps of all finished runs, without drawing and exact targets, which runs of a seed may "
+        "Means over the timed steps of all finished runs, without drawing and targets, which runs of a seed may "
         "share. Calibrated: medians of steps that were timed in turns.",
     )
     return Table.of("What steps took in the runs, and what they were calibrated at", heads, rows, notes)

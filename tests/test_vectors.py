@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
 from ajest.bench.plan.config import BenchConfig
 from ajest.bench.read.folder import read
@@ -17,9 +18,9 @@ from ajest.selection.catalogue import arms_named
 from ajest.storage.config import differences, from_json, to_json
 from ajest.tasks import Guided, Measurement, RunTensors, Task, registry
 from ajest.tasks.sources import TensorSource, normals
-from ajest.tasks.vectors import metrics
+from ajest.tasks.vectors import figures, metrics
 from ajest.tasks.vectors.builtin import mixture_of
-from ajest.tasks.vectors.data import Part
+from ajest.tasks.vectors.data import Part, Standard
 from ajest.tasks.vectors.network import VectorDenoiser
 from ajest.tasks.vectors.setup import vectors_task
 from ajest.tasks.vectors.task import VectorsTask
@@ -216,6 +217,30 @@ def test_a_denoiser_is_judged_and_its_samples_are_kept(tmp_path, labelled):
             assert caption.endswith(".")
             if i in (0, 3) and task.dimensions in (1, 3):  # laying one out takes half a second
                 figure.savefig(tmp_path / f"{i}.png", dpi=30)
+
+
+def test_names_of_panels_lie_inside_the_figure():
+    view = figures.View(Standard((0.5,) * 16, (0.3,) * 16), tuple(f"pixel{i}" for i in range(16)), (4, 4))
+    x = np.zeros((40, 16))
+    figure = figures.samples(view, {"without guidance": x, "autoguidance, w = 2": x}, x)
+    figure.draw_without_rendering()
+    names = ("without guidance", "autoguidance, w = 2", "held-out vectors")
+    named = [text for text in figure.findobj(Text) if text.get_text() in names]
+    assert len(named) == 3
+    for text in named:
+        box = text.get_window_extent()
+        assert (box.min >= figure.bbox.min).all()
+        assert (box.max <= figure.bbox.max).all()
+
+
+def test_selection_of_a_line_is_shown_against_noise():
+    """Against itself it would be a diagonal."""
+    batch = {"x": torch.randn(50, 1), "sigma": torch.rand(50) + 0.1, "kept": torch.arange(50) % 4 == 0}
+    figure = figures.selection(figures.View(Standard((0.0,), (1.0,)), ("height",)), {3: batch})
+    plane = figure.axes[0]
+    assert (plane.get_xlabel(), plane.get_ylabel()) == ("height", "ln sigma")
+    shown = np.concatenate([points.get_offsets() for points in plane.collections])
+    np.testing.assert_allclose(np.sort(shown[:, 1]), np.sort(batch["sigma"].log().numpy()), rtol=1e-5)
 
 
 def test_samples_that_are_not_finite_have_no_metrics(tmp_path):

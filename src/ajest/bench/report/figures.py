@@ -152,7 +152,6 @@ def learning_curve(results: Results, metric: Metric, weight: float, clock: str) 
         axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axis.yaxis.set_minor_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        axis.tick_params(axis="y", which="minor", labelsize=8)
     axis.xaxis.set_major_formatter(FuncFormatter(_short))
     narrow = axis.get_xlim()[1] < 30 * axis.get_xlim()[0]
     axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
@@ -279,4 +278,4 @@ def _short(value: float, _: object) -> str:
 
 def clean(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)
-    axis.tick_params(labelsize=9)
+    axis.tick_params(which="both", labelsize=9)

@@ -15,6 +15,7 @@ from ajest.tasks.base import RunTensors, Tensors
 from .data import Standard
 
 SAMPLES, REAL, KEPT = "#1b4f72", "#b4bec4", "#e67e22"
+ALONE = "#5f6b72"  # held-out vectors in an axis of their own
 COORDINATES = 4  # whose pairs are shown
 _COLUMNS, _IMAGES = 12, 36
 _SIDE = 2.9
@@ -104,7 +105,7 @@ def samples(view: View, panels: Mapping[str, np.ndarray], real: np.ndarray) -> F
     for row, (title, x) in enumerate(rows.items()):
         for axis, (i, j) in zip(axes[row], pairs, strict=True):
             axis.scatter(
-                x[:, i], x[:, j], s=_size(len(x)), c=REAL if row == 0 else SAMPLES, linewidths=0, rasterized=True
+                x[:, i], x[:, j], s=_size(len(x)), c=ALONE if row == 0 else SAMPLES, linewidths=0, rasterized=True
             )
             _frame(axis, truth[:, [i, j]])
             axis.set_xlabel(view.columns[i], fontsize=8, parse_math=False)
@@ -130,7 +131,8 @@ def trajectories(view: View, panels: Mapping[str, np.ndarray], real: np.ndarray)
 
 
 def selection(view: View, moments: Mapping[int, Tensors]) -> Figure:
-    """Where the kept examples lie, in the leading coordinates and in sigma, compared with the drawn ones.
+    """Where the kept examples lie, in the leading coordinates (or the only one and sigma) and in sigma, compared with
+    the drawn ones.
 
     Args:
         view: how to show them.
@@ -142,6 +144,8 @@ def selection(view: View, moments: Mapping[int, Tensors]) -> Figure:
     for column, (step, batch) in enumerate(sorted(moments.items())):
         sigma, kept = batch["sigma"].numpy(), batch["kept"].numpy().astype(bool)
         x = view.standard.undo(batch["x"].numpy())[:, [i, j]]
+        if i == j:
+            x[:, 1] = np.log(sigma[: len(x)])
         plane, levels = axes[0, column], axes[1, column]
         some = kept[: len(x)]
         plane.scatter(*x[~some].T, s=2.5, c=REAL, linewidths=0, label="drawn, dropped", rasterized=True)
@@ -149,14 +153,16 @@ def selection(view: View, moments: Mapping[int, Tensors]) -> Figure:
         plane.set_title(f"step {step:,}", fontsize=11)
         _frame(plane, np.quantile(x, (0.03, 0.97), axis=0), 0.2)
         logs = np.log(sigma)
-        bins = np.linspace(logs.min(), logs.max(), 41)
+        bins = np.linspace(logs.min(), logs.max(), 26)
         levels.hist(logs, bins, density=True, color=REAL, alpha=0.7, label="drawn")
         if kept.any():
             levels.hist(logs[kept], bins, density=True, histtype="step", color=KEPT, lw=1.8, label="kept")
         levels.set_xlabel("ln sigma")
         levels.set_yticks([])
         levels.spines[["top", "right", "left"]].set_visible(False)
+        plane.set_xlabel(view.columns[i], fontsize=8, parse_math=False)
         if column == 0:
+            plane.set_ylabel("ln sigma" if i == j else view.columns[j], fontsize=8, parse_math=False)
             levels.set_ylabel("share of examples")
             levels.legend(fontsize=9, frameon=False)
             plane.legend(fontsize=8, frameon=False, markerscale=3, loc="upper left")
@@ -175,6 +181,8 @@ def _caption(view: View, x: np.ndarray, real: np.ndarray) -> str:
 
 def _plane(view: View) -> str:
     i, j = _two(view)
+    if i == j:
+        return f"the coordinate {view.columns[i]} and noise level"
     return "the plane" if len(view.columns) == 2 else f"the coordinates {view.columns[i]} and {view.columns[j]}"
 
 
@@ -191,7 +199,7 @@ def _planes(view: View, panels: Mapping[str, np.ndarray], truth: np.ndarray) -> 
     shown = {"held-out vectors": truth, **panels}
     figure = Figure(figsize=(_SIDE * len(shown), _SIDE + 0.3), layout="constrained")
     for axis, (title, x) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
-        colour = REAL if x is truth else SAMPLES
+        colour = ALONE if x is truth else SAMPLES
         axis.scatter(*x.T, s=_size(len(x)), c=colour, linewidths=0, rasterized=True)
         axis.set_title(title, fontsize=11, parse_math=False)
         _frame(axis, truth)
@@ -220,13 +228,11 @@ def _histograms(view: View, panels: Mapping[str, np.ndarray], truth: np.ndarray)
 
 
 def _images(view: View, panels: Mapping[str, np.ndarray]) -> Figure:
-    figure = Figure(figsize=(8.5, 1.95 * len(panels)), layout="constrained")
+    figure = Figure(figsize=(7.4, 2.2 * len(panels)), layout="constrained")
     for axis, (title, x) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels.items(), strict=True):
         axis.imshow(sheet(view, x[:_IMAGES], _COLUMNS), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-        axis.set_ylabel(title.replace(", ", "\n"), rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.spines[:].set_visible(False)
+        axis.set_title(title, fontsize=10, loc="left", parse_math=False)
+        axis.set_axis_off()
     return figure
 
 

@@ -1,13 +1,20 @@
 """The examples of the repository, as their first lines say that they are run."""
 
 import ast
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from ajest.bench.plan.presets import presets_of
 from ajest.bench.read.folder import read
+from ajest.storage.config import from_json, to_json
+from ajest.tasks import Task, from_spec
+from ajest.tasks.vectors.task import VectorsTask
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -35,6 +42,19 @@ def test_a_task_of_ones_own_is_benched_by_workers_and_by_the_command_line(comman
     again = command("bench", f"{EXAMPLES / 'custom_task.py'}:Ring", *words, "--out", "ring")
     assert again.out == done.out
     assert read(tmp_path / "ring").config.task.name == "ring"
+
+
+def test_the_network_of_the_page_on_vectors_is_benched_in_the_place_of_the_tasks_own(tmp_path):
+    page = (EXAMPLES.parent / "docs" / "vectors.md").read_text()
+    (tmp_path / "my_vectors.py").write_text(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1])
+    task = from_spec(f"{tmp_path / 'my_vectors.py'}:make_task")
+    assert isinstance(task, VectorsTask)
+    assert from_json(Task, json.loads(json.dumps(to_json(task))), "here") == task
+    assert presets_of(task.name) == ("quick", "full")
+    batch = task.source("cpu").draw(20, torch.Generator().manual_seed(0))
+    learner, guide = (task.network(role, 0) for role in ("learner", "guide"))
+    assert learner(batch.x, batch.sigma, None).shape == (20, 2)
+    assert sum(p.numel() for p in guide.parameters()) < sum(p.numel() for p in learner.parameters())
 
 
 def test_a_task_of_ones_own_has_at_most_40_lines():

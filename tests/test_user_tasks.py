@@ -131,7 +131,7 @@ def test_a_file_that_has_changed_is_refused_by_its_name(circle):
     ("spec", "why"),
     [
         ("{folder}/none.py:make_task", "there is no file .*none.py"),
-        ("{folder}/circle.py:make_square", "has no make_square"),
+        ("{folder}/circle.py:make_square", "has no make_square; it defines .*make_task"),
         ("{folder}/circle.py:Network", r"circle\.py:Network: TypeError: .*missing 1 required"),
         ("no_such_module_of_mine:make", "there is no module no_such_module_of_mine"),
         ("{folder}/broken.py:make_task", r"broken\.py, line 2: ZeroDivisionError"),

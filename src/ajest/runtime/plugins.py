@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ajest.errors import UserError, check
+from ajest.errors import UserError, check, listed
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,14 @@ def load(spec: str) -> tuple[Any, Origin]:
     check(is_spec(spec), f"{spec} names no object: write path/to/file.py:NAME or package.module:NAME")
     place, _, name = spec.rpartition(":")
     module, origin = load_module(place)
-    check(hasattr(module, name), f"{place} has no {name}")
+    check(hasattr(module, name), f"{place} has no {name}; it defines {listed(_defined(module)) or 'nothing'}")
     return getattr(module, name), origin
+
+
+def _defined(module: ModuleType) -> list[str]:
+    """Names of the classes and functions whose code stands in a module."""
+    found = vars(module).items()
+    return [name for name, value in found if getattr(value, "__module__", None) == module.__name__]
 
 
 def load_module(place: str, digest: str | None = None) -> tuple[ModuleType, Origin]:

@@ -78,7 +78,7 @@ def claim_folder(folder: Path, config: Any, name: str = "config.json") -> None:
         _extend(folder, known, config)
     elif changed:
         raise UserError(
-            f"{folder} holds a run of another config ({listed(changed)}): name a new folder with --out, "
+            f"{folder} holds a run of another config ({listed(changed, 4)}): name a new folder with --out, "
             "or go on with the old settings"
         )
     if checkpoint.read_json(path) != json.loads(

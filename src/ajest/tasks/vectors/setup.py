@@ -19,6 +19,7 @@ def vectors_task(
     data: tuple[str, ...],
     validation: tuple[str, ...] = (),
     warn: Callable[[str], None] = print,
+    kind: type[VectorsTask] = VectorsTask,
     **settings: object,
 ) -> VectorsTask:
     """The task of a data set.
@@ -28,7 +29,8 @@ def vectors_task(
             column `label`), or names of built-in sets: two-moons, checkerboard, swiss-roll, mixture-Dd, digits.
         validation: held-out vectors of the same columns; without them a fifth of the data, at most 10,000, is held out.
         warn: told what was left out, taken for something or is constant.
-        settings: other fields of `VectorsTask`.
+        kind: of the task; another one than `VectorsTask` has a network of its own, for instance.
+        settings: its other fields.
 
     Raises:
         UserError: the data cannot be read, are too few, or do not fit together.
@@ -44,7 +46,7 @@ def vectors_task(
         "" if validation else f"{len(held_out):,} of {len(found):,} vectors are held out to judge samples by",
         f"{constant} of {len(standard.scale)} coordinates are the same in all vectors" if constant else "",
     ]
-    task = VectorsTask(
+    task = kind(
         data=tuple(map(_absolute, data)),
         validation=tuple(map(_absolute, validation)),
         digest=learned.digest,

@@ -36,8 +36,6 @@ from ajest.training.trainer import Trainer
 from conftest import Here, small_bench, small_recipe, small_task
 from simulated_device import simulated_cuda
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-
 
 @pytest.fixture
 def cuda(monkeypatch):

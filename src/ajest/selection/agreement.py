@@ -43,11 +43,16 @@ def compared_by_first(means: tuple[float, float] | None) -> tuple[float, float] 
     return None if math.isnan(learner) else (learner, reference)
 
 
+def agreement_due(step: int) -> bool:
+    """Whether there are several processes, and this step, from 0, is one on which they compare (`EVERY`)."""
+    return distributed.world() > 1 and step % EVERY == 0
+
+
 def check_agreement(
     step: int, drawn: Tensor, kept: Tensor, trigger: TriggerState, memory: Mapping[str, Tensor]
 ) -> None:
-    """On every so many steps (`EVERY`), see whether all processes drew and kept the same examples, stand at the same
-    place of their trigger and remember the same of scores. All learn it alike.
+    """See whether all processes drew and kept the same examples, stand at the same place of their trigger and remember
+    the same of scores. All learn it alike.
 
     Args:
         step: its number, from 0.
@@ -58,8 +63,6 @@ def check_agreement(
     Raises:
         UserError: they do not; names the step, the processes and in what.
     """
-    if distributed.world() == 1 or step % EVERY:
-        return
     fired_at = -1 if trigger.fired_at is None else trigger.fired_at
     stand = torch.tensor([trigger.on, fired_at, trigger.observations, trigger.advantage], dtype=torch.float64)
     sizes = [drawn.new_zeros((), dtype=torch.float64)]  # of nothing, where nothing is remembered

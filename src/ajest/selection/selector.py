@@ -14,7 +14,7 @@ from ajest.diffusion.network import flops_of, sketches
 from ajest.errors import check
 from ajest.runtime.seeding import Streams
 
-from .agreement import check_agreement, compared_by_first
+from .agreement import agreement_due, check_agreement, compared_by_first
 from .arm import Arm
 from .counts import Counts
 from .flow import Drawn, Networks, Phases, Picked, Plan, Scored, Scorer, draw, pick, score_drawn
@@ -175,7 +175,8 @@ class Selector:
         elif self.memory:
             here = slice(None) if finite else losses.isfinite()
             self.memory.learn_losses(choice.trained[here], losses[here])
-        check_agreement(plan.step, choice.drawn.batch.id, choice.trained_id, self.trigger, self.memory.state())
+        if agreement_due(plan.step):
+            check_agreement(plan.step, choice.drawn.batch.id, choice.trained_id, self.trigger, self.memory.state())
 
     def stream(self, *name: str | int) -> torch.Generator:
         """A fresh generator of this run's, on its device."""

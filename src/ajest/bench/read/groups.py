@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from ajest.bench.plan.budgets import BUDGETS
 from ajest.tasks.base import Metric
 
 from .numbers import number
@@ -74,23 +75,35 @@ def _null(n: int) -> np.ndarray:
     return _between(samples).max(1)
 
 
-def group_notes(results: Results, budget: str) -> list[str]:
-    """What a verdict has to say of groups of seeds at a budget, a sentence for each headline of each arm in which they
-    are certain: their p is corrected over all of these.
+def group_notes(results: Results, budgets: Sequence[str]) -> list[str]:
+    """What a verdict has to say of groups of seeds, a sentence for each headline of each arm in which they are certain:
+    their p is corrected over all of these at a budget. Groups of the same seeds at a later budget are not said again.
 
     Args:
         results: of the bench.
-        budget: at which it was evaluated.
+        budgets: at which it was evaluated.
     """
-    found: list[tuple[Cell, Metric, Groups]] = []
+    said: dict[tuple[object, ...], str] = {}
+    for budget in budgets:
+        found = _at(results, budget)
+        corrected = holm([groups.p for _, _, groups in found])
+        for (cell, metric, groups), p in zip(found, corrected, strict=True):
+            if p < ALPHA:
+                which = cell.arm, metric.name, cell.weight, frozenset(groups.low)
+                said.setdefault(which, _said(results, cell, metric, groups))
+    return [*said.values()]
+
+
+def _at(results: Results, budget: str) -> list[tuple[Cell, Metric, Groups]]:
+    """The best parting of each headline of each arm."""
+    found = []
     for metric, weight in results.headlines():
         for arm in results.arms:
             cell = results.cell(budget, arm, metric.name, weight)
             groups = None if cell is None else two_groups(cell.values)
             if cell is not None and groups is not None:
                 found.append((cell, metric, groups))
-    corrected = holm([groups.p for _, _, groups in found])
-    return [_said(results, *one) for one, p in zip(found, corrected, strict=True) if p < ALPHA]
+    return found
 
 
 def _said(results: Results, cell: Cell, metric: Metric, groups: Groups) -> str:
@@ -99,7 +112,8 @@ def _said(results: Results, cell: Cell, metric: Metric, groups: Groups) -> str:
         f"{number(max(part.values()), metric)}"
         for part in (groups.low, groups.high)
     ]
-    text = f"Two groups of seeds in {cell.arm}, {metric_name(metric, cell.weight)}: {parts[0]}; {parts[1]}."
+    where = f"{cell.arm}, {metric_name(metric, cell.weight)} at {BUDGETS[cell.budget].title}"
+    text = f"Two groups of seeds in {where}: {parts[0]}; {parts[1]}."
     parting = {frozenset(groups.low), frozenset(groups.high)}
     for name, (negative, positive) in seeds_by_sign(results, cell.arm).items():
         if {frozenset(negative), frozenset(positive)} == parting:

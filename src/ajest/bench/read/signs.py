@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from ajest.bench.plan.budgets import BUDGETS
+from ajest.tasks.base import Metric
 
 from .numbers import number
 from .results import Results, Run
@@ -51,7 +52,7 @@ def by_sign_table(results: Results, budget: str) -> Table:
                     for metric, weight in headlines:
                         cell = results.cell(budget, arm, metric.name, weight)
                         values = [] if cell is None else [v for seed, v in cell.values.items() if seed in seeds]
-                        row.append(_mean_and_sd([number(v, metric) for v in values], values, metric.scale))
+                        row.append(_mean_and_sd(values, metric))
                     rows.append(row)
     heads = ["arm", "sign", "seeds", *(metric_name(*c) for c in headlines)]
     notes = (
@@ -66,12 +67,11 @@ def seeds_by_sign(results: Results, arm: str) -> dict[str, tuple[list[int], list
     return {name: (_seeds(results, arm, name, -1), _seeds(results, arm, name, 1)) for name in _names(results)}
 
 
-def _mean_and_sd(shown: Sequence[str], values: Sequence[float], scale: float) -> str:
+def _mean_and_sd(values: Sequence[float], metric: Metric) -> str:
     if not values:
         return "-"
-    if len(values) == 1:
-        return shown[0]
-    return f"{scale * fmean(values):.4g} ± {scale * stdev(values):.2g}"
+    spread = f" ± {number(stdev(values), metric)}" if len(values) > 1 else ""
+    return f"{number(fmean(values), metric)}{spread}"
 
 
 def _runs(results: Results, arm: str) -> list[Run]:

@@ -61,8 +61,7 @@ def verdict(results: Results, costs: Sequence[SelectionCost] = (), times: Sequen
     said = [sentence for budget in budgets for sentence in _at(results, budget)]
     if not said:
         return ["There is no verdict yet: no budget was reached and evaluated by all arms."]
-    parted = list(dict.fromkeys(sentence for budget in budgets for sentence in group_notes(results, budget)))
-    said = [_in_short(results, budgets), *parted, *said, *_paid(results, costs)]
+    said = [_in_short(results, budgets), *group_notes(results, budgets), *said, *_paid(results, costs)]
     said += [*_guidance(results), *cited(results.config), *timing_notes(times, fallbacks(results))]
     seeds = behind(results)
     if seeds < LEAST_SEEDS:

@@ -115,6 +115,17 @@ def test_options_reach_a_study(command, benches):
     assert "--network xs" in done.out  # a page's command gives that page
 
 
+@pytest.mark.parametrize(("verb", "more"), [("bench", ()), ("study", ("--stages", "screening")), ("train", ())])
+def test_the_gains_sign_and_the_rates_course_reach_the_tree(verb, more, command, benches, refused):
+    asked = ("--gain-sign", "negative", "--course", "linear", "--learning-rate", "0.05")
+    done = command(verb, "tree", *asked, *more, "--out", "t")
+    assert done.code == 0, done.err
+    config = benches[0]
+    assert config.task.network("guide", 0).scalars()["gain"] < 0
+    assert config.recipe.learning_rate == LearningRate(0.05, 1, 0, "share", "linear")
+    refused(verb, "images", "--data", "shapes:256", *asked[:2], "--out", "i", says="--gain-sign means nothing here")
+
+
 def test_options_reach_a_run(command, benches):
     assert command("train", *IMAGES, "--network", "xxs", "--out", "r").code == 0
     assert command("train", *IMAGES[:5], "--network", "s", "--out", "r").code == 0

@@ -236,7 +236,7 @@ def recipes_of(
 
 def sizes_of(networks: Networks) -> dict[str, Any]:
     """The sizes of networks among what was asked for."""
-    return {name: value for name, value in given(networks).items() if name != "guide_learning_rate"}
+    return {name: value for name, value in given(networks).items() if name in ("network", "guide_network")}
 
 
 def network_of(wanted: TrainedNetwork) -> tuple[Role, dict[str, Any]]:

@@ -134,30 +134,30 @@ class Networks:
         network: size of the networks that are compared (images only). It brings the learning rate of its size.
         guide_network: the same of the guide.
         guide_learning_rate: peak of the guide's learning rate.
-        gain_sign: of the tree's networks: "free", which leaves it to the first steps, or "negative" (tree only).
     """
 
     network: Annotated[NetworkSize | None, shown("{nano,mini,xxs,xs,s,m}")] = None
     guide_network: Annotated[NetworkSize | None, shown("{nano,mini,xxs,xs,s,m}")] = None
     guide_learning_rate: Number = None
-    gain_sign: Annotated[GainSign | None, shown("{free,negative}")] = None
 
 
 @dataclass(frozen=True)
 class Computing:
-    """How networks of images compute; without these as the preset says.
+    """How networks compute; without these as the preset says.
 
     Attributes:
-        precision: in which networks compute; weights stay in float32. Presets' bfloat16 is float32 on processors and
-            graphics cards that are slow with it.
-        compiled: whether torch.compile makes them faster.
+        precision: in which networks of images compute; weights stay in float32. Presets' bfloat16 is float32 on
+            processors and graphics cards that are slow with it.
+        compiled: whether torch.compile makes them faster (images only).
         resident_bytes: keep decoded images of up to so many bytes on the GPU; without it a quarter of what is free
             on it. Of others those of the next step are read ahead.
+        gain_sign: of the tree's networks: "free", which leaves it to the first steps, or "negative" (tree only).
     """
 
     precision: Annotated[Precision | None, shown("{float32,bfloat16,float16}")] = None
     compiled: YesNo = None
     resident_bytes: Whole = None
+    gain_sign: Annotated[GainSign | None, shown("{free,negative}")] = None
 
 
 @dataclass(frozen=True)

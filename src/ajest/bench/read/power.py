@@ -185,6 +185,7 @@ def power_table(found: list[Detectable]) -> Table:
     )
     notes = (
         "A true difference of that size is certain in four of five benches like this one; a smaller one is mostly "
-        "missed, so that undecided does not mean equal. In brackets: of the baseline's value.",
+        "missed, so that undecided does not mean equal. In brackets: of the baseline's value. Of fewer than ten pairs "
+        "the spread is itself uncertain, and all of this with it.",
     )
     return Table.of("The smallest differences that this bench could have shown", heads, rows, notes)

@@ -86,8 +86,8 @@ def timing_notes(times: Sequence[StepTime], eager: Mapping[str, int]) -> list[st
         span = f"{ratios[0]:.2f}" if len(ratios) == 1 else f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
         said.append(
             f"A note on time: in the runs, steps of {', '.join(dict.fromkeys(time.arm for time in different))} took "
-            f"{span} times their calibrated seconds, as other work on the machine can cause. Equal time goes by the "
-            "calibrated ones."
+            f"{span} times their calibrated seconds, as runs beside each other or other work can cause. Equal time "
+            "goes by the calibrated ones."
         )
     return said
 

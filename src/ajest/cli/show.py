@@ -1,4 +1,4 @@
-"""The verbs that only look: report, status, arms."""
+"""The verbs that only look: report, plan, arms, status."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ from ajest.errors import UserError, check
 
 from .bench import _print_verdict
 from .console import console
-from .options import Files, load_rules, shown
+from .options import File, Files, load_rules, shown
 
 
-def report(folder: Positional[Path]) -> None:
+def report(folder: Positional[Path], bundle: File = None) -> None:
     """Write the report of a bench again, from whatever is in its folder.
 
     Example: ajest report runs/tree-quick
+             ajest report runs/tree-quick --bundle fault.zip
 
     Args:
         folder: of the bench; it may be half-finished.
+        bundle: write no report, but a .zip for a report of a fault: configs, versions and the ends of ledgers, no
+            data and no weights. The folder may be that of a study or a run, too.
     """
+    if bundle is not None:
+        from ajest.bench.report.bundle import write_bundle
+
+        names = write_bundle(folder, bundle)
+        print(f"{bundle}: {len(names)} files, without data and weights. Configs name your data and classes.")
+        return
     from ajest.bench.report.page import write_report
     from ajest.runtime.threads import configure_threads
 

@@ -69,10 +69,12 @@ def agree_on_threads(root: Path, config: BenchConfig, device: str, asked: int, s
     return threads
 
 
-def step_seconds(root: Path, config: BenchConfig, threads: tuple[int, ...]) -> dict[int, float]:
+def step_seconds(
+    root: Path, config: BenchConfig, threads: tuple[int, ...], device: torch.device | str = "cpu"
+) -> dict[int, float]:
     """Median seconds of the baseline's step with so many threads, timed in turns."""
     before = torch.get_num_threads()
-    trainer = make_trainer(root / "guide", config.run(ARMS["baseline"], config.seeds[0]))
+    trainer = make_trainer(root / "guide", config.run(ARMS["baseline"], config.seeds[0]), device)
     times: dict[int, list[float]] = {count: [] for count in threads}
     for turn in range(1 + THREAD_ROUNDS):
         for count, found in times.items():

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from ajest.bench.report.bundle import TAIL, write_bundle
+from ajest.bench.run import calibration
+from ajest.cli import doctor
 from ajest.cli.main import VERBS
 from ajest.errors import UserError
-from ajest.runtime import cards, environment
+from ajest.runtime import cards, environment, threads
 from ajest.runtime.cards import Card
 from test_cli import ajest, fails
 
@@ -36,11 +38,19 @@ def test_doctor_says_what_there_is_and_times_a_step():
     done = ajest("doctor", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert f"torch {torch.__version__}" in done.stdout
-    assert re.search(
-        r"^step +[\d.e+]+ ms: the baseline of `ajest bench tree --preset quick`, on cpu", done.stdout, re.M
-    )
+    assert re.search(r"^step +[\d.e+]+ ms \(the baseline of `ajest bench tree`, cpu\)", done.stdout, re.MULTILINE)
     for extra in environment.missing():
         assert f"extra {extra}" in done.stdout
+
+
+def test_doctor_times_one_thread_beside_all_and_says_if_more_are_slower(monkeypatch):
+    monkeypatch.setattr(threads, "configure_threads", lambda: None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    for seconds, said in (({1: 0.01, 8: 0.004}, False), ({1: 0.01, 8: 0.2}, True)):
+        monkeypatch.setattr(calibration, "step_seconds", lambda root, config, counts, device, seconds=seconds: seconds)
+        found = doctor._step("cpu")
+        assert found.startswith(f"10 ms on 1 of 8 threads, {1000 * seconds[8]:g} ms on 8 of 8 threads")
+        assert ("slower" in found) == said
 
 
 def test_extras_are_missing_until_all_their_packages_are_there(monkeypatch):

@@ -62,7 +62,7 @@ def _disk() -> Iterator[tuple[str, str]]:
 
 
 def _step(device: str) -> str:
-    """How long the baseline's step of the tree's first preset takes here."""
+    """How long the baseline's step of the tree's first preset takes here, on one thread too where there are more."""
     import torch
 
     from ajest.bench.plan.presets import bench_of, presets_of
@@ -71,9 +71,14 @@ def _step(device: str) -> str:
     from ajest.tasks import registry
 
     configure_threads()
-    preset, threads = presets_of("tree")[0], torch.get_num_threads()
-    seconds = step_seconds(Path(), bench_of(registry.make("tree"), preset), (threads,), device)[threads]
-    return f"{1000 * seconds:.3g} ms: the baseline of `ajest bench tree --preset {preset}`, on {device}"
+    preset = presets_of("tree")[0]
+    counts = tuple(sorted({1, torch.get_num_threads()})) if device == "cpu" else (1,)
+    seconds = step_seconds(Path(), bench_of(registry.make("tree"), preset), counts, device)
+    found = ", ".join(
+        f"{1000 * s:.3g} ms" + f" on {n} of {counts[-1]} threads" * (len(counts) > 1) for n, s in seconds.items()
+    )
+    slower = "; more threads are slower: does another process take a core?" if seconds[counts[-1]] > seconds[1] else ""
+    return f"{found}{slower} (the baseline of `ajest bench tree`, {device})"
 
 
 def _gib(size: float) -> str:

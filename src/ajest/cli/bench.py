@@ -31,12 +31,14 @@ from .options import (
     Networks,
     Number,
     Sampling,
+    Share,
     Training,
     Wholes,
     Word,
     Words,
     given,
     load_rules,
+    share_of,
     verb,
 )
 
@@ -51,6 +53,7 @@ def bench(
     keep: Number = None,
     rules: Files = None,
     weight: Number = None,
+    delta: Share = None,
     data: Flat[Data],
     drawing: Flat[Drawing],
     networks: Flat[Networks],
@@ -83,6 +86,8 @@ def bench(
         keep: keep fraction of all arms that keep a part.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         weight: of autoguidance; without it the preset's.
+        delta: the difference within which arms count as equivalent, in per cent of the baseline's value, such as 5%;
+            without it a quarter of what the baseline gains over the last half of its run.
         track: tell these of every run too: tensorboard, wandb, trackio.
         out: folder of the bench; without it runs/TASK-PRESET.
         device: where to compute.
@@ -107,6 +112,7 @@ def bench(
         seeds=config.seeds if seeds is None else seeds,
         iterations=config.iterations if training.iterations is None else training.iterations,
         weight=config.weight if weight is None else weight,
+        delta=config.delta if delta is None else share_of(delta, "--delta"),
         recipe=recipe,
         guide_recipe=guide_recipe,
     )

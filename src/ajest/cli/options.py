@@ -5,6 +5,7 @@ Fields are named as the settings that they change, and are None where nothing wa
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
@@ -41,6 +42,7 @@ Words = Annotated[tuple[str, ...] | None, shown("WORD [WORD ...]")]
 Whole = Annotated[int | None, shown("N")]
 Wholes = Annotated[tuple[int, ...] | None, shown("N [N ...]")]
 Number = Annotated[float | None, shown("X")]
+Share = Annotated[str | None, shown("X%")]
 Numbers = Annotated[tuple[float, ...] | None, shown("X [X ...]")]
 Interval = Annotated[tuple[float, float] | None, shown("LOW HIGH")]
 Folder = Annotated[Path | None, shown("DIR")]
@@ -260,6 +262,16 @@ def typed(*groups: Any, **others: Any) -> str:
         values = () if name in switches else value if isinstance(value, tuple) else (value,)
         words += [flag(name), *(f"{v:g}" if isinstance(v, float) else str(v) for v in values)]
     return shlex.join(words)
+
+
+def share_of(text: str, option: str) -> float:
+    """0.05 from "5%", as typed behind an option."""
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = math.nan
+    check(0 < share < math.inf, f"{option} {text}: give a difference in per cent, such as 5%")
+    return share
 
 
 def flag(name: str) -> str:

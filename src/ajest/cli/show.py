@@ -12,7 +12,7 @@ from ajest.errors import UserError, check
 
 from .bench import _print_verdict
 from .console import console
-from .options import File, Files, load_rules, shown
+from .options import File, Files, load_rules, share_of, shown
 
 
 def report(folder: Positional[Path], bundle: File = None) -> None:
@@ -54,7 +54,7 @@ def plan(folder: Positional[Path], detect: Annotated[str, shown("X%")] = "5%") -
     from ajest.bench.read.verdict import decisive
     from ajest.bench.report.tables import rich_table
 
-    share = _share(detect)
+    share = share_of(detect, "--detect")
     results = read(folder)
     found = detectable(results, decisive(results))
     check(bool(found), f"{folder} has no two seeds of two arms yet: a spread of differences needs a finished pilot")
@@ -62,16 +62,6 @@ def plan(folder: Positional[Path], detect: Annotated[str, shown("X%")] = "5%") -
     console().print(rich_table(table))
     for note in table.notes:
         console().print(note)
-
-
-def _share(text: str) -> float:
-    """0.05 from "5%"."""
-    try:
-        share = float(text.removesuffix("%")) / 100
-    except ValueError:
-        share = math.nan
-    check(0 < share < math.inf, f"--detect {text}: give a difference in per cent, such as 5%")
-    return share
 
 
 def arms(rules: Files = None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ajest.bench.plan.budgets import BUDGETS
+from ajest.bench.read.margins import not_named
 from ajest.bench.read.recommendation import Recommendation
 from ajest.bench.read.results import Results
 from ajest.bench.read.score_reliability import Estimate, score_reliability, score_reliability_table
@@ -118,6 +119,7 @@ def findings(study: Study, results: StudyResults) -> Findings:
     final = [judged(bench) for bench in results.final.values()]
     finished = not any(bench.unfinished for bench in results.final.values())
     missing = [s for stage in results.stages().values() for bench in stage.values() for s in bench.missing()]
+    missing += [s for bench in results.final.values() for s in not_named(bench)]
     screened = next(iter(results.screening.values()), None)
     trusted = {} if screened is None else score_reliability(screened)
     uncharged = "" if screened is None else references_charged_to_none(screened)

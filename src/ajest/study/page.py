@@ -14,7 +14,7 @@ from ajest.bench.read.table import Table
 from ajest.bench.report.drawing import DrawnFigure
 from ajest.bench.report.figures import WHISKERS
 from ajest.bench.report.markdown import section
-from ajest.bench.report.tables import markdown_table
+from ajest.bench.report.tables import MARKS, markdown_table
 from ajest.storage.checkpoint import write_atomic, write_json
 
 from .figures import Figures, draw
@@ -92,9 +92,9 @@ def _final(found: Findings, figures: Figures) -> list[str]:
     parts += [
         f"{WHISKERS} In brackets {COVERAGE} paired bootstrap intervals; on how many of the seeds it is better (the "
         "probability of improvement); p of a paired t-test, Holm-corrected over all comparisons at the budget. "
-        f"**Bold**: certainly better, *italic*: certainly worse, as no seed is missing of {LEAST_SEEDS} or more and p "
-        f"is below {ALPHA:g}; elsewhere that is against the baseline, corrected over the arms on each metric by "
-        f"itself. {found.references}"
+        f"{MARKS} Certain means that no seed is missing of {LEAST_SEEDS} or more and p is below {ALPHA:g}; equivalent, "
+        "that the interval is within delta and a test corrected likewise says so. Elsewhere that is against the "
+        f"baseline, corrected over the arms on each metric by itself. {found.references}"
     ]
     return parts
 

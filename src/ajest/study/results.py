@@ -156,7 +156,10 @@ def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> list[Pairwi
 
 def versus(results: Results, a: Cell | None, b: Cell | None, metric: Metric) -> Comparison | None:
     """Two cells of a metric over the seeds that both have; None where there are none."""
-    return None if a is None or b is None else paired(a.values, b.values, metric.sign, results.config.seeds)
+    if a is None or b is None:
+        return None
+    margins = results.margins.get((a.budget, a.metric, a.weight))
+    return paired(a.values, b.values, metric.sign, results.config.seeds, margins)
 
 
 @dataclass(frozen=True)

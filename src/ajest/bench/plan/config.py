@@ -64,6 +64,8 @@ class BenchConfig:
         n_curve: samples at the points of learning curves and at secondary budgets.
         curve: points of learning curves, as shares of the run.
         calibration_rounds: interleaved rounds of timing.
+        delta: the difference that counts as equivalent, as a share of the baseline's value; None: a fraction of what
+            the baseline gains over the last half of its run, see `bench.read.margins`.
     """
 
     task: Task
@@ -83,6 +85,7 @@ class BenchConfig:
     n_curve: int = 16384
     curve: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
     calibration_rounds: int = 24
+    delta: float | None = None
 
     def __post_init__(self) -> None:
         check(len(self.arms) >= 1, "a bench needs at least one arm")
@@ -99,6 +102,10 @@ class BenchConfig:
         check(math.isfinite(self.weight), f"the guidance weight must be a number, not {self.weight}")
         check(self.weight != 1, "a guidance weight of 1 is no guidance: take another one")
         check(min(self.n_final, self.n_curve) >= 200, "evaluations need at least 200 samples")
+        check(
+            self.delta is None or 0 < self.delta < math.inf,
+            f"delta is a share of the baseline's value, such as 0.05, not {self.delta}",
+        )
         for arm in self.arms:
             arm.kept(self.recipe.super_batch)
 

@@ -8,6 +8,7 @@ from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import spared
 
 from .cost import SelectionCost, cost_table, selection_costs
+from .margins import not_named
 from .power import detectable, power_table
 from .published import published_table
 from .results import Results
@@ -86,7 +87,7 @@ def findings(results: Results) -> Findings:
     return Findings(
         results=results,
         verdict=tuple(verdict(results, _charged_costs(results, costs), times)),
-        missing=tuple(results.missing()),
+        missing=(*results.missing(), *not_named(results)),
         decisive=tuple(rests_on),
         compared_at=tuple(BUDGETS[budget].title for budget in rests_on or [config.final_budget]),
         ends=ends(config),

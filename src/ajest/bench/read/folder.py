@@ -19,6 +19,7 @@ from ajest.storage import jsonl
 from ajest.storage.config_file import read_config_file
 from ajest.training.run_folder import read_status
 
+from .margins import margins
 from .results import Cell, Results, Run, Where, compared
 
 
@@ -53,6 +54,8 @@ def read(root: Path) -> Results:
     runs = {(a.name, s): run(run_folder(root, a.name, s), a.name, s) for a in config.arms for s in config.seeds}
     runs = _judged_alike(runs)
     amounts = largest_common(config, (r.reached for r in runs.values() if r.state == "done"))
+    cells = _cells(config, runs, amounts)
+    allowed = margins(config, cells, runs)
     real = {n: real_data_reference(root, n) for n in sorted({config.n_curve, config.n_final})}
     return Results(
         root=root,
@@ -61,8 +64,9 @@ def read(root: Path) -> Results:
         runs=runs,
         guide=run(root / "guide", "guide", config.guide_seed),
         amounts=amounts,
-        cells=compared(config, _cells(config, runs, amounts)),
+        cells=compared(config, cells, allowed),
         real_data_reference={n: metrics for n, metrics in real.items() if metrics is not None},
+        margins=allowed,
     )
 
 

@@ -18,6 +18,8 @@ from .statistics import Comparison, corrected, paired
 
 #: (budget, arm, metric, guidance weight)
 Where = tuple[str, str, str, float]
+#: By (budget, metric, guidance weight) and seed what counts as equivalent, see `bench.read.margins`.
+Margins = dict[tuple[str, str, float], dict[int, float]]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Results:
         amounts: by budget the amount that all finished runs reached.
         cells: by where they are.
         real_data_reference: metrics of real data by their number, where they were measured.
+        margins: what counts as equivalent.
     """
 
     root: Path
@@ -104,6 +107,7 @@ class Results:
     amounts: dict[str, float]
     cells: dict[Where, Cell]
     real_data_reference: dict[int, dict[str, float]]
+    margins: Margins = field(default_factory=dict)
 
     @property
     def arms(self) -> list[str]:
@@ -131,6 +135,11 @@ class Results:
     def cell(self, budget: str, arm: str, metric: str, weight: float) -> Cell | None:
         """One metric of one arm at one budget; None where no seed has it."""
         return self.cells.get((budget, arm, metric, weight))
+
+    def delta(self, budget: str, metric: str, weight: float) -> float:
+        """What counts as equivalent, mean over seeds; NaN where a seed does not know it."""
+        known = self.margins.get((budget, metric, weight), {})
+        return fmean(known.values()) if known else math.nan
 
     def lacking(self, cell: Cell) -> list[int]:
         """Seeds that another arm has where this one has none: a mean over the rest is no match for the others'."""
@@ -173,8 +182,8 @@ class Results:
         return said
 
 
-def compared(config: BenchConfig, cells: Mapping[Where, Cell]) -> dict[Where, Cell]:
-    """The cells with their comparisons with the baseline and with random choice.
+def compared(config: BenchConfig, cells: Mapping[Where, Cell], margins: Margins | None = None) -> dict[Where, Cell]:
+    """The cells with their comparisons with the baseline and with random choice, by these `margins`.
 
     The p of each is corrected over its family: all comparisons at one budget with one opponent, on all headline
     metrics together, and on every other metric by itself.
@@ -188,7 +197,8 @@ def compared(config: BenchConfig, cells: Mapping[Where, Cell]) -> dict[Where, Ce
             opponent = cells.get((cell.budget, other, cell.metric, cell.weight))
             if opponent is None or cell.arm in (other, config.baseline):
                 continue
-            found = paired(cell.values, opponent.values, metric.sign, config.seeds)
+            allowed = (margins or {}).get((cell.budget, cell.metric, cell.weight))
+            found = paired(cell.values, opponent.values, metric.sign, config.seeds, allowed)
             if found is not None:
                 family = (cell.budget, other) if headline else (cell.budget, other, cell.metric, cell.weight)
                 families.setdefault(family, {})[where, other] = found

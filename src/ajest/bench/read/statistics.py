@@ -1,6 +1,6 @@
 """Is a difference between two arms real? Paired over seeds, with intervals that hold for few seeds.
 
-One rule says what is certain, for every text, table, colour and figure: see `Comparison.is_certain`.
+One rule says what is decided, for every text, table, colour and figure: see `Comparison.outcome`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LEAST_SEEDS = 5  # fewer are a first look (docs/method.md#statistics)
 EXACT_LIMIT = 50_000  # all n^n resamples are enumerated up to this many
 RESAMPLES = 20_000
 
-Outcome = Literal["better", "worse", "undecided"]
+Outcome = Literal["better", "worse", "equivalent", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ class Comparison:
         p: two-sided p of a paired t-test; NaN where it cannot be tested.
         sign: 1 if higher is better, -1 if lower is.
         corrected: p, Holm-corrected over the family of comparisons; NaN outside of one.
+        delta: what counts as equivalent, mean over the pairs; NaN where that is not known.
+        p_equivalent: p of two one-sided tests that the mean is within +-delta; NaN where it cannot be tested.
+        corrected_equivalent: the same, Holm-corrected over the family.
     """
 
     seeds: int
@@ -57,6 +60,9 @@ class Comparison:
     p: float
     sign: int
     corrected: float = math.nan
+    delta: float = math.nan
+    p_equivalent: float = math.nan
+    corrected_equivalent: float = math.nan
 
     @property
     def improvement(self) -> float:
@@ -65,30 +71,45 @@ class Comparison:
 
     @property
     def is_certain(self) -> bool:
-        """Whether no seed is missing of `LEAST_SEEDS` or more and the corrected p is below `ALPHA`. A seed is rarely
-        lost by chance, so pairs that are left prove nothing about all."""
-        return not self.missing and self.seeds >= LEAST_SEEDS and self.corrected < ALPHA
+        """Whether it differs: no seed is missing of `LEAST_SEEDS` or more and the corrected p is below `ALPHA`. A seed
+        is rarely lost by chance, so pairs that are left prove nothing about all."""
+        return self._is_whole and self.corrected < ALPHA
+
+    @property
+    def is_within(self) -> bool:
+        """Whether the difference is smaller than delta, whatever its sign: no seed is missing, the corrected p of
+        equivalence is below `ALPHA`, and the whole interval lies within +-delta."""
+        inside = -self.delta < self.low and self.high < self.delta
+        return self._is_whole and self.corrected_equivalent < ALPHA and inside
+
+    @property
+    def _is_whole(self) -> bool:
+        return not self.missing and self.seeds >= LEAST_SEEDS
 
     @property
     def is_nominal(self) -> bool:
-        """Whether it looks certain and is not: its p is below `ALPHA` before it is corrected for the other comparisons,
-        or its interval leaves out 0. Figures show that by an open marker."""
-        return not self.is_certain and (self.p < ALPHA or self.low > 0 or self.high < 0)
+        """Whether it is undecided and looks certain: its p is below `ALPHA` before it is corrected for the other
+        comparisons, or its interval leaves out 0. Figures show that by an open marker."""
+        return self.outcome == "undecided" and (self.p < ALPHA or self.low > 0 or self.high < 0)
 
     @property
     def outcome(self) -> Outcome:
-        """What is certain: "better", "worse", or nothing."""
-        return "undecided" if not self.is_certain else "better" if self.improvement > 0 else "worse"
+        """What is decided. A certain difference that is within delta is "better" or "worse"; texts add that it is
+        small."""
+        if self.is_certain:
+            return "better" if self.improvement > 0 else "worse"
+        return "equivalent" if self.is_within else "undecided"
 
     def __str__(self) -> str:
         planned = self.seeds + self.missing
         seeds = f"{self.seeds} of {planned}" if self.missing else f"{self.seeds}"
         known = "" if math.isnan(self.low) else f"{COVERAGE} interval "
-        certainty = self.outcome if self.is_certain else "undecided (nominally significant)" if self.is_nominal else ""
+        nominal = " (nominally significant)" if self.is_nominal else ""
+        within = f" within {number(self.delta)}" if self.is_within else ""
         return (
             f"{number(self.value)} against {number(self.other)} over {seeds} seed{'' if planned == 1 else 's'}: "
             f"a difference of {number(self.difference)} ({known}{interval(self.low, self.high, self.seeds)}, better on "
-            f"{self.better:.0%}, corrected {p_value(self.corrected)}): {certainty or self.outcome}"
+            f"{self.better:.0%}, corrected {p_value(self.corrected)}): {self.outcome}{nominal}{within}"
         )
 
 
@@ -145,6 +166,7 @@ def compare(
     values: ArrayLike | Mapping[int, float],
     baseline: ArrayLike | Mapping[int, float],
     better: Literal["lower", "higher"] = "lower",
+    delta: float | None = None,
 ) -> Comparison:
     """Compare two sets of runs that are paired, by seed for instance: no bench is needed.
 
@@ -157,6 +179,8 @@ def compare(
         baseline: of the runs that it is compared with, in the same form: arrays are paired by position, mappings by
             seed. Seeds that one of the two lacks are counted as missing, and nothing is certain then.
         better: which direction is an improvement.
+        delta: the difference, in the unit of the values, below which they count as equivalent; name it before looking.
+            Without it nothing is equivalent.
 
     Returns:
         Mean difference, interval, probability of improvement, p and what is certain; `print` says it in a line.
@@ -165,14 +189,17 @@ def compare(
         UserError: they are not of one form and length, hold no pair, or hold a number that is not finite.
     """
     check(better in ("lower", "higher"), f'better must be "lower" or "higher", not {better!r}')
+    check(delta is None or 0 < delta < math.inf, f"delta must be a difference above 0, not {delta}")
     check(isinstance(values, Mapping) == isinstance(baseline, Mapping), "compare two mappings by seed, or two arrays")
     mine, theirs = _by_pair(values), _by_pair(baseline)
     if not isinstance(values, Mapping):
         check(len(mine) == len(theirs), f"arrays are paired by position: {len(mine)} values against {len(theirs)}")
-    found = paired(mine, theirs, 1 if better == "higher" else -1, mine.keys() | theirs.keys())
+    planned = mine.keys() | theirs.keys()
+    margins = None if delta is None else dict.fromkeys(planned, delta)
+    found = paired(mine, theirs, 1 if better == "higher" else -1, planned, margins)
     if found is None:
         raise UserError("there is nothing to compare: no seed is in both")
-    return replace(found, corrected=found.p)
+    return corrected([found])[0]
 
 
 def _by_pair(values: ArrayLike | Mapping[int, float]) -> dict[int, float]:
@@ -189,7 +216,11 @@ def _by_pair(values: ArrayLike | Mapping[int, float]) -> dict[int, float]:
 
 
 def paired(
-    arm: Mapping[int, float], other: Mapping[int, float], sign: int, planned: Collection[int]
+    arm: Mapping[int, float],
+    other: Mapping[int, float],
+    sign: int,
+    planned: Collection[int],
+    margins: Mapping[int, float] | None = None,
 ) -> Comparison | None:
     """Compare two arms over the seeds that both have, in no family yet; None without any.
 
@@ -197,6 +228,8 @@ def paired(
         arm, other: value by seed.
         sign: 1 if higher is better, -1 if lower is.
         planned: the seeds that both should have.
+        margins: what counts as equivalent by seed. Where it is itself measured its spread counts, as the tests are of
+            differences less margins, seed by seed. Nothing is equivalent where a pair has none.
     """
     seeds = sorted(set(arm) & set(other))
     if not seeds:
@@ -206,6 +239,7 @@ def paired(
     tested = varies(gaps, float(np.abs([mine, theirs]).max()))
     low, high = bootstrap_interval(gaps) if tested else (math.nan, math.nan)
     improved = gaps * sign
+    allowed = np.array([(margins or {}).get(s, math.nan) for s in seeds])
     return Comparison(
         seeds=len(seeds),
         missing=len(set(planned) - set(seeds)),
@@ -217,12 +251,15 @@ def paired(
         better=float((improved > 0).mean() + 0.5 * (improved == 0).mean()),
         p=paired_p(gaps) if tested else math.nan,
         sign=sign,
+        delta=float(allowed.mean()),
+        p_equivalent=equivalence_p(gaps, allowed) if tested else math.nan,
     )
 
 
 def corrected(family: Sequence[Comparison]) -> list[Comparison]:
-    """The comparisons with their p Holm-corrected over all of them."""
-    return [replace(found, corrected=p) for found, p in zip(family, holm([f.p for f in family]), strict=True)]
+    """The comparisons with their p, and those of equivalence, Holm-corrected over all of them."""
+    p, equivalent = holm([f.p for f in family]), holm([f.p_equivalent for f in family])
+    return [replace(found, corrected=p[i], corrected_equivalent=equivalent[i]) for i, found in enumerate(family)]
 
 
 def paired_p(gaps: np.ndarray) -> float:
@@ -231,6 +268,20 @@ def paired_p(gaps: np.ndarray) -> float:
         return math.nan
     t = abs(gaps.mean()) / gaps.std(ddof=1) * math.sqrt(len(gaps))
     return float(2 * stats.t.sf(t, len(gaps) - 1))
+
+
+def equivalence_p(gaps: np.ndarray, margins: np.ndarray | float) -> float:
+    """p of two one-sided t-tests (Schuirmann 1987) that the mean of paired differences lies within the mean of
+    margins; NaN where these are not known."""
+    below, above = (_below_zero(side * gaps - margins) for side in (1, -1))
+    return math.nan if math.isnan(below + above) else max(below, above)
+
+
+def _below_zero(values: np.ndarray) -> float:
+    """One-sided p of a t-test that a mean is below 0."""
+    if not varies(values):
+        return math.nan
+    return float(stats.t.cdf(values.mean() / values.std(ddof=1) * math.sqrt(len(values)), len(values) - 1))
 
 
 def holm(p: Sequence[float]) -> list[float]:

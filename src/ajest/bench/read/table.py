@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-#: What a cell is: a difference that is certain, a judgement, a head that a verdict rests on, words, or an aside.
-Tone = Literal["", "better", "worse", "agree", "differ", "headline", "text", "aside"]
+#: What a cell is: a difference that is decided, a judgement, a head that a verdict rests on, words, or an aside.
+Tone = Literal["", "better", "worse", "equivalent", "agree", "differ", "headline", "text", "aside"]
 
 
 @dataclass(frozen=True)

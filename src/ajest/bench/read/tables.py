@@ -9,6 +9,7 @@ from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import BenchConfig
 from ajest.tasks.base import Metric
 
+from .margins import named
 from .numbers import number
 from .results import Results
 from .statistics import COVERAGE
@@ -41,7 +42,7 @@ def budget_table(results: Results, budget: str) -> Table:
         + [shown(results, results.cell(budget, arm, m.name, w), m) for m, w in columns]
         for arm in results.arms
     ]
-    notes = [f"{n:,} samples a measurement.", *results.config.task.notes(n)]
+    notes = [f"{n:,} samples a measurement.", *results.config.task.notes(n), *named(results, budget)]
     real = results.real_data_reference.get(n)
     if real is None:
         notes.append(f"What {n:,} real examples reach was not measured: the same command with the data does that.")

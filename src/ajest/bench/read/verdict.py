@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import get_args
 
 from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import BenchConfig
@@ -81,16 +82,20 @@ def _in_short(results: Results, budgets: list[str]) -> str:
     """The first sentence: what is certain at each budget."""
     baseline, parts = results.config.baseline, []
     for budget in budgets:
-        wins = []
+        wins, equal = [], []
         for metric, weight in results.headlines():
             found = _against(results, budget, metric, weight, baseline)
             sure = [arm for arm, comparison in found.items() if comparison.outcome == "better"]
             if sure:
                 wins.append(f"{', '.join(sure)} on {metric_name(metric, weight)}")
+            same = [arm for arm, comparison in found.items() if comparison.outcome == "equivalent"]
+            if same:
+                equal.append(f"{', '.join(same)} on {metric_name(metric, weight)}")
         outcome = (
             f"certainly better than {baseline}: {'; '.join(wins)}" if wins else f"nothing certainly beats {baseline}"
         )
-        parts.append(f"At {BUDGETS[budget].title}, {outcome}")
+        equivalent = f", and within delta of it: {'; '.join(equal)}" if equal else ""
+        parts.append(f"At {BUDGETS[budget].title}, {outcome}{equivalent}")
     seeds = behind(results)
     opening = "In short" if seeds >= LEAST_SEEDS else "A first look"
     return f"{opening}, from {seeds} seed{'' if seeds == 1 else 's'}: {'. '.join(parts)}."
@@ -126,17 +131,21 @@ def _best(results: Results, budget: str, metric: Metric, weight: float, found: d
         text = f"no arm is better than {baseline} ({number(cells[baseline].mean, metric)})."
     else:
         leader = ranked[best]
-        certainty = "certain" if leader.outcome == "better" else "not certain"
+        certainty = {"better": "certain", "equivalent": "equivalent"}.get(leader.outcome, "not certain")
         few = f" ({leader.seeds} of {planned} seeds)" if leader.missing else ""
         text = (
             f"{best} is best with {number(leader.value, metric)} against {number(leader.other, metric)} for "
             f"{baseline}, {told(leader, metric)}: {certainty}{few}."
         )
-    better, worse = ([a for a, f in found.items() if f.outcome == o and a != best] for o in ("better", "worse"))
+    better, worse, equal = (
+        [a for a, f in found.items() if f.outcome == o and a != best] for o in ("better", "worse", "equivalent")
+    )
     if better:
         text += f" Also certainly better: {', '.join(better)}."
     if worse:
         text += f" Certainly worse than {baseline}: {', '.join(worse)}."
+    if equal:
+        text += f" Equivalent to {baseline}: {', '.join(equal)}."
     for arm, f in found.items():
         if arm in ranked:
             continue
@@ -167,7 +176,7 @@ def _repaid(results: Results, budget: str, arms: list[str]) -> list[str]:
     opponent, said = "random" if "random" in results.arms else results.config.baseline, []
     for metric, weight in results.headlines():
         found = _against(results, budget, metric, weight, opponent)
-        outcomes: dict[Outcome, list[str]] = {"better": [], "worse": [], "undecided": []}
+        outcomes: dict[Outcome, list[str]] = {o: [] for o in get_args(Outcome)}
         for arm in arms:
             if arm in found:
                 outcomes[found[arm].outcome].append(arm)
@@ -192,7 +201,12 @@ def _guidance(results: Results) -> list[str]:
             if comparison is not None:
                 metrics.append(metric)
                 found.append(comparison)
-    verbs = {"better": "certainly improves", "worse": "certainly worsens", "undecided": "moves"}
+    verbs: dict[Outcome, str] = {
+        "better": "certainly improves",
+        "worse": "certainly worsens",
+        "equivalent": "hardly moves",
+        "undecided": "moves",
+    }
     parts = [
         f"{verbs[f.outcome]} {m.label} from {number(f.other, m)} to {number(f.value, m)}"
         for m, f in zip(metrics, corrected(found), strict=True)

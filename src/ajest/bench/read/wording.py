@@ -50,7 +50,8 @@ def legend(config: BenchConfig) -> str:
         f"Each number: the mean over seeds, with the {COVERAGE} paired bootstrap interval of the difference to "
         f"{config.baseline} (for {config.baseline} the standard deviation over seeds). Certain is what has all of "
         f"{LEAST_SEEDS} or more seeds and a Holm-corrected p below {ALPHA:g}: over all arms and headline metrics of a "
-        "table, or over the arms on a metric that is no headline. +G: with autoguidance. Arrows point to the better "
+        "table, or over the arms on a metric that is no headline. Equivalent is what is not certain, while the whole "
+        "interval and a test corrected likewise are within delta. +G: with autoguidance. Arrows point to the better "
         "side. Real examples: what as many other real examples reach; no model should look better."
     )
 
@@ -58,6 +59,11 @@ def legend(config: BenchConfig) -> str:
 def tone(found: Comparison | None) -> Tone:
     """Of a cell that shows a comparison."""
     return "" if found is None or found.outcome == "undecided" else found.outcome
+
+
+def within(found: Comparison, metric: Metric) -> str:
+    """That a difference is smaller than delta, in words to go on with; "" where it is not."""
+    return f", within delta ({number(found.delta, metric)})" if found.is_within else ""
 
 
 def shown(results: Results, cell: Cell | None, metric: Metric) -> TableCell:
@@ -76,7 +82,7 @@ def shown(results: Results, cell: Cell | None, metric: Metric) -> TableCell:
         detail += f"; {found.seeds} of {len(config.seeds)} seeds, {config.baseline} there {number(found.other, metric)}"
     tooltip = (
         f"difference {number(found.difference, metric)}, better on {found.better:.0%} of {found.seeds} seeds, "
-        f"{p_value(found.p)}, Holm-corrected {p_value(found.corrected)}"
+        f"{p_value(found.p)}, Holm-corrected {p_value(found.corrected)}{within(found, metric)}"
     )
     return TableCell(number(found.value, metric), detail, tone(found), tooltip)
 
@@ -100,7 +106,7 @@ def gap(found: Comparison | None, metric: Metric, tested: bool = False) -> Table
     if found.missing:
         detail += f"; {found.seeds} of {found.seeds + found.missing} seeds"
     if tested:
-        detail += f"; better on {found.better:.0%}; {p_value(found.corrected)}"
+        detail += f"; better on {found.better:.0%}; {p_value(found.corrected)}{within(found, metric)}"
     return TableCell(number(found.difference, metric), detail, tone(found))
 
 
@@ -109,5 +115,5 @@ def told(found: Comparison, metric: Metric) -> str:
     known = "" if math.isnan(found.low) else f"{COVERAGE} interval "
     return (
         f"a difference of {number(found.difference, metric)} ({known}{reach(found, metric)}, better on "
-        f"{found.better:.0%} of seeds, corrected {p_value(found.corrected)})"
+        f"{found.better:.0%} of seeds, corrected {p_value(found.corrected)}{within(found, metric)})"
     )

@@ -35,6 +35,8 @@ def rows(results: Results) -> list[dict[str, Any]]:
         for name in ("seeds", "difference", "low", "high", "better", "p"):
             row[f"vs_{results.config.baseline}_{name}"] = None if base is None else _finite(getattr(base, name))
         row["p_holm"] = None if base is None else _finite(base.corrected)
+        row["delta"] = None if base is None else _finite(base.delta)
+        row["p_equivalent_holm"] = None if base is None else _finite(base.corrected_equivalent)
         row["outcome"] = None if base is None else base.outcome
         found.append(row)
     return found

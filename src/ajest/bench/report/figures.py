@@ -28,12 +28,15 @@ PHASE_COLOURS = dict(
     zip(PHASES, ("#56B4E9", "#9ecbe8", "#D55E00", "#E69F00", "#CC79A7", "#4a5a63", "#b9c3c9"), strict=True)
 )
 #: Of a difference.
-OUTCOMES: dict[Outcome, str] = {"better": "#009E73", "worse": "#D55E00", "undecided": "#7F7F7F"}
+OUTCOMES: dict[Outcome, str] = {
+    "better": "#009E73", "worse": "#D55E00", "equivalent": "#0072B2", "undecided": "#7F7F7F",
+}  # fmt: skip
 MARKERS = "osD^vPX*<>"
 #: What a figure of differences shows, for its caption.
 WHISKERS = (
-    f"Bars: {COVERAGE} intervals. Green: certainly better; orange: certainly worse; grey: not certain. An open dot is "
-    "significant by itself alone: not after the correction for the other comparisons, or not on every seed of enough."
+    f"Bars: {COVERAGE} intervals. Green: certainly better; orange: certainly worse; blue: equivalent; grey: undecided. "
+    "An open dot is significant by itself alone: not after the correction for the other comparisons, or not on every "
+    "seed of enough."
 )
 _LARGE = 200_000  # bytes beyond which a figure of images is not worth being without loss
 _MARGIN = 0.06  # inches of white around a figure
@@ -247,7 +250,7 @@ def differences(results: Results, budget: str, columns: Sequence[tuple[Metric, f
 
 
 def whisker(axis: Axes, place: int, found: Comparison, scale: float) -> None:
-    """One difference with its interval, in the colour of what is certain; an open dot if it only looks so."""
+    """One difference with its interval, in the colour of its outcome; an open dot if it only looks certain."""
     colour = OUTCOMES[found.outcome]
     if not math.isnan(found.low):
         ends = [found.low * scale, found.high * scale]

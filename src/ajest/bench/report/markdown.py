@@ -10,7 +10,7 @@ from ajest.bench.read.findings import Findings
 from ajest.bench.read.table import Table
 
 from .drawing import DrawnFigure, Figures
-from .tables import markdown_table
+from .tables import MARKS, markdown_table
 
 
 def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
@@ -28,7 +28,7 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
         f"with {config.recipe.super_batch:,} drawn examples each, seeds {seeds}, up to "
         f"{config.n_final:,} samples a measurement, autoguidance weight {config.weight:g}; report made with Python "
         f"{platform.python_version()}, torch {torch.__version__}. Arms: {arms}.",
-        f"{findings.legend} **Bold**: certainly better than {config.baseline}; *italic*: certainly worse.",
+        f"{findings.legend} {MARKS}",
         findings.caution,
         "## Verdict",
         "\n".join(f"- {s}" for s in [*findings.verdict, *findings.missing]),

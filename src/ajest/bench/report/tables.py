@@ -11,9 +11,11 @@ from rich.text import Text
 
 from ajest.bench.read.table import Table, TableCell, Tone
 
-#: How Markdown and a terminal show what is certain; a page has its colours in its style sheet.
-_MARKS: dict[Tone, str] = {"better": "**", "worse": "*"}
-_STYLES: dict[Tone, str] = {"better": "green", "worse": "red"}
+#: How Markdown and a terminal show what is decided; a page has its colours in its style sheet.
+_MARKS: dict[Tone, tuple[str, str]] = {"better": ("**", "**"), "worse": ("*", "*"), "equivalent": ("≈ ", "")}
+_STYLES: dict[Tone, str] = {"better": "green", "worse": "red", "equivalent": "blue"}
+#: What these marks mean, in Markdown.
+MARKS = "**Bold**: certainly better; *italic*: certainly worse; ≈: equivalent."
 
 
 @cache
@@ -32,15 +34,15 @@ def html_table(table: Table) -> Markup:
 
 
 def markdown_table(table: Table) -> str:
-    """The table alone for a document: **better**, *worse*, and details in brackets."""
+    """The table alone for a document: **better**, *worse*, and details in brackets, see `MARKS`."""
     heads = [_plain(cell.value) for cell in table.heads]
     lines = [heads, ["---"] * len(heads), *([_markdown(cell) for cell in row] for row in table.rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _markdown(cell: TableCell) -> str:
-    mark = _MARKS.get(cell.tone, "")
-    value = f"{mark}{_plain(cell.value)}{mark}"
+    before, after = _MARKS.get(cell.tone, ("", ""))
+    value = f"{before}{_plain(cell.value)}{after}"
     return f"{value} ({_plain(cell.detail)})" if cell.detail else value
 
 
@@ -50,7 +52,7 @@ def _plain(text: str) -> str:
 
 
 def rich_table(table: Table) -> RichTable:
-    """The table for a terminal: green for better, red for worse."""
+    """The table for a terminal: green for better, red for worse, blue for equivalent."""
     found = RichTable(title=Text(table.title), title_justify="left")
     for i, head in enumerate(table.heads):
         found.add_column(Text(head.value), justify="right" if i else "left")

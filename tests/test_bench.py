@@ -109,7 +109,7 @@ def test_the_report_is_one_page_and_says_who_won(done):
     assert 'src="http' not in page
     assert 'href="http' not in page
     found = findings(read(done))
-    for sentence in found.verdict:
+    for sentence in found.sentences:
         assert sentence.split("(")[0].strip()[:40].replace("'", "&#39;") in page
     assert "Only 2 seeds" in page
     scored = found.score_reliability_table
@@ -150,7 +150,7 @@ def test_a_report_measures_nothing_reads_each_run_once_and_changes_nothing_but_i
     again = findings(read(done))
     render(again, draw(again))
     assert {path: path.stat().st_mtime_ns for path in done.rglob("*")} == everything
-    assert again.verdict == found.verdict
+    assert again.sentences == found.sentences
 
 
 def test_steps_of_an_arm_at_a_budget_stand_in_its_table(done):
@@ -226,9 +226,9 @@ def test_a_lone_arm_has_a_page_and_no_verdict(done):
     runs = {where: run for where, run in results.runs.items() if where == ("baseline", 0)}
     lone = replace(results, config=alone, runs=runs)
     found = findings(lone)
-    assert "stands alone" in found.verdict[0]
+    assert "stands alone" in found.answer
     assert "stands alone" in render(found, Figures())
-    assert draw(found).differences == ()
+    assert draw(found).lead == draw(found).differences == ()
 
 
 def test_another_bench_is_refused(done):
@@ -250,7 +250,7 @@ def test_half_finished_benches_report_what_is_missing(done, tmp_path):
     assert "What is missing" in (half / "report.html").read_text()
     shutil.rmtree(half / "arms")
     (half / "calibration.json").unlink()
-    assert "no verdict yet" in write_report(half).verdict[0]
+    assert "no verdict yet" in write_report(half).answer
     with pytest.raises(UserError, match="not a bench"):
         write_report(tmp_path)
 

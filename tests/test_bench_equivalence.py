@@ -14,7 +14,8 @@ from ajest.bench.read.margins import FRACTION, margins, named, not_named
 from ajest.bench.read.results import Run, compared
 from ajest.bench.read.statistics import ALPHA, corrected, equivalence_p, holm, paired
 from ajest.bench.report.export import rows
-from ajest.bench.report.figures import OUTCOMES, differences
+from ajest.bench.report.figures import OUTCOMES
+from ajest.bench.report.forest import bench_forest
 from ajest.bench.report.markdown import as_markdown
 from ajest.errors import UserError
 from conftest import small_bench
@@ -159,7 +160,7 @@ def test_without_a_gain_nothing_is_equivalent_and_that_is_said_once(half, monkey
     results = with_margins({"baseline": BASE, "ajest": CLOSE}, half)
     assert results.cells["calibrated", "ajest", "energy_distance", 1.0].against["baseline"].outcome == "undecided"
     assert named(results, "calibrated") == []
-    said = [s for s in [*findings(results).missing, *findings(results).verdict] if "equivalent" in s]
+    said = [s for s in [*findings(results).missing, *findings(results).sentences] if "equivalent" in s]
     assert said == [
         "Nothing is called equivalent in energy distance × 1000: the learning curves show no gain of baseline over the "
         "last half of its run that delta could be a part of. --delta names another."
@@ -189,16 +190,18 @@ def test_every_format_shows_what_is_equivalent(monkeypatch):
     monkeypatch.setattr(judge, "cited", lambda config: [])
     results = with_margins({"baseline": BASE, "ajest": CLOSE, "random": ahead(0.5)}, [b + 8 for b in BASE])
     found = findings(results)
-    assert found.verdict[0] == (
+    assert found.answer == (
         "In short, from 6 seeds: At equal time, certainly better than baseline: random on energy distance × 1000, and "
         "within delta of it: ajest on energy distance × 1000."
     )
-    assert found.verdict[1].endswith(", within delta (2000.0)): certain. Equivalent to baseline: ajest.")
+    assert found.verdict[0].endswith(", within delta (2000.0)): certain. Equivalent to baseline: ajest.")
     (headlines,) = found.headlines
     assert [row[2].tone for row in headlines.rows] == ["", "equivalent", "better"]
     assert "| ≈ 10333.3 (" in as_markdown(found)
-    (figure,) = [differences(results, "calibrated", results.headlines()[:1])]
-    dots = [line.get_color() for axis in figure.axes for line in axis.lines if line.get_marker() == "o"]
+    panel = bench_forest(results, "calibrated").axes[0]
+    dots = [line.get_color() for line in panel.lines if line.get_marker() == "o"][
+        1::2
+    ]  # the means, each after its seeds
     assert dots == [OUTCOMES["equivalent"], OUTCOMES["better"]]
     (row,) = [r for r in rows(results) if r["arm"] == "ajest"]
     assert (row["outcome"], row["delta"]) == ("equivalent", pytest.approx(2.0))

@@ -13,8 +13,8 @@ from ajest.bench.report.drawing import Figures
 from ajest.bench.report.export import as_csv, as_json
 from ajest.bench.report.markdown import as_markdown, section
 from ajest.bench.report.page import render
-from ajest.bench.report.tables import html_table, markdown_table, rich_table
-from ajest.bench.report.terminal import verdict_tables
+from ajest.bench.report.tables import html_prose, html_table, markdown_table, rich_table
+from ajest.bench.report.terminal import verdict_lines, verdict_tables
 from ajest.tasks.tree.task import TreeTask
 from conftest import small_bench, small_task
 from made_up import BASE, COSTS, ahead, made_up
@@ -69,10 +69,18 @@ def test_all_formats_say_the_same_verdict_and_numbers():
         for table in tables:
             console.print(table)
     terminal = console.export_text()
-    for sentence in found.verdict:
-        assert f"<li>{sentence.replace('<', '&lt;')}</li>" in page
+    lines = verdict_lines(found)
+    assert f"<h1>{html_prose(found.answer)}</h1>" in page
+    assert f"\n\n**{found.answer}**\n\n" in text
+    assert lines[0] == data["answer"] == found.answer
+    assert found.verdict
+    for sentence in [*found.verdict, *found.notes, *found.missing]:
+        assert f"<li>{html_prose(sentence)}</li>" in page
         assert f"- {sentence}\n" in text
-    assert data["verdict"] == list(found.verdict)
+        assert f"- {sentence}" in lines
+    assert [data[part] for part in ("verdict", "notes", "missing")] == [
+        list(found.verdict), list(found.notes), list(found.missing)
+    ]  # fmt: skip
     for table in found.headlines:
         for cell in (cell for row in table.rows for cell in row):
             assert cell.value in terminal
@@ -87,7 +95,7 @@ def test_costs_are_by_the_clock_that_the_verdict_on_them_goes_by():
     at = {("time_without_target", "energy_distance", 1.0): AT["calibrated", "energy_distance", 1.0]}
     dear = COSTS | {"select jest guide 0.2": COSTS["select jest guide 0.2"] | {"target": 6.0}}
     found = findings(made_up(at, costs=dear, end="time_without_target"))
-    assert "costs 5.0 times" in found.verdict[2]
+    assert "costs 5.0 times" in found.sentences[2]
     assert found.costs[0].example_ratio == pytest.approx(7.5)  # the table is of whole steps
 
 

@@ -12,10 +12,13 @@ from PIL import Image
 from ajest.bench.read import verdict as judge
 from ajest.bench.read.findings import findings
 from ajest.bench.report import markdown
-from ajest.bench.report.drawing import Figures
-from ajest.bench.report.figures import OUTCOMES, differences, encoded
+from ajest.bench.report.drawing import Figures, draw
+from ajest.bench.report.figures import OUTCOMES, encoded
+from ajest.bench.report.forest import bench_forest, strips
 from ajest.bench.report.page import render
-from ajest.study.figures import forest
+from ajest.bench.report.tables import html_prose
+from ajest.selection.catalogue import ARMS
+from ajest.study.figures import differences
 from ajest.study.results import pairwise_tests
 from made_up import BASE, ahead, made_up
 from test_bench_published import ours
@@ -38,9 +41,14 @@ def as_markdown(results):
     return markdown.as_markdown(findings(results))
 
 
+def means(axis):
+    """The large dots of a panel; small ones are seeds."""
+    return [line for line in axis.lines if line.get_marker() == "o" and line.get_markersize() > 5]
+
+
 def table_of(page, title):
     """Rows of the HTML table below a heading, each (class, value, detail)."""
-    section = page.split(f"<h3>At {title}")[1].split("</table>")[0]
+    section = page.split("<h2>All metrics</h2>")[1].split(f"<h3>At {title}")[1].split("</table>")[0]
     rows = re.findall(r"<tr>(<td.*?)</tr>", section, re.S)
     cells = [
         re.findall(r'<td(?: class="(.*?)")?(?: title=".*?")?>(.*?)(?:<small>(.*?)</small>)?</td>', r) for r in rows
@@ -50,7 +58,7 @@ def table_of(page, title):
 
 def lines_of(text, title):
     """Rows of the Markdown table below a heading."""
-    section = text.split(f"## At {title}")[1].split("\n##")[0]
+    section = text.split("## All metrics")[1].split(f"## At {title}")[1].split("\n##")[0]
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("|")
     ]
@@ -106,15 +114,15 @@ def test_nothing_has_a_colour_or_is_bold_below_five_seeds(seeds):
     assert "take it as a first look" in text
     if seeds == 1:
         assert all("no interval: one seed" in rows[name][1][2] for name in ("ajest", "random"))
-    figure = differences(results, "calibrated", results.headlines())
+    figure = bench_forest(results, "calibrated")
     assert {line.get_color() for axis in figure.axes for line in axis.lines} <= {OUTCOMES["undecided"], "#555"}
 
 
 def test_a_figure_of_differences_has_the_colours_of_the_table():
-    figure = differences(made_up(AT_TIME), "calibrated", made_up(AT_TIME).headlines())
-    dots = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o"]
+    figure = bench_forest(made_up(AT_TIME), "calibrated")
+    dots = [line.get_color() for line in means(figure.axes[0])]
     assert dots == [OUTCOMES["better"], OUTCOMES["worse"]]
-    guided = [line.get_color() for line in figure.axes[1].lines if line.get_marker() == "o"]
+    guided = [line.get_color() for line in means(figure.axes[1])]
     assert guided == [OUTCOMES["undecided"]] * 2
 
 
@@ -124,15 +132,62 @@ def test_a_dot_is_open_where_a_difference_only_looks_certain():
     at["calibrated", *GUIDED] = {"baseline": BASE, "ajest": ahead(0.01), "random": [*ahead(5)[:5], None]}
     results = made_up(at, end="time", final_only=True)
     assert results.cell("calibrated", "ajest", *ENERGY).against["baseline"].p < 0.05
-    bench = differences(results, "calibrated", results.headlines())
-    study = forest(pairwise_tests(results), "baseline")
+    bench = bench_forest(results, "calibrated")
+    study = differences(pairwise_tests(results), "baseline")
     for figure in (bench, study):
-        dots = [
-            [(line.get_color(), line.get_markerfacecolor()) for line in axis.lines if line.get_marker() == "o"]
-            for axis in figure.axes
-        ]
+        dots = [[(line.get_color(), line.get_markerfacecolor()) for line in means(axis)] for axis in figure.axes[:2]]
         grey, worse = OUTCOMES["undecided"], OUTCOMES["worse"]
         assert dots == [[(grey, "white"), (worse, worse)], [(grey, grey), (grey, "white")]]
+
+
+def test_a_forest_has_a_dot_a_seed_and_a_row_against_random_choice_of_as_many():
+    """Of an arm that keeps another share than the one at random, and of the baseline, there is no such row."""
+    others = (("random", "random-0.1", 0.1), ("hard", "hard-0.1", 0.1), ("hard", "hard-0.3", 0.3))
+    more = (replace(ARMS[arm], name=name, keep=keep) for arm, name, keep in others)
+    arms = (*(ARMS[name] for name in ("baseline", "ajest", "random")), *more)
+    names = [arm.name for arm in arms]
+    at = {("calibrated", *ENERGY): {name: ahead(i, 5) for i, name in enumerate(names)}}
+    figure = bench_forest(made_up(at, arms, seeds=5), "calibrated")
+    rows = [[label.get_text() for label in axis.get_yticklabels()] for axis in figure.axes[::2]]
+    assert rows == [names[1:], ["ajest", "hard-0.1"]]
+    seeds = [line for line in figure.axes[2].lines if line.get_marker() == "o" and line not in means(figure.axes[2])]
+    energy = next(m for m in made_up(at, arms, seeds=5).metrics if m.name == "energy_distance")
+    gaps = [
+        [(a - b) * energy.scale for a, b in zip(ahead(i, 5), ahead(j, 5), strict=True)] for i, j in ((1, 2), (4, 3))
+    ]
+    assert [list(line.get_xdata()) for line in seeds] == [pytest.approx(gap) for gap in gaps]
+    alone = made_up({("calibrated", *ENERGY): {"baseline": BASE}}, arms=("baseline",))
+    assert bench_forest(alone, "calibrated") is None
+
+
+def test_strips_show_every_seed_of_every_arm_and_join_the_same_seeds():
+    at = {("calibrated", *ENERGY): {"baseline": BASE, "ajest": [*ahead(2)[:5], None]}}
+    axis = strips(made_up(at, ("baseline", "ajest")), ["calibrated"]).axes[0]
+    dots = [list(line.get_xdata()) for line in axis.lines if line.get_marker() == "o"]
+    assert dots == [pytest.approx([1000 * v for v in BASE]), pytest.approx([1000 * v for v in ahead(2)[:5]])]
+    joined = np.array(axis.lines[0].get_data())
+    apart = np.split(joined, np.flatnonzero(np.isnan(joined[0])), axis=1)
+    assert [np.isfinite(part[0]).sum() for part in apart] == [2, 2, 2, 2, 2, 1, 0]
+    assert strips(made_up({}), []) is None
+
+
+def test_the_page_leads_with_the_answer_and_the_forest():
+    results = made_up(AT_TIME)
+    found = findings(results)
+    page = render(found, draw(found))
+    assert page.index("<h1>") < page.index('<figure class="forest">') < page.index("<li>") < page.index("<table>")
+    assert page.count("<h1>") == 1
+    assert len(found.verdict) <= 5
+    text = markdown.as_markdown(found, draw(found))
+    places = [
+        text.index(part) for part in (found.answer, "figures/lead-1.png", found.verdict[0], "figures/seeds-1.png")
+    ]
+    assert places == sorted(places)
+
+
+def test_every_table_scrolls_within_a_frame_of_its_own():
+    page = page_of(made_up(AT_TIME))
+    assert page.count("<table>") == page.count('<div class="scroll"><table>') > 5
 
 
 def test_a_figure_is_drawn_once_and_cut_to_its_ink(monkeypatch):
@@ -205,8 +260,8 @@ def test_page_and_markdown_say_every_sentence_of_the_verdict_and_what_is_missing
     results = made_up(AT_TIME, diverged=[("random", 5)])
     page, text = page_of(results), as_markdown(results)
     found = findings(results)
-    for sentence in [*found.verdict, *found.missing]:
-        assert f"<li>{sentence.replace('<', '&lt;')}</li>" in page
+    for sentence in [*found.verdict, *found.notes, *found.missing]:
+        assert f"<li>{html_prose(sentence)}</li>" in page
         assert f"- {sentence}\n" in text
     assert "random, seed 5: stopped at step 40" in page
 

@@ -60,7 +60,7 @@ def test_networks_that_ran_eager_are_said_and_counted_in_every_format():
     results = with_ledgers(baseline=eager, random={"eager_calls": 0, "compilations": 2})
     assert fallbacks(results) == {"baseline": 4200}
     found = findings(results)
-    said = [s for s in found.verdict if "fell back to eager" in s or "calibrated seconds" in s]
+    said = [s for s in found.sentences if "fell back to eager" in s or "calibrated seconds" in s]
     assert said[0].startswith("A compiled network fell back to eager 4,200 times, in runs of baseline")
     assert said[1].startswith("A note on time: in the runs, steps of baseline took 1.60 times")
     rows = {row[0]: dict(zip([h.value for h in found.used.heads], row, strict=True)) for row in found.used.texts()}

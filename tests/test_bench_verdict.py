@@ -37,7 +37,7 @@ def at_time(values, **changes):
 
 def verdict(results):
     """The sentences that every format prints."""
-    return list(findings(results).verdict)
+    return list(findings(results).sentences)
 
 
 def said_of(results):
@@ -424,7 +424,9 @@ def test_flat_rows_hold_every_number():
     assert [row["sd"] for row in rows(one)] == [None, None]
     whole = as_json(findings(results))
     assert list(whole) == [
+        "answer",
         "verdict",
+        "notes",
         "missing",
         "baseline",
         "amounts",
@@ -438,7 +440,7 @@ def test_flat_rows_hold_every_number():
         "baseline", {"calibrated": 4096.0}, COSTS, {}
     )  # fmt: skip
     assert (whole["missing"], whole["rows"]) == (results.missing(), rows(results))
-    assert whole["verdict"] == verdict(results)
+    assert [whole["answer"], *whole["verdict"], *whole["notes"]] == verdict(results)
     assert list(whole["values"][1]) == ["budget", "arm", "metric", "guidance_weight", "by_seed", "against"]
     assert [whole["values"][1][k] for k in ("budget", "arm", "metric", "guidance_weight")] == [
         "calibrated", "ajest", "energy_distance", 1.0

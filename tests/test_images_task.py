@@ -111,7 +111,7 @@ def test_runs_end_at_equal_time_and_are_read_there(done):
 def test_the_report_of_a_bench_on_images(done):
     root, results = done
     page = (root / "report.html").read_text()
-    said = " ".join(findings(results).verdict)
+    said = " ".join(findings(results).sentences)
     assert "FD-Lite0" in said
     assert "from 2 seeds" in said
     assert "Only 2 seeds stand behind this" in said

@@ -18,7 +18,7 @@ from ajest.selection.memory import LossMemory
 from ajest.storage import checkpoint, jsonl
 from ajest.study import results as study_results
 from ajest.study.dials import by_keep
-from ajest.study.figures import Figures, forest
+from ajest.study.figures import Figures, differences
 from ajest.study.findings import findings
 from ajest.study.guides import GUIDES, read_gains
 from ajest.study.page import render
@@ -235,8 +235,8 @@ def test_a_page_marks_what_is_certain_and_how_many_seeds_there_are():
 def test_a_forest_is_grey_where_nothing_is_certain():
     for count, colours in ((5, ["better", "worse"]), (4, ["undecided"] * 2)):
         found = pairwise_tests(made({"baseline": 0, "hard": 60, "easy": -60}, count=count))
-        figure = forest(found, "baseline")
-        dots = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o"]
+        figure = differences(found, "baseline")
+        dots = [line.get_color() for line in figure.axes[0].lines if line.get_marker() == "o"][1::2]  # the means
         assert dots == [OUTCOMES[c] for c in colours]
 
 

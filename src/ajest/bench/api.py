@@ -9,7 +9,6 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from ajest.bench.plan.config import BenchConfig
 from ajest.bench.plan.presets import bench_of
 from ajest.bench.read.findings import Findings
 from ajest.bench.read.results import Results
-from ajest.bench.report.page import write_report
-from ajest.bench.report.tables import html_table, rich_table
+from ajest.bench.report.page import html_findings, write_report
+from ajest.bench.report.terminal import print_findings
 from ajest.bench.run.bench import run_bench
 from ajest.jobs.base import Launch
 from ajest.jobs.local import InProcess, Local
@@ -117,8 +116,8 @@ class Outcome:
 
     @property
     def verdict(self) -> tuple[str, ...]:
-        """Sentences in the order of importance."""
-        return self.findings.verdict
+        """Answer, verdict and notes: sentences in the order of importance."""
+        return self.findings.sentences
 
     @property
     def figures(self) -> list[Path]:
@@ -128,13 +127,9 @@ class Outcome:
     def __str__(self) -> str:
         text = io.StringIO()
         console = Console(file=text, width=120 if not sys.stdout.isatty() else None)
-        for table in self.findings.headlines:
-            console.print(rich_table(table))
-        for sentence in [*self.findings.missing, *self.findings.verdict]:
-            console.print(f"- {sentence}", markup=False, highlight=False)
+        print_findings(console, self.findings)
         return text.getvalue()
 
     def _repr_html_(self) -> str:
         """The tables and the verdict, for a notebook."""
-        said = "".join(f"<li>{escape(s)}</li>" for s in [*self.findings.missing, *self.findings.verdict])
-        return "".join(str(html_table(table)) for table in self.findings.headlines) + f"<ul>{said}</ul>"
+        return html_findings(self.findings)

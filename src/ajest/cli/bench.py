@@ -124,11 +124,7 @@ def bench(
 
 
 def _print_verdict(findings: Any) -> None:
-    """The headline table and the verdict, on stdout."""
-    from ajest.bench.report.terminal import verdict_tables
+    """Headline tables and the verdict, on stdout."""
+    from ajest.bench.report.terminal import print_findings
 
-    out = console()
-    for table in verdict_tables(findings):
-        out.print(table)
-    for sentence in [*findings.missing, *findings.verdict]:
-        out.print(f"- {sentence}", markup=False, highlight=False)
+    print_findings(console(), findings)

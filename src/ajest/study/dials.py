@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ajest.bench.read.cost import SelectionCost
-from ajest.bench.read.results import Cell, Results
+from ajest.bench.read.results import Cell, Results, randoms
 from ajest.bench.read.statistics import Comparison, bootstrap_interval
 from ajest.tasks.base import Metric
 
 from .plan import Grid
-from .results import randoms, versus
+from .results import versus
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def by_keep(results: Results, grid: Grid, costs: Sequence[SelectionCost]) -> lis
     if across != "keep":
         return []
     usual, budget = min(others, key=lambda v: abs(v - 1)), results.config.final_budget
-    by_arm, at_random, found = {c.arm: c for c in costs}, randoms(results), []
+    by_arm, at_random, found = {c.arm: c for c in costs}, randoms(results.config), []
     for keep in keeps:
         name = grid.name_of(usual, keep)
         for metric, weight in results.headlines():

@@ -12,7 +12,9 @@ from ajest.bench.read.score_reliability import Estimate, quantities
 from ajest.bench.read.wording import metric_name
 from ajest.bench.report import figures as bench_figures
 from ajest.bench.report.drawing import DrawnFigure
-from ajest.bench.report.figures import clean, encoded, whisker, whisker_axis
+from ajest.bench.report.figures import clean, encoded
+from ajest.bench.report.forest import Difference, Panel, forest
+from ajest.tasks.base import Metric
 
 from .dials import Heatmap
 from .findings import Findings
@@ -41,7 +43,7 @@ class Figures:
 def draw(found: Findings) -> Figures:
     """Every figure of a study."""
     tests = [test for bench in found.final for test in bench.tests]
-    forests = [(other, forest(tests, other)) for other in ("baseline", "random")] if tests else []
+    forests = [(other, figure) for other in ("baseline", "random") if (figure := differences(tests, other)) is not None]
     reliable = scores(found.score_reliability)
     return Figures(
         forests=tuple(_drawn(f"final-{other}", f"differences to {other}", figure) for other, figure in forests),
@@ -64,26 +66,18 @@ def _drawn_heatmap(prefix: str, shown: Heatmap) -> DrawnFigure:
     return _drawn(f"{prefix}-{metric.name}-{shown.weight:g}", caption, heatmap(shown))
 
 
-def forest(pairwise_tests: Sequence[PairwiseTest], other: str) -> Figure:
-    """Difference of each arm to `other`, a panel for each metric and budget, see `bench.report.figures.whisker`."""
+def differences(pairwise_tests: Sequence[PairwiseTest], other: str) -> Figure | None:
+    """Difference of each arm to `other`: a row for each metric, a panel for each budget; None without any."""
     mine = [d for d in pairwise_tests if d.other == other]
-    arms = list(dict.fromkeys(d.arm for d in mine))
-    metrics = list(dict.fromkeys((d.metric, d.weight) for d in mine))
-    budgets = list(dict.fromkeys(d.budget for d in mine))
-    size = (3.1 * len(budgets) + 1.6, len(metrics) * (0.27 * len(arms) + 0.9) + 0.3)
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(metrics), len(budgets), squeeze=False, sharey=True)
-    for row, (metric, weight) in enumerate(metrics):
-        for column, budget in enumerate(budgets):
-            axis = panels[row][column]
-            for d in mine:
-                if (d.metric, d.weight, d.budget) == (metric, weight, budget):
-                    whisker(axis, arms.index(d.arm), d.found, metric.scale)
-            whisker_axis(axis, arms)
-            if row == 0:
-                axis.set_title(BUDGETS[budget].title, fontsize=10, loc="left")
-            axis.set_xlabel(f"{metric_name(metric, weight)}, minus {other}\n({metric.better} is better)", fontsize=8)
-    return figure
+    budgets = dict.fromkeys(d.budget for d in mine)
+
+    def panel(metric: Metric, weight: float, budget: str) -> Panel:
+        here = [d for d in mine if (d.metric, d.weight, d.budget) == (metric, weight, budget)]
+        title = f"{metric_name(metric, weight)} minus {other}\nat {BUDGETS[budget].title} ({metric.better} is better)"
+        return Panel(title, metric, {d.arm: Difference(d.found, d.gaps) for d in here})
+
+    headlines = dict.fromkeys((d.metric, d.weight) for d in mine)
+    return forest([[panel(*headline, budget) for budget in budgets] for headline in headlines])
 
 
 def heatmap(shown: Heatmap) -> Figure:

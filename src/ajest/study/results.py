@@ -13,7 +13,7 @@ from ajest.bench.plan.config import spared
 from ajest.bench.read.cost import SelectionCost, selection_costs
 from ajest.bench.read.folder import read
 from ajest.bench.read.recommendation import Recommendation
-from ajest.bench.read.results import Cell, Results
+from ajest.bench.read.results import Cell, Results, randoms
 from ajest.bench.read.statistics import Comparison, corrected, paired
 from ajest.errors import UserError
 from ajest.selection.arm import Arm
@@ -105,6 +105,7 @@ class PairwiseTest:
         budget: what is equal.
         arm, other: names.
         metric, weight: what is compared.
+        gaps: the difference of each seed that both have.
         found: the paired comparison, corrected over all tests at the budget.
     """
 
@@ -113,6 +114,7 @@ class PairwiseTest:
     other: str
     metric: Metric
     weight: float
+    gaps: tuple[float, ...]
     found: Comparison
 
     @property
@@ -132,14 +134,9 @@ def pairwise_tests(results: Results, others: Sequence[str] = ("baseline", "rando
 def matches(results: Results) -> list[PairwiseTest]:
     """Arms of other keep fractions than random choice has, each against random choice at its own, where that is there;
     corrected together."""
-    at_random = randoms(results)
+    at_random = randoms(results.config)
     rules = [a for a in results.config.arms if a.policy != "random" and a.keep != ARMS["random"].keep]
     return _compared(results, [(a.name, at_random[a.keep]) for a in rules if a.keep in at_random])
-
-
-def randoms(results: Results) -> dict[float, str]:
-    """Arms that choose at random, by their keep fraction."""
-    return {a.keep: a.name for a in results.config.arms if a.policy == "random"}
 
 
 def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> list[PairwiseTest]:
@@ -148,10 +145,10 @@ def _compared(results: Results, pairs: Sequence[tuple[str, str]]) -> list[Pairwi
         for arm, other in pairs:
             a, b = (results.cell(budget, name, metric.name, weight) for name in (arm, other))
             comparison = versus(results, a, b, metric)
-            if comparison is not None:
-                which.append((arm, other, metric, weight))
+            if a is not None and b is not None and comparison is not None:
+                which.append((arm, other, metric, weight, tuple(a.gaps(b).values())))
                 found.append(comparison)
-    return [PairwiseTest(budget, *duel, f) for duel, f in zip(which, corrected(found), strict=True)]
+    return [PairwiseTest(budget, *pair, f) for pair, f in zip(which, corrected(found), strict=True)]
 
 
 def versus(results: Results, a: Cell | None, b: Cell | None, metric: Metric) -> Comparison | None:

@@ -21,6 +21,9 @@ from .timing import step_times, step_times_table
 from .verdict import caution, charged, decisive, verdict
 from .wording import ends, legend
 
+#: Sentences of a verdict, beside its answer; what else there is to say stands further below.
+MOST = 5
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -28,7 +31,9 @@ class Findings:
 
     Attributes:
         results: the numbers behind it.
-        verdict: sentences in the order of importance.
+        answer: what came out, in a sentence, with what a reader must know before believing it.
+        verdict: the most important other sentences, at most `MOST`.
+        notes: all others.
         missing: sentences on what is not there.
         decisive: the budgets that the verdict rests on.
         compared_at: titles of these; of what the runs end at where nothing was evaluated yet.
@@ -53,7 +58,9 @@ class Findings:
     """
 
     results: Results
+    answer: str
     verdict: tuple[str, ...]
+    notes: tuple[str, ...]
     missing: tuple[str, ...]
     decisive: tuple[str, ...]
     compared_at: tuple[str, ...]
@@ -76,6 +83,11 @@ class Findings:
     guide: str
     published: Table
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Answer, verdict and notes, in the order of importance."""
+        return (self.answer, *self.verdict, *self.notes)
+
 
 def findings(results: Results) -> Findings:
     """What a bench found, as far as it is finished. Reads no file and builds no network that it has built before."""
@@ -83,10 +95,13 @@ def findings(results: Results) -> Findings:
     rests_on = decisive(results)
     costs = selection_costs(config, results.costs)
     times = step_times(results)
+    answer, *said = verdict(results, _charged_costs(results, costs), times)
     trusted = score_reliability(results)
     return Findings(
         results=results,
-        verdict=tuple(verdict(results, _charged_costs(results, costs), times)),
+        answer=answer,
+        verdict=tuple(said[:MOST]),
+        notes=tuple(said[MOST:]),
         missing=(*results.missing(), *not_named(results)),
         decisive=tuple(rests_on),
         compared_at=tuple(BUDGETS[budget].title for budget in rests_on or [config.final_budget]),

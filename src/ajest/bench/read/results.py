@@ -52,6 +52,10 @@ class Cell:
         """Over seeds; NaN with fewer than two."""
         return stdev(self.values.values()) if len(self.values) > 1 else math.nan
 
+    def gaps(self, other: Cell) -> dict[int, float]:
+        """By seed that both have, how far this one is above the other."""
+        return {seed: self.values[seed] - other.values[seed] for seed in sorted(set(self.values) & set(other.values))}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -182,25 +186,39 @@ class Results:
         return said
 
 
-def compared(config: BenchConfig, cells: Mapping[Where, Cell], margins: Margins | None = None) -> dict[Where, Cell]:
-    """The cells with their comparisons with the baseline and with random choice, by these `margins`.
+def randoms(config: BenchConfig) -> dict[float, str]:
+    """The arm that chooses at random all the time, by the share that it keeps; of several the first."""
+    found: dict[float, str] = {}
+    for arm in config.arms:
+        if arm.policy == "random" and arm.trigger.mode == "always":
+            found.setdefault(arm.keep, arm.name)
+    return found
 
-    The p of each is corrected over its family: all comparisons at one budget with one opponent, on all headline
-    metrics together, and on every other metric by itself.
+
+def compared(config: BenchConfig, cells: Mapping[Where, Cell], margins: Margins | None = None) -> dict[Where, Cell]:
+    """The cells with their comparisons with the baseline, and with random choice of as many examples where such an arm
+    is there, by these `margins`.
+
+    The p of each is corrected over its family: all comparisons at one budget with the baseline, or with random choice,
+    on all headline metrics together, and on every other metric by itself.
     """
-    metrics = {m.name: m for m in config.task.metrics}
+    metrics, at_random = {m.name: m for m in config.task.metrics}, randoms(config)
+    opponents = {
+        arm.name: {config.baseline: "baseline"} | {other: "random" for other in [at_random.get(arm.keep)] if other}
+        for arm in config.arms
+    }
     families: dict[tuple[Any, ...], dict[tuple[Where, str], Comparison]] = {}
     for where, cell in cells.items():
         metric = metrics[cell.metric]
         headline = cell.weight in metric.headline_weights(config.weight)
-        for other in dict.fromkeys((config.baseline, "random")):
+        for other, kind in opponents[cell.arm].items():
             opponent = cells.get((cell.budget, other, cell.metric, cell.weight))
             if opponent is None or cell.arm in (other, config.baseline):
                 continue
             allowed = (margins or {}).get((cell.budget, cell.metric, cell.weight))
             found = paired(cell.values, opponent.values, metric.sign, config.seeds, allowed)
             if found is not None:
-                family = (cell.budget, other) if headline else (cell.budget, other, cell.metric, cell.weight)
+                family = (cell.budget, kind) if headline else (cell.budget, kind, cell.metric, cell.weight)
                 families.setdefault(family, {})[where, other] = found
     against: dict[Where, dict[str, Comparison]] = {}
     for members in families.values():

@@ -21,7 +21,8 @@ from ajest.storage.checkpoint import write_atomic
 from ajest.tasks.base import RunTensors
 
 from . import figures
-from .figures import Encoded, encoded
+from .figures import WHISKERS, Encoded, encoded
+from .forest import bench_forest, strips
 
 Captioned = tuple[str, Figure]
 
@@ -51,14 +52,18 @@ class Figures:
     """What is drawn of a bench; a part that is empty is not shown.
 
     Attributes:
-        differences: of arms to the baseline, a figure for each budget that the verdict rests on.
+        lead: differences of arms to the baseline and to random choice, at the first budget that the verdict rests on.
+        differences: the same at its other budgets.
+        seeds: every seed's value of each headline metric.
         curves: learning curves.
         costs: of a step, and of a whole run.
         side_by_side: all arms from the same noise.
         galleries: what happened inside, by arm.
     """
 
+    lead: tuple[DrawnFigure, ...] = ()
     differences: tuple[DrawnFigure, ...] = ()
+    seeds: tuple[DrawnFigure, ...] = ()
     curves: tuple[DrawnFigure, ...] = ()
     costs: tuple[DrawnFigure, ...] = ()
     side_by_side: tuple[DrawnFigure, ...] = ()
@@ -67,14 +72,16 @@ class Figures:
     def all(self) -> list[DrawnFigure]:
         """In the order of the page."""
         galleries = (figure for drawn in self.galleries.values() for figure in drawn)
-        return [*self.differences, *self.curves, *self.costs, *self.side_by_side, *galleries]
+        return [*self.lead, *self.differences, *self.seeds, *self.curves, *self.costs, *self.side_by_side, *galleries]
 
 
 def draw(findings: Findings) -> Figures:
     """Every figure, from findings and from the tensors that the bench's folder keeps for that."""
     results = findings.results
     return Figures(
-        differences=_drawn("differences", _differences(findings)),
+        lead=_drawn("lead", _differences(results, findings.decisive[:1])),
+        differences=_drawn("differences", _differences(results, findings.decisive[1:])),
+        seeds=_drawn("seeds", _seeds(findings)),
         curves=_drawn("curves", _curves(results)),
         costs=_drawn("costs", _costs(results)),
         side_by_side=_drawn("arms", _side_by_side(results)),
@@ -97,14 +104,23 @@ def _drawn(group: str, found: Sequence[Captioned]) -> tuple[DrawnFigure, ...]:
     return tuple(drawn)
 
 
-def _differences(findings: Findings) -> list[Captioned]:
-    results, found = findings.results, []
-    for budget in findings.decisive:
-        figure = figures.differences(results, budget, results.headlines())
+def _differences(results: Results, budgets: Sequence[str]) -> list[Captioned]:
+    found = []
+    for budget in budgets:
+        figure = bench_forest(results, budget)
         if figure is not None:
-            caption = f"At {BUDGETS[budget].title}: difference to {results.config.baseline}. {figures.WHISKERS}"
+            caption = f"Differences at {BUDGETS[budget].title}; left of 0 an arm has less. {WHISKERS}"
             found.append((caption, figure))
     return found
+
+
+def _seeds(findings: Findings) -> list[Captioned]:
+    figure = strips(findings.results, findings.decisive)
+    caption = (
+        "Every seed is a dot, a bar is the mean; lines join what has the same seed. Where dots fall into groups, the "
+        "mean describes none of them."
+    )
+    return [] if figure is None else [(caption, figure)]
 
 
 def _curves(results: Results) -> list[Captioned]:

@@ -57,7 +57,9 @@ def as_json(findings: Findings) -> dict[str, Any]:
     """The verdict and every number, per seed, with ledgers' last lines."""
     results = findings.results
     return {
+        "answer": findings.answer,
         "verdict": list(findings.verdict),
+        "notes": list(findings.notes),
         "missing": list(findings.missing),
         "baseline": results.config.baseline,
         "amounts": results.amounts,

@@ -1,4 +1,4 @@
-"""Figures of a bench that every task has: learning curves and costs."""
+"""Figures of a bench that every task has: learning curves and costs; `forest` draws differences and seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageChops
 
 from ajest.bench.plan.config import Costs
 from ajest.bench.read.results import Results
-from ajest.bench.read.statistics import COVERAGE, Comparison, Outcome
+from ajest.bench.read.statistics import COVERAGE, Outcome
 from ajest.tasks.base import Metric
 from ajest.training.ledger import PHASES
 
@@ -34,9 +34,9 @@ OUTCOMES: dict[Outcome, str] = {
 MARKERS = "osD^vPX*<>"
 #: What a figure of differences shows, for its caption.
 WHISKERS = (
-    f"Bars: {COVERAGE} intervals. Green: certainly better; orange: certainly worse; blue: equivalent; grey: undecided. "
-    "An open dot is significant by itself alone: not after the correction for the other comparisons, or not on every "
-    "seed of enough."
+    f"Large dots: means; bars: {COVERAGE} intervals; small dots: seeds. Green: certainly better; orange: certainly "
+    "worse; blue: equivalent; grey: undecided. An open dot is significant by itself alone: not after the correction "
+    "for the other comparisons, or not on every seed of enough."
 )
 _LARGE = 200_000  # bytes beyond which a figure of images is not worth being without loss
 _MARGIN = 0.06  # inches of white around a figure
@@ -224,48 +224,6 @@ def _bars(bars: dict[str, dict[str, float]], unit: str) -> Figure:
     figure.legend(loc="outside upper left", ncols=4, fontsize=8, frameon=False)
     clean(axis)
     return figure
-
-
-def differences(results: Results, budget: str, columns: Sequence[tuple[Metric, float]]) -> Figure | None:
-    """Difference of each arm to the baseline, one panel a metric, see `whisker`; None without any."""
-    baseline = results.config.baseline
-    arms = [a for a in results.arms if a != baseline]
-    shown = {
-        (arm, metric.name, weight): cell.against[baseline]
-        for arm in arms
-        for metric, weight in columns
-        if (cell := results.cell(budget, arm, metric.name, weight)) is not None and baseline in cell.against
-    }
-    if not shown:
-        return None
-    figure = Figure(figsize=(4.2 * len(columns), 0.36 * len(arms) + 1.3), layout="constrained")
-    panels = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
-    for axis, (metric, weight) in zip(panels, columns, strict=True):
-        for i, arm in enumerate(arms):
-            if (arm, metric.name, weight) in shown:
-                whisker(axis, i, shown[arm, metric.name, weight], metric.scale)
-        whisker_axis(axis, arms)
-        axis.set_title(f"{_title(metric, weight)}\n({metric.better} is better)", fontsize=10, loc="left")
-    return figure
-
-
-def whisker(axis: Axes, place: int, found: Comparison, scale: float) -> None:
-    """One difference with its interval, in the colour of its outcome; an open dot if it only looks certain."""
-    colour = OUTCOMES[found.outcome]
-    if not math.isnan(found.low):
-        ends = [found.low * scale, found.high * scale]
-        axis.plot(ends, [place, place], color=colour, lw=2.4, solid_capstyle="round")
-    inside = "white" if found.is_nominal else colour
-    axis.plot(found.difference * scale, place, "o", color=colour, ms=6, mfc=inside, mew=1.4)
-
-
-def whisker_axis(axis: Axes, arms: Sequence[str]) -> None:
-    """Arms from the top down, and where there is no difference."""
-    axis.axvline(0, color="#555", lw=0.9, zorder=1)
-    axis.set_yticks(range(len(arms)), arms)
-    axis.set_ylim(len(arms) - 0.5, -0.5)
-    axis.locator_params(axis="x", nbins=5)
-    clean(axis)
 
 
 def _title(metric: Metric, weight: float) -> str:

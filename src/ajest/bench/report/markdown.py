@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 
 import torch
 
@@ -22,19 +23,28 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
     """
     config = findings.results.config
     arms, seeds = " ".join(findings.results.arms), " ".join(map(str, config.seeds))
+    drawn = Figures() if figures is None else figures
     parts = [
         f"# Results: {config.task.name}",
+        f"**{findings.answer}**",
+        *map(_figure, drawn.lead),
+        *_listed("", findings.verdict),
+        *_listed("## What is missing", findings.missing),
+        "## Headline metrics",
+        *(part for table in findings.headlines for part in section(table, 3)),
+        *map(_figure, [*drawn.seeds, *drawn.differences]),
+        *_listed("### What else was found", findings.notes),
+        "## What is compared",
         f"{config.task.subject[0].upper()}{config.task.subject[1:]}. {findings.ends}, "
         f"with {config.recipe.super_batch:,} drawn examples each, seeds {seeds}, up to "
         f"{config.n_final:,} samples a measurement, autoguidance weight {config.weight:g}; report made with Python "
         f"{platform.python_version()}, torch {torch.__version__}. Arms: {arms}.",
-        f"{findings.legend} {MARKS}",
         findings.caution,
-        "## Verdict",
-        "\n".join(f"- {s}" for s in [*findings.verdict, *findings.missing]),
+        "## All metrics",
+        f"{findings.legend} {MARKS}",
     ]
     for table in findings.tables:
-        parts += section(table.turned("metric"))
+        parts += section(table.turned("metric"), 3)
     for table in (
         *findings.by_sign,
         findings.signs,
@@ -45,7 +55,7 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
         findings.score_reliability_table,
     ):
         parts += section(table)
-    parts += _linked(findings, Figures() if figures is None else figures)
+    parts += _linked(findings, drawn)
     parts += section(findings.published)
     return "\n\n".join(parts) + "\n"
 
@@ -54,6 +64,14 @@ def section(table: Table, level: int = 2) -> list[str]:
     """A heading, the table and its notes; nothing for a table without rows."""
     notes = [" ".join(table.notes)] if table.notes else []
     return [f"{'#' * level} {table.title}", markdown_table(table), *notes] if table else []
+
+
+def _listed(title: str, sentences: Sequence[str]) -> list[str]:
+    return [*([title] if title else []), "\n".join(f"- {s}" for s in sentences)] if sentences else []
+
+
+def _figure(drawn: DrawnFigure) -> str:
+    return f"{drawn.caption}\n\n![{drawn.caption}]({drawn.name})"
 
 
 def _linked(findings: Findings, figures: Figures) -> list[str]:
@@ -68,5 +86,5 @@ def _linked(findings: Findings, figures: Figures) -> list[str]:
 
 
 def _figures(title: str, drawn: tuple[DrawnFigure, ...], captions: bool = True) -> list[str]:
-    said = [f"{f.caption}\n\n![{f.caption}]({f.name})" if captions else f"![{f.caption}]({f.name})" for f in drawn]
+    said = [_figure(f) if captions else f"![{f.caption}]({f.name})" for f in drawn]
     return [f"## {title}", "\n\n".join(said)] if said else []

@@ -36,3 +36,8 @@ def render(findings: Findings, figures: Figures) -> str:
     """The page."""
     page = templates().get_template("report.html")
     return page.render(config=findings.results.config, found=findings, figures=figures, table=html_table)
+
+
+def html_findings(findings: Findings) -> str:
+    """Answer, verdict and headline tables alone, for a notebook."""
+    return templates().get_template("verdict.html").render(found=findings, table=html_table)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -21,11 +22,18 @@ MARKS = "**Bold**: certainly better; *italic*: certainly worse; ≈: equivalent.
 @cache
 def templates() -> jinja2.Environment:
     """The templates of a page; what they print is escaped, and a name that is not there is an error."""
-    return jinja2.Environment(
+    found = jinja2.Environment(
         loader=jinja2.PackageLoader("ajest.bench.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
+    found.filters["prose"] = html_prose
+    return found
+
+
+def html_prose(text: str) -> Markup:
+    """A sentence for a page: what stands in backticks is code."""
+    return Markup(re.sub("`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def html_table(table: Table) -> Markup:

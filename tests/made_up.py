@@ -72,4 +72,4 @@ def made_up(
             runs[arm.name, seed] = Run(arm.name, seed, state, 40, why, [LEDGER], [])
     guide = Run("guide", 0, "unfinished", 0, "", [], [])
     known = {budget: 4096.0 for budget, *_ in values} if amounts is None else dict(amounts)
-    return Results(Path("nowhere"), bench, costs, runs, guide, known, compared(bench, cells), {})
+    return Results(Path("nowhere"), bench, costs, runs, (guide,), known, compared(bench, cells), {})

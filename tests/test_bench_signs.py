@@ -20,7 +20,7 @@ def results(gains=GAINS, guide=-0.3, values=AT):
     for (arm, seed), run in found.runs.items():
         line = LEDGER | ({"network": {"gain": gains[arm][seed]}} if arm in gains else {})
         found.runs[arm, seed] = replace(run, ledger=[LEDGER, line])
-    return replace(found, guide=replace(found.guide, ledger=[LEDGER | {"network": {"gain": guide}}]))
+    return replace(found, guides=(replace(found.guide, ledger=[LEDGER | {"network": {"gain": guide}}]),))
 
 
 def cells(table):

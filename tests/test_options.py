@@ -84,7 +84,8 @@ def test_options_are_named_as_what_they_change():
 
 
 def test_options_reach_a_bench(command, benches):
-    done = command("bench", *IMAGES, *JUDGED, "--guide-learning-rate", "0.03", "--arms", "baseline", "hard-running")
+    own = ("--guide-learning-rate", "0.03", "--guides", "2", "--noise-repeats", "3")
+    done = command("bench", *IMAGES, *JUDGED, *own, "--arms", "baseline", "hard-running")
     assert done.code == 0, done.err
     (config,) = benches
     is_as_asked(config.task)
@@ -95,6 +96,7 @@ def test_options_reach_a_bench(command, benches):
         64,
         "skip",
     )
+    assert (config.guides, config.noise_repeats) == (2, 3)
     assert config.recipe.learning_rate.peak == 0.02
     assert (config.task.resident_bytes, config.recipe.drawing) == (1_000_000, "device")
     guide = config.guide().recipe  # it draws as many, and stops as they do
@@ -103,7 +105,8 @@ def test_options_reach_a_bench(command, benches):
 
 
 def test_options_reach_a_study(command, benches):
-    done = command("study", *IMAGES, *JUDGED, "--stages", "screening", "--guide-learning-rate", "0.03")
+    own = ("--guide-learning-rate", "0.03", "--guides", "2")
+    done = command("study", *IMAGES, *JUDGED, "--stages", "screening", *own)
     assert done.code == 0, done.err
     (plan,) = benches
     is_as_asked(plan.task)
@@ -112,6 +115,7 @@ def test_options_reach_a_study(command, benches):
     assert (config.weight, config.iterations, config.recipe.super_batch) == (1.7, 40, 64)
     assert config.recipe.learning_rate.peak == 0.02
     assert config.guide().recipe.learning_rate.peak == 0.03
+    assert [plan.stage(stage)[end].guides for stage, end in (("screening", "time"), ("final", "time"))] == [1, 2]
     assert "--network xs" in done.out  # a page's command gives that page
 
 

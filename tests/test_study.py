@@ -12,7 +12,7 @@ import torch
 from ajest import Batch, per_example_loss
 from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.read import recommendation
-from ajest.bench.read.folder import read_bench
+from ajest.bench.read.folder import read, read_bench
 from ajest.bench.read.recommendation import Recommendation, as_json
 from ajest.bench.read.score_reliability import score_reliability
 from ajest.bench.run import calibration
@@ -255,7 +255,7 @@ from ajest.study import presets
 quick = presets.tree_quick()
 more = arms_named(("learnable-strong", "proxy"))
 small = replace(quick, iterations=64, rules=quick.rules + more, guide_iterations=16, strong_iterations=16, n=400,
-                recipe=replace(quick.recipe, super_batch=256), final_seeds=(0, 1))
+                recipe=replace(quick.recipe, super_batch=256), final_seeds=(0, 1), guides=2)
 presets.TREE["quick"] = lambda: small
 from ajest.cli.main import main
 if __name__ == "__main__":
@@ -309,6 +309,9 @@ def test_a_study_from_screening_to_page(study):
     assert {"baseline", "random", "early-ajest"} < arms
     assert len(arms) == 6  # two finalists and the best variant
     assert all(set(row["by_seed"]) == {"0", "1"} for row in final["time"])
+    judged = read(folder / "final" / "samples")
+    assert [run.state for run in judged.guides] == ["done", "done"]
+    assert all(bool(cell.by_guide) == (cell.weight != 1) for cell in judged.cells.values())
 
 
 def test_budgets_of_a_study_are_equal(study):

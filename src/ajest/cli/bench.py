@@ -33,6 +33,7 @@ from .options import (
     Sampling,
     Share,
     Training,
+    Whole,
     Wholes,
     Word,
     Words,
@@ -54,6 +55,8 @@ def bench(
     rules: Files = None,
     weight: Number = None,
     delta: Share = None,
+    guides: Whole = None,
+    noise_repeats: Whole = None,
     data: Flat[Data],
     drawing: Flat[Drawing],
     networks: Flat[Networks],
@@ -73,7 +76,7 @@ def bench(
              ajest bench vectors --data x.npy
              ajest bench my_task.py:make_task --rules my_rules.py
 
-    - Trains a guide, then every arm on every seed.
+    - Trains the guides, then every arm on every seed.
     - Finished runs are not repeated: the same command goes on where it stopped.
 
     Args:
@@ -88,6 +91,10 @@ def bench(
         weight: of autoguidance; without it the preset's.
         delta: the difference within which arms count as equivalent, in per cent of the baseline's value, such as 5%;
             without it a quarter of what the baseline gains over the last half of its run.
+        guides: train so many guides, and measure what is guided with each; without it as many as the preset says.
+            With three or more, intervals and p of guided metrics carry the chance of the guide.
+        noise_repeats: measure the end of each run of the baseline so often again with other sampling noise, which tells
+            that apart from the chance of training; without it as often as the preset says.
         track: tell these of every run too: tensorboard, wandb, trackio.
         out: folder of the bench; without it runs/TASK-PRESET.
         device: where to compute.
@@ -113,6 +120,8 @@ def bench(
         iterations=config.iterations if training.iterations is None else training.iterations,
         weight=config.weight if weight is None else weight,
         delta=config.delta if delta is None else share_of(delta, "--delta"),
+        guides=config.guides if guides is None else guides,
+        noise_repeats=config.noise_repeats if noise_repeats is None else noise_repeats,
         recipe=recipe,
         guide_recipe=guide_recipe,
     )

@@ -55,6 +55,7 @@ def study(
     finalists: Words = None,
     final_ends: Annotated[tuple[End, ...] | None, shown("{time,time_without_target,samples,flops,steps} [...]")] = None,
     weight: Number = None,
+    guides: Whole = None,
     rules: Files = None,
     data: Flat[Data],
     drawing: Flat[Drawing],
@@ -85,6 +86,7 @@ def study(
         finalists: rules of the final, in place of those that the screening and the dials chose.
         final_ends: what is equal in the final, in place of the preset's.
         weight: of autoguidance; without it the preset's.
+        guides: measure what is guided in the final with so many guides; without it as many as the preset says.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         out: folder of the study; without it runs/study-TASK-PRESET.
         workers: processes; without it one for each core, or on CUDA for each card.
@@ -109,12 +111,13 @@ def study(
         guide_recipe=guide_recipe,
         iterations=plan.iterations if training.iterations is None else training.iterations,
         weight=plan.weight if weight is None else weight,
+        guides=plan.guides if guides is None else guides,
         final_ends=plan.final_ends if final_ends is None else final_ends,
     )
     root = Path("runs") / f"study-{task}-{preset}" if out is None else out
     named = plan.known(() if finalists is None else finalists)
     groups = (data, drawing, networks, training, computing, sampling, judging)
-    asked_for = typed(*groups, finalists=finalists, final_ends=final_ends, weight=weight)
+    asked_for = typed(*groups, finalists=finalists, final_ends=final_ends, weight=weight, guides=guides)
     command = f"ajest study {task} --preset {preset} {asked_for}".rstrip()
     said: tuple[str, ...] = ()
     for stage in stages:

@@ -88,6 +88,7 @@ class Study:
         finalists: rules that go from the screening into the final.
         n: samples of an evaluation.
         weight: of autoguidance.
+        guides: with so many the final measures, see `BenchConfig`; the other stages take the first.
     """
 
     task: Task
@@ -107,6 +108,7 @@ class Study:
     n: int = 16384
     weight: float = 3.0
     guide_recipe: Recipe | None = None
+    guides: int = 1
 
     def __post_init__(self) -> None:
         shared = sorted(set(self.screening_seeds) & set(self.final_seeds))
@@ -172,7 +174,9 @@ class Study:
         matches = [random_at(arm.keep) for arm in finalists if arm.name not in ALWAYS]
         arms = tuple({arm.name: arm for arm in (*always, *finalists, *matches)}.values())
         if name == "final":
-            return {end: self.bench(arms, self.final_seeds, end) for end in self.final_ends}
+            return {
+                end: replace(self.bench(arms, self.final_seeds, end), guides=self.guides) for end in self.final_ends
+            }
         widths = tuple(dict.fromkeys((*self.recipe.ema_widths, *OWN_WIDTHS)))
         recipe = replace(self.recipe, ema_widths=widths)
         seeds = {"chosen": self.screening_seeds, "full": self.final_seeds}

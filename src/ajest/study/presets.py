@@ -57,6 +57,7 @@ def tree_full() -> Study:
         final_seeds=tuple(range(5, 25)),
         screening_ends=("time_without_target", "samples"),
         final_ends=("time", "samples", "flops"),
+        guides=3,
     )
 
 
@@ -77,6 +78,7 @@ def tree_quick() -> Study:
         final_ends=("time", "samples"),
         finalists=2,
         n=4096,
+        guides=1,
     )
 
 

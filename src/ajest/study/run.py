@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from ajest.bench.plan.config import BenchConfig, Costs, run_folder
+from ajest.bench.plan.config import BenchConfig, Costs, guide_folder, run_folder
 from ajest.bench.run.calibration import agree_on_threads, agreed_threads, calibrate, calibrated_costs
 from ajest.bench.run.disk import check_room, claims
-from ajest.bench.run.evaluation import evaluate_snapshot
+from ajest.bench.run.evaluation import each_guide, evaluate_snapshot
 from ajest.bench.run.jobs import Say, train_references
 from ajest.jobs.local import Local
 from ajest.jobs.pool import Report, sayer
@@ -21,7 +21,6 @@ from ajest.jobs.progress import board
 from ajest.runtime.threads import configure_threads
 from ajest.storage.lock import locked
 from ajest.tasks.base import Measurement
-from ajest.training.networks import Guidance
 from ajest.training.run import execution
 from ajest.training.run_folder import claim_folder, read_status
 from ajest.training.shared_draws import SharedDraws, in_turns
@@ -156,9 +155,9 @@ def _prepare_all(job: Preparation, begin: Say, warn: Say) -> None:
     train_references(root, everything, device, begin, warn)
     for name, config in job.benches.items():
         claim_folder(folder / name, config, "bench.json")
-        for reference in ("guide", "strong"):
-            if (root / reference).exists():
-                shutil.copytree(root / reference, folder / name / reference, dirs_exist_ok=True)
+        for reference in (*(guide_folder(root, k + 1) for k in range(config.guides)), root / "strong"):
+            if reference.exists():
+                shutil.copytree(reference, folder / name / reference.name, dirs_exist_ok=True)
     begin("timing every kind of step")
     calibrate(folder / first, everything, device)
     for name in others:
@@ -212,9 +211,9 @@ def _group(group: Group, report: Report) -> list[str]:
             complaints.append(f"{arm.name}: diverged: {status['why']}")
             continue
         report("evaluating", total + k, 2.0 * total, arm.name)
-        weights = (1.0, config.weight)
-        evaluate_snapshot(
-            folder, status["step"], weights, config.n_final, group.truth, Guidance(root / "guide"), device=group.device,
-            say=complaints.append,
-        )  # fmt: skip
+        for guidance, weights in each_guide(root, config, config.guides):
+            evaluate_snapshot(
+                folder, status["step"], weights, config.n_final, group.truth, guidance, device=group.device,
+                say=complaints.append,
+            )  # fmt: skip
     return complaints

@@ -52,9 +52,12 @@ class BenchConfig:
         iterations: steps of every run, or of the baseline if runs end by something else.
         end: what all runs end at.
         final_only: compare at the end alone, nowhere on the way.
-        guide_iterations: steps of the one guide that all runs share.
-        guide_seed: its seed, and the strong reference's; a run of that seed draws other examples than either.
-        guide_recipe: how it is trained, None for the recipe of the others.
+        guide_iterations: steps of each guide.
+        guide_seed: of the first guide, and of the strong reference; the next guides have the seeds that follow. A run
+            of such a seed draws other examples than any of these.
+        guide_recipe: how guides are trained, None for the recipe of the others.
+        guides: how many there are. All runs share them: at the budgets that count every run is measured with each,
+            elsewhere with the first, which is also what arms compare with that train against a guide.
         samples: examples that runs are trained on if they end by these; None: as many as the most frugal arm is trained
             on in the baseline's steps.
         strong_iterations: steps of the strong reference, for arms that use one: a network like the learners, trained
@@ -66,6 +69,7 @@ class BenchConfig:
         calibration_rounds: interleaved rounds of timing.
         delta: the difference that counts as equivalent, as a share of the baseline's value; None: a fraction of what
             the baseline gains over the last half of its run, see `bench.read.margins`.
+        noise_repeats: how often the end of each run of the baseline is measured again, with other sampling noise.
     """
 
     task: Task
@@ -86,6 +90,8 @@ class BenchConfig:
     curve: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
     calibration_rounds: int = 24
     delta: float | None = None
+    guides: int = 1
+    noise_repeats: int = 0
 
     def __post_init__(self) -> None:
         check(len(self.arms) >= 1, "a bench needs at least one arm")
@@ -95,6 +101,8 @@ class BenchConfig:
             raise UserError(f"seeds are named twice: {listed(repeated)}; each must be there once")
         check(self.iterations >= 32, f"a bench needs at least 32 iterations, not {self.iterations}")
         check(self.guide_iterations >= 1, f"the guide needs at least 1 iteration, not {self.guide_iterations}")
+        check(self.guides >= 1, f"a bench needs at least 1 guide, not {self.guides}")
+        check(self.noise_repeats >= 0, f"noise_repeats must be at least 0, not {self.noise_repeats}")
         check(
             self.strong_iterations >= 1 or all(a.reference != "strong" for a in self.arms),
             "an arm asks for a strong reference: strong_iterations must be at least 1",
@@ -131,14 +139,15 @@ class BenchConfig:
         wanted = {self.final_budget} if self.final_only else (BUDGETS.keys() - absent) | {self.final_budget}
         return {name: budget for name, budget in BUDGETS.items() if name in wanted}
 
-    def guide(self) -> RunConfig:
-        """The guide's run; it keeps averages from which any width of a guide can be had."""
+    def guide(self, number: int = 1) -> RunConfig:
+        """A guide's run, counted from 1; it keeps averages from which any width of a guide can be had."""
         recipe = self.guide_recipe or self.recipe
         recipe = replace(recipe, ema_widths=tuple(dict.fromkeys((*recipe.ema_widths, *SPANNING))))
-        return RunConfig(self.task, "guide", recipe, ARMS["baseline"], self.guide_seed, self.guide_iterations)
+        seed = self.guide_seed + number - 1
+        return RunConfig(self.task, "guide", recipe, ARMS["baseline"], seed, self.guide_iterations)
 
     def guide_schedule(self) -> Schedule:
-        """A snapshot at each quarter of the guide's run, as `SPANNING` asks for."""
+        """A snapshot at each quarter of a guide's run, as `SPANNING` asks for."""
         return Schedule({"steps": tuple(self.guide_iterations * k / 4 for k in range(1, 5))})
 
     def run(self, arm: Arm, seed: int) -> RunConfig:
@@ -199,9 +208,21 @@ class BenchConfig:
         steps = {max(1, round(share * self.iterations)) for share in self.curve}
         return "steps", tuple(float(s) for s in sorted(steps))
 
+    def counts(self, budget: str) -> bool:
+        """Whether a budget is evaluated with `n_final` samples and with every guide."""
+        return BUDGETS[budget].full or budget == self.final_budget
+
     def n_of(self, budget: str) -> int:
         """Samples of an evaluation at a budget."""
-        return self.n_final if BUDGETS[budget].full or budget == self.final_budget else self.n_curve
+        return self.n_final if self.counts(budget) else self.n_curve
+
+    def guides_of(self, budget: str) -> int:
+        """With so many guides, from the first on, runs are measured at a budget."""
+        return self.guides if self.counts(budget) else 1
+
+    def headline_weights(self) -> tuple[float, ...]:
+        """The guidance weights at which the task has headlines."""
+        return tuple(sorted({w for metric in self.task.metrics for w in metric.headline_weights(self.weight)}))
 
     def amounts(self, costs: Costs) -> dict[str, tuple[float, ...]]:
         """The amounts of each budget at which runs are read: what all are sure to reach, and points of the curve."""
@@ -242,3 +263,8 @@ def _own_step(arm: Arm, by_kind: Mapping[StepKind, float]) -> float:
 
 def run_folder(root: Path, arm: str, seed: int) -> Path:
     return root / "arms" / arm / f"seed-{seed}"
+
+
+def guide_folder(root: Path, number: int = 1) -> Path:
+    """Of a guide's run, counted from 1."""
+    return root / ("guide" if number == 1 else f"guide-{number}")

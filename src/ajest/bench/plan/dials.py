@@ -40,6 +40,7 @@ class ImageDials:
         references: training images that samples are compared with; None for all.
         classes: how many to learn, spread over the data set's; None for all.
         chunk: images sampled or judged at a time.
+        guides, noise_repeats: see `BenchConfig`.
     """
 
     learner: Architecture
@@ -67,6 +68,8 @@ class ImageDials:
     references: int | None = None
     classes: int | None = None
     chunk: int = 32
+    guides: int = 1
+    noise_repeats: int = 0
 
     def settings(self) -> dict[str, object]:
         """Fields of `ImageTask` that do not come from the data."""
@@ -110,4 +113,6 @@ class ImageDials:
             n_curve=self.n_curve,
             curve=self.curve,
             calibration_rounds=8,
+            guides=self.guides,
+            noise_repeats=self.noise_repeats,
         )

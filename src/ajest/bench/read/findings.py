@@ -53,7 +53,7 @@ class Findings:
         signs: of numbers that networks tell.
         power: the smallest differences that it could have shown.
         by_sign: a table for each decisive budget: headline metrics by these signs.
-        guide: what the guide cost, in words.
+        guide: what the guides cost, in words.
         published: published figures beside ours; without rows unless the settings are the published ones.
     """
 
@@ -134,19 +134,25 @@ def _charged_costs(results: Results, costs: list[SelectionCost]) -> list[Selecti
 
 
 def _guide(results: Results) -> str:
-    """What training the guide took, charged and not charged."""
-    if not results.guide.ledger:
-        return "The guide is not trained yet."
-    seconds = sum(results.guide.ledger[-1]["seconds"].values())
+    """What training the guides took, charged and not charged."""
+    trained = [run for run in results.guides if run.ledger]
+    if len(trained) < len(results.guides):
+        return "The guide is not trained yet." if len(results.guides) == 1 else "Not all guides are trained yet."
+    seconds = sum(sum(run.ledger[-1]["seconds"].values()) for run in trained)
+    steps = f"{results.guide.step:,} steps"
     text = (
-        f"The guide took {seconds:.1f} s ({results.guide.step:,} steps), once for all runs; no arm is charged for it."
+        f"The guide took {seconds:.1f} s ({steps}), once for all runs; no arm is charged for it."
+        if len(trained) == 1
+        else f"The {len(trained)} guides took {seconds:.1f} s ({steps} each), once for all runs; no arm is charged for "
+        "them. Runs were guided by each; what compares with a guide while training took the first."
     )
     uses = [a.name for a in results.config.arms if a.reference == "guide"]
     if uses and "guide" in results.costs and "uniform" in results.costs:
         spent = results.config.guide_iterations * sum(results.costs["guide"].values())
         share = spent / results.config.time(results.costs)
         text += (
-            f" Charged, it would add {share:.0%} of a whole {results.config.baseline} run to every run that uses it: "
-            f"{', '.join(uses)} while training, and every arm when sampled with autoguidance."
+            f" Charged, {'it' if len(trained) == 1 else 'one'} would add {share:.0%} of a whole "
+            f"{results.config.baseline} run to every run that uses it: {', '.join(uses)} while training, and every arm "
+            "when sampled with autoguidance."
         )
     return text

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from ajest.bench.plan.config import BenchConfig, Costs, run_folder
+from ajest.bench.plan.config import BenchConfig, Costs, guide_folder, run_folder
 from ajest.bench.run.calibration import calibrated_costs
 from ajest.bench.run.reached import curve_points, identity_of, largest_common, reached
 from ajest.bench.run.real_data import real_data_reference
@@ -20,7 +21,7 @@ from ajest.storage.config_file import read_config_file
 from ajest.training.run_folder import read_status
 
 from .margins import margins
-from .results import Cell, Results, Run, Where, compared
+from .results import Cell, Repeats, Results, Run, Where, compared
 
 
 def read_bench(root: Path) -> BenchConfig:
@@ -45,11 +46,12 @@ def read(root: Path) -> Results:
         UserError: it is no bench.
     """
     config, costs = read_bench(root), calibrated_costs(root)
-    guide_identity = identity_of(root / "guide")
+    numbers = range(1, config.guides + 1)
+    identities = {identity_of(guide_folder(root, number)): number for number in numbers}
 
     def run(folder: Path, arm: str, seed: int) -> Run:
         found = _run(folder, arm, seed, config, costs)
-        return replace(found, lines=_own(found.lines, config, guide_identity))
+        return replace(found, lines=_own(found.lines, config, identities))
 
     runs = {(a.name, s): run(run_folder(root, a.name, s), a.name, s) for a in config.arms for s in config.seeds}
     runs = _judged_alike(runs)
@@ -62,11 +64,12 @@ def read(root: Path) -> Results:
         config=config,
         costs=costs,
         runs=runs,
-        guide=run(root / "guide", "guide", config.guide_seed),
+        guides=tuple(run(guide_folder(root, n), guide_folder(root, n).name, config.guide(n).seed) for n in numbers),
         amounts=amounts,
         cells=compared(config, cells, allowed),
         real_data_reference={n: metrics for n, metrics in real.items() if metrics is not None},
         margins=allowed,
+        repeats=_repeats(config, runs),
     )
 
 
@@ -87,14 +90,15 @@ def _run(folder: Path, arm: str, seed: int, config: BenchConfig, costs: Costs) -
     )
 
 
-def _own(lines: list[dict[str, Any]], config: BenchConfig, guide: str | None) -> list[dict[str, Any]]:
-    """The evaluations that belong to the bench: with its own guide and settings, of the average it reports."""
-    width = config.recipe.ema_widths[0]
-    return [
-        line
-        for line in lines
-        if line.get("guide") in (None, guide) and "settings" not in line and line["width"] == width
-    ]
+def _own(lines: list[dict[str, Any]], config: BenchConfig, guides: Mapping[str | None, int]) -> list[dict[str, Any]]:
+    """The evaluations that belong to the bench: with its own guides, named by their numbers, and settings, of the
+    average it reports."""
+    width, found = config.recipe.ema_widths[0], []
+    for line in lines:
+        guide = line.get("guide")
+        if "settings" not in line and line["width"] == width and (guide is None or guide in guides):
+            found.append(line if guide is None else {**line, "guide": guides[guide]})
+    return found
 
 
 def _judged_alike(runs: dict[tuple[str, int], Run]) -> dict[tuple[str, int], Run]:
@@ -109,19 +113,47 @@ def _judged_alike(runs: dict[tuple[str, int], Run]) -> dict[tuple[str, int], Run
 
 def _cells(config: BenchConfig, runs: Mapping[tuple[str, int], Run], amounts: Mapping[str, float]) -> dict[Where, Cell]:
     cells: dict[Where, Cell] = {}
-    known = {m.name for m in config.task.metrics}
     for (arm, seed), run in runs.items():
         if run.state != "done":
             continue
         for budget, amount in amounts.items():
-            step, n = run.reached[budget].get(amount), config.n_of(budget)
+            step, n, guides = run.reached[budget].get(amount), config.n_of(budget), config.guides_of(budget)
             if budget == "steps" and amount != config.iterations:
-                n = config.n_curve
-            for line in run.lines:
-                if (line["step"], line["n"]) != (step, n):
-                    continue
-                for metric, value in line["metrics"].items():
-                    if metric in known and math.isfinite(value):
-                        where = (budget, arm, metric, line["weight"])
-                        cells.setdefault(where, Cell(*where, n, {})).values[seed] = value
+                n, guides = config.n_curve, 1
+            for (metric, weight), by_guide in _measured(config, run, step, n).items():
+                wanted = range(1, (guides if weight != 1 else 1) + 1)
+                if all(number in by_guide for number in wanted):  # a mean over some guides is no match for one over all
+                    where = (budget, arm, metric, weight)
+                    cell = cells.setdefault(where, Cell(*where, n, {}))
+                    cell.values[seed] = fmean(by_guide[number] for number in wanted)
+                    if len(wanted) > 1:
+                        cell.by_guide[seed] = tuple(by_guide[number] for number in wanted)
     return cells
+
+
+def _measured(
+    config: BenchConfig, run: Run, step: int | None, n: int, noise: int = 0
+) -> dict[tuple[str, float], dict[int, float]]:
+    """What was measured of a snapshot: values by (metric, guidance weight), then by the guide's number, 1 where none
+    guides."""
+    known = {m.name for m in config.task.metrics}
+    found: dict[tuple[str, float], dict[int, float]] = {}
+    for line in run.lines:
+        if (line["step"], line["n"], line.get("noise", 0)) == (step, n, noise):
+            for metric, value in line["metrics"].items():
+                if metric in known and math.isfinite(value):
+                    found.setdefault((metric, line["weight"]), {})[line.get("guide", 1)] = value
+    return found
+
+
+def _repeats(config: BenchConfig, runs: Mapping[tuple[str, int], Run]) -> dict[tuple[str, float], Repeats]:
+    """See `Results.repeats`."""
+    found: dict[tuple[str, float], Repeats] = {}
+    for seed in config.seeds:
+        run = runs[config.baseline, seed]
+        if run.state == "done":
+            each = [_measured(config, run, run.step, config.n_final, k) for k in range(1, config.noise_repeats + 1)]
+            for where in set.intersection(*map(set, each)) if each else ():
+                if all(1 in by[where] for by in each):
+                    found.setdefault(where, {})[seed] = tuple(by[where][1] for by in each)
+    return found

@@ -21,6 +21,9 @@ Where = tuple[str, str, str, float]
 #: By (budget, metric, guidance weight) and seed what counts as equivalent, see `bench.read.margins`.
 Margins = dict[tuple[str, str, float], dict[int, float]]
 
+#: By seed, what was measured of the same run with other sampling noise.
+Repeats = dict[int, tuple[float, ...]]
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -30,8 +33,9 @@ class Cell:
         budget, arm, metric: names.
         weight: of guidance; 1 is none.
         n: samples it was measured on.
-        values: by seed.
+        values: by seed; of each the mean over guides where there are several.
         against: comparisons with other arms by their name, see `compared`.
+        by_guide: by seed, the values with each guide; empty unless there are several.
     """
 
     budget: str
@@ -41,10 +45,11 @@ class Cell:
     n: int
     values: dict[int, float]
     against: dict[str, Comparison] = field(default_factory=dict)
+    by_guide: dict[int, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
-        """Over seeds; NaN without any."""
+        """Over seeds and guides; NaN without any."""
         return fmean(self.values.values()) if self.values else math.nan
 
     @property
@@ -67,7 +72,7 @@ class Run:
         step: steps taken.
         why: of a run that diverged.
         ledger: lines of its ledger.
-        lines: lines of its metrics.
+        lines: lines of its metrics; a guide is named by its number.
         curve: step at each point of the learning curve; None where it did not get.
         reached: by clock the amounts at which it has a snapshot, each with the step of that.
     """
@@ -83,8 +88,13 @@ class Run:
     reached: Reached = field(default_factory=dict)
 
     def points(self, n: int, weight: float) -> dict[int, dict[str, Any]]:
-        """The evaluated points of its learning curve by their position, each a line of metrics at n samples."""
-        lines = {line["step"]: line for line in self.lines if (line["n"], line["weight"]) == (n, weight)}
+        """The evaluated points of its learning curve by their position, each a line of metrics at n samples with the
+        first guide."""
+        lines = {
+            line["step"]: line
+            for line in self.lines
+            if (line["n"], line["weight"]) == (n, weight) and line.get("guide", 1) == 1 and not line.get("noise")
+        }
         return {i: lines[step] for i, step in enumerate(self.curve) if step in lines}
 
 
@@ -96,22 +106,30 @@ class Results:
         root, config: the bench.
         costs: calibrated seconds of each kind of step; {} before calibration.
         runs: all runs by (arm, seed), unfinished ones too.
-        guide: the guide's run.
+        guides: the guides' runs.
         amounts: by budget the amount that all finished runs reached.
         cells: by where they are.
         real_data_reference: metrics of real data by their number, where they were measured.
         margins: what counts as equivalent.
+        repeats: of the baseline's end, by (metric, guidance weight): further values with other sampling noise, with
+            the first guide.
     """
 
     root: Path
     config: BenchConfig
     costs: Costs
     runs: dict[tuple[str, int], Run]
-    guide: Run
+    guides: tuple[Run, ...]
     amounts: dict[str, float]
     cells: dict[Where, Cell]
     real_data_reference: dict[int, dict[str, float]]
     margins: Margins = field(default_factory=dict)
+    repeats: dict[tuple[str, float], Repeats] = field(default_factory=dict)
+
+    @property
+    def guide(self) -> Run:
+        """The first guide's run, against which arms compare that train against a guide."""
+        return self.guides[0]
 
     @property
     def arms(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from ajest.bench.plan.budgets import BUDGETS
@@ -15,21 +15,26 @@ from .wording import metric_name
 
 
 def signs_table(results: Results) -> Table:
-    """Which seeds of each arm, and which guide, ended with a negative number and which with a positive one; without
+    """Which seeds of each arm, and which guides, ended with a negative number and which with a positive one; without
     rows for tasks whose networks tell none (`ajest.diffusion.network.Network`)."""
     rows: list[list[Entry]] = []
     for name in _names(results):
-        guide = _number(results.guide, name)
-        if guide is not None:
-            rows.append(["guide", name, "1" if guide < 0 else "", "" if guide < 0 else "1", f"{guide:.3g}"])
+        told = ((number, _number(run, name)) for number, run in enumerate(results.guides, 1))
+        guides = {number: value for number, value in told if value is not None}
+        if guides:
+            rows.append(_row("guide" if len(results.guides) == 1 else "guides", name, guides))
         for arm in results.arms:
-            by_sign = {sign: _seeds(results, arm, name, sign) for sign in (-1, 1)}
-            found = sorted(v for run in _runs(results, arm) if (v := _number(run, name)) is not None)
+            found = {run.seed: v for run in _runs(results, arm) if (v := _number(run, name)) is not None}
             if found:
-                said = f"{found[0]:.3g} to {found[-1]:.3g}"
-                rows.append([arm, name, *(", ".join(map(str, by_sign[sign])) for sign in (-1, 1)), said])
+                rows.append(_row(arm, name, found))
     heads = ("network", "number", "negative: seeds", "positive: seeds", "at the end")
     return Table.of("Signs of what networks learned", heads, rows)
+
+
+def _row(network: str, name: str, by_seed: Mapping[int, float]) -> list[Entry]:
+    low, high = min(by_seed.values()), max(by_seed.values())
+    sides = (", ".join(str(s) for s, v in by_seed.items() if sign * v > 0) for sign in (-1, 1))
+    return [network, name, *sides, f"{low:.3g}" if len(by_seed) == 1 else f"{low:.3g} to {high:.3g}"]
 
 
 def by_sign_table(results: Results, budget: str) -> Table:
@@ -85,7 +90,7 @@ def _number(run: Run, name: str) -> float | None:
 
 def _names(results: Results) -> list[str]:
     """Numbers that any network tells."""
-    lines = [run.ledger[-1] for run in (*results.runs.values(), results.guide) if run.ledger]
+    lines = [run.ledger[-1] for run in (*results.runs.values(), *results.guides) if run.ledger]
     return list(dict.fromkeys(name for line in lines for name in line.get("network", {})))
 
 

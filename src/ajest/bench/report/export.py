@@ -79,6 +79,6 @@ def as_json(findings: Findings) -> dict[str, Any]:
         ],
         "ledgers": [
             {"arm": r.arm, "seed": r.seed, "state": r.state, **(r.ledger[-1] if r.ledger else {})}
-            for r in [results.guide, *results.runs.values()]
+            for r in [*results.guides, *results.runs.values()]
         ],
     }

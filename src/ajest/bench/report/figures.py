@@ -202,8 +202,8 @@ def run_costs(results: Results) -> Figure | None:
             bars[arm] = {p: float(np.mean([s.get(p, 0.0) for s in ledgers])) for p in PHASES}
     if not bars:
         return None
-    guide = results.guide.ledger
-    return _bars(bars | ({"the guide, once": guide[-1]["seconds"]} if guide else {}), "seconds for a run, as measured")
+    guide, name = results.guide.ledger, "the guide, once" if len(results.guides) == 1 else "a guide, once"
+    return _bars(bars | ({name: guide[-1]["seconds"]} if guide else {}), "seconds for a run, as measured")
 
 
 def _bars(bars: dict[str, dict[str, float]], unit: str) -> Figure:

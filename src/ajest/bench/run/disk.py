@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ajest.bench.plan.config import DRIFTS, BenchConfig, Costs, run_folder
+from ajest.bench.plan.config import DRIFTS, BenchConfig, Costs, guide_folder, run_folder
 from ajest.errors import check
 from ajest.storage.checkpoint import delete
 from ajest.training.run_folder import RunConfig, read_status, snapshots
@@ -47,7 +47,7 @@ def claims(root: Path, config: BenchConfig) -> list[Claim]:
         for seed in config.seeds
     ]
     guided = len(config.guide_schedule().budgets["steps"])
-    references = [Claim(root / "guide", config.guide(), guided, guided)]
+    references = [Claim(guide_folder(root, k), config.guide(k), guided, guided) for k in range(1, config.guides + 1)]
     if any(arm.reference == "strong" for arm in config.arms):
         references.append(Claim(root / "strong", config.strong(), 1, 1))
     return references + runs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from ajest.bench.plan.config import BenchConfig, guide_folder
 from ajest.errors import NotFinite
 from ajest.runtime import distributed
+from ajest.runtime.seeding import derived_seed
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import to_json
 from ajest.tasks.base import Evaluation, Guided, Measurement, Task
@@ -34,6 +36,7 @@ def evaluate_snapshot(
     keep_tensors: bool = False,
     task: Task | None = None,
     inexact: bool = False,
+    noise: int = 0,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Evaluate one snapshot of a run with each guidance weight; what is in metrics.jsonl already is read there.
@@ -49,6 +52,7 @@ def evaluate_snapshot(
         device: where to compute.
         keep_tensors: store samples and trajectories for figures.
         task: in place of the run's, with other places of its data, feature networks or settings of the sampler.
+        noise: number of the sampling noise; 0 is the one that all arms of the run's seed share.
         inexact, say: of a width that was not kept, see `networks.check_width`. Samples that are NaN are said, too; they
             have no metrics.
 
@@ -75,6 +79,7 @@ def evaluate_snapshot(
         settings = plain | ({"guide": how} if how and weight != 1 else {})
         wanted |= {"settings": settings} if settings else {}
         wanted |= {"judges": judges} if judges else {}
+        wanted |= {"noise": noise} if noise else {}
         if weight != 1:
             wanted["guide"] = guided
         stem = folder / "samples" / f"step-{step:07d}-weight-{weight:g}-n-{n}"
@@ -88,7 +93,8 @@ def evaluate_snapshot(
             guide, _ = load_guide(guidance, task, device, say=lambda _: None)
         interval = None if guidance is None else guidance.interval
         model = Guided(main, None if weight == 1 else guide, weight, interval)
-        judge = partial(task.evaluate, model, Measurement(n, config.seed, cache, device, keep_tensors))
+        seed = derived_seed(config.seed, "noise", noise) if noise else config.seed
+        judge = partial(task.evaluate, model, Measurement(n, seed, cache, device, keep_tensors))
         result = measured(judge, f"{folder}, step {step}, weight {weight:g}", say)
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
         lines.append({**wanted, "clocks": clocks, "metrics": result.metrics})
@@ -97,6 +103,13 @@ def evaluate_snapshot(
                 checkpoint.save(stem, result.tensors, wanted)
             jsonl.append(path, lines[-1])
     return lines
+
+
+def each_guide(root: Path, config: BenchConfig, guides: int) -> Iterator[tuple[Guidance, tuple[float, ...]]]:
+    """(a guide of a bench, the weights to evaluate with it) of the first so many: what is unguided comes with the first
+    alone."""
+    for number in range(1, guides + 1):
+        yield Guidance(guide_folder(root, number)), (1.0, config.weight) if number == 1 else (config.weight,)
 
 
 def measured(judge: Callable[[], Evaluation], what: str, say: Callable[[str], None]) -> Evaluation:
@@ -116,5 +129,5 @@ def _settings(old: Task | Guidance, new: Task | Guidance) -> dict[str, Any]:
 
 def key(line: dict[str, Any]) -> str:
     """What makes two evaluations the same one."""
-    names = ("step", "width", "weight", "n", "guide", "settings", "judges")
+    names = ("step", "width", "weight", "n", "guide", "settings", "judges", "noise")
     return json.dumps([line.get(k) for k in names], sort_keys=True)

@@ -9,27 +9,43 @@ from pathlib import Path
 
 import torch
 
-from ajest.bench.plan.config import BenchConfig, Costs, run_folder
+from ajest.bench.plan.config import BenchConfig, Costs, guide_folder, run_folder
 from ajest.errors import Corrupt, UserError
 from ajest.jobs.base import Report
 from ajest.runtime.threads import configure_threads
 from ajest.selection.arm import Arm
 from ajest.tasks.base import Measurement
-from ajest.training.networks import Guidance
 from ajest.training.run import execute
 from ajest.training.run_folder import read_status, snapshots
 from ajest.training.schedule import Schedule, clocks
 from ajest.training.trainer import Trainer
 
 from .calibration import agree_on_threads, calibrate
-from .evaluation import evaluate_snapshot
+from .evaluation import each_guide, evaluate_snapshot
 from .reached import common_amounts, curve_points, reached
 from .real_data import measure_real_data
 
 Say = Callable[[str], None]
 
-#: (step, samples) of each.
-Evaluations = tuple[tuple[int, int], ...]
+
+@dataclass(frozen=True, order=True)
+class Due:
+    """Evaluations to be made of a snapshot.
+
+    Attributes:
+        step: of the snapshot.
+        n: samples.
+        guides: with so many, from the first on.
+        noise: number of the sampling noise, see `evaluate_snapshot`.
+    """
+
+    step: int
+    n: int
+    guides: int = 1
+    noise: int = 0
+
+
+Evaluations = tuple[Due, ...]
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,7 @@ def prepare(job: Whole, report: Report) -> list[str]:
 
 
 def prepare_all(bench: AtWork, begin: Say, warn: Say) -> None:
-    """What all runs wait for: how many threads each has, the references, the guide's own quality, and what every kind
+    """What all runs wait for: how many threads each has, the references, the guides' own quality, and what every kind
     of step costs.
 
     Args:
@@ -122,20 +138,31 @@ def prepare_all(bench: AtWork, begin: Say, warn: Say) -> None:
     root, config = bench.root, bench.config
     configure_threads(agree_on_threads(root, config, bench.device, torch.get_num_threads(), warn))
     train_references(root, config, bench.device, begin, warn)
-    evaluate_snapshot(root / "guide", config.guide_iterations, (1.0,), config.n_curve, bench.cache, device=bench.device)
+    for number in range(1, config.guides + 1):
+        guide = guide_folder(root, number)
+        evaluate_snapshot(guide, config.guide_iterations, (1.0,), config.n_curve, bench.cache, device=bench.device)
     begin("timing every kind of step")
     calibrate(root, config, bench.device)
 
 
 def train_references(root: Path, config: BenchConfig, device: str, begin: Say, warn: Say) -> None:
-    """Train the guide, and the strong reference if an arm asks for one, unless they are there; see `prepare_all`."""
-    wanted = {"guide": (config.guide(), config.guide_schedule())}
+    """Train the guides, and the strong reference if an arm asks for one, unless they are there; see `prepare_all`."""
+    many = config.guides > 1
+    wanted = [
+        (
+            f"guide {number} of {config.guides}" if many else "the guide",
+            guide_folder(root, number),
+            config.guide(number),
+            config.guide_schedule(),
+        )
+        for number in range(1, config.guides + 1)
+    ]
     if any(arm.reference == "strong" for arm in config.arms):
-        wanted["strong"] = config.strong(), Schedule()
-    for name, (run, schedule) in wanted.items():
-        begin(f"training the {name}" if name == "guide" else "training the strong reference")
-        if execute(root / name, run, schedule, device, warn=warn) != "done":
-            raise UserError(f"the {name}: {read_status(root / name)['why']}")
+        wanted.append(("the strong reference", root / "strong", config.strong(), Schedule()))
+    for name, folder, run, schedule in wanted:
+        begin(f"training {name}")
+        if execute(folder, run, schedule, device, warn=warn) != "done":
+            raise UserError(f"{name}: {read_status(folder)['why']}")
 
 
 def prepare_seed(job: OfSeed, report: Report) -> list[str]:
@@ -168,7 +195,7 @@ def price(job: OfRun) -> float:
     config, costs = job.bench.config, job.bench.costs
     step = max(sum(costs[kind.label].values()) for kind in job.arm.kinds())
     train = config.iterations * step if config.end == "steps" else config.time(costs)
-    return 2 * train  # its evaluation takes about as long again
+    return train * (1 + (1 + config.guides) / 2)  # evaluations with one guide, and without, take about as long again
 
 
 def late_jobs(bench: AtWork) -> list[OfRun]:
@@ -178,7 +205,7 @@ def late_jobs(bench: AtWork) -> list[OfRun]:
     for seed in config.seeds:
         for position, arm in enumerate(config.arms):
             found = reached(run_folder(bench.root, arm.name, seed))
-            wanted = {(found[c][amount], config.n_of(c)) for c, amount in amounts.items() if amount in found[c]}
+            wanted = {_due(config, c, found[c][amount]) for c, amount in amounts.items() if amount in found[c]}
             if wanted:
                 jobs.append(OfRun.of(bench, position, seed, tuple(sorted(wanted))))
     return jobs
@@ -189,16 +216,25 @@ def _evaluate(job: OfRun, report: Report, warn: Say) -> None:
     end = read_status(folder).get("step")
     first = job.seed == config.seeds[0]
     history = set(curve_points(reached(folder), config, bench.costs)) if first else set()
-    for i, (step, n) in enumerate(job.evaluations):
+    for i, due in enumerate(job.evaluations):
+        step, n = due.step, due.n
         report("evaluating", i + 1, len(job.evaluations) + 1, f"step {step}")
-        keep = (step == end and n == config.n_final) or (step in history and n == config.n_curve)
-        guidance, weights = Guidance(bench.root / "guide"), (1.0, config.weight)
-        try:
-            evaluate_snapshot(
-                folder, step, weights, n, bench.cache, guidance, device=bench.device, keep_tensors=keep, say=warn
-            )
-        except Corrupt as error:
-            warn(f"{error}; delete {folder} and start again to make it anew")
+        shown = (step == end and n == config.n_final) or (step in history and n == config.n_curve)
+        for guidance, weights in each_guide(bench.root, config, due.guides):
+            keep = shown and not due.noise and 1.0 in weights
+            asked = config.headline_weights() if due.noise else weights
+            try:
+                evaluate_snapshot(
+                    folder, step, asked, n, bench.cache, guidance, device=bench.device, keep_tensors=keep,
+                    noise=due.noise, say=warn,
+                )  # fmt: skip
+            except Corrupt as error:
+                warn(f"{error}; delete {folder} and start again to make it anew")
+
+
+def _due(config: BenchConfig, budget: str, step: int) -> Due:
+    """What a budget asks of the snapshot taken there."""
+    return Due(step, config.n_of(budget), config.guides_of(budget))
 
 
 def _train(job: OfRun, report: Report, warn: Say) -> None:
@@ -227,12 +263,14 @@ def _early_evaluations(job: OfRun) -> Evaluations:
     """What can be evaluated as soon as a run is done: its learning curve, its end, and budgets that all runs reach."""
     config, costs, folder = job.bench.config, job.bench.costs, job.folder
     stored, found = snapshots(folder), reached(folder)
-    wanted = {(step, config.n_curve) for step in curve_points(found, config, costs) if step is not None}
+    wanted = {Due(step, config.n_curve) for step in curve_points(found, config, costs) if step is not None}
     last = read_status(folder).get("step")
     if last in stored:
-        wanted.add((last, config.n_final))
+        wanted.add(_due(config, config.final_budget, last))
+        if job.arm.name == config.baseline:
+            wanted |= {Due(last, config.n_final, noise=k + 1) for k in range(config.noise_repeats)}
     for clock, amounts in config.amounts(costs).items():
         at = found[clock].get(max(amounts))
         if clock != "seconds" and at is not None:  # how much of measured time all runs reach, only their ends tell
-            wanted.add((at, config.n_of(clock)))
+            wanted.add(_due(config, clock, at))
     return tuple(sorted(wanted))

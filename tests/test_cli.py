@@ -2,14 +2,11 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from ajest.cli.data import DATA_VERBS
 from ajest.cli.main import VERBS
-
-ROOT = Path(__file__).parents[1]
 
 
 def ajest(*words, cwd=None, columns=200):
@@ -150,12 +147,3 @@ def test_bad_requests_end_with_one_clear_line(tmp_path):
     (tmp_path / "taken").write_text("")
     fails("bench", "tree", "--out", "taken", says="cannot write", cwd=tmp_path)
     assert not (tmp_path / "runs").exists()
-
-
-def test_the_readme_example_runs():
-    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
-    assert len([line for line in code.splitlines() if line.strip()]) < 24
-    names: dict = {}
-    exec(code, names)
-    assert names["points"].shape == (64, 2)
-    assert names["points"].isfinite().all()

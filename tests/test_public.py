@@ -1,9 +1,13 @@
 """What the package hands on: every name can be had, lazily, and starting the program does without torch."""
 
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import ajest
 
@@ -22,3 +26,18 @@ def test_every_public_name_is_typed_and_found():
 def test_help_needs_no_torch():
     code = "import sys; import ajest.cli.main; assert not {'torch', 'numpy', 'matplotlib', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("package", ["ajest", "ajest.bench", "ajest.tasks", "ajest.selection"])
+def test_every_public_name_says_what_it_is(package):
+    """These docstrings are the page on Python of the documentation."""
+    module, silent = importlib.import_module(package), []
+    for name in module.__all__:
+        value = getattr(module, name)
+        if not (value.__doc__ or "") or value.__doc__.startswith(f"{name}("):  # what dataclass writes by itself
+            silent.append(name)
+        for inner, member in vars(value).items() if inspect.isclass(value) else ():
+            function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+            if not inner.startswith("_") and inspect.isfunction(function) and not function.__doc__:
+                silent.append(f"{name}.{inner}")
+    assert not silent

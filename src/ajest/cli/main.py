@@ -39,11 +39,11 @@ VERBS: dict[str, Callable[..., Any]] = {
 }
 
 #: What `ajest` alone says.
-START = """An equal-budget test bench for training diffusion models. Begin with one of these:
+START = """An equal-budget test bench for training diffusion models. Begin with:
 
-  ajest doctor                          what this machine has, and how fast it is
-  ajest bench tree                      a first verdict, on a distribution that is known exactly (5 minutes on 2 cores)
-  ajest bench vectors --data x.npy      the same on a table of your own (2 minutes)
+  ajest doctor                       what this machine has, and how fast it is
+  ajest bench tree                   a first verdict, in 5 minutes on 2 cores
+  ajest bench vectors --data x.npy   the same on a table of your own
 
 All commands: ajest --help. One command: ajest bench --help."""
 

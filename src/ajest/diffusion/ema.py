@@ -71,6 +71,7 @@ class PowerEMA:
         return {f"{w}/{k}": v for w, m in self.averages.items() for k, v in m.state_dict().items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` gave."""
         for width, module in self.averages.items():
             module.load_state_dict(average_of(state, width))
 

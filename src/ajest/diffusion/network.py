@@ -32,7 +32,9 @@ class Network(Denoiser, Protocol):
     - `scalars()`: numbers that tell its state, by name, which ledgers and reports show, see `scalars_of`.
     """
 
-    def parameters(self) -> Iterator[nn.Parameter]: ...
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What is trained, as `torch.nn.Module` has it."""
+        ...
 
 
 class SketchingNetwork(Network, Protocol):

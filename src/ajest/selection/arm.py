@@ -145,6 +145,7 @@ class Arm:
 
     @property
     def registered(self) -> Policy:
+        """Its policy, as it was registered."""
         return POLICIES[self.policy]
 
     @property

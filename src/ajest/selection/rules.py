@@ -110,7 +110,9 @@ def register_trigger(
 
     Args:
         name: by which arms name it.
-        observe, begins, compares: see `TriggerRule`.
+        observe: the state after a step, see `TriggerRule`.
+        begins: whether the first step selects.
+        compares: whether it watches the losses of learner and reference.
 
     Raises:
         UserError: another trigger has the name, or it gives no state.

@@ -90,6 +90,7 @@ class Trigger:
         return TRIGGERS.get(self.mode)
 
     def begin(self) -> TriggerState:
+        """The state before the first step."""
         if self.custom is not None:
             return TriggerState(on=self.custom.begins)
         return TriggerState(on=self.mode in ("always", "early", "share") or (self.mode == "window" and self.start == 0))

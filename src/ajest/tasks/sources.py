@@ -52,6 +52,7 @@ class TensorSource:
         self._label = None if label is None else label.to(self.device)
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
+        """Noised examples, drawn on the host; see `ajest.Source.draw`."""
         which, level, lost = (substream(generator) for _ in range(3))
         index = torch.randint(len(self._x), (count,), generator=which)
         sigma = self.noise(normals(count, (1,), level)[:, 0])
@@ -62,12 +63,14 @@ class TensorSource:
         return self._noised(self._outline(index, sigma, dropped), noise)
 
     def outline(self, rows: Rows, stream: CounterStream) -> Batch:
+        """Ids, noise levels, weights and labels of some rows, without their data."""
         words = stream.words(numbers_of(rows, self.device), 5)
         sigma = self.noise(normal(words[:, 2:4])[:, 0])
         dropped = uniform(words[:, 4]) < self.label_dropout
         return self._outline(below(words[:, :2], len(self._x)), sigma, dropped)
 
     def draw_rows(self, rows: Rows, stream: CounterStream, eps: CounterStream) -> Batch:
+        """The noised examples of some rows, drawn on the device."""
         noise = eps.normals(numbers_of(rows, self.device), tuple(self._x.shape[1:]))
         return self._noised(self.outline(rows, stream), noise)
 

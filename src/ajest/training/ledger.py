@@ -199,6 +199,7 @@ class Ledger:
 
     @property
     def total_seconds(self) -> float:
+        """Of all phases, without warm-up."""
         return sum(self.seconds.values())
 
     def facts(self) -> dict[str, Any]:

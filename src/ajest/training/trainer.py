@@ -147,6 +147,7 @@ class Trainer:
 
     @property
     def trigger(self) -> TriggerState:
+        """Whether steps choose at present, and what that is decided from."""
         return self.selector.trigger
 
     def steps(self) -> Iterator[Step]:

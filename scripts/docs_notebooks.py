@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).parents[1]
 
 #: Seconds that a cell may take.
-_PATIENCE = 600
+_PATIENCE = 3600
 #: What the terminal would colour.
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 

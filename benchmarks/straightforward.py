@@ -92,3 +92,16 @@ def dense_jest(scores: Scores, count: int, chunks: int) -> Tensor:
         size = count // chunks + (chunk < count % chunks)
         chosen = torch.cat([chosen, torch.multinomial(logits.softmax(0), size)])
     return chosen
+
+
+def hard_by_strata(scores: Scores, count: int, strata: int, generator: torch.Generator) -> Tensor:
+    """`hard` one stratum after the other, each drawn from by `torch.multinomial`."""
+    losses, parts = scores.needed("learner"), scores.needed("sigma").argsort().tensor_split(strata)
+    ahead = torch.randperm(strata, generator=generator)[: count % strata].tolist()  # who gets the remainder
+    chosen = []
+    for number, part in enumerate(parts):
+        values = losses[part]
+        chance = ((values - values.mean()) / values.std()).softmax(0)
+        won = torch.multinomial(chance, count // strata + (number in ahead), generator=generator)
+        chosen.append(part[won])
+    return torch.cat(chosen)

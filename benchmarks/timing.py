@@ -39,11 +39,16 @@ def matrix_product(dtype: torch.dtype, device: str, side: int) -> tuple[Callable
     return lambda: a @ b, 2.0 * side**3
 
 
+def machine(device: str) -> str:
+    """The machine and what runs on it."""
+    card = f", {torch.cuda.get_device_name()}" if device == "cuda" else ""
+    cores = f"{os.cpu_count()} cores, {platform.machine()}{card}"
+    return f"{cores}; Python {platform.python_version()}, torch {torch.__version__}"
+
+
 def print_tables(parts: Iterable[Callable[[str, int], list[Row]]], device: str, rounds: int) -> None:
     """The machine, then the rows of each part as soon as they are known."""
-    card = f", {torch.cuda.get_device_name()}" if device == "cuda" else ""
-    machine = f"{os.cpu_count()} cores, {platform.machine()}{card}"
-    print(f"{machine}; Python {platform.python_version()}, torch {torch.__version__}\n")
+    print(f"{machine(device)}\n")
     print("| what; yardstick | ours | yardstick | ratio |\n|---|---|---|---|", flush=True)
     for part in parts:
         for row in part(device, rounds):

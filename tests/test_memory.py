@@ -78,11 +78,11 @@ class Touched(TorchDispatchMode):
         parts = out if isinstance(out, (tuple, list)) else [out]
         if name == "index_put_":
             parts = args[2:3]
-        elif name == "index_add_":
+        elif name in ("index_add_", "index_copy_"):
             parts = args[2:]
         elif name in ("alias", "slice", "select", "view", "detach", "unsqueeze", "expand"):  # of the same numbers
             parts = []
-        elif name != "index" and not name.startswith("new_"):
+        elif name not in ("index", "index_select") and not name.startswith("new_"):
             parts = [*args, *parts]
         self.total += sum(part.numel() for part in parts if isinstance(part, torch.Tensor))
         return out

@@ -7,13 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from ajest import POLICIES, Batch, Scores, importance, inclusion_of, select
 from ajest.errors import UserError
 from ajest.selection.catalogue import ARMS
 from ajest.selection.diagnostics import correlation, effective_sample_share, rank_correlation
 from ajest.selection.memory import BINS, LossMemory, LossTracker, bin_of
-from ajest.selection.normalisation import eta_squared, normalised, strata_of
+from ajest.selection.normalisation import eta_squared, normalised
+from ajest.selection.strata import strata_by, strata_of
 
 
 def random(*shape, seed=0):
@@ -35,16 +37,35 @@ def test_strata_are_of_equal_size_and_in_the_order_of_sigma(size, data, seed):
     assert sizes.max() - sizes.min() <= 1
     order = sigma.argsort()
     assert (stratum[order].diff() >= 0).all()
+    layout = strata_by(sigma, strata)
+    assert torch.equal(layout.examples(layout.rows(sigma)), sigma)
+    in_rows = layout.rows(sigma).tolist()
+    missing = [[False] * len(in_rows[0])] * strata if layout.missing is None else layout.missing.tolist()
+    found = [[x for x, no in zip(*row, strict=True) if not no] for row in zip(in_rows, missing, strict=True)]
+    alone = strata == 1  # whose examples stay in their order
+    assert found == [
+        sigma[stratum == s].tolist() if alone else sigma[stratum == s].sort().values.tolist() for s in range(strata)
+    ]
 
 
+def test_examples_of_one_noise_level_are_parted_in_their_order():
+    for sigma in (torch.ones(10), torch.ones(10, dtype=torch.float64)):
+        assert strata_by(sigma, 3).rows(torch.arange(10)).tolist() == [[0, 1, 2, 3], [4, 5, 6, 6], [7, 8, 9, 9]]
+
+
+@pytest.mark.parametrize("strata", [6, 7])
 @pytest.mark.parametrize("how", ["zscore", "rank"])
-def test_normalised_scores_do_not_see_the_noise_level_nor_its_scale(how):
+def test_normalised_scores_do_not_see_the_noise_level_nor_its_scale(how, strata):
     scores = scores_of(600)
-    stratum = strata_of(scores.sigma, 6)
-    plain = normalised(scores.learner, how, stratum)
-    scaled = normalised(scores.learner * (stratum + 1.0) * 1e3 + 7 * stratum, how, stratum)
+    layout, stratum = strata_by(scores.sigma, strata), strata_of(scores.sigma, strata)
+
+    def on_one_scale(values):
+        return layout.examples(normalised(values, how, layout))
+
+    plain = on_one_scale(scores.learner)
+    scaled = on_one_scale(scores.learner * (stratum + 1.0) * 1e3 + 7 * stratum)
     torch.testing.assert_close(plain, scaled, atol=2e-4, rtol=1e-4)
-    for s in range(6):
+    for s in range(strata):
         part = plain[stratum == s]
         if how == "zscore":
             torch.testing.assert_close(part.mean(), torch.tensor(0.0), atol=1e-5, rtol=0)
@@ -56,7 +77,7 @@ def test_normalised_scores_do_not_see_the_noise_level_nor_its_scale(how):
 def test_running_normalisation_measures_against_running_statistics():
     running_stats = torch.tensor([[1.0, 2.0], [10.0, 5.0]])
     got = normalised(torch.tensor([3.0, 0.0]), "running", None, running_stats)
-    assert got.tolist() == [1.0, -2.0]
+    assert got.tolist() == [[1.0, -2.0]]
     with pytest.raises(ValueError, match="running statistics"):
         normalised(torch.ones(2), "running")
 
@@ -74,7 +95,8 @@ def test_hard_keeps_every_noise_level_as_often_as_it_was_drawn():
 
 def test_hard_prefers_high_losses_more_at_a_lower_temperature():
     scores = scores_of(2000)
-    z = normalised(scores.learner, "zscore", strata_of(scores.sigma, 16))
+    layout = strata_by(scores.sigma, 16)
+    z = layout.examples(normalised(scores.learner, "zscore", layout))
     means = []
     for temperature in (100.0, 1.0, 0.2):
         chosen = select(scores, 400, "hard", torch.Generator().manual_seed(0), temperature=temperature)
@@ -85,32 +107,72 @@ def test_hard_prefers_high_losses_more_at_a_lower_temperature():
     assert z[easy].mean() < -0.2
 
 
-CASES = {
-    "random": {},
-    "jest": {"chunks": 4, "normalise": "zscore"},
-    "hard": {"strata": 4},
-    "learnable": {"strata": 3, "temperature": 0.7},
-    "guide-hard": {"strata": 1, "normalise": "rank"},
-    "proportional": {"power": 0.5},
-    "infobatch": {},
-    "speed": {},
-}
+CASES = [
+    ("random", {}),
+    ("jest", {"chunks": 4, "normalise": "zscore"}),
+    ("jest", {"chunks": 3, "normalise": "zscore", "strata": 7}),
+    ("hard", {"strata": 4}),
+    ("easy", {"strata": 7}),
+    ("learnable", {"strata": 3, "temperature": 0.7}),
+    ("guide-hard", {"strata": 1, "normalise": "rank"}),
+    ("proportional", {"power": 0.5}),
+    ("infobatch", {}),
+    ("speed", {}),
+]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_inclusion_probabilities_against_the_frequency_of_being_chosen(name):
+@pytest.mark.parametrize(("name", "dials"), CASES)
+def test_inclusion_probabilities_against_the_frequency_of_being_chosen(name, dials):
     """Exact with replacement, for random choice and InfoBatch; an approximation for races, good to a few percent."""
     size, count, rounds = 60, 18, 4000
     scores = scores_of(size, seed=3)
     generator = torch.Generator().manual_seed(0)
-    expected = inclusion_of(name, **CASES[name])(scores, count)
+    expected = inclusion_of(name, **dials)(scores, count)
     assert expected.sum().item() == pytest.approx(count, rel=1e-6)
     times = torch.zeros(size)
     for _ in range(rounds):
-        times += torch.bincount(select(scores, count, name, generator, **CASES[name]), minlength=size)
+        times += torch.bincount(select(scores, count, name, generator, **dials), minlength=size)
     error = (times / rounds - expected).abs()
     noise = (expected * (1 - expected).clamp_min(0.02) / rounds).sqrt()
     assert (error < 5 * noise + 0.015).all(), error.max()
+
+
+def plain_hard(scores, count, strata, generator, temperature=1.0):
+    """The stratified draw one stratum after the other: its z-scores, its number of winners, a draw one by one."""
+    order = scores.sigma.argsort().tolist()
+    parts = [[i for place, i in enumerate(order) if place * strata // len(order) == s] for s in range(strata)]
+    offsets = torch.rand(strata, generator=generator).tolist()
+    keys = sorted(((j + offsets[s]) / len(part), s) for s, part in enumerate(parts) for j in range(len(part)))
+    chosen = []
+    for s, part in enumerate(parts):
+        values = scores.learner[part]
+        z = (values - values.mean()) / values.std()
+        number = sum(won == s for _, won in keys[:count])
+        if number:
+            drawn = torch.multinomial((z / temperature).softmax(0), number, generator=generator)
+            chosen += [part[i] for i in drawn.tolist()]
+    return torch.tensor(chosen)
+
+
+@pytest.mark.parametrize("size", [12, 14])  # in 3 strata: of equal size, and not
+@pytest.mark.parametrize(("temperature", "same"), [(1.0, True), (0.5, False)])
+def test_a_stratified_draw_has_the_distribution_of_drawing_stratum_by_stratum(size, temperature, same):
+    """Of who is chosen and of which two are chosen together; with another temperature it has not."""
+    scores, count, rounds = scores_of(size, seed=4), 5, 4000
+    counts, pairs = torch.zeros(2, size), torch.zeros(2, size, size)
+    for which in range(2):
+        generator = torch.Generator().manual_seed(which)
+        for _ in range(rounds):
+            if which:
+                chosen = select(scores, count, "hard", generator, strata=3)
+            else:
+                chosen = plain_hard(scores, count, 3, generator, temperature)
+            counts[which, chosen] += 1
+            pairs[which][chosen[:, None], chosen] += 1
+    often = (pairs.sum(0) > 40) & torch.ones(size, size).tril(-1).bool()
+    # Those of one draw exclude each other, which makes the statistic smaller than chi-square: conservative.
+    likely = [stats.chi2_contingency(c.numpy()).pvalue for c in (counts, pairs[:, often])]
+    assert min(likely) > 1e-3 if same else max(likely) < 1e-3
 
 
 @pytest.mark.parametrize("lead", [1.0, 20.0, 35.0, 50.0, 300.0])

@@ -22,6 +22,7 @@ from ajest.selection import policies
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.flow import Networks
 from ajest.selection.selector import Selector
+from ajest.selection.strata import Strata
 from ajest.storage import checkpoint
 from ajest.tasks.images.architecture import Architecture
 from ajest.tasks.images.setup import image_task
@@ -162,11 +163,10 @@ def stays_behind(monkeypatch):
 
 
 def strata_without_a_device(monkeypatch):
-    def strata_of(sigma, strata):
-        place = torch.arange(len(sigma)) * strata // len(sigma)
-        return torch.empty_like(place).scatter_(0, sigma.argsort(), place)
+    def strata_by(sigma, count):
+        return Strata(count, len(sigma), torch.arange(len(sigma)).view(count, -1))
 
-    monkeypatch.setattr(policies, "strata_of", strata_of)
+    monkeypatch.setattr(policies, "strata_by", strata_by)
 
 
 def averages_on_the_host(monkeypatch):

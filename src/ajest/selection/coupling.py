@@ -39,7 +39,7 @@ def joint(
         redundancy: lambda, the weight of the coupling, in units of logits.
     """
     check_count(scores, count)
-    logits, _ = logits_of(scores, criterion, normalise, strata, temperature, 1.0)
+    logits = logits_of(scores, criterion, normalise, strata, temperature, 1.0)
     features = normalize(scores.needed("features"))
     total = features.new_zeros(features.shape[1])
     taken = torch.zeros(len(scores), dtype=torch.bool, device=logits.device)

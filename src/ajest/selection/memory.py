@@ -52,6 +52,11 @@ def bin_of(sigma: Tensor) -> Tensor:
     return ((sigma.float().log() - _LOWEST) / _WIDTH).long().clamp_(0, BINS - 1)
 
 
+def _cell(example: Tensor, level: Tensor) -> Tensor:
+    """Number of the cell of each example at its noise level."""
+    return torch.add(level, example, alpha=BINS)
+
+
 class Levels:
     """Running mean and standard deviation in each bin of the noise level, older steps fading.
 
@@ -71,19 +76,28 @@ class Levels:
         fade = torch.ones_like(self.sums[0]).index_fill_(0, level, 0.5 ** (1 / _LEVEL_HALF_LIFE))
         self.sums.mul_(fade).index_add_(1, level, torch.stack([torch.ones_like(values), values, values.square()]))
 
+    def mean(self, level: Tensor) -> Tensor:
+        """Mean in each named bin, shape (n,); in the nearest one where nothing was seen, 0 where nothing was seen
+        anywhere."""
+        count, total, _ = self._nearest()
+        return (total / count.clamp_min(1)).index_select(0, level)
+
     def mean_and_std(self, level: Tensor) -> Tensor:
         """Mean and standard deviation in each named bin, shape (n, 2); in the nearest one where nothing was seen,
         (0, 1) where nothing was seen anywhere.
 
         The spread of few observations says little, so it is drawn towards the root mean square.
         """
-        known = self.sums[0] != 0
-        nearest = self._distance.masked_fill(~known, 4 * BINS).argmin(1)
-        count, total, squares = self.sums[:, nearest[level]]
-        mean, power = total / count, squares / count
+        count, total, squares = self._nearest()
+        mean, power = total / count.clamp_min(1), squares / count.clamp_min(1)
         std = ((count * (power - mean.square()).clamp_min_(0) + PRIOR * power) / (count + PRIOR)).sqrt_()
-        nothing = ~known.any()
-        return torch.stack([mean.masked_fill_(nothing, 0), std.masked_fill_((std == 0) | nothing, 1)], 1)
+        return torch.stack([mean, std.masked_fill_(std == 0, 1)], 1).index_select(0, level)
+
+    def _nearest(self) -> Tensor:
+        """Faded count, sum and sum of squares in the nearest bin in which something was seen, of each bin, shape
+        (3, BINS); zeros where nothing was seen anywhere."""
+        nothing = self.sums[0] == 0
+        return self.sums.index_select(1, self._distance.masked_fill(nothing, 4 * BINS).argmin(1))
 
 
 class LossTracker:
@@ -103,19 +117,19 @@ class LossTracker:
         level = bin_of(batch.sigma)
         self.levels.update(level, losses)
         if self.by == "both":
-            self.examples.update(batch.id * BINS + level, losses)
+            self.examples.update(_cell(batch.id, level), losses)
         elif self.by == "id":
             stats = self.levels.mean_and_std(level)
             self.examples.update(batch.id, (losses - stats[:, 0]) / stats[:, 1])
 
     def recall(self, batch: Batch) -> Tensor:
         """The loss that each example is expected to have, shape (B,); needs no target."""
-        mean, std = self.running_stats(batch.sigma).unbind(1)
-        if self.by == "sigma":
-            return mean
-        if self.by == "both":
-            return self.examples.shrunk(batch.id * BINS + bin_of(batch.sigma), mean)
-        return mean + std * self.examples.shrunk(batch.id, torch.zeros_like(mean))
+        level = bin_of(batch.sigma)
+        if self.by == "id":
+            mean, std = self.levels.mean_and_std(level).unbind(1)
+            return mean + std * self.examples.shrunk(batch.id, torch.zeros_like(mean))
+        mean = self.levels.mean(level)
+        return mean if self.by == "sigma" else self.examples.shrunk(_cell(batch.id, level), mean)
 
     def running_stats(self, sigma: Tensor) -> Tensor:
         """Mean and standard deviation of the loss at each noise level, shape (B, 2)."""

@@ -12,26 +12,14 @@ import torch
 from torch import Tensor
 
 from ajest.diffusion.denoising import at_least_float32
-from ajest.errors import UserError, unknown
+from ajest.errors import unknown
+
+from .strata import Strata
 
 #: "none"; "zscore" (mean 0, standard deviation 1); "rank" (uniform on [0, 1]); "running" (less the running mean at that
 #: noise level, over its running standard deviation: for super-batches too small for strata of their own).
 #: Or one that was registered, see `rules.register_normalisation`.
 Normalisation = str
-
-
-def strata_of(sigma: Tensor, strata: int) -> Tensor:
-    """The stratum of each example, shape (B,), int64: 0 for the lowest noise levels, equally many in each (a
-    difference of one where `strata` does not divide B).
-
-    Raises:
-        UserError: more strata than examples.
-    """
-    count = len(sigma)
-    if not 1 <= strata <= count:
-        raise UserError(f"{count} examples cannot be cut into {strata} strata: take at most {count}")
-    place = torch.arange(count, device=sigma.device) * strata // count
-    return torch.empty_like(place).scatter_(0, sigma.argsort(), place)
 
 
 def sizes_of(stratum: Tensor) -> Tensor:
@@ -53,50 +41,54 @@ def ranks(values: Tensor, stratum: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalised(
-    values: Tensor, how: Normalisation, stratum: Tensor | None = None, running_stats: Tensor | None = None
+    values: Tensor, how: Normalisation, strata: Strata | None = None, running_stats: Tensor | None = None
 ) -> Tensor:
-    """Values on one scale, shape (B,), float32 at least, within each stratum by itself where strata are given.
+    """Values on one scale within each stratum by itself, in rows as `Strata` has them, float32 at least.
 
     Args:
-        values: scores, shape (B,).
+        values: scores, shape (n,).
         how: see `Normalisation`.
-        stratum: number of each example's stratum, shape (B,), int64, as `strata_of` gives it.
-        running_stats: for "running", mean and standard deviation of scores at each example's noise level, shape (B, 2).
+        strata: of the examples; None: one for all.
+        running_stats: for "running", mean and standard deviation of scores at each example's noise level, shape (n, 2).
 
     Raises:
         ValueError: "running" without `running_stats`.
         UserError: an unknown normalisation.
     """
+    strata = Strata(1, len(values)) if strata is None else strata
     values = at_least_float32(values)
     if how == "none":
-        return values
+        return strata.rows(values)
     if how == "running":
         if running_stats is None:
             raise ValueError("running normalisation needs the running statistics of scores at each noise level")
-        return (values - running_stats[:, 0]) / running_stats[:, 1].clamp_min(torch.finfo(values.dtype).tiny)
+        mean, std = running_stats.unbind(1)
+        return strata.rows((values - mean) / std.clamp_min(torch.finfo(values.dtype).tiny))
     if how not in NORMALISATIONS:
         raise unknown("normalisation", how, ("none", "running", *NORMALISATIONS))
-    return NORMALISATIONS[how](values, torch.zeros_like(values, dtype=torch.int64) if stratum is None else stratum)
+    return NORMALISATIONS[how](strata.rows(values), strata)
 
 
-def zscore(values: Tensor, stratum: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 in each stratum, shape (B,)."""
-    sizes = sizes_of(stratum).to(values.dtype)
-    mean = torch.zeros_like(sizes).index_add_(0, stratum, values) / sizes
-    centred = values - mean[stratum]
-    variance = torch.zeros_like(sizes).index_add_(0, stratum, centred.square()) / (sizes - 1).clamp_min(1)
-    return centred / variance.sqrt().clamp_min(torch.finfo(values.dtype).tiny)[stratum]
+def zscore(rows: Tensor, strata: Strata) -> Tensor:
+    """Mean 0 and standard deviation 1 in each stratum."""
+    std, mean = strata.std_and_mean(rows)
+    return (rows - mean).div_(std.clamp_min_(torch.finfo(rows.dtype).tiny))
 
 
-def rank(values: Tensor, stratum: Tensor) -> Tensor:
-    """Uniform on [0, 1] in each stratum, shape (B,)."""
-    place, size = ranks(values, stratum)
-    return place / (size - 1).clamp_min(1)
+def rank(rows: Tensor, strata: Strata) -> Tensor:
+    """Uniform on [0, 1] in each stratum."""
+    place = strata.filled(rows, torch.inf).argsort(stable=True).argsort(1)
+    return place.to(rows.dtype) / strata.others
 
 
-#: Values of shape (B,), float32 at least, and the stratum of each, int64, to values on one scale.
-Normaliser = Callable[[Tensor, Tensor], Tensor]
+#: Values in rows, float32 at least, and their strata, to values on one scale, in rows.
+Normaliser = Callable[[Tensor, Strata], Tensor]
 NORMALISATIONS: dict[str, Normaliser] = {"zscore": zscore, "rank": rank}
+
+
+def by_stratum(function: Callable[[Tensor, Tensor], Tensor]) -> Normaliser:
+    """A normaliser that was written for values of shape (n,) and the stratum of each, int64."""
+    return lambda rows, strata: strata.rows(function(strata.examples(rows), strata.of_each(rows.device)))
 
 
 def eta_squared(values: Tensor, stratum: Tensor) -> float:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ajest.errors import UserError
 
-from .gumbel import inclusion, race
-from .normalisation import Normalisation, normalised, ranks, strata_of
+from .gumbel import arrivals, inclusion, race, winners
+from .normalisation import Normalisation, normalised
 from .scoring import Scores
+from .strata import Strata, strata_by
 
 PolicyFunction = Callable[[Scores, int, torch.Generator | None], Tensor]
 
@@ -75,11 +76,11 @@ def jest(
         UserError: fewer examples to choose than chunks, or a temperature that is not positive.
     """
     check_count(scores, count)
-    logits, _ = logits_of(scores, "learnability", normalise, strata, temperature, sign)
-    taken = torch.zeros(len(scores), dtype=torch.bool, device=logits.device)
+    logits = logits_of(scores, "learnability", normalise, strata, temperature, sign)
+    factors, taken = chunk_factors(count, chunks), torch.zeros_like(logits, dtype=torch.bool)
     chosen: list[Tensor] = []
-    for factor, size in chunk_factors(count, chunks):
-        times = race(logits * factor, generator).masked_fill_(taken, torch.inf)
+    for (factor, size), times in zip(factors, arrivals((chunks, len(scores)), logits, generator), strict=True):
+        times.sub_(logits, alpha=factor).masked_fill_(taken, torch.inf)
         indices = torch.topk(times, size, largest=False, sorted=False).indices
         taken.index_fill_(0, indices, True)
         chosen.append(indices)
@@ -97,7 +98,7 @@ def jest_inclusion(
     sign: float = 1.0,
 ) -> Tensor:
     """Inclusion probabilities of `jest`, shape (B,), float64, by the approximation of `gumbel.inclusion`."""
-    logits, _ = logits_of(scores, "learnability", normalise, strata, temperature, sign)
+    logits = logits_of(scores, "learnability", normalise, strata, temperature, sign)
     return inclusion([(logits * factor, size) for factor, size in chunk_factors(count, chunks)])
 
 
@@ -142,14 +143,8 @@ def softmax(
         strata: number of strata; 1 draws from all alike.
     """
     check_count(scores, count)
-    logits, stratum = logits_of(scores, criterion, normalise, strata, temperature, sign)
-    times = race(logits, generator)
-    if stratum is None:
-        return torch.topk(times, count, largest=False, sorted=False).indices
-    # Winners of each stratum in proportion to its size; who gets the remainder is left to chance.
-    place, size = ranks(times, stratum)
-    offset = torch.rand(strata, generator=generator, device=times.device)
-    return torch.topk((place + offset[stratum]) / size, count, largest=False, sorted=False).indices
+    logits, layout = _logits_in(scores, criterion, normalise, strata, temperature, sign)
+    return winners(race(logits, generator), layout, count, generator)
 
 
 def softmax_inclusion(
@@ -163,8 +158,8 @@ def softmax_inclusion(
     strata: int = 16,
 ) -> Tensor:
     """Inclusion probabilities of `softmax`, shape (B,), float64, by the approximation of `gumbel.inclusion`."""
-    logits, stratum = logits_of(scores, criterion, normalise, strata, temperature, sign)
-    return inclusion([(logits, count)], stratum)
+    logits, layout = _logits_in(scores, criterion, normalise, strata, temperature, sign)
+    return layout.examples(inclusion([(logits, count)], layout))
 
 
 def proportional(scores: Scores, count: int, generator: torch.Generator | None = None, *, power: float = 0.5) -> Tensor:
@@ -225,17 +220,25 @@ def value_of(scores: Scores, criterion: Criterion) -> Tensor:
 
 def logits_of(
     scores: Scores, criterion: Criterion, normalise: Normalisation, strata: int, temperature: float, sign: float
-) -> tuple[Tensor, Tensor | None]:
-    """(logits of shape (B,), stratum of each example or None with one stratum).
+) -> Tensor:
+    """Logits, shape (B,).
 
     Raises:
         UserError: a temperature that is not positive, or more strata than examples.
     """
+    logits, layout = _logits_in(scores, criterion, normalise, strata, temperature, sign)
+    return layout.examples(logits)
+
+
+def _logits_in(
+    scores: Scores, criterion: Criterion, normalise: Normalisation, strata: int, temperature: float, sign: float
+) -> tuple[Tensor, Strata]:
+    """(logits in rows, their strata), see `logits_of`."""
     if not temperature > 0:
         raise UserError(f"the temperature must be positive, not {temperature}")
-    stratum = strata_of(scores.needed("sigma"), strata) if strata > 1 else None
-    values = normalised(value_of(scores, criterion), normalise, stratum, scores.running_stats)
-    return values * (sign / temperature), stratum
+    layout = strata_by(scores.needed("sigma"), strata) if strata > 1 else Strata(1, len(scores))
+    values = normalised(value_of(scores, criterion), normalise, layout, scores.running_stats)
+    return values * (sign / temperature), layout
 
 
 def check_count(scores: Scores, count: int) -> None:

@@ -43,7 +43,7 @@ _INFOBATCH_LEAST = 0.1  # of what is kept comes from below the mean
 
 def _infobatch_parts(scores: Scores, count: int, normalise: Normalisation) -> tuple[Tensor, Tensor]:
     """(which are at least the mean, how many of these are kept)."""
-    values = normalised(scores.needed("learner"), normalise, None, scores.running_stats)
+    values = normalised(scores.needed("learner"), normalise, None, scores.running_stats)[0]
     above = values >= values.mean()
     high = above.sum()
     least = (len(scores) - high).clamp_max(max(1, round(_INFOBATCH_LEAST * count)))

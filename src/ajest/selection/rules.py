@@ -19,7 +19,7 @@ from ajest.errors import check, listed
 from ajest.runtime import plugins
 from ajest.storage import config
 
-from .normalisation import NORMALISATIONS, Normaliser
+from .normalisation import NORMALISATIONS, by_stratum
 from .registry import POLICIES, Policy
 from .scoring import Scores
 from .triggers import TRIGGERS, TriggerRule, TriggerState
@@ -81,7 +81,7 @@ def register_policy(
     _register("policy", name, POLICIES, Policy(function, needs, dials, summary, inclusion), function)
 
 
-def register_normalisation(name: str, function: Normaliser) -> None:
+def register_normalisation(name: str, function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Make a normalisation known to arms.
 
     Args:
@@ -96,7 +96,7 @@ def register_normalisation(name: str, function: Normaliser) -> None:
     right = isinstance(found, Tensor) and found.shape == values.shape and found.is_floating_point()
     check(right, f"normalisation {name!r} must give as many floating-point numbers as it was given")
     check(name not in ("none", "running"), f"there is another normalisation {name!r}: choose another name")
-    _register("normalisation", name, NORMALISATIONS, function, function)
+    _register("normalisation", name, NORMALISATIONS, by_stratum(function), function)
 
 
 def register_trigger(

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, per_example_loss
-from ajest.selection.normalisation import ranks, strata_of
+from ajest.selection.normalisation import ranks
+from ajest.selection.strata import strata_of
 
 from .distribution import ORIGIN, PER_BRANCH, TreeDistribution
 

@@ -18,6 +18,7 @@ from ajest.bench.plan.config import BenchConfig
 from ajest.bench.plan.presets import bench_of
 from ajest.bench.read.findings import Findings
 from ajest.bench.read.results import Results
+from ajest.bench.read.verdict import is_decided
 from ajest.bench.report.page import html_findings, write_report
 from ajest.bench.report.terminal import print_findings
 from ajest.bench.run.bench import run_bench
@@ -38,6 +39,8 @@ class Bench:
         task: what is learned: a task, the name of one, or where its maker stands, see `ajest.tasks.from_spec`.
         preset: whose settings hold where none are given; None takes the task's first.
         arms: which arms, by name or as such; None takes the preset's.
+        max_seeds: add seeds in stages until every comparison with the baseline is decided, up to so many; None takes
+            the seeds, or the preset's plan, as they are.
         settings: other fields of `BenchConfig` in place of the preset's, such as `seeds`, `iterations`, `end`,
             `weight`, `n_final` or `recipe`.
 
@@ -54,6 +57,7 @@ class Bench:
         task: Task | str,
         preset: str | None = None,
         arms: Sequence[str | Arm] | None = None,
+        max_seeds: int | None = None,
         **settings: Any,
     ) -> None:
         if isinstance(task, str):
@@ -62,7 +66,10 @@ class Bench:
         if arms is not None:
             settings["arms"] = tuple(arms_named((arm,))[0] if isinstance(arm, str) else arm for arm in arms)
         settings = {name: tuple(v) if isinstance(v, range | list) else v for name, v in settings.items()}
-        self.config: BenchConfig = replace(config, **settings)
+        if "seeds" in settings:
+            config = replace(config, looks=(), minutes=None)
+        config = replace(config, **settings)
+        self.config: BenchConfig = config if max_seeds is None else config.until_certain(max_seeds)
 
     def run(
         self,
@@ -90,7 +97,7 @@ class Bench:
         if launch is None:
             alone = workers == 0 or (workers is None and not registry.elsewhere(self.config.task))
             launch = InProcess() if alone else Local(workers)
-        run_bench(root, self.config, launch, device_of(device))
+        run_bench(root, self.config, launch, device_of(device), decided=is_decided)
         outcome = Outcome(write_report(root), root)
         if folder is None:
             weakref.finalize(outcome, shutil.rmtree, root.parent, ignore_errors=True)

@@ -51,6 +51,8 @@ def bench(
     preset: Word = None,
     arms: Words = None,
     seeds: Wholes = None,
+    until_certain: bool = False,
+    max_seeds: Whole = None,
     keep: Number = None,
     rules: Files = None,
     weight: Number = None,
@@ -86,6 +88,8 @@ def bench(
             "quick" or "full". Without it the first.
         arms: which arms, see `ajest arms`; without it the preset's.
         seeds: which seeds; without it the preset's. Five are the least for a claim.
+        until_certain: add seeds in stages until every comparison with the baseline is decided; with --max-seeds.
+        max_seeds: seeds at the most.
         keep: keep fraction of all arms that keep a part.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         weight: of autoguidance; without it the preset's.
@@ -99,6 +103,7 @@ def bench(
         out: folder of the bench; without it runs/TASK-PRESET.
         device: where to compute.
     """
+    from ajest.bench.read.verdict import is_decided
     from ajest.bench.report.page import write_report
     from ajest.bench.run.bench import run_bench
     from ajest.training.trackers import checked
@@ -125,9 +130,14 @@ def bench(
         recipe=recipe,
         guide_recipe=guide_recipe,
     )
+    check(until_certain == (max_seeds is not None), "--until-certain and --max-seeds N belong together: give both")
+    if seeds is not None:
+        config = replace(config, looks=(), minutes=None)
+    if max_seeds is not None:
+        config = config.until_certain(max_seeds)
     check_keep(config.arms, keep)
     root = Path("runs") / f"{config.task.name}-{plan.preset}" if out is None else out
-    run_bench(root, config, launch, where, checked(() if track is None else track))
+    run_bench(root, config, launch, where, checked(() if track is None else track), is_decided)
     _print_verdict(write_report(root))
     print(f"\nReport: {root / 'report.html'}")
 

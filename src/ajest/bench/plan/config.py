@@ -20,6 +20,7 @@ from ajest.training.run_folder import RunConfig
 from ajest.training.schedule import Schedule
 
 from .budgets import BUDGETS, END_CLOCKS, Budget, End
+from .looks import LEAST_SEEDS, more_seeds, planned_looks
 from .operations import step_flops
 
 #: Seconds of a step by the label of its kind, or "guide", and by phase.
@@ -70,6 +71,9 @@ class BenchConfig:
         delta: the difference that counts as equivalent, as a share of the baseline's value; None: a fraction of what
             the baseline gains over the last half of its run, see `bench.read.margins`.
         noise_repeats: how often the end of each run of the baseline is measured again, with other sampling noise.
+        looks: numbers of seeds at which it is asked whether all is decided; seeds are added until it is. None: the
+            seeds are all there are.
+        minutes: seeds are added only while they are likely to be made within so many of the bench's beginning.
     """
 
     task: Task
@@ -92,6 +96,8 @@ class BenchConfig:
     delta: float | None = None
     guides: int = 1
     noise_repeats: int = 0
+    looks: tuple[int, ...] = ()
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         check(len(self.arms) >= 1, "a bench needs at least one arm")
@@ -114,6 +120,11 @@ class BenchConfig:
             self.delta is None or 0 < self.delta < math.inf,
             f"delta is a share of the baseline's value, such as 0.05, not {self.delta}",
         )
+        check(self.minutes is None or self.minutes > 0, f"a bench needs minutes above 0, not {self.minutes}")
+        check(
+            self.looks == tuple(sorted({n for n in self.looks if n >= LEAST_SEEDS})),
+            f"looks are rising numbers of {LEAST_SEEDS} or more seeds, not {self.looks}",
+        )
         for arm in self.arms:
             arm.kept(self.recipe.super_batch)
 
@@ -126,6 +137,23 @@ class BenchConfig:
         """The arm that the others are compared with: "baseline", or the first."""
         names = [a.name for a in self.arms]
         return "baseline" if "baseline" in names else names[0]
+
+    def until_certain(self, most: int, minutes: float | None = None) -> BenchConfig:
+        """This bench with seeds added until every comparison with the baseline is decided.
+
+        Args:
+            most: seeds at the most.
+            minutes: of the whole bench, within which seeds are added.
+
+        Raises:
+            UserError: there are as many already.
+        """
+        looks = planned_looks(len(self.seeds), most)
+        return replace(self, looks=looks, minutes=minutes).with_seeds(looks[0])
+
+    def with_seeds(self, count: int) -> BenchConfig:
+        """This bench with so many seeds: the first of its own, then the next whole numbers."""
+        return replace(self, seeds=more_seeds(self.seeds, count))
 
     @property
     def final_budget(self) -> str:

@@ -15,6 +15,7 @@ from ajest.bench.plan.config import BenchConfig, Costs, guide_folder, run_folder
 from ajest.bench.run.calibration import calibrated_costs
 from ajest.bench.run.reached import curve_points, identity_of, largest_common, reached
 from ajest.bench.run.real_data import real_data_reference
+from ajest.bench.run.stages import stage_of
 from ajest.errors import Corrupt, UserError
 from ajest.storage import jsonl
 from ajest.storage.config_file import read_config_file
@@ -25,7 +26,7 @@ from .results import Cell, Repeats, Results, Run, Where, compared
 
 
 def read_bench(root: Path) -> BenchConfig:
-    """What a bench compares.
+    """What a bench compares, on the seeds that it has got to.
 
     Raises:
         UserError: the folder is no bench.
@@ -34,7 +35,8 @@ def read_bench(root: Path) -> BenchConfig:
     if not path.exists():
         raise UserError(f"{root} is not a bench: it has no bench.json (`ajest bench` makes one)")
     try:
-        return read_config_file(path, BenchConfig)
+        config = read_config_file(path, BenchConfig)
+        return config.with_seeds(stage_of(root, config).seeds)
     except Corrupt as error:
         raise UserError(str(error)) from error
 
@@ -70,6 +72,7 @@ def read(root: Path) -> Results:
         real_data_reference={n: metrics for n, metrics in real.items() if metrics is not None},
         margins=allowed,
         repeats=_repeats(config, runs),
+        ended=stage_of(root, config).ended if config.looks else None,
     )
 
 

@@ -15,6 +15,7 @@ from ajest.tasks.base import Metric
 
 from .numbers import number
 from .results import Results, Run
+from .sequential import look_levels
 from .statistics import ALPHA, LEAST_SEEDS
 from .table import Table
 from .wording import metric_name
@@ -28,15 +29,17 @@ _QUANTILES = 4096
 DETECT = 0.05
 
 
-def power_of(effect: float, seeds: int, tests: int = 1) -> float:
+def power_of(effect: float, seeds: int, tests: int = 1, looks: tuple[int, ...] = ()) -> float:
     """How often a paired t-test finds a difference.
 
     Args:
         effect: mean difference over the standard deviation of differences.
         seeds: pairs, at least two.
         tests: comparisons of its family; the level is `ALPHA` over these, as of the first of Holm's steps.
+        looks: planned, of which this is one.
     """
-    shift, edge = abs(effect) * math.sqrt(seeds), stats.t.isf(ALPHA / tests / 2, seeds - 1)
+    level = look_levels(looks).level(ALPHA / tests)
+    shift, edge = abs(effect) * math.sqrt(seeds), stats.t.isf(level / 2, seeds - 1)
     # A noncentral t, as a mean over the spread that samples have: scipy's own is NaN far out.
     reach = edge * _spreads(seeds - 1)
     return float((stats.norm.cdf(shift - reach) + stats.norm.cdf(-shift - reach)).mean())
@@ -49,9 +52,9 @@ def _spreads(degrees: int) -> np.ndarray:
 
 
 @lru_cache
-def smallest_effect(seeds: int, tests: int = 1) -> float:
+def smallest_effect(seeds: int, tests: int = 1, looks: tuple[int, ...] = ()) -> float:
     """The difference, in standard deviations of differences, that is found with `POWER`."""
-    return float(optimize.brentq(lambda effect: power_of(effect, seeds, tests) - POWER, 1e-3, 1e3))
+    return float(optimize.brentq(lambda effect: power_of(effect, seeds, tests, looks) - POWER, 1e-3, 1e3))
 
 
 def seeds_for(effect: float, tests: int = 1) -> int | None:
@@ -76,6 +79,7 @@ class Detectable:
         baseline: mean of the baseline.
         sd: of the paired differences.
         tests: comparisons of the family.
+        looks: at which the bench was to look, if it adds seeds.
     """
 
     budget: str
@@ -86,11 +90,12 @@ class Detectable:
     baseline: float
     sd: float
     tests: int
+    looks: tuple[int, ...] = ()
 
     @property
     def smallest(self) -> float:
         """The smallest difference that is found with `POWER`."""
-        return smallest_effect(self.seeds, self.tests) * self.sd
+        return smallest_effect(self.seeds, self.tests, self.looks) * self.sd
 
     def seeds_for(self, share: float) -> int | None:
         """Seeds that find a difference of this share of the baseline's value with `POWER`, see `seeds_for`."""
@@ -116,7 +121,7 @@ def _at(results: Results, budget: str) -> Iterator[Detectable]:
             sd = float(gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
             if sd > 0:
                 tests = len(others) * len(headlines)
-                yield Detectable(budget, arm, metric, weight, len(pairs), base.mean, sd, tests)
+                yield Detectable(budget, arm, metric, weight, len(pairs), base.mean, sd, tests, results.config.looks)
 
 
 def plan_table(results: Results, found: list[Detectable], share: float) -> Table:

@@ -12,6 +12,7 @@ from typing import Any
 from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import BenchConfig, Costs
 from ajest.bench.run.reached import Reached
+from ajest.bench.run.stages import Ended
 from ajest.tasks.base import Metric
 
 from .statistics import Comparison, corrected, paired
@@ -113,6 +114,7 @@ class Results:
         margins: what counts as equivalent.
         repeats: of the baseline's end, by (metric, guidance weight): further values with other sampling noise, with
             the first guide.
+        ended: why a bench that adds seeds adds no more; None of others, and before that.
     """
 
     root: Path
@@ -125,6 +127,7 @@ class Results:
     real_data_reference: dict[int, dict[str, float]]
     margins: Margins = field(default_factory=dict)
     repeats: dict[tuple[str, float], Repeats] = field(default_factory=dict)
+    ended: Ended | None = None
 
     @property
     def guide(self) -> Run:
@@ -234,7 +237,7 @@ def compared(config: BenchConfig, cells: Mapping[Where, Cell], margins: Margins 
             if opponent is None or cell.arm in (other, config.baseline):
                 continue
             allowed = (margins or {}).get((cell.budget, cell.metric, cell.weight))
-            found = paired(cell.values, opponent.values, metric.sign, config.seeds, allowed)
+            found = paired(cell.values, opponent.values, metric.sign, config.seeds, allowed, config.looks)
             if found is not None:
                 family = (cell.budget, kind) if headline else (cell.budget, kind, cell.metric, cell.weight)
                 families.setdefault(family, {})[where, other] = found

@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from ajest.bench.plan import looks
 from ajest.errors import UserError, check
 
 from .numbers import interval, number, p_value
+from .sequential import look_levels
 
 #: Of Holm-corrected p, and what an interval leaves out. Whoever decides anything takes it from here.
 ALPHA = 0.05
 #: What an interval covers, for people.
 COVERAGE = f"{100 * (1 - ALPHA):g} %"
-LEAST_SEEDS = 5  # fewer are a first look (docs/method.md#statistics)
+LEAST_SEEDS = looks.LEAST_SEEDS  # fewer are a first look
 EXACT_LIMIT = 50_000  # all n^n resamples are enumerated up to this many
 RESAMPLES = 20_000
 
@@ -39,13 +41,15 @@ class Comparison:
         missing: planned seeds that one of the two lacks.
         value, other: mean of each over the pairs.
         difference: mean of (arm - other).
-        low, high: 95 % bootstrap interval of that mean; NaN where it cannot be known.
+        low, high: 95 % bootstrap interval of that mean; NaN where it cannot be known. Where seeds are added, it is as
+            wide as it must be for the intervals of all looks to cover together.
         better: probability of improvement, the share of pairs in which the arm is better (ties count half).
-        p: two-sided p of a paired t-test; NaN where it cannot be tested.
+        p: two-sided p of a paired t-test, corrected for all looks; NaN where it cannot be tested.
         sign: 1 if higher is better, -1 if lower is.
         corrected: p, Holm-corrected over the family of comparisons; NaN outside of one.
         delta: what counts as equivalent, mean over the pairs; NaN where that is not known.
-        p_equivalent: p of two one-sided tests that the mean is within +-delta; NaN where it cannot be tested.
+        p_equivalent: p of two one-sided tests that the mean is within +-delta, corrected for all looks; NaN where it
+            cannot be tested.
         corrected_equivalent: the same, Holm-corrected over the family.
     """
 
@@ -221,6 +225,7 @@ def paired(
     sign: int,
     planned: Collection[int],
     margins: Mapping[int, float] | None = None,
+    planned_looks: tuple[int, ...] = (),
 ) -> Comparison | None:
     """Compare two arms over the seeds that both have, in no family yet; None without any.
 
@@ -230,6 +235,7 @@ def paired(
         planned: the seeds that both should have.
         margins: what counts as equivalent by seed. Where it is itself measured its spread counts, as the tests are of
             differences less margins, seed by seed. Nothing is equivalent where a pair has none.
+        planned_looks: numbers of pairs at which they are compared, where seeds are added until all is decided.
     """
     seeds = sorted(set(arm) & set(other))
     if not seeds:
@@ -237,7 +243,8 @@ def paired(
     mine, theirs = (np.array([values[s] for s in seeds], dtype=np.float64) for values in (arm, other))
     gaps = mine - theirs
     tested = varies(gaps, float(np.abs([mine, theirs]).max()))
-    low, high = bootstrap_interval(gaps) if tested else (math.nan, math.nan)
+    levels = look_levels(planned_looks)
+    low, high = bootstrap_interval(gaps, 1 - levels.level(ALPHA)) if tested else (math.nan, math.nan)
     improved = gaps * sign
     allowed = np.array([(margins or {}).get(s, math.nan) for s in seeds])
     return Comparison(
@@ -249,10 +256,10 @@ def paired(
         low=low,
         high=high,
         better=float((improved > 0).mean() + 0.5 * (improved == 0).mean()),
-        p=paired_p(gaps) if tested else math.nan,
+        p=float(levels.two_sided(paired_p(gaps))) if tested else math.nan,
         sign=sign,
         delta=float(allowed.mean()),
-        p_equivalent=equivalence_p(gaps, allowed) if tested else math.nan,
+        p_equivalent=float(levels.one_sided(equivalence_p(gaps, allowed))) if tested else math.nan,
     )
 
 

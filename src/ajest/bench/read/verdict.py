@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import get_args
 
 from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import BenchConfig
+from ajest.bench.run.stages import Ended
 from ajest.tasks.base import Metric
 
 from .cost import SelectionCost
+from .folder import read
 from .groups import group_notes
 from .numbers import number
 from .recommendation import cited
@@ -65,12 +68,35 @@ def verdict(results: Results, costs: Sequence[SelectionCost] = (), times: Sequen
     said = [_in_short(results, budgets), *group_notes(results, budgets), *said, *_paid(results, costs)]
     said += [*_guidance(results), *cited(results.config), *timing_notes(times, fallbacks(results))]
     seeds = behind(results)
+    if results.ended is not None:
+        said.append(f"Seeds were added up to {len(results.config.seeds)}: {_ENDED[results.ended]}")
     if seeds < LEAST_SEEDS:
         said.append(
             f"Only {seeds} seed{'' if seeds == 1 else 's'} stand{'s' if seeds == 1 else ''} behind this: "
             f"take it as a first look. {LEAST_SEEDS} are the least for a claim."
         )
     return said
+
+
+#: Why no seeds are added any more.
+_ENDED: dict[Ended, str] = {
+    "decided": "every comparison with the baseline that lacks no seed is decided.",
+    "most": "no more were planned.",
+    "time": "no time was left for more.",
+}
+
+
+def is_decided(root: Path) -> bool:
+    """Whether nothing is open in a bench's folder: every comparison of a headline with the baseline, at each decisive
+    budget, is decided, or lacks a seed for good."""
+    results = read(root)
+    found = [
+        comparison
+        for budget in decisive(results)
+        for metric, weight in results.headlines()
+        for comparison in _against(results, budget, metric, weight, results.config.baseline).values()
+    ]
+    return bool(found) and all(f.outcome != "undecided" or f.missing for f in found)
 
 
 def behind(results: Results) -> int:
@@ -197,7 +223,7 @@ def _guidance(results: Results) -> list[str]:
     for metric in results.metrics:
         plain, guided = (results.cell(end, config.baseline, metric.name, w) for w in (1.0, config.weight))
         if plain is not None and guided is not None and (metric.headline != "no" or metric.curve):
-            comparison = paired(guided.values, plain.values, metric.sign, config.seeds)
+            comparison = paired(guided.values, plain.values, metric.sign, config.seeds, planned_looks=config.looks)
             if comparison is not None:
                 metrics.append(metric)
                 found.append(comparison)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 from ajest.bench.plan.config import BenchConfig
+from ajest.errors import listed
 from ajest.tasks.base import Metric
 
 from .numbers import interval, number, p_value
 from .results import Cell, Results
+from .sequential import look_levels
 from .statistics import ALPHA, COVERAGE, LEAST_SEEDS, Comparison
 from .table import TableCell, Tone
 
@@ -52,7 +54,18 @@ def legend(config: BenchConfig) -> str:
         f"{LEAST_SEEDS} or more seeds and a Holm-corrected p below {ALPHA:g}: over all arms and headline metrics of a "
         "table, or over the arms on a metric that is no headline. Equivalent is what is not certain, while the whole "
         "interval and a test corrected likewise are within delta. +G: with autoguidance. Arrows point to the better "
-        "side. Real examples: what as many other real examples reach; no model should look better."
+        f"side. Real examples: what as many other real examples reach; no model should look better.{_looked(config)}"
+    )
+
+
+def _looked(config: BenchConfig) -> str:
+    """How p and intervals allow for several looks, in a sentence to go on with; "" where there is one."""
+    if not config.looks:
+        return ""
+    level = 1 - look_levels(config.looks).level(ALPHA)
+    return (
+        f" Seeds are added until all is decided, with looks planned at {listed(config.looks)} seeds. All p are "
+        f"corrected for these looks, and each interval is one of {level:.1%}: all looks' together hold {COVERAGE}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from ajest.bench.plan.config import Costs
 from ajest.bench.read.results import Cell, Results, Run, Where, compared
@@ -37,7 +38,7 @@ def ahead(by: float, seeds: int = 6) -> list[float]:
 
 
 def made_up(
-    values: Mapping[tuple[str, str, float], Mapping[str, Sequence[float | None]]],
+    values: Mapping[tuple[str, str, float], Mapping[str, Sequence[float | tuple[float, ...] | None]]],
     arms: Sequence[Arm | str] = ("baseline", "ajest", "random"),
     seeds: int = 6,
     amounts: Mapping[str, float] | None = None,
@@ -48,7 +49,8 @@ def made_up(
     """Results of a bench on the small tree.
 
     Args:
-        values: by (budget, metric, weight), then by arm, one a seed; None for one that is not there.
+        values: by (budget, metric, weight), then by arm, one a seed, or of each seed one a guide; None for one that is
+            not there.
         arms: in their order.
         seeds: their number.
         amounts: of budgets; by default those of `values`, 4096 each.
@@ -63,13 +65,15 @@ def made_up(
         for arm, of_seeds in by_arm.items():
             where = (budget, arm, metric, weight)
             found = {seed: value for seed, value in enumerate(of_seeds) if value is not None}
-            cells[where] = Cell(*where, bench.n_of(budget), found)
+            by_guide = {seed: value for seed, value in found.items() if isinstance(value, tuple)}
+            means = {seed: fmean(value) if seed in by_guide else value for seed, value in found.items()}
+            cells[where] = Cell(*where, bench.n_of(budget), means, by_guide=by_guide)
     runs = {}
     for arm in chosen:
         for seed in range(seeds):
             lost = (arm.name, seed) in diverged
             state, why = ("diverged", "the loss is not finite") if lost else ("done", "")
             runs[arm.name, seed] = Run(arm.name, seed, state, 40, why, [LEDGER], [])
-    guide = Run("guide", 0, "unfinished", 0, "", [], [])
+    guides = tuple(Run("guide", seed, "unfinished", 0, "", [], []) for seed in range(bench.guides))
     known = {budget: 4096.0 for budget, *_ in values} if amounts is None else dict(amounts)
-    return Results(Path("nowhere"), bench, costs, runs, (guide,), known, compared(bench, cells), {})
+    return Results(Path("nowhere"), bench, costs, runs, guides, known, compared(bench, cells), {})

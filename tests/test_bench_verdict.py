@@ -441,7 +441,9 @@ def test_flat_rows_hold_every_number():
     )  # fmt: skip
     assert (whole["missing"], whole["rows"]) == (results.missing(), rows(results))
     assert [whole["answer"], *whole["verdict"], *whole["notes"]] == verdict(results)
-    assert list(whole["values"][1]) == ["budget", "arm", "metric", "guidance_weight", "by_seed", "against"]
+    assert list(whole["values"][1]) == [
+        "budget", "arm", "metric", "guidance_weight", "by_seed", "by_guide", "against"
+    ]  # fmt: skip
     assert [whole["values"][1][k] for k in ("budget", "arm", "metric", "guidance_weight")] == [
         "calibrated", "ajest", "energy_distance", 1.0
     ]  # fmt: skip

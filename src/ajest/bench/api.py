@@ -42,7 +42,7 @@ class Bench:
         max_seeds: add seeds in stages until every comparison with the baseline is decided, up to so many; None takes
             the seeds, or the preset's plan, as they are.
         settings: other fields of `BenchConfig` in place of the preset's, such as `seeds`, `iterations`, `end`,
-            `weight`, `n_final` or `recipe`.
+            `weight`, `guides`, `n_final` or `recipe`.
 
     Raises:
         UserError: an unknown task, preset or arm, or settings that cannot be.

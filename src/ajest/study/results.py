@@ -156,7 +156,7 @@ def versus(results: Results, a: Cell | None, b: Cell | None, metric: Metric) -> 
     if a is None or b is None:
         return None
     margins = results.margins.get((a.budget, a.metric, a.weight))
-    return paired(a.values, b.values, metric.sign, results.config.seeds, margins, results.config.looks)
+    return paired(a.measured, b.measured, metric.sign, results.config.seeds, margins, results.config.looks)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from .table import Table
 from .tables import arms_table, budget_table, headline_table, used_table
 from .time_to_quality import time_to_quality_table
 from .timing import step_times, step_times_table
+from .variance import variance_table
 from .verdict import caution, charged, decisive, verdict
 from .wording import ends, legend
 
@@ -52,6 +53,7 @@ class Findings:
         used: what whole runs used.
         signs: of numbers that networks tell.
         power: the smallest differences that it could have shown.
+        variance: how much of a headline's spread comes from training seed, guide and sampling noise.
         by_sign: a table for each decisive budget: headline metrics by these signs.
         guide: what the guides cost, in words.
         published: published figures beside ours; without rows unless the settings are the published ones.
@@ -80,6 +82,7 @@ class Findings:
     signs: Table
     by_sign: tuple[Table, ...]
     power: Table
+    variance: Table
     guide: str
     published: Table
 
@@ -120,6 +123,7 @@ def findings(results: Results) -> Findings:
         used=used_table(results),
         signs=signs_table(results),
         power=power_table(detectable(results, rests_on)),
+        variance=variance_table(results),
         by_sign=tuple(table for budget in rests_on if (table := by_sign_table(results, budget))),
         guide=_guide(results),
         published=published_table(results),

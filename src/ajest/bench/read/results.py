@@ -15,7 +15,7 @@ from ajest.bench.run.reached import Reached
 from ajest.bench.run.stages import Ended
 from ajest.tasks.base import Metric
 
-from .statistics import Comparison, corrected, paired
+from .statistics import BySeed, Comparison, corrected, paired
 
 #: (budget, arm, metric, guidance weight)
 Where = tuple[str, str, str, float]
@@ -47,6 +47,16 @@ class Cell:
     values: dict[int, float]
     against: dict[str, Comparison] = field(default_factory=dict)
     by_guide: dict[int, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def guides(self) -> int:
+        """How many it was measured with, the first ones; 0 of what is unguided."""
+        return 0 if self.weight == 1 else max(map(len, self.by_guide.values()), default=1)
+
+    @property
+    def measured(self) -> BySeed:
+        """By seed, the values with each guide where there are several, else the value: what is compared."""
+        return self.by_guide or self.values
 
     @property
     def mean(self) -> float:
@@ -237,7 +247,7 @@ def compared(config: BenchConfig, cells: Mapping[Where, Cell], margins: Margins 
             if opponent is None or cell.arm in (other, config.baseline):
                 continue
             allowed = (margins or {}).get((cell.budget, cell.metric, cell.weight))
-            found = paired(cell.values, opponent.values, metric.sign, config.seeds, allowed, config.looks)
+            found = paired(cell.measured, opponent.measured, metric.sign, config.seeds, allowed, config.looks)
             if found is not None:
                 family = (cell.budget, kind) if headline else (cell.budget, kind, cell.metric, cell.weight)
                 families.setdefault(family, {})[where, other] = found

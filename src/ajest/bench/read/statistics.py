@@ -18,6 +18,7 @@ from scipy import stats
 from ajest.bench.plan import looks
 from ajest.errors import UserError, check
 
+from .crossed import crossed_below_zero, crossed_interval, crossed_p
 from .numbers import interval, number, p_value
 from .sequential import look_levels
 
@@ -34,7 +35,7 @@ Outcome = Literal["better", "worse", "equivalent", "undecided"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against another, seed by seed.
+    """An arm against another, seed by seed, and guide by guide where there are several.
 
     Attributes:
         seeds: number of pairs.
@@ -44,13 +45,15 @@ class Comparison:
         low, high: 95 % bootstrap interval of that mean; NaN where it cannot be known. Where seeds are added, it is as
             wide as it must be for the intervals of all looks to cover together.
         better: probability of improvement, the share of pairs in which the arm is better (ties count half).
-        p: two-sided p of a paired t-test, corrected for all looks; NaN where it cannot be tested.
+        p: two-sided p of a paired t-test, or of `crossed_p` over several guides, corrected for all looks; NaN where it
+            cannot be tested.
         sign: 1 if higher is better, -1 if lower is.
         corrected: p, Holm-corrected over the family of comparisons; NaN outside of one.
         delta: what counts as equivalent, mean over the pairs; NaN where that is not known.
         p_equivalent: p of two one-sided tests that the mean is within +-delta, corrected for all looks; NaN where it
             cannot be tested.
         corrected_equivalent: the same, Holm-corrected over the family.
+        guides: with so many each pair was measured; interval and p have their variance too.
     """
 
     seeds: int
@@ -67,6 +70,7 @@ class Comparison:
     delta: float = math.nan
     p_equivalent: float = math.nan
     corrected_equivalent: float = math.nan
+    guides: int = 1
 
     @property
     def improvement(self) -> float:
@@ -107,11 +111,13 @@ class Comparison:
     def __str__(self) -> str:
         planned = self.seeds + self.missing
         seeds = f"{self.seeds} of {planned}" if self.missing else f"{self.seeds}"
+        seeds += f" seed{'' if planned == 1 else 's'}"
+        seeds += f" x {self.guides} guides" if self.guides > 1 else ""
         known = "" if math.isnan(self.low) else f"{COVERAGE} interval "
         nominal = " (nominally significant)" if self.is_nominal else ""
         within = f" within {number(self.delta)}" if self.is_within else ""
         return (
-            f"{number(self.value)} against {number(self.other)} over {seeds} seed{'' if planned == 1 else 's'}: "
+            f"{number(self.value)} against {number(self.other)} over {seeds}: "
             f"a difference of {number(self.difference)} ({known}{interval(self.low, self.high, self.seeds)}, better on "
             f"{self.better:.0%}, corrected {p_value(self.corrected)}): {self.outcome}{nominal}{within}"
         )
@@ -128,7 +134,7 @@ def bootstrap_interval(values: np.ndarray, level: float = 1 - ALPHA) -> tuple[fl
     interval itself takes its place.
 
     Args:
-        values: differences, one a pair.
+        values: differences, one a pair; or of shape (pairs, guides), see `crossed_interval`.
         level: wanted coverage.
 
     Returns:
@@ -137,6 +143,8 @@ def bootstrap_interval(values: np.ndarray, level: float = 1 - ALPHA) -> tuple[fl
     n = len(values)
     if not varies(values):
         return math.nan, math.nan
+    if values.ndim == 2:
+        return crossed_interval(values, level)
     t = float(stats.t.ppf(0.5 + level / 2, n - 1))
     tail = float(stats.norm.cdf(-t * math.sqrt(n / (n - 1))))
     if tail < float(n) ** -n:
@@ -159,10 +167,11 @@ def varies(values: np.ndarray, scale: float = 0.0) -> bool:
     Metrics come from float32 networks, so differences within that rounding are none.
 
     Args:
-        values: differences, one a pair.
+        values: differences, one a pair, or of each pair one a guide: then the pairs' means are to vary.
         scale: magnitude of what they are differences of, if that is larger.
     """
     rounding = float(np.finfo(np.float32).eps)
+    values = values.mean(1) if values.ndim == 2 else values
     return len(values) > 1 and bool(np.ptp(values) > rounding * max(scale, float(np.abs(values).max())))
 
 
@@ -219,9 +228,13 @@ def _by_pair(values: ArrayLike | Mapping[int, float]) -> dict[int, float]:
     return found
 
 
+#: By seed, a value, or one for each guide.
+BySeed = Mapping[int, float] | Mapping[int, tuple[float, ...]]
+
+
 def paired(
-    arm: Mapping[int, float],
-    other: Mapping[int, float],
+    arm: BySeed,
+    other: BySeed,
     sign: int,
     planned: Collection[int],
     margins: Mapping[int, float] | None = None,
@@ -230,7 +243,7 @@ def paired(
     """Compare two arms over the seeds that both have, in no family yet; None without any.
 
     Args:
-        arm, other: value by seed.
+        arm, other: value by seed, or values: the same guides in both, or none in one of the two.
         sign: 1 if higher is better, -1 if lower is.
         planned: the seeds that both should have.
         margins: what counts as equivalent by seed. Where it is itself measured its spread counts, as the tests are of
@@ -241,12 +254,15 @@ def paired(
     if not seeds:
         return None
     mine, theirs = (np.array([values[s] for s in seeds], dtype=np.float64) for values in (arm, other))
+    if mine.ndim != theirs.ndim:
+        mine, theirs = (values if values.ndim == 2 else values[:, None] for values in (mine, theirs))
     gaps = mine - theirs
-    tested = varies(gaps, float(np.abs([mine, theirs]).max()))
+    tested = varies(gaps, max(float(np.abs(values).max()) for values in (mine, theirs)))
     levels = look_levels(planned_looks)
     low, high = bootstrap_interval(gaps, 1 - levels.level(ALPHA)) if tested else (math.nan, math.nan)
-    improved = gaps * sign
+    improved = (gaps if gaps.ndim == 1 else gaps.mean(1)) * sign
     allowed = np.array([(margins or {}).get(s, math.nan) for s in seeds])
+    allowed = allowed if gaps.ndim == 1 else allowed[:, None]
     return Comparison(
         seeds=len(seeds),
         missing=len(set(planned) - set(seeds)),
@@ -260,6 +276,7 @@ def paired(
         sign=sign,
         delta=float(allowed.mean()),
         p_equivalent=float(levels.one_sided(equivalence_p(gaps, allowed))) if tested else math.nan,
+        guides=1 if gaps.ndim == 1 else gaps.shape[1],
     )
 
 
@@ -270,9 +287,12 @@ def corrected(family: Sequence[Comparison]) -> list[Comparison]:
 
 
 def paired_p(gaps: np.ndarray) -> float:
-    """Two-sided p of a t-test that the mean of paired differences is 0; NaN where they do not vary (see `varies`)."""
+    """Two-sided p of a t-test that the mean of paired differences is 0, of `crossed_p` if they have the shape (pairs,
+    guides); NaN where they do not vary (see `varies`)."""
     if not varies(gaps):
         return math.nan
+    if gaps.ndim == 2:
+        return crossed_p(gaps)
     t = abs(gaps.mean()) / gaps.std(ddof=1) * math.sqrt(len(gaps))
     return float(2 * stats.t.sf(t, len(gaps) - 1))
 
@@ -288,6 +308,8 @@ def _below_zero(values: np.ndarray) -> float:
     """One-sided p of a t-test that a mean is below 0."""
     if not varies(values):
         return math.nan
+    if values.ndim == 2:
+        return crossed_below_zero(values)
     return float(stats.t.cdf(values.mean() / values.std(ddof=1) * math.sqrt(len(values)), len(values) - 1))
 
 

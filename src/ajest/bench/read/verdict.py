@@ -223,7 +223,8 @@ def _guidance(results: Results) -> list[str]:
     for metric in results.metrics:
         plain, guided = (results.cell(end, config.baseline, metric.name, w) for w in (1.0, config.weight))
         if plain is not None and guided is not None and (metric.headline != "no" or metric.curve):
-            comparison = paired(guided.values, plain.values, metric.sign, config.seeds, planned_looks=config.looks)
+            sides = guided.measured, plain.measured
+            comparison = paired(*sides, metric.sign, config.seeds, planned_looks=config.looks)
             if comparison is not None:
                 metrics.append(metric)
                 found.append(comparison)

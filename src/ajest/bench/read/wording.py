@@ -48,6 +48,10 @@ def ends(config: BenchConfig) -> str:
 
 def legend(config: BenchConfig) -> str:
     """What the numbers of a bench's tables are, and which are certain; how that looks is said where it is printed."""
+    several = (
+        f" With {config.guides} guides, guided numbers are means over seeds and guides, and their intervals and p "
+        "carry the chance of both."
+    )
     return (
         f"Each number: the mean over seeds, with the {COVERAGE} paired bootstrap interval of the difference to "
         f"{config.baseline} (for {config.baseline} the standard deviation over seeds). Certain is what has all of "
@@ -55,6 +59,7 @@ def legend(config: BenchConfig) -> str:
         "table, or over the arms on a metric that is no headline. Equivalent is what is not certain, while the whole "
         "interval and a test corrected likewise are within delta. +G: with autoguidance. Arrows point to the better "
         f"side. Real examples: what as many other real examples reach; no model should look better.{_looked(config)}"
+        f"{several if config.guides > 1 else ''}"
     )
 
 

@@ -38,6 +38,7 @@ def rows(results: Results) -> list[dict[str, Any]]:
         row["delta"] = None if base is None else _finite(base.delta)
         row["p_equivalent_holm"] = None if base is None else _finite(base.corrected_equivalent)
         row["outcome"] = None if base is None else base.outcome
+        row["guides"] = cell.guides
         found.append(row)
     return found
 
@@ -73,6 +74,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
                 "metric": c.metric,
                 "guidance_weight": c.weight,
                 "by_seed": c.values,
+                "by_guide": {k + 1: {s: v[k] for s, v in c.by_guide.items()} for k in range(c.guides) if c.by_guide},
                 "against": {k: {a: _finite(b) for a, b in asdict(v).items()} for k, v in c.against.items()},
             }
             for c in results.cells.values()

@@ -49,6 +49,7 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
         *findings.by_sign,
         findings.signs,
         findings.power,
+        findings.variance,
         findings.time_to_quality,
         findings.cost_table,
         findings.step_times_table,

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from ajest.bench.plan.config import BenchConfig, Costs
-from ajest.bench.plan.presets import CPU_MINI, tree_quick
+from ajest.bench.plan.presets import CPU_MINI, tree_paper
 from ajest.bench.read.folder import read
 from ajest.bench.run.bench import run_bench
 from ajest.bench.run.calibration import calibrated_costs
@@ -39,6 +39,8 @@ from ajest.study.results import finalists, results_of
 from ajest.study.run import run_guides, run_stage
 from ajest.tasks.images.architecture import Architecture
 from ajest.tasks.images.setup import image_task
+from ajest.tasks.tree.task import TreeTask
+from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.run_folder import read_status
 
 WORKERS = 2
@@ -51,11 +53,11 @@ RENAMED = {"cells at time_without_target": "cells at net"}
 
 def tree() -> BenchConfig:
     """Every arm but those that score images at half size."""
-    small = tree_quick()
+    published = tree_paper()
     arms = tuple(name for name, arm in ARMS.items() if not arm.scoring.half)
     return replace(
-        small,
-        recipe=replace(small.recipe, super_batch=512),
+        published,
+        recipe=replace(published.recipe, learning_rate=LearningRate(decay=48), super_batch=512),
         arms=arms_named(arms),
         seeds=(0, 1),
         iterations=64,
@@ -108,7 +110,9 @@ def bench(root: Path, config: BenchConfig) -> dict[str, str]:
 
 def study(root: Path) -> dict[str, str]:
     """All stages of the quick study; its guides too."""
-    plan, launch = study_quick(), Local(WORKERS)
+    recipe = Recipe(learning_rate=LearningRate(peak=0.01, decay=1 / 8, clock="share"))
+    plan = replace(study_quick(), task=TreeTask(gain_sign="free"), recipe=recipe, iterations=96, n=4096)
+    launch = Local(WORKERS)
     stages: tuple[Stage, ...] = ("screening", "dials", "final")
     for stage in stages:
         arms = plan.known(ALWAYS[:2])

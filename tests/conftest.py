@@ -132,8 +132,8 @@ def small_images(**changes) -> ImageTask:
     return image_task(("shapes:256",), ("shapes:128",), resolution=16, **{**settings, **changes})
 
 
-def small_task() -> TreeTask:
-    return TreeTask(hidden=16, guide_hidden=8, layers=2, sampler_steps=8)
+def small_task(**changes: object) -> TreeTask:
+    return replace(TreeTask(hidden=16, guide_hidden=8, layers=2, sampler_steps=8, gain_sign="free"), **changes)
 
 
 def small_recipe(**changes) -> Recipe:

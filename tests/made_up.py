@@ -37,6 +37,11 @@ def ahead(by: float, seeds: int = 6) -> list[float]:
     return [base - by + n for base, n in zip(BASE[:seeds], noise, strict=False)]
 
 
+def tuned(arms: Sequence[Arm]) -> dict[str, object]:
+    """Settings of a bench whose learning rates someone looked for."""
+    return {"rates": {arm.name: 0.01 for arm in arms}, "tuned": "a grid"}
+
+
 def made_up(
     values: Mapping[tuple[str, str, float], Mapping[str, Sequence[float | tuple[float, ...] | None]]],
     arms: Sequence[Arm | str] = ("baseline", "ajest", "random"),
@@ -59,7 +64,7 @@ def made_up(
         config: more of `small_bench`.
     """
     chosen = tuple(ARMS[arm] if isinstance(arm, str) else arm for arm in arms)
-    bench = small_bench(arms=chosen, seeds=tuple(range(seeds)), **config)
+    bench = small_bench(arms=chosen, seeds=tuple(range(seeds)), **tuned(chosen) | config)
     cells: dict[Where, Cell] = {}
     for (budget, metric, weight), by_arm in values.items():
         for arm, of_seeds in by_arm.items():

@@ -11,6 +11,7 @@ import pytest
 from ajest.bench.plan import operations
 from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import run_folder
+from ajest.bench.plan.operations import NetworkCosts
 from ajest.bench.plan.presets import tree_paper, tree_quick
 from ajest.bench.read import folder
 from ajest.bench.read.cost import forward_passes, selection_costs
@@ -88,10 +89,12 @@ def test_calibrated_time_is_steps_times_the_cost_of_their_kind(done):
 
 
 def test_the_cost_model_counts_what_a_selecting_step_scores():
-    passes = {name: forward_passes(arms_named((name,))[0], 0.25) for name in ("ajest", "hard", "learnable-strong",
-        "learnable-draws", "proxy", "half-resolution", "stale", "recall", "guide-hard", "speed")}  # fmt: skip
-    assert passes == {"ajest": 1.25, "hard": 1, "learnable-strong": 2, "learnable-draws": 2.5, "proxy": 0.25,
-        "half-resolution": 0.25, "stale": 1 / 8, "recall": 0, "guide-hard": 0.25, "speed": 0}  # fmt: skip
+    costs = NetworkCosts(forward=1.0, guide=0.25, exact=0.5, sketch=1.0)
+    expected = {
+        "ajest": 1.25, "hard": 1, "learnable-strong": 2, "learnable-exact": 1.5, "learnable-draws": 2.5, "proxy": 0.25,
+        "half-resolution": 0.25, "stale": 1 / 8, "recall": 0, "guide-hard": 0.25, "speed": 0,
+    }  # fmt: skip
+    assert {arm.name: forward_passes(arm, costs) for arm in arms_named(tuple(expected))} == expected
 
 
 def test_a_stale_arm_costs_the_mean_of_its_steps():

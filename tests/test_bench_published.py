@@ -245,9 +245,9 @@ def test_when_early_selection_stopped(fired, shown, judgement):
 def test_the_guides_loss(loss, judgement):
     results = ours()
     assert other_rows(results) == {}
-    row = other_rows(replace(results, guide=run(None, loss=loss)))["loss of the guide", "guide"]
+    row = other_rows(replace(results, guides=(run(None, loss=loss),)))["loss of the guide", "guide"]
     assert (row.published, row.ours, row.judgement) == ("0.0508", f"{loss:.4f}", judgement)
-    assert other_rows(replace(results, guide=run(None))) == {}
+    assert other_rows(replace(results, guides=(run(None),))) == {}
 
 
 def test_seconds_per_iteration_are_shown_and_not_judged():

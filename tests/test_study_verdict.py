@@ -13,7 +13,7 @@ from ajest.bench.read.score_reliability import score_reliability
 from ajest.bench.report.figures import OUTCOMES
 from ajest.errors import UserError
 from ajest.selection.arm import Scoring
-from ajest.selection.catalogue import ARMS, arms_named
+from ajest.selection.catalogue import ARMS, arms_named, random_at
 from ajest.selection.memory import LossMemory
 from ajest.storage import checkpoint, jsonl
 from ajest.study import results as study_results
@@ -22,7 +22,7 @@ from ajest.study.figures import Figures, differences
 from ajest.study.findings import findings
 from ajest.study.guides import GUIDES, read_gains
 from ajest.study.page import render
-from ajest.study.plan import ALWAYS, Grid, random_at
+from ajest.study.plan import ALWAYS, Grid
 from ajest.study.presets import tree_full
 from ajest.study.results import (
     StudyResults,
@@ -39,6 +39,7 @@ from ajest.study.results import (
 from ajest.study.verdict import reference_costs, verdict
 from ajest.training.run_folder import claim_folder
 from conftest import small_bench
+from made_up import tuned
 
 SEEDS = 12
 COSTS = {"uniform": {"update": 3.0, "target": 1.0}, "random 0.2": {"update": 1.0}, "guide": {"update": 2.0}}
@@ -49,7 +50,8 @@ def made(effects, end="time", absent=(), costs=COSTS, count=SEEDS, **config):
     every headline metric, or by a pair of numbers one on each."""
     names = tuple(effects)
     arms = tuple(ARMS[n] if isinstance(n, str) else n for n in names)
-    bench = small_bench(arms=arms, seeds=tuple(range(count)), end=end, final_only=True, **config)
+    settings = {"seeds": tuple(range(count)), "end": end, "final_only": True, **tuned(arms), **config}
+    bench = small_bench(arms=arms, **settings)
     empty = Run("", 0, "done", 40, "", [], [])
     results = Results(Path("nowhere"), bench, costs, {}, empty, {}, {}, {})
     for k, (metric, weight) in enumerate(results.headlines()):
@@ -79,6 +81,12 @@ def test_a_rule_that_beats_both_everywhere_is_the_victor_and_recommended():
     (said,) = verdict([judged(found)])
     assert "certainly better than baseline and random" in said
     assert said.endswith("hard.")
+
+
+def test_a_verdict_from_untuned_rates_says_so_first():
+    said = verdict([judged(made({"baseline": 0, "random": 2, "hard": 6}, tuned=""))])
+    assert said[0].startswith("Learning rates were not tuned")
+    assert len(said) == 2
 
 
 def test_beating_the_baseline_alone_is_no_victory():

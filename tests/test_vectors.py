@@ -14,7 +14,7 @@ from ajest.bench.read.folder import read
 from ajest.bench.run.bench import run_bench
 from ajest.diffusion.denoising import LogNormal, per_example_loss
 from ajest.errors import NotFinite, UserError
-from ajest.selection.catalogue import arms_named
+from ajest.selection.catalogue import ARMS, arms_named
 from ajest.storage.config import differences, from_json, to_json
 from ajest.tasks import Guided, Measurement, RunTensors, Task, registry
 from ajest.tasks.sources import TensorSource, normals
@@ -25,6 +25,9 @@ from ajest.tasks.vectors.network import VectorDenoiser
 from ajest.tasks.vectors.setup import vectors_task
 from ajest.tasks.vectors.task import VectorsTask
 from ajest.training.recipe import LearningRate, Recipe
+from ajest.training.run import execute
+from ajest.training.run_folder import RunConfig, read_status
+from ajest.training.schedule import Schedule
 from conftest import Here
 
 
@@ -156,6 +159,28 @@ def test_the_mixture_is_known_exactly(d):
     (slope,) = torch.autograd.grad(mixture.log_density(x, sigma).sum(), x)
     torch.testing.assert_close(mixture.score(x, sigma), slope)
     torch.testing.assert_close(mixture.denoise(x, sigma), x + sigma[:, None] ** 2 * slope)
+
+
+def test_the_excess_loss_is_the_loss_above_that_of_the_exact_denoiser(tmp_path):
+    task = small("mixture-3d:20000")
+    exact, network = task.exact_denoiser(), task.network("learner", 0)
+    assert task.tuned_by == "excess_loss"
+    found = task.evaluate(Guided(network), measurement(tmp_path, 2000)).metrics
+    best = task.evaluate(Guided(exact), measurement(tmp_path, 2000)).metrics
+    assert best["excess_loss"] == 0
+    assert 0 < found["excess_loss"] < found["loss"]
+    assert found["excess_loss"] == pytest.approx(found["loss"] - best["loss"], rel=0.05)
+    assert small("two-moons").exact_denoiser() is None
+    assert "excess_loss" not in {metric.name for metric in small("two-moons").metrics}
+
+
+def test_an_arm_scores_against_the_exact_denoiser_where_there_is_one(tmp_path):
+    task, recipe = small("mixture-3d:2000"), Recipe(256, ema_widths=(0.1,))
+    execute(tmp_path / "run", RunConfig(task, "learner", recipe, ARMS["learnable-exact"], 0, 3), Schedule())
+    assert read_status(tmp_path / "run")["state"] == "done"
+    unknown = RunConfig(small("two-moons"), "learner", recipe, ARMS["learnable-exact"], 0, 3)
+    with pytest.raises(UserError, match="does not know of these data"):
+        execute(tmp_path / "other", unknown, Schedule())
 
 
 def test_no_denoiser_beats_that_of_the_mixture_and_its_samples_are_the_mixtures(tmp_path):

@@ -8,13 +8,13 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from ajest.bench.plan.config import BenchConfig
+from ajest.bench.plan.config import BenchConfig, altered
 from ajest.bench.plan.presets import bench_of
 from ajest.bench.read.findings import Findings
 from ajest.bench.read.results import Results
@@ -68,7 +68,7 @@ class Bench:
         settings = {name: tuple(v) if isinstance(v, range | list) else v for name, v in settings.items()}
         if "seeds" in settings:
             config = replace(config, looks=(), minutes=None)
-        config = replace(config, **settings)
+        config = altered(config, **settings)
         self.config: BenchConfig = config if max_seeds is None else config.until_certain(max_seeds)
 
     def run(

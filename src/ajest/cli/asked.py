@@ -101,6 +101,7 @@ def planned(task: str, preset: str | None, asked: dict[str, Any], device: str = 
     Raises:
         UserError: an unknown task or preset, or a setting without a meaning.
     """
+    from ajest.bench.plan.config import altered
     from ajest.bench.plan.presets import IMAGES, bench_of, presets_of
     from ajest.runtime.plugins import is_spec
     from ajest.selection.catalogue import arms_named
@@ -120,7 +121,7 @@ def planned(task: str, preset: str | None, asked: dict[str, Any], device: str = 
         dials = dials_of(IMAGES[preset], asked)
         return Planned(dials.bench(images_of(dials, asked, device)), preset, dials.arms)
     config = bench_of(registry.make(name) if made is None else made, preset)
-    return Planned(replace(config, task=changed(config.task, asked)), preset, arms_named)
+    return Planned(altered(config, task=changed(config.task, asked)), preset, arms_named)
 
 
 #: Settings of vectors that options name, beside where these are.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes as Flat
 from tyro.conf import Positional
@@ -24,6 +24,7 @@ from .options import (
     Computing,
     Data,
     Drawing,
+    End,
     Files,
     Folder,
     Judging,
@@ -40,6 +41,7 @@ from .options import (
     given,
     load_rules,
     share_of,
+    shown,
     verb,
 )
 
@@ -59,6 +61,8 @@ def bench(
     delta: Share = None,
     guides: Whole = None,
     noise_repeats: Whole = None,
+    end: Annotated[End | None, shown("{steps,time,time_without_target,samples,flops}")] = None,
+    tune: bool = False,
     data: Flat[Data],
     drawing: Flat[Drawing],
     networks: Flat[Networks],
@@ -99,10 +103,14 @@ def bench(
             With three or more, intervals and p of guided metrics carry the chance of the guide.
         noise_repeats: measure the end of each run of the baseline so often again with other sampling noise, which tells
             that apart from the chance of training; without it as often as the preset says.
+        end: what is equal at the end of all runs; without it the preset's.
+        tune: find each arm's learning rate first, on seeds of their own: as long again as the runs of 9 seeds and more.
         track: tell these of every run too: tensorboard, wandb, trackio.
         out: folder of the bench; without it runs/TASK-PRESET.
         device: where to compute.
     """
+    from ajest.bench.plan.config import altered
+    from ajest.bench.plan.tuning import Tuning
     from ajest.bench.read.verdict import is_decided
     from ajest.bench.report.page import write_report
     from ajest.bench.run.bench import run_bench
@@ -118,7 +126,7 @@ def bench(
     plan = planned(task, preset, asked, where)
     config = plan.config
     recipe, guide_recipe = recipes_of(config.recipe, config.guide_recipe, training, networks)
-    config = replace(
+    config = altered(
         config,
         arms=plan.arms(tuple(a.name for a in config.arms) if arms is None else arms, keep),
         seeds=config.seeds if seeds is None else seeds,
@@ -127,8 +135,14 @@ def bench(
         delta=config.delta if delta is None else share_of(delta, "--delta"),
         guides=config.guides if guides is None else guides,
         noise_repeats=config.noise_repeats if noise_repeats is None else noise_repeats,
+        end=config.end if end is None else end,
         recipe=recipe,
         guide_recipe=guide_recipe,
+    )
+    config = replace(
+        config,
+        rates={} if training.learning_rate is not None else config.rates,
+        tuning=Tuning() if tune else config.tuning,
     )
     check(until_certain == (max_seeds is not None), "--until-certain and --max-seeds N belong together: give both")
     if seeds is not None:

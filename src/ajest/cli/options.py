@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Precision = Literal["float32", "bfloat16", "float16"]  # these three stand in modules that take torch to import
+Precision = Literal["float32", "bfloat16", "float16"]  # these stand in modules that take torch to import
 NotFinite = Literal["stop", "skip", "zero"]
 DrawingPlace = Literal["host", "device"]
 Course = Literal["inverse-sqrt", "linear"]
 GainSign = Literal["free", "negative"]
+End = Literal["time", "time_without_target", "samples", "flops", "steps"]
 NetworkSize = Literal["nano", "mini", "xxs", "xs", "s", "m"]
 
 
@@ -112,7 +113,7 @@ class Training:
     Attributes:
         iterations: steps of every run (of the baseline where runs end at equal time).
         super_batch: examples drawn for a step.
-        learning_rate: its peak.
+        learning_rate: its peak, of all arms.
         course: of the learning rate's fall: "inverse-sqrt", or "linear" to zero over the whole run.
         not_finite: where a loss or gradient is not finite, "stop" the run, "skip" the step, or put "zero" in the place
             of such gradients. Each is counted.

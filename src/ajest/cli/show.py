@@ -41,7 +41,7 @@ def report(folder: Positional[Path], bundle: File = None) -> None:
 
 
 def plan(folder: Positional[Path], detect: Annotated[str, shown("X%")] = "5%") -> None:
-    """Say how many seeds show a difference of a given size, from a finished pilot.
+    """Say how many seeds show a difference of a given size and which metrics tell arms apart, from a finished pilot.
 
     Example: ajest plan runs/tree-quick --detect 5%
 
@@ -51,6 +51,7 @@ def plan(folder: Positional[Path], detect: Annotated[str, shown("X%")] = "5%") -
     """
     from ajest.bench.read.folder import read
     from ajest.bench.read.power import detectable, plan_table
+    from ajest.bench.read.resolution import resolution_table, resolutions
     from ajest.bench.read.verdict import decisive
     from ajest.bench.report.tables import rich_table
 
@@ -58,10 +59,10 @@ def plan(folder: Positional[Path], detect: Annotated[str, shown("X%")] = "5%") -
     results = read(folder)
     found = detectable(results, decisive(results))
     check(bool(found), f"{folder} has no two seeds of two arms yet: a spread of differences needs a finished pilot")
-    table = plan_table(results, found, share)
-    console().print(rich_table(table))
-    for note in table.notes:
-        console().print(note)
+    for table in (plan_table(results, found, share), resolution_table(results, resolutions(results))):
+        console().print(rich_table(table))
+        for note in table.notes:
+            console().print(note)
 
 
 def arms(rules: Files = None) -> None:

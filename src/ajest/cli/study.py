@@ -17,6 +17,7 @@ from .options import (
     Computing,
     Data,
     Drawing,
+    End,
     Files,
     Folder,
     Judging,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from ajest.study.plan import Study
 
 Stage = Literal["screening", "dials", "final", "guides"]  # these stand in modules that take torch to import
-End = Literal["time", "time_without_target", "samples", "flops", "steps"]
 
 
 @verb
@@ -56,6 +56,7 @@ def study(
     final_ends: Annotated[tuple[End, ...] | None, shown("{time,time_without_target,samples,flops,steps} [...]")] = None,
     weight: Number = None,
     guides: Whole = None,
+    tune: bool = False,
     rules: Files = None,
     data: Flat[Data],
     drawing: Flat[Drawing],
@@ -87,16 +88,18 @@ def study(
         final_ends: what is equal in the final, in place of the preset's.
         weight: of autoguidance; without it the preset's.
         guides: measure what is guided in the final with so many guides; without it as many as the preset says.
+        tune: find the learning rates of all arms first; those share one that train on as many examples in like steps.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         out: folder of the study; without it runs/study-TASK-PRESET.
         workers: processes; without it one for each core, or on CUDA for each card.
         device: where to compute.
     """
+    from ajest.bench.plan.tuning import Tuning
     from ajest.jobs.local import Local
     from ajest.study.page import write_page
     from ajest.study.results import finalists as chosen_by
     from ajest.study.results import results_of
-    from ajest.study.run import run_guides, run_stage
+    from ajest.study.run import run_guides, run_stage, tune_study
 
     preset = "quick" if preset is None else preset
     check(finalists is None or "final" in stages, "--finalists are rules of the stage final: add it to --stages")
@@ -113,13 +116,17 @@ def study(
         weight=plan.weight if weight is None else weight,
         guides=plan.guides if guides is None else guides,
         final_ends=plan.final_ends if final_ends is None else final_ends,
+        rates={} if training.learning_rate is not None else plan.rates,
+        tuning=Tuning(shared=True) if tune else plan.tuning,
     )
     root = Path("runs") / f"study-{task}-{preset}" if out is None else out
     named = plan.known(() if finalists is None else finalists)
     groups = (data, drawing, networks, training, computing, sampling, judging)
     asked_for = typed(*groups, finalists=finalists, final_ends=final_ends, weight=weight, guides=guides)
-    command = f"ajest study {task} --preset {preset} {asked_for}".rstrip()
+    asked_for += " --tune" * tune
+    command = " ".join(f"ajest study {task} --preset {preset} {asked_for}".split())
     said: tuple[str, ...] = ()
+    plan = tune_study(root, plan, launch, place)
     for stage in stages:
         arms = named
         if stage == "final" and not named:

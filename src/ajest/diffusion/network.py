@@ -53,6 +53,27 @@ def sketches(network: object) -> TypeGuard[SketchingNetwork]:
     return callable(getattr(network, "sketched", None))
 
 
+class ExactDenoiser(nn.Module):
+    """The best denoiser there is, for a distribution that is known; nothing of it is trained.
+
+    Args:
+        denoise: E[x0 | x], as a `Denoiser`.
+        flops: floating-point operations of denoising one example.
+    """
+
+    def __init__(self, denoise: Denoiser, flops: float) -> None:
+        super().__init__()
+        self._denoise, self._flops = denoise, flops
+
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        """The posterior mean, of the shape of `x`."""
+        return self._denoise(x, sigma, label)
+
+    def flops(self) -> float:
+        """Operations of denoising one example."""
+        return self._flops
+
+
 def scalars_of(network: object) -> dict[str, float]:
     """Numbers that tell a network's state, by name: what its own `scalars()` says, {} without that."""
     own = getattr(network, "scalars", None)

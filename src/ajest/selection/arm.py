@@ -24,7 +24,7 @@ CHUNKS = 16  # N of JEST unless an arm says otherwise
 LEAST_IN_STRATUM = 8  # examples: with fewer, a z-score says nothing
 
 
-Reference = Literal["none", "guide", "ema", "strong"]
+Reference = Literal["none", "guide", "ema", "strong", "exact"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Arm:
         keep: share of a super-batch that is trained on while selecting.
         reference: whose losses learnability is measured against: "guide" (AJEST; the snapshot of any other run
             may take its place), "ema" (the learner's own first average), "strong" (a network of the learner's size
-            that was trained for long) or "none".
+            that was trained for long), "exact" (the best denoiser there is, where the task knows it) or "none".
         trigger: when to select; on other steps the whole super-batch is trained on.
         chunks, temperature, normalise, strata, power, redundancy: dials of policies that have them; None leaves a
             policy's own.
@@ -103,7 +103,7 @@ class Arm:
         compares = "reference" in self.registered.needs or self.trigger.compares
         check(
             not compares or self.reference != "none",
-            f'{mine} it compares with a reference: set reference to "guide", "strong" or "ema"',
+            f'{mine} it compares with a reference: set reference to "guide", "strong", "exact" or "ema"',
         )
         for dial in ("temperature", "normalise", "strata", "power", "redundancy"):
             has = dial in self.registered.dials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -50,6 +51,9 @@ _ALL = (
         summary="learnability against the learner's own average within each noise level"),
     _kept("learnable-strong", "learnable", reference="strong",
         summary="learnability against a strong reference within each noise level"),
+    _kept("learnable-exact", "learnable", reference="exact",
+        summary="the loss above that of the best denoiser there is, within each noise level; for data whose score is "
+        "known"),
     # Several noise draws (docs/method.md#draws)
     _kept("hard-draws", "hard", scoring=Scoring(draws=2), summary="hard, scores averaged over two noise draws"),
     _guided("learnable-draws", "learnable", scoring=Scoring(draws=2),
@@ -103,19 +107,42 @@ def register_arm(arm: Arm) -> Arm:
     return arm
 
 
+def variant_name(arm: str, dials: Mapping[str, float]) -> str:
+    """The name of an arm with other dials, such as "random-keep-0.1"."""
+    return "-".join([arm, *(f"{dial}-{value:g}" for dial, value in dials.items())])
+
+
+def random_at(keep: float) -> Arm:
+    """Random choice at a keep fraction: the match of a rule that keeps as much."""
+    arm = ARMS["random"]
+    return arm if keep == arm.keep else replace(arm, name=variant_name(arm.name, {"keep": keep}), keep=keep)
+
+
+def _named(name: str) -> Arm:
+    """A known arm, or one at a keep fraction that its name says."""
+    if name in ARMS:
+        return ARMS[name]
+    base, said, keep = name.rpartition("-keep-")
+    if not said or base not in ARMS or ARMS[base].policy == "uniform":
+        raise unknown("arm", name, ARMS)
+    try:
+        return replace(ARMS[base], name=name, keep=float(keep))
+    except ValueError:
+        raise UserError(f"arm {name!r}: {keep!r} is no keep fraction, such as 0.1") from None
+
+
 def arms_named(
     names: tuple[str, ...], keep: float | None = None, chunks: int | None = None, within: int | None = None
 ) -> tuple[Arm, ...]:
-    """The arms of these names; `keep`, `chunks` and `within` replace those of arms that have a use for them.
+    """The arms of these names, such as "random" or "random-keep-0.1"; `keep`, `chunks` and `within` replace those of
+    arms that have a use for them.
 
     Raises:
         UserError: an unknown name (with the nearest known one), a repeated one, or a bad keep fraction.
     """
     found = []
     for name in names:
-        if name not in ARMS:
-            raise unknown("arm", name, ARMS)
-        arm = ARMS[name]
+        arm = _named(name)
         if arm.policy != "uniform":
             arm = replace(arm, keep=arm.keep if keep is None else keep)
         if arm.scores:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.read.margins import not_named
+from ajest.bench.read.rates import tuning_table
 from ajest.bench.read.recommendation import Recommendation
 from ajest.bench.read.results import Results
 from ajest.bench.read.score_reliability import Estimate, score_reliability, score_reliability_table
@@ -97,6 +98,7 @@ class Findings:
         score_reliability_table: the same for people.
         costs: what selection costs there.
         dials: at each budget.
+        tuning: what the learning rates gave that were tried; without rows where none was.
     """
 
     study: Study
@@ -112,6 +114,7 @@ class Findings:
     score_reliability_table: Table
     costs: Table
     dials: tuple[DialsBench, ...]
+    tuning: Table
 
 
 def findings(study: Study, results: StudyResults) -> Findings:
@@ -137,6 +140,7 @@ def findings(study: Study, results: StudyResults) -> Findings:
         score_reliability_table=score_reliability_table(trusted),
         costs=_NO_COSTS if screened is None else costs_table(screened, costs_of(screened)),
         dials=tuple(_dials(study, name, bench) for name, bench in results.dials.items()),
+        tuning=tuning_table(study.task, results.tuned),
     )
 
 

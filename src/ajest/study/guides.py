@@ -155,7 +155,7 @@ def values(bench: Path, config: BenchConfig, guide: str, weight: float, metric: 
 
 def best_weights(bench: Path, config: BenchConfig) -> dict[str, tuple[float, ...]]:
     """For each guide the weight that is best on average on the guided headline metric."""
-    metric = next(m for m in config.task.metrics if m.headline in ("guided", "both"))
+    metric = next(m for m in config.metrics if m.headline in ("guided", "both"))
     best: dict[str, tuple[float, ...]] = {}
     for guide in GUIDES:
         source = "trained" if guide.charged else guide.name
@@ -181,7 +181,7 @@ def read_gains(folder: Path) -> list[GuideGain]:
 def _gains(
     full: tuple[Path, BenchConfig], charged: tuple[Path, BenchConfig], weights: dict[str, tuple[float, ...]]
 ) -> Iterator[GuideGain]:
-    shown: Sequence[Metric] = [m for m in full[1].task.metrics if m.guided and (m.headline != "no" or m.curve)]
+    shown: Sequence[Metric] = [m for m in full[1].metrics if m.guided and (m.headline != "no" or m.curve)]
     for metric in shown:
         plain = values(*full, "", 1.0, metric.name)
         trained: dict[int, float] = {}

@@ -69,6 +69,7 @@ def render(found: Findings, figures: Figures, command: str) -> str:
         *_listed("Recommendation", [f"{str(r)[0].upper()}{str(r)[1:]}." for r in found.recommendations]),
         *_listed("What is missing", found.missing),
         *_final(found, figures),
+        *section(found.tuning),
         *section(found.guides),
         *_screening(found, figures),
         *_dials(found, figures),

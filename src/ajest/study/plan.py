@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ajest.bench.plan.budgets import End
 from ajest.bench.plan.config import BenchConfig, Costs
+from ajest.bench.plan.tuning import Tuning
 from ajest.errors import check
 from ajest.selection.arm import Arm
-from ajest.selection.catalogue import ARMS, KEEP, arms_named
+from ajest.selection.catalogue import ARMS, KEEP, arms_named, random_at, variant_name
 from ajest.tasks.base import Task
 from ajest.training.recipe import Recipe
 
@@ -24,6 +25,9 @@ GUIDE_BENCHES = ("chosen", "full", "charged")
 #: What the runs of the stage "guides" keep to be guided by: snapshots at these shares, averages of these widths.
 OWN_SHARES = (1 / 16, 1 / 8, 1 / 4, 1.0)
 OWN_WIDTHS = (0.005, 0.1, 0.25)
+
+#: Folder in which learning rates are found, before all stages.
+TUNED = "tuned"
 
 #: Arms that every final has, beside the finalists.
 ALWAYS = ("baseline", "random", "early-ajest")
@@ -60,16 +64,6 @@ class Grid:
         return replace(base, name=variant_name(self.arm, dials), **dials)  # type: ignore[arg-type]
 
 
-def random_at(keep: float) -> Arm:
-    """Random choice at a keep fraction: the match of a rule that keeps as much."""
-    arm = ARMS["random"]
-    return arm if keep == arm.keep else replace(arm, name=variant_name(arm.name, {"keep": keep}), keep=keep)
-
-
-def variant_name(arm: str, dials: Mapping[str, float]) -> str:
-    return "-".join([arm, *(f"{dial}-{value:g}" for dial, value in dials.items())])
-
-
 @dataclass(frozen=True)
 class Study:
     """Everything that decides a study's numbers, apart from the machine's speed.
@@ -89,6 +83,7 @@ class Study:
         n: samples of an evaluation.
         weight: of autoguidance.
         guides: with so many the final measures, see `BenchConfig`; the other stages take the first.
+        rates, tuned, tuning: peak learning rates of arms, see `BenchConfig`.
     """
 
     task: Task
@@ -109,10 +104,15 @@ class Study:
     weight: float = 3.0
     guide_recipe: Recipe | None = None
     guides: int = 1
+    rates: dict[str, float] = field(default_factory=dict)
+    tuned: str = ""
+    tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
         shared = sorted(set(self.screening_seeds) & set(self.final_seeds))
         check(not shared, f"seeds that rules are chosen on must not be those they are judged on: {shared}")
+        both = {*self.screening_seeds, *self.final_seeds} & set(() if self.tuning is None else self.tuning.seeds)
+        check(not both, f"seeds that learning rates are tuned on must not be those of a stage: {sorted(both)}")
         check(self.finalists >= 1, "a final needs at least one finalist")
 
     def bench(
@@ -141,7 +141,21 @@ class Study:
             curve=curve,
             samples=self.samples,
             calibration_rounds=64,
+            rates={arm.name: self.rates[arm.name] for arm in arms if arm.name in self.rates},
+            tuned=self.tuned,
         )
+
+    @property
+    def asked(self) -> Study:
+        """As it was asked for, before learning rates were found."""
+        return self if self.tuning is None else replace(self, rates={}, tuned="")
+
+    def every_arm(self) -> tuple[Arm, ...]:
+        """All arms that any stage has, finalists that are named by hand aside."""
+        variants = [arm for grid in self.grids for arm in grid.variants()]
+        named = [*self.known(ALWAYS), *self.rules, *self.controls, *variants]
+        matches = [random_at(arm.keep) for arm in named if arm.policy != "uniform"]
+        return tuple({arm.name: arm for arm in (*named, *matches)}.values())
 
     @property
     def samples(self) -> int:

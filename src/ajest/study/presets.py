@@ -8,12 +8,12 @@ from dataclasses import replace
 from ajest.bench.plan.dials import ImageDials
 from ajest.bench.plan.presets import CPU_MINI
 from ajest.selection.arm import Arm
-from ajest.selection.catalogue import ARMS, arms_named
+from ajest.selection.catalogue import ARMS, arms_named, random_at
 from ajest.tasks.images.task import ImageTask
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import LearningRate, Recipe
 
-from .plan import ALWAYS, Grid, Study, random_at
+from .plan import ALWAYS, Grid, Study
 
 _KEEPS = (0.05, 0.1, 0.2, 0.4)
 _HIGH_KEEPS = (0.6, 0.8)  # where a selecting step costs about as much as a uniform one
@@ -38,7 +38,7 @@ def tree_full() -> Study:
     """The published super-batch and network, a quarter of the published steps; at most 2.5 hours a stage on 2 cores."""
     return Study(
         task=TreeTask(),
-        recipe=Recipe(learning_rate=LearningRate(peak=0.01, decay=1 / 8, clock="share")),
+        recipe=Recipe(learning_rate=LearningRate(0.04, decay=1, clock="share", course="linear")),
         rules=arms_named(TREE_RULES),
         grids=(
             Grid("hard", ("keep", _KEEPS), ("temperature", _TEMPERATURES)),

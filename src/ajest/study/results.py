@@ -10,18 +10,20 @@ from statistics import fmean
 from typing import Any
 
 from ajest.bench.plan.config import spared
+from ajest.bench.plan.tuning import Tuned
 from ajest.bench.read.cost import SelectionCost, selection_costs
 from ajest.bench.read.folder import read
 from ajest.bench.read.recommendation import Recommendation
 from ajest.bench.read.results import Cell, Results, randoms
 from ajest.bench.read.statistics import Comparison, corrected, paired
+from ajest.bench.run.tuning import tuning_of
 from ajest.errors import UserError
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
 from ajest.tasks.base import Metric
 
 from .guides import GuideGain, read_gains
-from .plan import ALWAYS, Stage, Study
+from .plan import ALWAYS, TUNED, Stage, Study
 
 
 def results_of(root: Path, study: Study, stage: Stage) -> dict[str, Results]:
@@ -79,12 +81,14 @@ class StudyResults:
     Attributes:
         screening, dials, final: benches of these stages that have any values, by the name of their folder.
         guides: what each guide gives.
+        tuned: how learning rates were found; None where none were looked for.
     """
 
     screening: Mapping[str, Results]
     dials: Mapping[str, Results]
     final: Mapping[str, Results]
     guides: tuple[GuideGain, ...] = ()
+    tuned: Tuned | None = None
 
     def stages(self) -> dict[str, Mapping[str, Results]]:
         """The stages whose benches compare arms, by name."""
@@ -94,7 +98,7 @@ class StudyResults:
 def read_study(root: Path, study: Study) -> StudyResults:
     """The results of all stages, each bench read once."""
     screened, dialled, final = (results_of(root, study, stage) for stage in ("screening", "dials", "final"))
-    return StudyResults(screened, dialled, final, tuple(read_gains(root / "guides")))
+    return StudyResults(screened, dialled, final, tuple(read_gains(root / "guides")), tuning_of(root / TUNED))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from ajest.bench.plan.config import BenchConfig, Costs, guide_folder, run_folder
 from ajest.bench.run.calibration import agree_on_threads, agreed_threads, calibrate, calibrated_costs
 from ajest.bench.run.disk import check_room, claims
 from ajest.bench.run.evaluation import each_guide, evaluate_snapshot
-from ajest.bench.run.jobs import Say, train_references
+from ajest.bench.run.jobs import AtWork, Say, train_references
+from ajest.bench.run.tuning import tune, tuning_of, with_tuned_rates
 from ajest.jobs.local import Local
 from ajest.jobs.pool import Report, sayer
 from ajest.jobs.progress import board
@@ -26,7 +27,7 @@ from ajest.training.run_folder import claim_folder, read_status
 from ajest.training.shared_draws import SharedDraws, in_turns
 
 from .guides import GUIDES, WEIGHTS, Guided, best_weights, evaluate_guided
-from .plan import Stage, Study
+from .plan import TUNED, Stage, Study
 
 #: Runs that share their draws in one process; more would leave processes idle at the end of a stage.
 TOGETHER = 16
@@ -89,7 +90,7 @@ def run_stage(
             runs failed for good (the others are done).
     """
     with locked(root):
-        claim_folder(root, study, "study.json")
+        claim_folder(root, study.asked, "study.json")
         folder, first = root / stage, next(iter(benches))
         say = sayer()
         wanted = [claim for name, config in benches.items() for claim in claims(folder / name, config)]
@@ -110,6 +111,36 @@ def run_stage(
         with board(f"{stage} in {root}", {g.name: float(len(g.runs)) for g in [*truths.values(), *groups]}) as lines:
             launch.work(_truth, list(truths.values()), device, threads, lines, say, root)
             launch.work(_group, groups, device, threads, lines, say, root)
+
+
+def tune_study(root: Path, study: Study, launch: Local, device: str) -> Study:
+    """The study with the learning rates that it asks for, found now unless they are there: of all arms of all stages,
+    at the first budget of the screening.
+
+    Raises:
+        UserError: as `run_stage`.
+    """
+    if study.tuning is None:
+        return study
+    end = study.screening_ends[0]
+    bench = replace(study.bench(study.every_arm(), study.screening_seeds, end), tuning=study.tuning)
+    if tuning_of(root / TUNED) is None:
+        with locked(root):
+            claim_folder(root, study.asked, "study.json")
+            say = sayer()
+            threads = agreed_threads(root) or launch.threads(device)
+            preparation = Preparation("what tuning needs", root, root, {TUNED: bench}, device)
+            if launch.near(device):
+                configure_threads(threads)
+                _prepare_all(preparation, say, say)
+            else:
+                with board(f"preparing {root}", {preparation.name: 1.0}) as lines:
+                    launch.work(_prepare, [preparation], device, threads, lines, say, root)
+            folder = root / TUNED
+            at_work = AtWork(folder.resolve(), bench, device, costs=calibrated_costs(folder))
+            tune(at_work, launch, agreed_threads(root) or threads, say)
+    found = with_tuned_rates(root / TUNED, bench)
+    return replace(study, rates=found.rates, tuned=found.tuned)
 
 
 def run_guides(root: Path, study: Study, launch: Local, device: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ajest.bench.plan.budgets import BUDGETS
+from ajest.bench.read.rates import untuned_note
 from ajest.bench.read.results import Results
 from ajest.bench.read.statistics import ALPHA, LEAST_SEEDS
 from ajest.bench.read.wording import metric_name, number, told
@@ -29,6 +30,8 @@ def verdict(final: Sequence[Judged]) -> list[str]:
                 f"seeds).{_closest(bench.tests)}"
             )
     seeds = min((len(bench.results.config.seeds) for bench in final), default=LEAST_SEEDS)
+    if said and (note := untuned_note(final[0].results.config)):
+        said.insert(0, note)
     if said and seeds < LEAST_SEEDS:
         said.append(f"{seeds} seed{'' if seeds == 1 else 's'}: take it as a first look. {LEAST_SEEDS} are the least "
                     "for a claim.")  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ajest.diffusion.batch import Source
 from ajest.diffusion.denoising import Denoiser
 from ajest.diffusion.guidance import autoguide
+from ajest.diffusion.network import ExactDenoiser
 from ajest.errors import UserError
 from ajest.runtime.seeding import Role
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Tensors = Mapping[str, Tensor]
+
+
+#: Whether a verdict rests on a metric, and with which guidance.
+Headline = Literal["no", "unguided", "guided", "both"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Metric:
     better: Literal["lower", "higher"]
     meaning: str
     guided: bool = True
-    headline: Literal["no", "unguided", "guided", "both"] = "no"
+    headline: Headline = "no"
     curve: bool = False
     scale: float = 1.0
 
@@ -190,9 +195,21 @@ class Task(ABC):
         return 2.0
 
     @property
+    def tuned_by(self) -> str:
+        """Name of the metric by which learning rates are tuned: the loss, which depends on no sampler, where there is
+        one; else the first headline that is measured without guidance, or the first of all."""
+        names = [m.name for m in self.metrics]
+        plain = [m.name for m in self.metrics if m.headline in ("unguided", "both")]
+        return "loss" if "loss" in names else [*plain, *names][0]
+
+    @property
     def costly_target(self) -> bool:
         """Whether the exact target costs time that no real data set asks for."""
         return False
+
+    def exact_denoiser(self, device: torch.device | str = "cpu") -> ExactDenoiser | None:
+        """The best denoiser there is, where the distribution is known: for arms that score against it."""
+        return None
 
     def judges(self, device: torch.device | str = "cpu") -> tuple[str, ...]:
         """Identities of the networks that judge samples; their weights may change under the same names."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ajest.diffusion.batch import Source
-from ajest.errors import Diverged
+from ajest.errors import Diverged, UserError
 from ajest.runtime import distributed, interrupts
 from ajest.runtime.seeding import Role, Streams
 from ajest.selection.flow import Networks
@@ -141,6 +141,14 @@ def make_trainer(
 def _reference_of(
     folder: Path, config: RunConfig, device: torch.device | str, at: int | None, warn: Callable[[str], None]
 ) -> nn.Module | None:
+    if config.arm.reference == "exact":
+        exact = config.task.exact_denoiser(device)
+        if exact is None:
+            raise UserError(
+                f"arm {config.arm.name!r} scores against the best denoiser there is, which the task {config.task.name} "
+                "does not know of these data: leave the arm out"
+            )
+        return exact
     place = references.place_of(folder, config)
     if place is None:
         return None

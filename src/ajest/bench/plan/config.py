@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
 from ajest.selection.kinds import StepKind
 from ajest.storage.config import from_json, to_json
-from ajest.tasks.base import Task
+from ajest.tasks.base import Headline, Metric, Task
 from ajest.training.recipe import Recipe
 from ajest.training.run_folder import RunConfig
 from ajest.training.schedule import Schedule
@@ -22,6 +22,7 @@ from ajest.training.schedule import Schedule
 from .budgets import BUDGETS, END_CLOCKS, Budget, End
 from .looks import LEAST_SEEDS, more_seeds, planned_looks
 from .operations import step_flops
+from .tuning import Tuning
 
 #: Seconds of a step by the label of its kind, or "guide", and by phase.
 Costs = dict[str, dict[str, float]]
@@ -74,6 +75,10 @@ class BenchConfig:
         looks: numbers of seeds at which it is asked whether all is decided; seeds are added until it is. None: the
             seeds are all there are.
         minutes: seeds are added only while they are likely to be made within so many of the bench's beginning.
+        rates: peak learning rates of arms by their names, in place of the recipe's.
+        tuned: how these were found, in words, if they were found for these settings; "" if they were not.
+        tuning: how to find them before the runs begin; None takes them as they are.
+        headlines: which metrics the verdict rests on, by name, in place of the task's.
     """
 
     task: Task
@@ -98,6 +103,10 @@ class BenchConfig:
     noise_repeats: int = 0
     looks: tuple[int, ...] = ()
     minutes: float | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    tuned: str = ""
+    tuning: Tuning | None = None
+    headlines: dict[str, Headline] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check(len(self.arms) >= 1, "a bench needs at least one arm")
@@ -113,6 +122,10 @@ class BenchConfig:
             self.strong_iterations >= 1 or all(a.reference != "strong" for a in self.arms),
             "an arm asks for a strong reference: strong_iterations must be at least 1",
         )
+        both = sorted(set(self.seeds) & set(() if self.tuning is None else self.tuning.seeds))
+        check(not both, f"seeds that learning rates are tuned on must not be those that are reported: {listed(both)}")
+        unheard = sorted(self.headlines.keys() - {m.name for m in self.task.metrics})
+        check(not unheard, f"headlines that the task {self.task.name} does not measure: {listed(unheard)}")
         check(math.isfinite(self.weight), f"the guidance weight must be a number, not {self.weight}")
         check(self.weight != 1, "a guidance weight of 1 is no guidance: take another one")
         check(min(self.n_final, self.n_curve) >= 200, "evaluations need at least 200 samples")
@@ -153,7 +166,20 @@ class BenchConfig:
 
     def with_seeds(self, count: int) -> BenchConfig:
         """This bench with so many seeds: the first of its own, then the next whole numbers."""
-        return replace(self, seeds=more_seeds(self.seeds, count))
+        taken = () if self.tuning is None else self.tuning.seeds
+        return replace(self, seeds=more_seeds(self.seeds, count, taken))
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The task's, with the headlines of this bench."""
+        if not self.headlines:
+            return self.task.metrics
+        return tuple(replace(m, headline=self.headlines.get(m.name, "no")) for m in self.task.metrics)
+
+    @property
+    def untuned(self) -> tuple[str, ...]:
+        """Names of the arms whose learning rate was not tuned for these settings."""
+        return tuple(arm.name for arm in self.arms if not self.tuned or arm.name not in self.rates)
 
     @property
     def final_budget(self) -> str:
@@ -162,9 +188,11 @@ class BenchConfig:
 
     @property
     def budgets(self) -> dict[str, Budget]:
-        """Where this bench compares."""
+        """Where this bench compares. Where learning rates fall to zero, what is read before the end of a run is of a
+        network that is not finished: then the end alone counts."""
         absent = {"steps", "flops"} if self.task.costly_target else {"steps", "flops", "time_without_target"}
-        wanted = {self.final_budget} if self.final_only else (BUDGETS.keys() - absent) | {self.final_budget}
+        ends_alone = self.final_only or self.recipe.learning_rate.course == "linear"
+        wanted = {self.final_budget} if ends_alone else (BUDGETS.keys() - absent) | {self.final_budget}
         return {name: budget for name, budget in BUDGETS.items() if name in wanted}
 
     def guide(self, number: int = 1) -> RunConfig:
@@ -178,10 +206,16 @@ class BenchConfig:
         """A snapshot at each quarter of a guide's run, as `SPANNING` asks for."""
         return Schedule({"steps": tuple(self.guide_iterations * k / 4 for k in range(1, 5))})
 
+    def recipe_of(self, arm: Arm) -> Recipe:
+        """How an arm is trained: the recipe, with its own learning rate if it has one."""
+        if arm.name not in self.rates:
+            return self.recipe
+        return replace(self.recipe, learning_rate=replace(self.recipe.learning_rate, peak=self.rates[arm.name]))
+
     def run(self, arm: Arm, seed: int) -> RunConfig:
         guide = f"../../../{arm.reference}" if arm.reference in ("guide", "strong") else None
         most = self.iterations * (1 if self.end == "steps" else MOST_STEPS)
-        return RunConfig(self.task, "learner", self.recipe, arm, seed, most, guide)
+        return RunConfig(self.task, "learner", self.recipe_of(arm), arm, seed, most, guide)
 
     def strong(self) -> RunConfig:
         """The strong reference's run; its examples are none of the arms'."""
@@ -250,7 +284,7 @@ class BenchConfig:
 
     def headline_weights(self) -> tuple[float, ...]:
         """The guidance weights at which the task has headlines."""
-        return tuple(sorted({w for metric in self.task.metrics for w in metric.headline_weights(self.weight)}))
+        return tuple(sorted({w for metric in self.metrics for w in metric.headline_weights(self.weight)}))
 
     def amounts(self, costs: Costs) -> dict[str, tuple[float, ...]]:
         """The amounts of each budget at which runs are read: what all are sure to reach, and points of the curve."""
@@ -268,6 +302,23 @@ class BenchConfig:
         shown = tuple(max(1, round(self.iterations * share)) for share in (1 / 32, 1 / 4, 1))
         end = None if self.end == "steps" else (self.final_budget, self.total(costs))
         return Schedule(self.amounts(costs), costs, selection_at=shown, end=end)
+
+
+def altered(config: BenchConfig, **settings: Any) -> BenchConfig:
+    """A bench with other settings. Learning rates stay as the best guess there is, but count as tuned only where the
+    task, the recipe, the budget and the arm are those that they were tuned for.
+
+    Args:
+        config: of a preset, for instance.
+        settings: its fields by name.
+    """
+    new = replace(config, **settings)
+    names = ("task", "recipe", "iterations", "end", "samples")
+    alike = all(getattr(config, name) == getattr(new, name) for name in names)
+    known = {arm.name: arm for arm in config.arms}
+    other = {arm.name for arm in new.arms if arm.name in known and arm != known[arm.name]}
+    rates = {name: rate for name, rate in new.rates.items() if name not in other}
+    return replace(new, rates=rates, tuned=new.tuned if alike else "")
 
 
 def _restored(value: Any) -> BenchConfig:

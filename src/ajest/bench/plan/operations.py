@@ -20,12 +20,13 @@ class NetworkCosts:
 
     Attributes:
         forward: floating-point operations of denoising one example with the learner.
-        guide: cost of the guide's forward pass, the learner's being 1.
+        guide, exact: cost of a forward pass of the guide and of the best denoiser there is, the learner's being 1.
         sketch: cost of a forward pass of the learner that sketches gradients too; 1 where it cannot.
     """
 
     forward: float
     guide: float
+    exact: float
     sketch: float
 
 
@@ -54,7 +55,8 @@ def _count(task: Task) -> NetworkCosts:
 
     forward = flops_of(learner, example)
     sketch = sketch_flops_of(learner, example) / forward if sketches(learner) else 1.0
-    return NetworkCosts(forward, flops_of(guide, example) / forward, sketch)
+    exact = flops_of(task.exact_denoiser(), example)
+    return NetworkCosts(forward, flops_of(guide, example) / forward, exact / forward, sketch)
 
 
 def step_flops(task: Task, recipe: Recipe, arm: Arm) -> dict[StepKind, float]:
@@ -62,36 +64,31 @@ def step_flops(task: Task, recipe: Recipe, arm: Arm) -> dict[StepKind, float]:
     costs = network_costs(task)
     found = {}
     for kind in arm.kinds():
-        passes = scoring_passes(arm, costs.guide, costs.sketch) if kind.mode == "select" else 0.0
+        passes = scoring_passes(arm, costs) if kind.mode == "select" else 0.0
         if kind.mode == "watch":
-            passes = _reference(arm, costs.guide)
+            passes = _reference(arm, costs)
         trained = recipe.super_batch if kind.trains_on_all else arm.kept(recipe.super_batch)
         update = 3 * (1 + costs.guide * (arm.scoring.scorer == "proxy"))
         found[kind] = float(costs.forward * (recipe.super_batch * passes + trained * update))
     return found
 
 
-def forward_passes(arm: Arm, guide: float, sketch: float = 1.0) -> float:
-    """Forward passes of the learner that scoring one drawn example costs, mean over selecting steps.
-
-    Args:
-        arm: how to choose.
-        guide: cost of the guide's forward pass, the learner's being 1.
-        sketch: cost of a forward pass that sketches gradients too.
-    """
-    return scoring_passes(arm, guide, sketch) / ((arm.memory.every or 1) if arm.memory else 1)
+def forward_passes(arm: Arm, costs: NetworkCosts) -> float:
+    """Forward passes of the learner that scoring one drawn example costs, mean over selecting steps."""
+    return scoring_passes(arm, costs) / ((arm.memory.every or 1) if arm.memory else 1)
 
 
-def scoring_passes(arm: Arm, guide: float, sketch: float = 1.0) -> float:
+def scoring_passes(arm: Arm, costs: NetworkCosts) -> float:
     """`forward_passes` of a step that scores."""
     if not arm.measures:
         return 0.0
     needs, how = arm.registered.needs, arm.scoring
     sketched = "features" in needs and how.features == "gradient"
-    learner = (guide if how.scorer == "proxy" else sketch if sketched else 1.0) / (4 if how.half else 1)
-    return how.draws * (learner * ("learner" in needs) + _reference(arm, guide) * ("reference" in needs))
+    learner = (costs.guide if how.scorer == "proxy" else costs.sketch if sketched else 1.0) / (4 if how.half else 1)
+    return how.draws * (learner * ("learner" in needs) + _reference(arm, costs) * ("reference" in needs))
 
 
-def _reference(arm: Arm, guide: float) -> float:
+def _reference(arm: Arm, costs: NetworkCosts) -> float:
     """Forward passes of the learner that scoring one example with the reference costs."""
-    return {"none": 0.0, "guide": guide, "ema": 1.0, "strong": 1.0}[arm.reference] / (4 if arm.scoring.half else 1)
+    passes = {"none": 0.0, "guide": costs.guide, "ema": 1.0, "strong": 1.0, "exact": costs.exact}
+    return passes[arm.reference] / (4 if arm.scoring.half else 1)

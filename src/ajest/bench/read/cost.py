@@ -107,7 +107,7 @@ def selection_costs(config: BenchConfig, costs: Costs) -> list[SelectionCost]:
 
 
 def _model_ratio(arm: Arm, networks: NetworkCosts) -> float:
-    passes = forward_passes(arm, networks.guide, networks.sketch)
+    passes = forward_passes(arm, networks)
     return passes / arm.keep / 3 + 1 + networks.guide * _has_proxy(arm)
 
 

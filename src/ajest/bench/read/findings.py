@@ -11,6 +11,7 @@ from .cost import SelectionCost, cost_table, selection_costs
 from .margins import not_named
 from .power import detectable, power_table
 from .published import published_table
+from .rates import rates_table, tuning_table
 from .results import Results
 from .score_reliability import Estimate, score_reliability, score_reliability_table
 from .signs import by_sign_table, signs_table
@@ -43,6 +44,8 @@ class Findings:
         legend: what the numbers of `tables` are, and which are certain.
         headlines: a table for each decisive budget: headline metrics alone, with their differences to the baseline.
         arms: what is compared.
+        rates: the learning rate of each arm.
+        tuning: what the rates gave that were tried; without rows where none was.
         tables: a table for each budget at which something was evaluated: all metrics.
         time_to_quality: what arms need to get where the baseline ends.
         costs: what selecting steps cost, of each arm that scores.
@@ -71,6 +74,8 @@ class Findings:
     legend: str
     headlines: tuple[Table, ...]
     arms: Table
+    rates: Table
+    tuning: Table
     tables: tuple[Table, ...]
     time_to_quality: Table
     costs: tuple[SelectionCost, ...]
@@ -113,6 +118,8 @@ def findings(results: Results) -> Findings:
         legend=legend(config),
         headlines=tuple(headline_table(results, budget) for budget in rests_on),
         arms=arms_table(config),
+        rates=rates_table(config),
+        tuning=tuning_table(config.task, results.tuned),
         tables=tuple(budget_table(results, budget) for budget in results.evaluated()),
         time_to_quality=time_to_quality_table(results),
         costs=tuple(costs),

@@ -16,6 +16,7 @@ from ajest.bench.run.calibration import calibrated_costs
 from ajest.bench.run.reached import curve_points, identity_of, largest_common, reached
 from ajest.bench.run.real_data import real_data_reference
 from ajest.bench.run.stages import stage_of
+from ajest.bench.run.tuning import tuning_of, with_tuned_rates
 from ajest.errors import Corrupt, UserError
 from ajest.storage import jsonl
 from ajest.storage.config_file import read_config_file
@@ -35,7 +36,7 @@ def read_bench(root: Path) -> BenchConfig:
     if not path.exists():
         raise UserError(f"{root} is not a bench: it has no bench.json (`ajest bench` makes one)")
     try:
-        config = read_config_file(path, BenchConfig)
+        config = with_tuned_rates(root, read_config_file(path, BenchConfig))
         return config.with_seeds(stage_of(root, config).seeds)
     except Corrupt as error:
         raise UserError(str(error)) from error
@@ -73,6 +74,7 @@ def read(root: Path) -> Results:
         margins=allowed,
         repeats=_repeats(config, runs),
         ended=stage_of(root, config).ended if config.looks else None,
+        tuned=tuning_of(root),
     )
 
 
@@ -139,7 +141,7 @@ def _measured(
 ) -> dict[tuple[str, float], dict[int, float]]:
     """What was measured of a snapshot: values by (metric, guidance weight), then by the guide's number, 1 where none
     guides."""
-    known = {m.name for m in config.task.metrics}
+    known = {m.name for m in config.metrics}
     found: dict[tuple[str, float], dict[int, float]] = {}
     for line in run.lines:
         if (line["step"], line["n"], line.get("noise", 0)) == (step, n, noise):

@@ -24,7 +24,7 @@ FRACTION = 1 / 4
 def margins(config: BenchConfig, cells: Mapping[Where, Cell], runs: Mapping[tuple[str, int], Run]) -> Margins:
     """Delta of each metric as every seed of the baseline measures it: a share of its value (`BenchConfig.delta`), or
     without one `FRACTION` of its gain over the last half of its run. NaN where that is not known."""
-    metrics = {m.name: m for m in config.task.metrics}
+    metrics = {m.name: m for m in config.metrics}
     found: Margins = {}
     for (budget, arm, name, weight), cell in cells.items():
         if arm != config.baseline:

@@ -22,7 +22,7 @@ SEEDS = 5
 #: The published setting; ours smooths the comparison of early selection over 16 steps.
 _TASK = TreeTask(
     label="A", hidden=64, guide_hidden=32, layers=4, p_mean=-2.3, p_std=1.5, sigma_data=0.5,
-    sampler_steps=32, sigma_max=5.0, sigma_min=0.002,
+    sampler_steps=32, sigma_max=5.0, sigma_min=0.002, gain_sign="free",
 )  # fmt: skip
 _RATE = LearningRate(peak=0.01, decay=512, rampup=0, clock="steps")
 _ARMS = {

@@ -11,6 +11,7 @@ from typing import Any
 
 from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import BenchConfig, Costs
+from ajest.bench.plan.tuning import Tuned
 from ajest.bench.run.reached import Reached
 from ajest.bench.run.stages import Ended
 from ajest.tasks.base import Metric
@@ -125,6 +126,7 @@ class Results:
         repeats: of the baseline's end, by (metric, guidance weight): further values with other sampling noise, with
             the first guide.
         ended: why a bench that adds seeds adds no more; None of others, and before that.
+        tuned: how learning rates were found; None where none were looked for.
     """
 
     root: Path
@@ -144,6 +146,8 @@ class Results:
         """The first guide's run, against which arms compare that train against a guide."""
         return self.guides[0]
 
+    tuned: Tuned | None = None
+
     @property
     def arms(self) -> list[str]:
         """Names, in the order of the bench."""
@@ -152,7 +156,7 @@ class Results:
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """All that the task measures."""
-        return self.config.task.metrics
+        return self.config.metrics
 
     def columns(self) -> list[tuple[Metric, float]]:
         """(metric, guidance weight) of everything measured."""
@@ -233,7 +237,7 @@ def compared(config: BenchConfig, cells: Mapping[Where, Cell], margins: Margins 
     The p of each is corrected over its family: all comparisons at one budget with the baseline, or with random choice,
     on all headline metrics together, and on every other metric by itself.
     """
-    metrics, at_random = {m.name: m for m in config.task.metrics}, randoms(config)
+    metrics, at_random = {m.name: m for m in config.metrics}, randoms(config)
     opponents = {
         arm.name: {config.baseline: "baseline"} | {other: "random" for other in [at_random.get(arm.keep)] if other}
         for arm in config.arms
@@ -242,7 +246,7 @@ def compared(config: BenchConfig, cells: Mapping[Where, Cell], margins: Margins 
     for where, cell in cells.items():
         metric = metrics[cell.metric]
         headline = cell.weight in metric.headline_weights(config.weight)
-        for other, kind in opponents[cell.arm].items():
+        for other, kind in opponents.get(cell.arm, {}).items():
             opponent = cells.get((cell.budget, other, cell.metric, cell.weight))
             if opponent is None or cell.arm in (other, config.baseline):
                 continue

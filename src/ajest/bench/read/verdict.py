@@ -15,6 +15,7 @@ from .cost import SelectionCost
 from .folder import read
 from .groups import group_notes
 from .numbers import number
+from .rates import untuned_note
 from .recommendation import cited
 from .results import Results
 from .statistics import ALPHA, LEAST_SEEDS, Comparison, Outcome, corrected, paired
@@ -124,7 +125,8 @@ def _in_short(results: Results, budgets: list[str]) -> str:
         parts.append(f"At {BUDGETS[budget].title}, {outcome}{equivalent}")
     seeds = behind(results)
     opening = "In short" if seeds >= LEAST_SEEDS else "A first look"
-    return f"{opening}, from {seeds} seed{'' if seeds == 1 else 's'}: {'. '.join(parts)}."
+    answer = f"{opening}, from {seeds} seed{'' if seeds == 1 else 's'}: {'. '.join(parts)}."
+    return f"{answer} {untuned_note(results.config)}".rstrip()
 
 
 def _against(results: Results, budget: str, metric: Metric, weight: float, other: str) -> dict[str, Comparison]:

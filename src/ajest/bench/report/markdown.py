@@ -47,6 +47,8 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
         parts += section(table.turned("metric"), 3)
     for table in (
         *findings.by_sign,
+        findings.rates,
+        findings.tuning,
         findings.signs,
         findings.power,
         findings.variance,

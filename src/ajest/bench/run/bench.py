@@ -1,5 +1,5 @@
-"""Running a bench: guide, calibration, then every arm on every seed, each resumable, then late evaluations; and again
-with more seeds, where these are added until all is decided."""
+"""Running a bench: guide, calibration, learning rates, then every arm on every seed, then late evaluations; and again
+with more seeds, where these are added until all is decided. Each is resumable."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from .jobs import (
 )
 from .memory import settle_micro_batch
 from .stages import enter, following, stage_of
+from .tuning import tune
 
 
 def run_bench(
@@ -83,9 +84,10 @@ def run_bench(
                 launch.work(prepare, [first], device, threads, lines, say, root)
         threads = agreed_threads(root) or threads
         bench = replace(bench, costs=calibrated_costs(root))
+        bench = replace(bench, config=tune(bench, launch, threads, say))
         made, at_once = 0, launch.count(device)
         while made < stage.seeds:
-            bench = replace(bench, config=config.with_seeds(stage.seeds))
+            bench = replace(bench, config=bench.config.with_seeds(stage.seeds))
             if made:
                 check_room(root, claims(root, bench.config), at_once, say)
             pace = _make(bench, launch, threads, say)

@@ -178,7 +178,7 @@ def prepare_seed(job: OfSeed, report: Report) -> list[str]:
 def run(job: OfRun, report: Report) -> list[str]:
     """Train a run, and evaluate what can be evaluated as soon as it is done."""
     complaints: list[str] = []
-    _train(job, report, complaints.append)
+    train(job, report, complaints.append)
     _evaluate(replace(job, evaluations=_early_evaluations(job)), report, complaints.append)
     return complaints
 
@@ -237,7 +237,8 @@ def _due(config: BenchConfig, budget: str, step: int) -> Due:
     return Due(step, config.n_of(budget), config.guides_of(budget))
 
 
-def _train(job: OfRun, report: Report, warn: Say) -> None:
+def train(job: OfRun, report: Report, warn: Say) -> None:
+    """Train a run to its end."""
     bench, config = job.bench, job.bench.config
     began, first = time.monotonic(), None
     schedule = replace(config.schedule(bench.costs), trackers=bench.trackers)

@@ -159,6 +159,11 @@ class TreeDistribution:
         """The posterior mean E[x0 | x] = x + sigma^2 score (docs/method.md#loss): a `Denoiser`, the ideal one."""
         return x + sigma[:, None].square() * self.score(x, sigma)
 
+    @property
+    def flops(self) -> float:
+        """Operations of denoising one point: of each Gaussian about three dozen."""
+        return 36.0 * PER_BRANCH * len(self.depth)
+
     def responsibilities(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """Posterior probability of each branch given x, shape (n, branches)."""
         return self._blocks(x, sigma, 2)

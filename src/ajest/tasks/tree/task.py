@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise
+from ajest.diffusion.network import ExactDenoiser
 from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
 from ajest.errors import Corrupt, check
 from ajest.runtime.distributed import in_chunks
@@ -69,7 +70,8 @@ class TreeTask(Task):
         label: the class that is learned.
         hidden, guide_hidden: widths of learner and guide.
         layers: hidden ones of both, after the first linear one.
-        gain_sign: of both networks' gains, see `EnergyMLP`.
+        gain_sign: of both networks' gains: "negative", so that no verdict hangs on a coin, or "free", as published; see
+            `EnergyMLP`.
         p_mean, p_std: of ln sigma in training.
         sigma_data: standard deviation of the data.
         sampler_steps, sigma_max, sigma_min: of the sampler.
@@ -86,7 +88,7 @@ class TreeTask(Task):
     sampler_steps: int = 32
     sigma_max: float = 5.0
     sigma_min: float = 0.002
-    gain_sign: GainSign = "free"
+    gain_sign: GainSign = "negative"
 
     def __post_init__(self) -> None:
         check_noise(self.p_mean, self.p_std, self.sigma_data)
@@ -106,6 +108,10 @@ class TreeTask(Task):
     def network(self, role: Role, seed: int) -> EnergyMLP:
         hidden = self.hidden if role in LARGE else self.guide_hidden
         return EnergyMLP(hidden, self.layers, self.sigma_data, generator(seed, role, "weights"), self.gain_sign)
+
+    def exact_denoiser(self, device: torch.device | str = "cpu") -> ExactDenoiser:
+        distribution = _distribution(self.label, str(device))
+        return ExactDenoiser(distribution.denoise, distribution.flops)
 
     @property
     def samples(self) -> int:

@@ -51,6 +51,11 @@ class Mixture:
         """The distribution of (x - mean) / scale, both of shape (d,)."""
         return Mixture(self.weights, (self.means - mean) / scale, self.variances / scale.square())
 
+    @property
+    def flops(self) -> float:
+        """Operations of denoising one vector: of each Gaussian's each coordinate about a dozen."""
+        return 12.0 * self.means.numel()
+
     def draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Exact samples, float64 of shape (n, d)."""
         which = rng.choice(len(self.weights), n, p=self.weights.numpy())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -51,13 +53,20 @@ _LOSSES = (
     Metric("loss_high", "loss at much noise", "lower", "The same over the highest third.", guided=False),
 )  # fmt: skip
 
+#: Of sets whose best denoiser is known.
+EXCESS = Metric(
+    "excess_loss", "excess loss", "lower",
+    "How far the loss is above that of the best denoiser there is: the weighted square of the distance between the two "
+    "answers. It has none of the noise that the targets have.", guided=False, curve=True,
+)  # fmt: skip
+
 #: Metrics whose expectation does not depend on the number of samples.
 FREE_OF_N = ("energy_distance", "class_energy_distance", "precision", "density")
 
 
-def metrics_of(classes: int) -> tuple[Metric, ...]:
-    """Metrics of a set with so many classes."""
-    return (_ENERGY, *((_OF_CLASSES,) if classes else ()), *_NEAR, *_LOSSES)
+def metrics_of(classes: int, known: bool = False) -> tuple[Metric, ...]:
+    """Metrics of a set with so many classes; `known` is whether its best denoiser is."""
+    return (_ENERGY, *((_OF_CLASSES,) if classes else ()), *((EXCESS,) if known else ()), *_NEAR, *_LOSSES)
 
 
 def energy_distance(x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> float:
@@ -144,15 +153,19 @@ def _within_classes(x: Tensor, real: Tensor, label: Tensor, of_real: Tensor) -> 
     return {"class_energy_distance": total / weight} if weight else {}
 
 
-def losses(denoiser: Denoiser, batch: Batch, chunk: int) -> dict[str, float]:
-    """Mean denoising loss of noised examples, of all and of thirds by noise level, the least first."""
+def losses(denoiser: Denoiser, batch: Batch, chunk: int, exact: Denoiser | None = None) -> dict[str, float]:
+    """Mean denoising loss of noised examples, of all and of thirds by noise level, the least first; and how far it is
+    above that of the `exact` denoiser, where that is known."""
 
     @torch.no_grad()
     def of(part: slice) -> Tensor:
         some = batch[part]
-        return per_example_loss(denoiser(some.x, some.sigma, some.label), some)
+        answer = denoiser(some.x, some.sigma, some.label)
+        best = answer if exact is None else exact(some.x, some.sigma, some.label)
+        return torch.stack([per_example_loss(answer, some), per_example_loss(answer, replace(some, target=best))], 1)
 
-    found = in_chunks(of, len(batch), chunk).double()
+    found, excess = in_chunks(of, len(batch), chunk).double().T
+    values = {} if exact is None else {EXCESS.name: excess.mean().item()}
     thirds = found[batch.sigma.argsort()].tensor_split(3)
     names = ("loss_low", "loss_middle", "loss_high")
-    return {"loss": found.mean().item()} | {k: v.mean().item() for k, v in zip(names, thirds, strict=True)}
+    return values | {"loss": found.mean().item()} | {k: v.mean().item() for k, v in zip(names, thirds, strict=True)}

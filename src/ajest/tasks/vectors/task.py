@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise
+from ajest.diffusion.network import ExactDenoiser
 from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
 from ajest.errors import NotFinite, check, listed, unknown
 from ajest.runtime.distributed import in_chunks
@@ -23,6 +24,7 @@ from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors
 from ajest.tasks.sources import TensorSource, normals
 
 from . import figures, metrics
+from .builtin import mixture_of
 from .data import Part, Standard, parts
 from .figures import View
 from .network import VectorDenoiser
@@ -113,7 +115,7 @@ class VectorsTask(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        return metrics.metrics_of(len(self.classes))
+        return metrics.metrics_of(len(self.classes), self.exact_denoiser() is not None)
 
     @property
     def samples(self) -> int:
@@ -135,6 +137,18 @@ class VectorsTask(Task):
         hidden = self.hidden if role in LARGE else self.guide_hidden
         weights = generator(seed, role, "weights")
         return VectorDenoiser(self.dimensions, len(self.classes), hidden, self.blocks, self.sigma_data, weights)
+
+    def exact_denoiser(self, device: torch.device | str = "cpu") -> ExactDenoiser | None:
+        mixture = mixture_of(self.data[0]) if len(self.data) == 1 else None
+        if mixture is None:
+            return None
+        mean, scale = (torch.tensor(v, dtype=torch.float64) for v in (self.standard.mean, self.standard.scale))
+        mixture = mixture.standardised(mean, scale)
+        return ExactDenoiser(mixture.denoise, mixture.flops)
+
+    @property
+    def tuned_by(self) -> str:
+        return "loss" if self.exact_denoiser() is None else metrics.EXCESS.name
 
     def example_names(self) -> Sequence[str]:
         """The number in the data set of each row to learn."""
@@ -249,7 +263,7 @@ class VectorsTask(Task):
         rows = self._parts[1]
         source = TensorSource(rows.x, LogNormal(self.p_mean, self.p_std), self.sigma_data, rows.label)
         batch = source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
-        return metrics.losses(denoiser, batch.to(device), CHUNK)
+        return metrics.losses(denoiser, batch.to(device), CHUNK, self.exact_denoiser(device))
 
     @property
     def _parts(self) -> tuple[Part, Part]:

@@ -1,0 +1,89 @@
+"""How peak learning rates are found: one log grid for all arms, on seeds that are never reported.
+
+A comparison at one rate for all compares rates (docs/method.md#tuning).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ajest.errors import check
+
+#: Of one arm: learning rate -> seed -> value of what it is tuned by; a run that diverged has none.
+Trials = Mapping[float, Mapping[int, float]]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Whole runs of every arm at each rate of a grid; the rate of the best mean is taken.
+
+    Attributes:
+        seeds: of these runs, none of them reported.
+        factor: from each rate of the grid to the next.
+        rates: how many are tried at first, around the recipe's.
+        most: at most so many; until then the grid is extended, for all arms, where any arm's best lies at its edge.
+        shared: whether arms share a rate that train on equally many examples in steps of equal modes: the first of
+            them is tried.
+    """
+
+    seeds: tuple[int, ...] = (2000, 2001, 2002)
+    factor: float = 2.0
+    rates: int = 3
+    most: int = 9
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        check(len(self.seeds) >= 1 and len(set(self.seeds)) == len(self.seeds), "tuning needs seeds, each named once")
+        check(1 < self.factor < math.inf, f"rates of a grid must grow by a factor above 1, not {self.factor:g}")
+        check(3 <= self.rates <= self.most, f"a grid must begin with 3 to {self.most} rates, not {self.rates}")
+
+    def first(self, peak: float) -> tuple[float, ...]:
+        """The grid to begin with, rising, around a peak."""
+        return tuple(peak * self.factor**k for k in range(-(self.rates // 2), self.rates - self.rates // 2))
+
+    def further(self, grid: Sequence[float], best: Iterable[float]) -> tuple[float, ...]:
+        """Rates to try next: beyond the edges of a rising grid at which the best of any arm lies, as many as may be."""
+        found = set(best)
+        beyond = [grid[0] / self.factor] * (grid[0] in found) + [grid[-1] * self.factor] * (grid[-1] in found)
+        return tuple(beyond[: self.most - len(grid)])
+
+
+def best_rate(trials: Trials, seeds: Sequence[int], sign: int) -> float | None:
+    """The rate of the best mean among those with a value on every seed; None without any.
+
+    Args:
+        trials: of one arm.
+        seeds: all that should be there.
+        sign: 1 if higher is better, -1 if lower is.
+    """
+    whole = {rate: values for rate, values in trials.items() if set(values) == set(seeds)}
+    return max(whole, key=lambda rate: (sign * sum(whole[rate].values()), -rate), default=None)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning found, as it is kept.
+
+    Attributes:
+        metric: name of what rates were chosen by.
+        rates: of every arm that has one.
+        tried_for: for every arm the one whose runs it takes its rate from.
+        trials: of every arm that was tried.
+        at_edge: arms whose best lies at the edge of the whole grid, or that have none: it is not known to be the best.
+        seconds: of training, of all runs together.
+    """
+
+    metric: str
+    rates: dict[str, float]
+    tried_for: dict[str, str]
+    trials: dict[str, dict[float, dict[int, float]]]
+    at_edge: tuple[str, ...]
+    seconds: float
+
+    def said(self, tuning: Tuning) -> str:
+        """How the rates were found, in words."""
+        grid = {rate for trials in self.trials.values() for rate in trials}
+        seeds = len(tuning.seeds)
+        return f"each of {len(grid)} rates on {seeds} other seed{'s' if seeds > 1 else ''}, by the {self.metric}"

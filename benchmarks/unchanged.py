@@ -111,7 +111,10 @@ def bench(root: Path, config: BenchConfig) -> dict[str, str]:
 def study(root: Path) -> dict[str, str]:
     """All stages of the quick study; its guides too."""
     recipe = Recipe(learning_rate=LearningRate(peak=0.01, decay=1 / 8, clock="share"))
-    plan = replace(study_quick(), task=TreeTask(gain_sign="free"), recipe=recipe, iterations=96, n=4096)
+    plan = replace(
+        study_quick(), task=TreeTask(gain_sign="free"), recipe=recipe, guide_recipe=None, weight=3.0, headlines={},
+        rates={}, guides=1,
+    )  # fmt: skip
     launch = Local(WORKERS)
     stages: tuple[Stage, ...] = ("screening", "dials", "final")
     for stage in stages:

@@ -12,7 +12,7 @@ from ajest.bench.plan.tuning import Tuning
 from ajest.errors import check
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS, KEEP, arms_named, random_at, variant_name
-from ajest.tasks.base import Task
+from ajest.tasks.base import Headline, Task
 from ajest.training.recipe import Recipe
 
 Stage = Literal["screening", "dials", "final", "guides"]
@@ -84,6 +84,7 @@ class Study:
         weight: of autoguidance.
         guides: with so many the final measures, see `BenchConfig`; the other stages take the first.
         rates, tuned, tuning: peak learning rates of arms, see `BenchConfig`.
+        headlines: which metrics verdicts rest on, in place of the task's.
     """
 
     task: Task
@@ -107,6 +108,7 @@ class Study:
     rates: dict[str, float] = field(default_factory=dict)
     tuned: str = ""
     tuning: Tuning | None = None
+    headlines: dict[str, Headline] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shared = sorted(set(self.screening_seeds) & set(self.final_seeds))
@@ -143,6 +145,7 @@ class Study:
             calibration_rounds=64,
             rates={arm.name: self.rates[arm.name] for arm in arms if arm.name in self.rates},
             tuned=self.tuned,
+            headlines=self.headlines,
         )
 
     @property

@@ -49,8 +49,8 @@ TREE_RATES = {
 }  # fmt: skip
 
 
-#: By the pilot of docs/results-tree.md: what tells arms apart best of losses, and of guided samples. The energy distance,
-#: which is published figures' headline, is near that of exact samples at these rates.
+#: By the pilot of docs/results-tree.md: what tells arms apart well, of what needs no samples and of guided ones. The
+#: energy distance, the headline elsewhere, is near that of exact samples at these rates.
 TREE_HEADLINES: dict[str, Headline] = {"loss": "unguided", "mandala": "guided"}
 
 

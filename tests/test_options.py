@@ -161,7 +161,7 @@ def test_the_trees_options_reach_its_bench(command, benches):
     assert (task.p_mean, task.p_std, task.sigma_data) == (-2, 1, 0.6)
     assert (task.sigma_min, task.sigma_max, task.sampler_steps) == (0.01, 4, 9)
     assert config.recipe.learning_rate.peak == 0.05
-    assert config.guide().recipe.learning_rate.peak == 0.01  # the guide keeps its own
+    assert config.guide().recipe.learning_rate.peak == 0.04  # the guide keeps its own
 
 
 def test_what_is_checked_is_what_is_asked_for(command, refused, benches):

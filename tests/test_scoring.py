@@ -74,6 +74,7 @@ def watched(arm, seed=0):
     recipe = Recipe(160, micro_batch=64) if images else small_recipe()
     role = "learner" if arm.reference == "strong" else "guide"
     reference = task.network(role, 5).eval() if arm.reference in ("guide", "strong") else None
+    reference = task.exact_denoiser() if arm.reference == "exact" else reference
     proxy = task.network("guide", seed) if arm.scoring.scorer == "proxy" else None
     source = copy.copy(task.source("cpu"))
     networks = Networks(task.network("learner", seed), reference, proxy)

@@ -284,14 +284,14 @@ def test_random_choice_is_no_finalist_and_an_unfinished_stage_has_none():
 
 def test_a_stage_has_the_benches_that_there_are_and_that_have_values(tmp_path, monkeypatch):
     whole = made({"baseline": 0, "hard": 1})
-    found = {"time_without_target": whole, "samples": replace(whole, cells={})}
+    found = {"time": whole, "samples": replace(whole, cells={})}
     monkeypatch.setattr(study_results, "read", lambda folder: found[folder.name])
     study = tree_full()
     assert results_of(tmp_path, study, "screening") == {}
     for name in study.screening_ends:
         (tmp_path / "screening" / name).mkdir(parents=True)
         (tmp_path / "screening" / name / "bench.json").write_text("{}")
-    assert results_of(tmp_path, study, "screening") == {"time_without_target": whole}
+    assert results_of(tmp_path, study, "screening") == {"time": whole}
     assert results_of(tmp_path, study, "final") == {}
 
 

@@ -68,7 +68,7 @@ def tree_full() -> BenchConfig:
         guide_recipe=replace(recipe, super_batch=1024),
         strong_iterations=512,
         end="time",
-        n_final=16_384,
+        n_final=8_192,
         n_curve=4_096,
         curve=(1 / 4, 1 / 2, 1.0),
         calibration_rounds=64,
@@ -90,7 +90,7 @@ def tree_quick() -> BenchConfig:
         iterations=128,
         guide_iterations=128,
         strong_iterations=128,
-        n_final=8_192,
+        n_final=4_096,
         calibration_rounds=24,
         guides=1,
     )

@@ -34,6 +34,15 @@ def test_an_unknown_command_is_met_with_the_nearest():
     fails("--verbose", says="unknown command '--verbose'")
 
 
+def test_a_folder_that_is_not_there_is_met_with_the_nearest_of_runs(tmp_path):
+    fails("report", "tree-quick", says="tree-quick is not a bench", cwd=tmp_path)
+    for name, config in (("tree-quick", "bench.json"), ("pets", "config.json"), ("none", "other.json")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / config).write_text("{}")
+    for words in (("report", "tree-quick"), ("status", "tree-quick"), ("plan", "tree-quick")):
+        fails(*words, says="did you mean 'runs/tree-quick'. known are runs/pets, runs/tree-quick$", cwd=tmp_path)
+
+
 def test_doctor_says_what_there_is_and_times_a_step():
     done = ajest("doctor", "--device", "cpu")
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from ajest.errors import UserError, check
+from ajest.errors import UserError, check, unknown
 
 from .bench import _print_verdict
 from .console import console
@@ -26,6 +26,7 @@ def report(folder: Positional[Path], bundle: File = None) -> None:
         bundle: write no report, but a .zip for a report of a fault: configs, versions and the ends of ledgers, no
             data and no weights. The folder may be that of a study or a run, too.
     """
+    _known(folder)
     if bundle is not None:
         from ajest.bench.report.bundle import write_bundle
 
@@ -56,6 +57,7 @@ def plan(folder: Positional[Path], detect: Annotated[str, shown("X%")] = "5%") -
     from ajest.bench.report.tables import rich_table
 
     share = share_of(detect, "--detect")
+    _known(folder)
     results = read(folder)
     found = detectable(results, decisive(results))
     check(bool(found), f"{folder} has no two seeds of two arms yet: a spread of differences needs a finished pilot")
@@ -63,6 +65,15 @@ def plan(folder: Positional[Path], detect: Annotated[str, shown("X%")] = "5%") -
         console().print(rich_table(table))
         for note in table.notes:
             console().print(note)
+
+
+def _known(folder: Path) -> None:
+    """Raise where there is no such folder but others in runs/, with the nearest of these."""
+    if not folder.exists():
+        configs = (path for name in ("bench", "study", "config") for path in Path("runs").glob(f"*/{name}.json"))
+        others = {str(path.parent) for path in configs}
+        if others:
+            raise unknown("folder", str(folder), others)
 
 
 def arms(rules: Files = None) -> None:
@@ -104,6 +115,7 @@ def status(folder: Positional[Path], watch: float = 0.0) -> None:
     from ajest.bench.read.status import look
 
     check(0 <= watch < math.inf, f"--watch {watch:g}: seconds between looks, or 0 to look once")
+    _known(folder)
     out = console()
     table, ended = look(folder)
     if not watch:

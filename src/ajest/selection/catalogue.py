@@ -93,6 +93,7 @@ _ALL = (
 
 
 ARMS: dict[str, Arm] = {arm.name: arm for arm in _ALL}
+"""All arms by name, those that were registered too."""
 _BUILT_IN = frozenset(ARMS)
 
 

@@ -102,6 +102,7 @@ POLICIES: dict[str, Policy] = {
         partial(p.top, criterion="reference", sign=-1.0), _REFERENCE, _NONE, "the lowest reference loss"
     ),
 }
+"""All policies by name, those that were registered too."""
 
 
 def policy(name: str, **dials: object) -> p.PolicyFunction:

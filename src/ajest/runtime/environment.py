@@ -8,6 +8,8 @@ import re
 from importlib import metadata
 from typing import Any
 
+import torch
+
 from ajest.errors import UserError
 
 from . import cards
@@ -55,6 +57,7 @@ def versions() -> dict[str, str]:
 
     packages = sorted({package for packages in requirements().values() for package in packages} - {"ajest"})
     known = {package: version for package in packages if (version := version_of(package)) is not None}
+    known["torch"] = torch.__version__  # with its build, such as +cu130
     return {"ajest": __version__, "python": platform.python_version(), **known}
 
 

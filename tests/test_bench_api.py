@@ -112,7 +112,7 @@ def script(tmp_path, task, name):
 def test_a_script_of_a_few_lines_needs_no_guard_against_its_workers(tmp_path):
     done = script(tmp_path, "", '"tree"')
     assert done.returncode == 0, done.stderr
-    assert "baseline stands alone" in done.stdout
+    assert "`baseline` stands alone" in done.stdout
 
 
 def test_a_script_with_a_task_of_its_own_and_no_guard_is_told_how_to_have_one(tmp_path):

@@ -95,7 +95,7 @@ def test_costs_are_by_the_clock_that_the_verdict_on_them_goes_by():
     at = {("time_without_target", "energy_distance", 1.0): AT["calibrated", "energy_distance", 1.0]}
     dear = COSTS | {"select jest guide 0.2": COSTS["select jest guide 0.2"] | {"target": 6.0}}
     found = findings(made_up(at, costs=dear, end="time_without_target"))
-    assert "costs 5.0 times" in found.sentences[2]
+    assert any("costs 5.0 times" in sentence for sentence in found.sentences)
     assert found.costs[0].example_ratio == pytest.approx(7.5)  # the table is of whole steps
 
 

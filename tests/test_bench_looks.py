@@ -299,8 +299,8 @@ def test_a_report_says_how_often_it_was_looked_and_why_no_seed_was_added():
     values = {"baseline": BASE, "ajest": ahead(2), "random": ahead(-3)}
     said = legend(at_a_look(values).config)
     assert said.endswith(
-        "Seeds are added until all is decided, with looks planned at 5, 8, 12, 20 seeds. All p are corrected for these "
-        "looks, and each interval is one of 98.4%: all looks' together hold 95 %."
+        "Seeds are added until all is decided, with looks planned at these numbers of seeds: 5, 8, 12, 20. All p are "
+        "corrected for these looks, and each interval is one of 98.4%: all looks' together hold 95 %."
     )
     assert "looks" not in legend(small_bench())
     for ended, why in (
@@ -308,8 +308,8 @@ def test_a_report_says_how_often_it_was_looked_and_why_no_seed_was_added():
         ("most", "no more were planned."),
         ("time", "no time was left for more."),
     ):
-        assert f"Seeds were added up to 6: {why}" in findings(at_a_look(values, ended)).verdict
-    assert not any("Seeds were added" in s for s in findings(at_a_look(values)).verdict)
+        assert f"Seeds were added up to 6: {why}" in findings(at_a_look(values, ended)).sentences
+    assert not any("Seeds were added" in s for s in findings(at_a_look(values)).sentences)
 
 
 def test_a_bench_from_python_takes_a_maximum_or_just_the_seeds_that_are_named():

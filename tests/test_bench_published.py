@@ -138,7 +138,7 @@ def test_the_same_figures_agree_in_every_row():
     assert (row.published, row.ours) == ("0.0135 ± 0.0034", "0.0135 ± 0.0016")
     assert rows["loss, equal samples", "ajest"].published == "0.0135 ± 0.0034"
     assert rows["loss, equal samples", "baseline"].published == "0.0255"
-    assert rows["mandala at n = 16,384 +G, whole run", "early-ajest"].published == "0.811"
+    assert rows["guided mandala at n = 16,384, whole run", "early-ajest"].published == "0.811"
 
 
 def test_one_pair_of_figures_has_one_judgement():
@@ -149,11 +149,11 @@ def test_one_pair_of_figures_has_one_judgement():
         (budget, "classification", 3.0): {"ajest": values, "baseline": values} for budget in ("steps", "samples")
     }
     rows = rows_of(ours(shifted))
-    whole, samples = (rows[f"classification +G, {at}", "ajest"] for at in ("whole run", "equal samples"))
+    whole, samples = (rows[f"guided classification, {at}", "ajest"] for at in ("whole run", "equal samples"))
     assert (whole.judgement, whole.why) == (samples.judgement, samples.why) == ("differ", "by -0.0281")
     # Nothing is known of the baseline's spread at equal samples: ours stands in for it.
-    assert rows["classification +G, equal samples", "baseline"].judgement == "differ"
-    assert rows["classification +G, equal samples", "baseline"].why == "by +0.0579"
+    assert rows["guided classification, equal samples", "baseline"].judgement == "differ"
+    assert rows["guided classification, equal samples", "baseline"].why == "by +0.0579"
 
 
 def test_what_differs_by_more_than_the_noise_differs():
@@ -272,4 +272,4 @@ def test_cells_are_read_where_the_figures_were_taken():
     where = ("steps", "ajest", "mandala", 3.0)
     results.cells[where] = Cell(*where, 163_840, dict(enumerate([0.6, 0.7, 0.68, 0.72, 0.7])))
     judged = {what for (what, _), row in rows_of(results).items() if row.judgement != "not comparable"}
-    assert judged == {"mandala +G, whole run"}
+    assert judged == {"guided mandala, whole run"}

@@ -96,8 +96,8 @@ def test_colours_and_bold_are_for_what_is_certain():
         "*13333.3*",
         "",
     ]
-    assert lines["mandala +G ↑"][2].startswith("5.460 (")
-    assert lines["mandala +G ↑"][2].endswith("; 5 of 6 seeds, baseline there 10.50)")
+    assert lines["guided mandala ↑"][2].startswith("5.460 (")
+    assert lines["guided mandala ↑"][2].endswith("; 5 of 6 seeds, baseline there 10.50)")
     assert lines["loss ↓"][0] == "10.33 (sd 1.080)"
 
 
@@ -110,8 +110,8 @@ def test_nothing_has_a_colour_or_is_bold_below_five_seeds(seeds):
     assert {tone for name, row in rows.items() if name != "real examples" for tone, *_ in row} == {""}
     cells = [cell for row in lines_of(text, "equal time").values() for cell in row]
     assert not any("*" in cell for cell in cells)
-    assert "take it as a first look" in page
-    assert "take it as a first look" in text
+    assert "behind this, a first look; 5 are the least" in page
+    assert "behind this, a first look; 5 are the least" in text
     if seeds == 1:
         assert all("no interval: one seed" in rows[name][1][2] for name in ("ajest", "random"))
     figure = bench_forest(results, "calibrated")
@@ -231,10 +231,10 @@ def test_a_bench_that_compares_at_its_end_alone_has_a_verdict_in_its_unit(end, b
     at = {"baseline": BASE, "ajest": ahead(2), "random": ahead(1)}
     results = made_up({(budget, *ENERGY): at}, amounts={budget: amount}, end=end, final_only=True)
     page, text = page_of(results), as_markdown(results)
-    sentence = f"At {title} ({in_units}), energy distance × 1000: ajest is best with 8333.3"
-    for said in (page, text):
+    sentence = f"On energy distance × 1000 at {title}, `ajest` certainly beats `baseline`: 8333.3"
+    for said, same in ((page, html_prose(sentence)), (text, sentence)):
         assert "no verdict" not in said
-        assert sentence in said
+        assert same in said
         assert f"At {title}: {in_units}" in said
     assert f"compared at {title}\non the task" in page
     assert "What is missing" not in page

@@ -9,6 +9,7 @@ from ajest.bench.read.timing import fallbacks, step_times, timing_notes
 from ajest.bench.report.drawing import Figures
 from ajest.bench.report.markdown import as_markdown
 from ajest.bench.report.page import render
+from ajest.bench.report.tables import html_prose
 from made_up import BASE, LEDGER, ahead, made_up
 
 AT = {("calibrated", "energy_distance", 1.0): {"baseline": BASE, "ajest": ahead(2), "random": ahead(-3)}}
@@ -40,10 +41,11 @@ def test_steps_are_held_against_their_calibration_without_what_runs_share():
     assert times["baseline"].steps == 60  # of six seeds
     assert [times[arm].ratio for arm in ("baseline", "ajest", "random")] == pytest.approx([1.4, 1.04, 0.875])
     assert [arm for arm, time in times.items() if time.differs] == ["baseline"]
-    (note,) = timing_notes([*times.values()], {})
-    assert "steps of baseline took 1.40 times their calibrated seconds" in note
-    (note,) = timing_notes([replace(times["random"], measured=0.5), times["baseline"]], {})
-    assert "steps of random, baseline took 0.50 to 1.40 times" in note
+    note, why = timing_notes([*times.values()], {})
+    assert note == "In the runs, steps of `baseline` took 1.40 times their calibrated seconds."
+    assert why.endswith("equal time goes by the calibrated seconds.")
+    note, _ = timing_notes([replace(times["random"], measured=0.5), times["baseline"]], {})
+    assert "steps of `random` and `baseline` took 0.50 to 1.40 times" in note
     assert timing_notes([times["ajest"]], {}) == []
 
 
@@ -61,14 +63,14 @@ def test_networks_that_ran_eager_are_said_and_counted_in_every_format():
     assert fallbacks(results) == {"baseline": 4200}
     found = findings(results)
     said = [s for s in found.sentences if "fell back to eager" in s or "calibrated seconds" in s]
-    assert said[0].startswith("A compiled network fell back to eager 4,200 times, in runs of baseline")
-    assert said[1].startswith("A note on time: in the runs, steps of baseline took 1.60 times")
+    assert said[0] == "A compiled network fell back to eager 4,200 times, in runs of `baseline`."
+    assert said[1] == "In the runs, steps of `baseline` took 1.60 times their calibrated seconds."
     rows = {row[0]: dict(zip([h.value for h in found.used.heads], row, strict=True)) for row in found.used.texts()}
     assert [rows[a]["graphs compiled"] for a in ("baseline", "random", "ajest")] == ["3", "2", "0"]
     assert [rows[a]["calls that ran eager"] for a in ("baseline", "random", "ajest")] == ["700", "0", "0"]
     page, text = render(found, Figures()), as_markdown(found, Figures())
     for sentence in said:
-        assert sentence in page
+        assert html_prose(sentence) in page
         assert sentence in text
     for printed in (page, text):
         assert found.step_times_table.title in printed

@@ -52,8 +52,13 @@ def test_a_verdict_cites_what_the_study_of_its_task_recommends(monkeypatch):
     stored = from_json(dict[str, tuple[Recommendation, ...]], as_json("tree", known), "here")
     assert stored == {"tree": tuple(known)}
     monkeypatch.setattr(recommendation, "recommendations", lambda task: stored.get(task, ()))
-    (said,) = recommendation.cited(small_bench())  # which compares at equal time, and not at equal operations
-    assert "docs/study-tree.md: at equal time `random`, because it is cheap (20 seeds, 4 steps)." in said
+    said = recommendation.cited(small_bench())  # which compares at equal time, and not at equal operations
+    assert said == [
+        "By the study in docs/study-tree.md, train with `random` at equal time.",
+        "The reason: it is cheap.",
+        "This rests on 20 seeds.",
+        "There the baseline took 4 steps; at another length the answer may differ.",
+    ]
     assert recommendation.cited(replace(small_bench(), task=small_images())) == []
 
 

@@ -20,7 +20,7 @@ from test_study_verdict import COSTS, made
 SCORED = {ARMS["hard"].kinds()[0].label: {"learner scoring": 1.0, "update": 1.0, "target": 1.0}}
 ARMS_MADE = {"baseline": 0, "random": 2, "hard": 6}
 DECIDED = ("verdict", "recommended", "score_reliability", "guides_table", "screening_table", "headline_table",
-           "elsewhere_table", "matches", "heatmaps")  # fmt: skip
+           "other_metrics_table", "matches", "heatmaps")  # fmt: skip
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_page_reads_tests_and_prices_each_bench_once(stored, monkeypatch):
     priced = [*timed, next(iter(screened.values())), *found.results.dials.values()]
     assert Counter(id(config) for config in calls["selection_costs"]) == Counter(id(b.config) for b in priced)
     a_page = Counter(verdict=1, score_reliability=1, guides_table=1, screening_table=1)
-    a_budget = Counter(dict.fromkeys(("recommended", "headline_table", "elsewhere_table", "matches"), len(final)))
+    a_budget = Counter(dict.fromkeys(("recommended", "headline_table", "other_metrics_table", "matches"), len(final)))
     a_grid = Counter(heatmaps=len(study.grids))
     assert {name: len(calls[name]) for name in DECIDED} == a_page + a_budget + a_grid
     before = {name: len(called) for name, called in calls.items()}
@@ -77,14 +77,15 @@ def test_page_json_and_figures_say_what_the_findings_say(stored):
     root, study, _ = stored
     found = write_page(root, study, "the command")
     page = (root / "study.md").read_text()
-    for sentence in (*found.verdict, *(f"{str(r)[0].upper()}{str(r)[1:]}." for r in found.recommendations)):
-        assert f"- {sentence}\n" in page
+    assert page.startswith(f"# Study: tree\n\n**{found.verdict[0]}**\n\n![")
+    for line in (*found.verdict[1:], *(" ".join(r.sentences()) for r in found.recommendations)):
+        assert f"- {line}\n" in page
     assert len(found.recommendations) == len(study.final_ends)
     assert {r.arm for r in found.recommendations} == {"hard"}
     assert json.loads((root / "recommendations.json").read_text()) == as_json("tree", list(found.recommendations))
     for bench in found.final:
         for cell in (
-            cell for table in (bench.headlines, bench.elsewhere, bench.costs) for row in table.rows for cell in row
+            cell for table in (bench.headlines, bench.other_metrics, bench.costs) for row in table.rows for cell in row
         ):
             assert cell.value in page
     for figure in draw(found).all():
@@ -119,4 +120,4 @@ def test_a_study_that_has_not_begun_says_what_it_asks_alone(tmp_path):
     assert draw(found).all() == []
     page = render(found, draw(found), "the command")
     assert page.startswith("# Study: tree\n")
-    assert "## " not in page
+    assert [line for line in page.splitlines() if line.startswith("## ")] == ["## What is studied"]

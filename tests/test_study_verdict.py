@@ -78,25 +78,29 @@ def test_a_rule_that_beats_both_everywhere_is_the_victor_and_recommended():
     found = made({"baseline": 0, "random": 2, "hard": 6, "easy": -6})
     assert list(judged(found).winners) == ["hard"]
     assert recommended(judged(found)).arm == "hard"
-    (said,) = verdict([judged(found)])
-    assert "certainly better than baseline and random" in said
-    assert said.endswith("hard.")
+    assert verdict([judged(found)]) == [
+        "At equal time, `hard` certainly beats both baseline and random on every headline metric (12 seeds)."
+    ]
 
 
 def test_a_verdict_from_untuned_rates_says_so_first():
     said = verdict([judged(made({"baseline": 0, "random": 2, "hard": 6}, tuned=""))])
-    assert said[0].startswith("Learning rates were not tuned")
-    assert len(said) == 2
+    assert len(said) == 1
+    assert said[0].endswith(
+        "(12 seeds). Learning rates were not tuned (`--tune` does), so a difference may be one of rates."
+    )
 
 
 def test_beating_the_baseline_alone_is_no_victory():
     found = made({"baseline": 0, "random": 6, "hard": 6})
     assert list(judged(found).winners) == []
     assert (recommended(judged(found)).arm, recommended(judged(found)).seeds) == ("random", SEEDS)
-    (said,) = verdict([judged(found)])
-    assert "no rule certainly beats both" in said
-    assert "hard came closest" in said
-    assert "against random" in said
+    said = verdict([judged(found)])
+    assert said[:2] == [
+        "At equal time, no rule certainly beats both baseline and random on every headline metric (12 seeds).",
+        "Closest: `hard`.",
+    ]
+    assert said[2].startswith("It does not beat random on ")
 
 
 def test_one_lost_headline_is_enough_to_lose():
@@ -126,12 +130,12 @@ def test_an_arm_that_lacks_seeds_is_judged_on_those_it_shares_and_is_not_the_clo
     assert duel.found.value == pytest.approx(np.mean([both[0][s] for s in range(SEEDS) if s != 3]))
     assert duel.found.other == pytest.approx(np.mean([both[1][s] for s in range(SEEDS) if s != 3]))
     assert (duel.found.seeds, duel.found.missing, duel.found.outcome) == (SEEDS - 1, 1, "undecided")
-    (said,) = verdict([judged(found)])
-    assert "easy came closest" in said
-    assert said.endswith(" hard: seeds are missing, so not ranked.")
-    (said,) = verdict([judged(made({"baseline": 0, "random": 0, "hard": 8}, absent={("hard", 3)}))])
-    assert "closest" not in said
-    assert said.endswith("(12 seeds). hard: seeds are missing, so not ranked.")
+    said = verdict([judged(found)])
+    assert said[1] == "Closest: `easy`."
+    assert said[-1] == "Seeds of `hard` are missing, so they are not ranked."
+    said = verdict([judged(made({"baseline": 0, "random": 0, "hard": 8}, absent={("hard", 3)}))])
+    assert said[0].endswith("(12 seeds).")
+    assert said[1:] == ["Seeds of `hard` are missing, so they are not ranked."]
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 4])
@@ -141,46 +145,45 @@ def test_nothing_is_certain_below_five_seeds(seeds):
     assert recommended(judged(found)).arm == "baseline"
     assert recommended(judged(found)).why == "nothing certainly beats it"
     assert {d.found.outcome for d in pairwise_tests(found)} == {"undecided"}
-    said, look = verdict([judged(found)])
+    said, *_, look = verdict([judged(found)])
     assert "no rule certainly beats both" in said
-    assert look == f"{seeds} seed{'s' if seeds > 1 else ''}: take it as a first look. 5 are the least for a claim."
+    only = "1 seed is" if seeds == 1 else f"{seeds} seeds are"
+    assert look == f"{only} a first look; 5 are the least for a claim."
 
 
 def test_what_five_seeds_show_is_a_claim():
     found = made({"baseline": 0, "random": 30, "hard": 60}, count=5)
     assert list(judged(found).winners) == ["hard"]
     (said,) = verdict([judged(found)])
-    assert said == (
-        "At equal time, certainly better than baseline and random on every headline metric (5 seeds, Holm-corrected "
-        "p < 0.05): hard."
-    )
+    assert said == "At equal time, `hard` certainly beats both baseline and random on every headline metric (5 seeds)."
 
 
 def test_sentences_of_a_verdict_in_full():
     said = verdict([judged(made({"baseline": 0, "random": 0, **rules})) for rules in ({}, {"hard": -9})])
-    assert len(said) == 1  # two arms that are no rule have no verdict
-    assert said[0].startswith(
-        "At equal time, no rule certainly beats both baseline and random on every headline metric (12 seeds). hard "
-        "came closest (its least certain comparison is the most certain); what fails it is "
+    assert said[:2] == [  # two arms that are no rule have no verdict
+        "At equal time, no rule certainly beats both baseline and random on every headline metric (12 seeds).",
+        "Closest: `hard`.",
+    ]
+    assert len(said) == 3
+    metrics = {m.label: m.better for m, _ in made({"baseline": 0}).headlines()}
+    told = re.fullmatch(
+        r"It is certainly worse than (baseline|random) on (guided )?(.+) \(-?[\d.]+ against -?[\d.]+, (\w+) is better; "
+        r"p < 0.001\)\.",
+        said[2],
     )
-    told = said[0].split("what fails it is ")[1]
-    metric = next(m for m, _ in made({"baseline": 0}).headlines() if told.startswith(m.label))
-    assert re.match(
-        rf"{re.escape(metric.label)}[a-z ]* against (baseline|random): -?[\d.]+ against -?[\d.]+, a diff", told
-    )
-    assert said[0].endswith("better on 0% of seeds, corrected p < 0.001).")
+    assert metrics[told[3]] == told[4]
     assert verdict([]) == []
 
 
 def test_a_winner_that_owes_its_reference_says_so():
     won = made({"baseline": 0, "random": 0, "learnable": 9, "learnable-strong": 9, "hard": 9}, strong_iterations=80)
-    (said,) = verdict([judged(won)])
-    assert said.endswith(
-        "learnable, learnable-strong, hard. But learnable uses a reference whose training, not charged here, took 10% "
-        "of a budget; learnable-strong uses a reference whose training, not charged here, took 200% of a budget."
-    )
-    (said,) = verdict([judged(replace(won, costs={}))])
-    assert said.endswith(": learnable, learnable-strong, hard.")
+    said, *owed = verdict([judged(won)])
+    assert "`learnable`, `learnable-strong` and `hard` certainly beat both" in said
+    assert owed == [
+        "`learnable` uses a reference whose training, not charged here, took 10% of a budget.",
+        "`learnable-strong` uses a reference whose training, not charged here, took 200% of a budget.",
+    ]
+    assert len(verdict([judged(replace(won, costs={}))])) == 1
     assert reference_costs(replace(won, costs={"guide": {"update": 1.0}})) == {}
     assert reference_costs(replace(won, costs={"uniform": {"update": 1.0}})) == {}
 
@@ -251,8 +254,7 @@ def test_a_forest_is_grey_where_nothing_is_certain():
 def test_the_closest_is_the_one_whose_worst_comparison_is_the_most_certain():
     """Not who is worse by little where all corrected p are 1: a lead of nothing much beats a deficit."""
     found = made({"baseline": 0, "random": 0, "easy": (3, -1), "hard": 0.2, "high-loss": (3, -0.5)})
-    (said,) = verdict([judged(found)])
-    assert "hard came closest" in said
+    assert verdict([judged(found)])[1] == "Closest: `hard`."
 
 
 def test_all_comparisons_at_a_budget_are_corrected_together():

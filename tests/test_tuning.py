@@ -102,7 +102,7 @@ def test_rates_count_as_tuned_for_the_settings_they_were_tuned_for():
     half = altered(tuned, arms=(*arms_named(("baseline", "random"), keep=0.5), ARMS["hard"]))
     assert half.untuned == ("random", "hard")
     assert half.recipe_of(half.arms[1]) == half.recipe
-    assert "random, hard were not tuned" in untuned_note(half)
+    assert "`random` and `hard` were not tuned" in untuned_note(half)
 
 
 @pytest.fixture(scope="module")

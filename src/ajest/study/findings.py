@@ -18,11 +18,11 @@ from .plan import Study
 from .results import Judged, PairwiseTest, StudyResults, costs_of, judged, matches, recommended
 from .tables import (
     costs_table,
-    elsewhere_table,
     guides_table,
     headline_table,
     keeps_table,
     matches_table,
+    other_metrics_table,
     screening_table,
 )
 from .verdict import references_charged_to_none, verdict
@@ -39,14 +39,14 @@ class FinalBench:
         tests: every arm against the baseline and random on every headline metric.
         headlines: of these metrics the means and the differences.
         matches: rules of other keep fractions against random choice at theirs.
-        elsewhere: all other metrics.
+        other_metrics: all other metrics.
         costs: what selection costs; without rows where the budget is no time.
     """
 
     tests: tuple[PairwiseTest, ...]
     headlines: Table
     matches: Table
-    elsewhere: Table
+    other_metrics: Table
     costs: Table
 
 
@@ -154,7 +154,7 @@ def _final(bench: Judged) -> FinalBench:
         tests=bench.tests,
         headlines=headline_table(bench),
         matches=matches_table(matches(results)),
-        elsewhere=elsewhere_table(results),
+        other_metrics=other_metrics_table(results),
         costs=costs_table(results, costs_of(results)) if timed else _NO_COSTS,
     )
 

@@ -58,17 +58,21 @@ def render(found: Findings, figures: Figures, command: str) -> str:
     study = found.study
     parts = [
         f"# Study: {study.task.name}",
+        *(f"**{sentence}**" for sentence in found.verdict[:1]),
+        *map(_linked, figures.forests),
+        *([WHISKERS] if figures.forests else []),
+        *_listed("", found.verdict[1:]),
+        *_listed("## Recommendation", [" ".join(r.sentences()) for r in found.recommendations]),
+        *_listed("## What is missing", found.missing),
+        "## What is studied",
         f"{study.task.subject[0].upper()}{study.task.subject[1:]}. Budgets are what the baseline needs for "
-        f"{study.iterations:,} steps of {study.recipe.super_batch:,} examples; the learning rate is annealed for each "
+        f"{study.iterations:,} steps of {study.recipe.super_batch:,} examples. The learning rate is annealed for each "
         f"budget. Rules are screened on seeds {_seeds(study.screening_seeds)} and judged on seeds "
-        f"{_seeds(study.final_seeds)}; equal samples are {study.samples:,} examples trained on; {study.n:,} samples a "
-        f"measurement, autoguidance weight {study.weight:g}. Made by `{command}` "
+        f"{_seeds(study.final_seeds)}. Equal samples are {study.samples:,} examples trained on. A measurement is of "
+        f"{study.n:,} samples, with autoguidance weight {study.weight:g}. Made by `{command}` "
         f"with Python {platform.python_version()}, torch {torch.__version__}.",
         *([" ".join(notes)] if (notes := study.task.notes(study.n)) else []),
-        *_listed("Verdict", found.verdict),
-        *_listed("Recommendation", [f"{str(r)[0].upper()}{str(r)[1:]}." for r in found.recommendations]),
-        *_listed("What is missing", found.missing),
-        *_final(found, figures),
+        *_final(found),
         *section(found.tuning),
         *section(found.guides),
         *_screening(found, figures),
@@ -78,24 +82,23 @@ def render(found: Findings, figures: Figures, command: str) -> str:
 
 
 def _listed(title: str, sentences: Sequence[str]) -> list[str]:
-    return [f"## {title}", "\n".join(f"- {s}" for s in sentences)] if sentences else []
+    return [*([title] if title else []), "\n".join(f"- {s}" for s in sentences)] if sentences else []
 
 
-def _final(found: Findings, figures: Figures) -> list[str]:
+def _final(found: Findings) -> list[str]:
     if not found.final:
         return []
     parts = ["## Final"]
     for bench in found.final:
-        parts += [*section(bench.headlines, level=3), *_below(bench.matches), *_below(bench.elsewhere)]
+        parts += [*section(bench.headlines, level=3), *_below(bench.matches), *_below(bench.other_metrics)]
     for bench in found.final:
         parts += _below(bench.costs)
-    parts += map(_linked, figures.forests)
     parts += [
-        f"{WHISKERS} In brackets {COVERAGE} paired bootstrap intervals; on how many of the seeds it is better (the "
-        "probability of improvement); p of a paired t-test, Holm-corrected over all comparisons at the budget. "
-        f"{MARKS} Certain means that no seed is missing of {LEAST_SEEDS} or more and p is below {ALPHA:g}; equivalent, "
-        "that the interval is within delta and a test corrected likewise says so. Elsewhere that is against the "
-        f"baseline, corrected over the arms on each metric by itself. {found.references}"
+        f"In brackets: the {COVERAGE} paired bootstrap interval, and on how many of the seeds it is better (the "
+        "probability of improvement). Then p of a paired t-test, Holm-corrected over all comparisons at the budget. "
+        f"{MARKS} Certain means that no seed is missing of {LEAST_SEEDS} or more and p is below {ALPHA:g}. Equivalent "
+        "means that the interval is within delta and a test corrected likewise says so. Other metrics are compared "
+        f"with the baseline, and corrected over the arms on each metric by itself. {found.references}"
     ]
     return parts
 

@@ -48,7 +48,7 @@ def matches_table(found: Sequence[PairwiseTest]) -> Table:
     return Table.of("Against random choice at the same keep fraction:", heads, rows)
 
 
-def elsewhere_table(results: Results) -> Table:
+def other_metrics_table(results: Results) -> Table:
     """Arms down, and all metrics that are no headline."""
     headlines = results.headlines()
     columns = [c for c in results.columns() if c not in headlines and c[0].name != "mandala_16k"]
@@ -61,7 +61,7 @@ def elsewhere_table(results: Results) -> Table:
             row.append(replace(_mean(results, cell, metric), tone=tone(against)))
         rows.append(row)
     heads = ["arm", *(metric_head(*c) for c in columns)]
-    return Table.of("Elsewhere (is what is gained lost there?):", heads, rows)
+    return Table.of("Other metrics:", heads, rows)
 
 
 def costs_table(results: Results, costs: Sequence[SelectionCost]) -> Table:

@@ -71,9 +71,9 @@ def cost_table(costs: Sequence[SelectionCost], costly_target: bool = False) -> T
         heads,
         rows,
         (
-            "Break-even: below this keep fraction a selecting step is cheaper than training on the whole super-batch. "
-            "Whether it is also worth it depends on how much more a chosen example teaches: that must exceed the cost "
-            "of an example trained on.",
+            "Below the break-even keep fraction a selecting step is cheaper than training on the whole super-batch. "
+            "Whether it is worth it depends on how much more a chosen example teaches. That must exceed the cost of an "
+            "example trained on.",
             f"The cost model counts forward passes alone; what is measured also draws every example{also}.",
         ),
     )

@@ -21,7 +21,7 @@ from .time_to_quality import time_to_quality_table
 from .timing import step_times, step_times_table
 from .variance import variance_table
 from .verdict import caution, charged, decisive, verdict
-from .wording import ends, legend
+from .wording import ends, legend, series
 
 #: Sentences of a verdict, beside its answer; what else there is to say stands further below.
 MOST = 5
@@ -152,10 +152,10 @@ def _guide(results: Results) -> str:
     seconds = sum(sum(run.ledger[-1]["seconds"].values()) for run in trained)
     steps = f"{results.guide.step:,} steps"
     text = (
-        f"The guide took {seconds:.1f} s ({steps}), once for all runs; no arm is charged for it."
+        f"The guide took {seconds:.1f} s ({steps}), once for all runs. No arm is charged for it."
         if len(trained) == 1
-        else f"The {len(trained)} guides took {seconds:.1f} s ({steps} each), once for all runs; no arm is charged for "
-        "them. Runs were guided by each; what compares with a guide while training took the first."
+        else f"The {len(trained)} guides took {seconds:.1f} s, once for all runs. Each took {steps}. No arm is charged "
+        "for them. Runs were guided by each; what compares with a guide while training took the first."
     )
     uses = [a.name for a in results.config.arms if a.reference == "guide"]
     if uses and "guide" in results.costs and "uniform" in results.costs:
@@ -163,7 +163,7 @@ def _guide(results: Results) -> str:
         share = spent / results.config.time(results.costs)
         text += (
             f" Charged, {'it' if len(trained) == 1 else 'one'} would add {share:.0%} of a whole "
-            f"{results.config.baseline} run to every run that uses it: {', '.join(uses)} while training, and every arm "
-            "when sampled with autoguidance."
+            f"{results.config.baseline} run to every run that uses it. These are {series(uses)} while training, and "
+            "every arm when sampled with autoguidance."
         )
     return text

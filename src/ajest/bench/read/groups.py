@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import fmean
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from .numbers import number
 from .results import Cell, Results
 from .signs import seeds_by_sign
 from .statistics import ALPHA, holm
-from .wording import metric_name
+from .wording import code, metric_name, series
 
 #: Members of a group: one value far from the others is an outlier, not a group.
 LEAST = 2
@@ -75,26 +76,41 @@ def _null(n: int) -> np.ndarray:
     return _between(samples).max(1)
 
 
-def group_notes(results: Results, budgets: Sequence[str]) -> list[str]:
-    """What a verdict has to say of groups of seeds, a sentence for each headline of each arm in which they are certain:
-    their p is corrected over all of these at a budget. Groups of the same seeds at a later budget are not said again.
+@dataclass(frozen=True)
+class Parted:
+    """A headline of an arm whose seeds certainly fall into two groups.
+
+    Attributes:
+        cell: of the arm.
+        metric: what it is a value of.
+        groups: of its seeds.
+    """
+
+    cell: Cell
+    metric: Metric
+    groups: Groups
+
+
+def groups_of_seeds(results: Results, budgets: Sequence[str]) -> list[Parted]:
+    """Where seeds certainly fall into groups: the p of each headline of each arm is corrected over all of these at a
+    budget. Groups of the same seeds at a later budget are not there again.
 
     Args:
         results: of the bench.
         budgets: at which it was evaluated.
     """
-    said: dict[tuple[object, ...], str] = {}
+    certain: dict[tuple[object, ...], Parted] = {}
     for budget in budgets:
         found = _at(results, budget)
-        corrected = holm([groups.p for _, _, groups in found])
-        for (cell, metric, groups), p in zip(found, corrected, strict=True):
+        corrected = holm([parted.groups.p for parted in found])
+        for parted, p in zip(found, corrected, strict=True):
             if p < ALPHA:
-                which = cell.arm, metric.name, cell.weight, frozenset(groups.low)
-                said.setdefault(which, _said(results, cell, metric, groups))
-    return [*said.values()]
+                which = parted.cell.arm, parted.metric.name, parted.cell.weight, frozenset(parted.groups.low)
+                certain.setdefault(which, parted)
+    return [*certain.values()]
 
 
-def _at(results: Results, budget: str) -> list[tuple[Cell, Metric, Groups]]:
+def _at(results: Results, budget: str) -> list[Parted]:
     """The best parting of each headline of each arm."""
     found = []
     for metric, weight in results.headlines():
@@ -102,20 +118,29 @@ def _at(results: Results, budget: str) -> list[tuple[Cell, Metric, Groups]]:
             cell = results.cell(budget, arm, metric.name, weight)
             groups = None if cell is None else two_groups(cell.values)
             if cell is not None and groups is not None:
-                found.append((cell, metric, groups))
+                found.append(Parted(cell, metric, groups))
     return found
 
 
-def _said(results: Results, cell: Cell, metric: Metric, groups: Groups) -> str:
-    parts = [
-        f"{', '.join(map(str, sorted(part)))} from {number(min(part.values()), metric)} to "
-        f"{number(max(part.values()), metric)}"
-        for part in (groups.low, groups.high)
-    ]
-    where = f"{cell.arm}, {metric_name(metric, cell.weight)} at {BUDGETS[cell.budget].title}"
-    text = f"Two groups of seeds in {where}: {parts[0]}; {parts[1]}."
-    parting = {frozenset(groups.low), frozenset(groups.high)}
-    for name, (negative, positive) in seeds_by_sign(results, cell.arm).items():
-        if {frozenset(negative), frozenset(positive)} == parting:
-            text += f" The sign of their {name} parts them in the same way."
-    return f"{text} Their mean describes neither."
+def in_groups(found: Sequence[Parted]) -> list[str]:
+    """That there are groups, in a sentence; none where there are none."""
+    arms = list(dict.fromkeys(parted.cell.arm for parted in found))
+    return [f"Seeds of {series(arms)} fall into two groups; a mean describes neither of them."] if arms else []
+
+
+def group_notes(results: Results, found: Sequence[Parted]) -> list[str]:
+    """The groups in numbers, with signs that part seeds in the same way."""
+    said = []
+    for parted in found:
+        cell, low, high = parted.cell, parted.groups.low, parted.groups.high
+        means = [number(fmean(part.values()), parted.metric) for part in (low, high)]
+        where = f"{metric_name(parted.metric, cell.weight)} at {BUDGETS[cell.budget].title}"
+        seeds = [", ".join(map(str, sorted(part))) for part in (low, high)]
+        said += [
+            f"On {where}, seeds of {code(cell.arm)} lie around {means[0]} or around {means[1]}.",
+            f"Around {means[0]} are seeds {seeds[0]}; around {means[1]} are seeds {seeds[1]}.",
+        ]
+        for name, (negative, positive) in seeds_by_sign(results, cell.arm).items():
+            if {frozenset(negative), frozenset(positive)} == {frozenset(low), frozenset(high)}:
+                said.append(f"The sign of the {name} of {code(cell.arm)} divides the same seeds.")
+    return said

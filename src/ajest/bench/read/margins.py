@@ -50,10 +50,10 @@ def _gain(run: Run, config: BenchConfig, metric: Metric, weight: float) -> float
 
 
 def named(results: Results, budget: str) -> list[str]:
-    """Delta of each headline metric at a budget, in a sentence; none where it is not known."""
+    """Delta of each headline metric at a budget, in sentences; none where it is not known."""
     config = results.config
     sizes = {metric_name(m, w): (results.delta(budget, m.name, w), m) for m, w in results.headlines()}
-    known = [f"{number(delta, metric)} in {name}" for name, (delta, metric) in sizes.items() if delta > 0]
+    known = [f"For {name} it is {number(delta, metric)}." for name, (delta, metric) in sizes.items() if delta > 0]
     if not known:
         return []
     what = (
@@ -61,11 +61,11 @@ def named(results: Results, budget: str) -> list[str]:
         if config.delta is None
         else f"{100 * config.delta:g} % of {config.baseline}"
     )
-    return [f"Delta, within which arms count as equivalent, is {what}: {', '.join(known)}."]
+    return [f"Delta, within which arms count as equivalent, is {what}.", *known]
 
 
 def not_named(results: Results) -> list[str]:
-    """On which headline metrics nothing can be called equivalent, in a sentence; none where there are none."""
+    """On which headline metrics nothing can be called equivalent, in sentences; none where there are none."""
     names = [
         metric_name(m, w)
         for m, w in results.headlines()
@@ -74,6 +74,7 @@ def not_named(results: Results) -> list[str]:
     if not names or len(results.arms) < 2:
         return []
     return [
-        f"Nothing is called equivalent in {', '.join(names)}: the learning curves show no gain of "
-        f"{results.config.baseline} over the last half of its run that delta could be a part of. --delta names another."
+        f"Nothing is called equivalent in {', '.join(names)}; `--delta` allows it.",
+        f"There the learning curves show no gain of {results.config.baseline} over the last half of its run that delta "
+        "could be a part of.",
     ]

@@ -144,8 +144,8 @@ def plan_table(results: Results, found: list[Detectable], share: float) -> Table
         rows.append([one.arm, where, f"more than {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}", hours])
     pairs = max((one.seeds for one in found), default=0)
     notes = (
-        f"From the spread of {pairs} paired differences: with fewer than ten that is itself uncertain. The level is "
-        "corrected for all comparisons, and hours are those of training all arms one after the other.",
+        f"From the spread of {pairs} paired differences; with fewer than ten that is itself uncertain. The level is "
+        "corrected for all comparisons. Hours are those of training all arms one after the other.",
     )
     heads = ("arm against the baseline", "headline", "seeds", "hours of training")
     return Table.of(
@@ -189,8 +189,8 @@ def power_table(found: list[Detectable]) -> Table:
         f"seeds for {DETECT:.0%}",
     )
     notes = (
-        "A true difference of that size is certain in four of five benches like this one; a smaller one is mostly "
-        "missed, so that undecided does not mean equal. In brackets: of the baseline's value. Of fewer than ten pairs "
-        "the spread is itself uncertain, and all of this with it.",
+        "A true difference of that size is certain in four of five benches like this one. A smaller one is mostly "
+        "missed, so that undecided does not mean equal. In brackets is its share of the baseline's value. Of fewer "
+        "than ten pairs the spread is itself uncertain, and all of this with it.",
     )
     return Table.of("The smallest differences that this bench could have shown", heads, rows, notes)

@@ -110,7 +110,7 @@ def beside_ours(results: Results) -> list[Row]:
     rows = []
     for (budget, metric, guided), figures in PUBLISHED.items():
         where = "whole run" if budget == "steps" else "equal samples"
-        what = f"{labels[metric]}{' +G' if guided else ''}, {where}"
+        what = f"{'guided ' if guided else ''}{labels[metric]}, {where}"
         for arm, figure in figures.items():
             if arm in arms:
                 rows.append(_row(results, what, (budget, arm, metric, guided), figure))
@@ -124,9 +124,9 @@ def published_table(results: Results) -> Table:
         for r in beside_ours(results)
     ]
     note = (
-        f"arXiv 2509.15267 and its public notebooks, {SEEDS} seeds, mean ± standard deviation. Agree: the {COVERAGE} "
-        "Welch interval of the difference of the two means holds 0; where no standard deviation was published, ours "
-        "stands in for it. Agreement of noisy means is weak evidence: see the spread."
+        f"arXiv 2509.15267 and its public notebooks, {SEEDS} seeds, mean ± standard deviation. They agree where the "
+        f"{COVERAGE} Welch interval of the difference of the two means holds 0. Where no standard deviation was "
+        "published, ours stands in for it. Agreement of noisy means is weak evidence: see the spread."
     )
     heads = ("figure", "arm", "published", "ours", "judgement")
     return Table.of("Beside the published figures", heads, rows, (note,))

@@ -10,6 +10,7 @@ from ajest.tasks.base import Task
 
 from .numbers import number
 from .table import Entry, Table
+from .wording import series
 
 
 def untuned_note(config: BenchConfig) -> str:
@@ -17,7 +18,7 @@ def untuned_note(config: BenchConfig) -> str:
     untuned = config.untuned
     if not untuned:
         return ""
-    which = "Learning rates were" if len(untuned) == len(config.arms) else f"The rates of {', '.join(untuned)} were"
+    which = "Learning rates were" if len(untuned) == len(config.arms) else f"The rates of {series(untuned)} were"
     return f"{which} not tuned (`--tune` does), so a difference may be one of rates."
 
 

@@ -34,8 +34,17 @@ class Recommendation:
     length: str
     why: str
 
-    def __str__(self) -> str:
-        return f"at {BUDGETS[self.budget].title} `{self.arm}`, because {self.why} ({self.seeds} seeds, {self.length})"
+    def sentences(self) -> list[str]:
+        """What to do, why, and what that rests on."""
+        return [f"At {BUDGETS[self.budget].title}, train with `{self.arm}`.", *self.grounds()]
+
+    def grounds(self) -> list[str]:
+        """Why, and what that rests on."""
+        return [
+            f"The reason: {self.why}.",
+            f"This rests on {self.seeds} seeds.",
+            f"There the baseline took {self.length}; at another length the answer may differ.",
+        ]
 
 
 def as_json(task: str, found: list[Recommendation]) -> dict[str, Any]:
@@ -51,8 +60,12 @@ def recommendations(task: str) -> tuple[Recommendation, ...]:
 
 
 def cited(config: BenchConfig) -> list[str]:
-    """A sentence for the budgets of a bench, if the study of its task has anything to say on them."""
+    """What the study of a bench's task recommends at the bench's budgets; nothing where it has nothing to say."""
     known = [r for r in recommendations(config.task.name) if r.budget in config.budgets]
-    if not known:
-        return []
-    return [f"What to train with, by the study in docs/study-{config.task.name}.md: {'; '.join(map(str, known))}."]
+    said = []
+    for arm in dict.fromkeys(r.arm for r in known):
+        same = [r for r in known if r.arm == arm]
+        where = " and at ".join(BUDGETS[r.budget].title for r in same)
+        said.append(f"By the study in docs/study-{config.task.name}.md, train with `{arm}` at {where}.")
+        said += dict.fromkeys(sentence for r in same for sentence in r.grounds())
+    return said

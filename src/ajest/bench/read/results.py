@@ -175,6 +175,16 @@ class Results:
         """One metric of one arm at one budget; None where no seed has it."""
         return self.cells.get((budget, arm, metric, weight))
 
+    def against(self, budget: str, column: tuple[Metric, float], others: Mapping[str, str]) -> dict[str, Comparison]:
+        """How arms compare on one (metric, guidance weight) at a budget.
+
+        Args:
+            others: by arm the one that it is compared with; without a comparison it is left out.
+        """
+        metric, weight = column
+        cells = {arm: self.cell(budget, arm, metric.name, weight) for arm in others}
+        return {a: c.against[others[a]] for a, c in cells.items() if c is not None and others[a] in c.against}
+
     def delta(self, budget: str, metric: str, weight: float) -> float:
         """What counts as equivalent, mean over seeds; NaN where a seed does not know it."""
         known = self.margins.get((budget, metric, weight), {})
@@ -208,7 +218,7 @@ class Results:
         for run in self.runs.values():
             name = f"{run.arm}, seed {run.seed}"
             if run.state == "diverged":
-                said.append(f"{name}: stopped at step {run.step}. {run.why}. It is left out of every comparison.")
+                said.append(f"{name}: stopped at step {run.step}, and left out of every comparison. Reason: {run.why}.")
             elif run.state != "done":
                 said.append(f"{name}: its training is not finished (step {run.step}).")
             said += [f"{name}: {text}" for text in self._not_finite(run)]
@@ -230,6 +240,12 @@ def randoms(config: BenchConfig) -> dict[float, str]:
     return found
 
 
+def rivals(config: BenchConfig) -> dict[str, str]:
+    """By arm the one that chooses as many at random, where there is such a one and it is another."""
+    at_random = randoms(config)
+    return {a.name: at_random[a.keep] for a in config.arms if at_random.get(a.keep, a.name) != a.name}
+
+
 def compared(config: BenchConfig, cells: Mapping[Where, Cell], margins: Margins | None = None) -> dict[Where, Cell]:
     """The cells with their comparisons with the baseline, and with random choice of as many examples where such an arm
     is there, by these `margins`.
@@ -237,9 +253,9 @@ def compared(config: BenchConfig, cells: Mapping[Where, Cell], margins: Margins 
     The p of each is corrected over its family: all comparisons at one budget with the baseline, or with random choice,
     on all headline metrics together, and on every other metric by itself.
     """
-    metrics, at_random = {m.name: m for m in config.metrics}, randoms(config)
+    metrics, at_random = {m.name: m for m in config.metrics}, rivals(config)
     opponents = {
-        arm.name: {config.baseline: "baseline"} | {other: "random" for other in [at_random.get(arm.keep)] if other}
+        arm.name: {config.baseline: "baseline"} | {other: "random" for other in [at_random.get(arm.name)] if other}
         for arm in config.arms
     }
     families: dict[tuple[Any, ...], dict[tuple[Where, str], Comparison]] = {}

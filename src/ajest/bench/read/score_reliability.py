@@ -67,7 +67,7 @@ def score_reliability_table(found: Mapping[str, Mapping[str, Estimate]]) -> Tabl
     rows = [[arm, *(str(parts[q]) if q in parts else "-" for q in shown)] for arm, parts in found.items()]
     notes = (
         "Means over the runs. A score that does not repeat when the same example is noised anew mostly measures the "
-        "noise; one whose variance lies between noise levels mostly chooses noise levels.",
+        "noise. One whose variance lies between noise levels mostly chooses noise levels.",
         "The effective sample size says how even the chances of being chosen are: 1 if all are equal. Measured beside "
         "training, at no cost to it.",
     )

@@ -61,8 +61,8 @@ def by_sign_table(results: Results, budget: str) -> Table:
                     rows.append(row)
     heads = ["arm", "sign", "seeds", *(metric_name(*c) for c in headlines)]
     notes = (
-        "Means over the seeds of one sign, with their standard deviation. A difference between arms that is there only "
-        "where their seeds have other signs is a difference between signs.",
+        "Means over the seeds of one sign, with their standard deviation. A difference that is there only between "
+        "seeds of other signs is one between signs, not between arms.",
     )
     return Table.of(f"At {BUDGETS[budget].title}, by the sign that training took", heads, rows, notes)
 

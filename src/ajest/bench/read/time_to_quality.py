@@ -84,9 +84,9 @@ def time_to_quality_table(results: Results) -> Table:
             ]
         )
     note = (
-        f"What each arm needs to be as good as {results.config.baseline} is at the end of its run: median over the "
-        "seeds, of which those that never got there stand behind all others; from learning curves at "
-        f"{results.config.n_curve:,} samples. A dash: fewer than half got there."
+        f"What each arm needs to be as good as {results.config.baseline} is at the end of its run. It is the median "
+        "over seeds; those that never got there stand behind all others. From learning curves at "
+        f"{results.config.n_curve:,} samples; a dash where fewer than half got there."
     )
     return Table.of("Time and samples to quality", heads, rows, (note,))
 

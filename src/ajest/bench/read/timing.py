@@ -8,6 +8,7 @@ from typing import Any
 
 from .results import Results
 from .table import Table
+from .wording import series
 
 #: How far a step may be from its calibrated seconds before a verdict says so.
 TOLERANCE = 0.15
@@ -77,18 +78,18 @@ def timing_notes(times: Sequence[StepTime], eager: Mapping[str, int]) -> list[st
     said = []
     if eager:
         said.append(
-            f"A compiled network fell back to eager {sum(eager.values()):,} times, in runs of {', '.join(eager)}: such "
-            "steps take longer than those that were calibrated."
+            f"A compiled network fell back to eager {sum(eager.values()):,} times, in runs of {series([*eager])}."
         )
+        said.append("Such steps take longer than those that were calibrated.")
     different = [time for time in times if time.differs]
     if different:
         ratios = sorted(time.ratio for time in different)
         span = f"{ratios[0]:.2f}" if len(ratios) == 1 else f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        said.append(
-            f"A note on time: in the runs, steps of {', '.join(dict.fromkeys(time.arm for time in different))} took "
-            f"{span} times their calibrated seconds, as runs beside each other or other work can cause. Equal time "
-            "goes by the calibrated ones."
-        )
+        arms = list(dict.fromkeys(time.arm for time in different))
+        said += [
+            f"In the runs, steps of {series(arms)} took {span} times their calibrated seconds.",
+            "Runs beside each other, or other work, can cause that; equal time goes by the calibrated seconds.",
+        ]
     return said
 
 

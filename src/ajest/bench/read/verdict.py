@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import BenchConfig
@@ -13,17 +13,21 @@ from ajest.tasks.base import Metric
 
 from .cost import SelectionCost
 from .folder import read
-from .groups import group_notes
-from .numbers import number
+from .groups import group_notes, groups_of_seeds, in_groups
+from .numbers import number, p_value
 from .rates import untuned_note
 from .recommendation import cited
-from .results import Results
-from .statistics import ALPHA, LEAST_SEEDS, Comparison, Outcome, corrected, paired
+from .results import Results, rivals
+from .statistics import LEAST_SEEDS, Comparison, Outcome, corrected, paired
 from .timing import StepTime, fallbacks, timing_notes
-from .wording import in_units, metric_name, told
+from .wording import code, metric_name, on_metrics, series
 
 #: Budgets that count the time or the work of scoring: there selection pays for itself or does not.
 CHARGED = ("calibrated", "time_without_target", "flops")
+#: A headline metric and its guidance weight.
+Column = tuple[Metric, float]
+#: Headlines, and arms that have the same outcome on these.
+_Group = tuple[tuple[Column, ...], list[str]]
 
 
 def decisive(results: Results) -> list[str]:
@@ -38,12 +42,12 @@ def caution(config: BenchConfig) -> str:
     if config.recipe.learning_rate.clock == "share":
         return (
             "The learning rate is annealed over the whole of each run, so arms compare fairly at "
-            f"{BUDGETS[config.final_budget].title}. A caution for what is read before: there, arms that are further on "
-            "in their runs have annealed further."
+            f"{BUDGETS[config.final_budget].title}. At what is read before, arms that are further on in their runs "
+            "have annealed further."
         )
     return (
-        f"A caution: the learning rate follows the number of {config.recipe.learning_rate.clock}. At equal budgets of "
-        "another kind, arms that took more have also annealed further, which is a part of their lead."
+        f"The learning rate follows the number of {config.recipe.learning_rate.clock}. At equal budgets of another "
+        "kind, arms that took more have also annealed further, which is a part of their lead."
     )
 
 
@@ -53,7 +57,7 @@ def charged(results: Results) -> str | None:
 
 
 def verdict(results: Results, costs: Sequence[SelectionCost] = (), times: Sequence[StepTime] = ()) -> list[str]:
-    """Sentences in the order of importance; the first says what to do.
+    """Sentences in the order of importance; the first is the answer, with what is to be known before believing it.
 
     Args:
         results: of the bench.
@@ -61,21 +65,31 @@ def verdict(results: Results, costs: Sequence[SelectionCost] = (), times: Sequen
         times: what steps took in the runs.
     """
     if len(results.arms) < 2:
-        return [f"{results.arms[0]} stands alone: a verdict needs a second arm to compare it with."]
+        return [f"{code(results.arms[0])} stands alone: a comparison needs a second arm."]
     budgets = decisive(results)
-    said = [sentence for budget in budgets for sentence in _at(results, budget)]
-    if not said:
+    read = [found for budget in budgets if (found := _standing(results, budget)).baseline]
+    if not read:
         return ["There is no verdict yet: no budget was reached and evaluated by all arms."]
-    said = [_in_short(results, budgets), *group_notes(results, budgets), *said, *_paid(results, costs)]
-    said += [*_guidance(results), *cited(results.config), *timing_notes(times, fallbacks(results))]
-    seeds = behind(results)
+    first, *others = read
+    answer, *also = _outcome(first)
+    groups = groups_of_seeds(results, budgets)
+    said = [*_leaders(results, first), *(_outcome(other)[0] for other in others), *in_groups(groups), *also]
+    said += _lacking(results, first)
+    for other in others:
+        said += [*_outcome(other)[1:], *_leaders(results, other), *_lacking(results, other)]
+    said += [*group_notes(results, groups), *_cost(costs), *_guidance(results), *cited(results.config)]
+    said += timing_notes(times, fallbacks(results))
     if results.ended is not None:
         said.append(f"Seeds were added up to {len(results.config.seeds)}: {_ENDED[results.ended]}")
+    return [" ".join([answer, *_reservations(results)]), *said]
+
+
+def _reservations(results: Results) -> list[str]:
+    """What stands beside the answer wherever that is read, a sentence each."""
+    said, seeds = [note] if (note := untuned_note(results.config)) else [], behind(results)
     if seeds < LEAST_SEEDS:
-        said.append(
-            f"Only {seeds} seed{'' if seeds == 1 else 's'} stand{'s' if seeds == 1 else ''} behind this: "
-            f"take it as a first look. {LEAST_SEEDS} are the least for a claim."
-        )
+        stands = "1 seed stands" if seeds == 1 else f"{seeds} seeds stand"
+        said.append(f"Only {stands} behind this, a first look; {LEAST_SEEDS} are the least for a claim.")
     return said
 
 
@@ -94,8 +108,8 @@ def is_decided(root: Path) -> bool:
     found = [
         comparison
         for budget in decisive(results)
-        for metric, weight in results.headlines()
-        for comparison in _against(results, budget, metric, weight, results.config.baseline).values()
+        for by_arm in _standing(results, budget).baseline.values()
+        for comparison in by_arm.values()
     ]
     return bool(found) and all(f.outcome != "undecided" or f.missing for f in found)
 
@@ -105,121 +119,141 @@ def behind(results: Results) -> int:
     return sum(all(results.runs[arm, seed].state == "done" for arm in results.arms) for seed in results.config.seeds)
 
 
-def _in_short(results: Results, budgets: list[str]) -> str:
-    """The first sentence: what is certain at each budget."""
-    baseline, parts = results.config.baseline, []
-    for budget in budgets:
-        wins, equal = [], []
-        for metric, weight in results.headlines():
-            found = _against(results, budget, metric, weight, baseline)
-            sure = [arm for arm, comparison in found.items() if comparison.outcome == "better"]
-            if sure:
-                wins.append(f"{', '.join(sure)} on {metric_name(metric, weight)}")
-            same = [arm for arm, comparison in found.items() if comparison.outcome == "equivalent"]
-            if same:
-                equal.append(f"{', '.join(same)} on {metric_name(metric, weight)}")
-        outcome = (
-            f"certainly better than {baseline}: {'; '.join(wins)}" if wins else f"nothing certainly beats {baseline}"
-        )
-        equivalent = f", and within delta of it: {'; '.join(equal)}" if equal else ""
-        parts.append(f"At {BUDGETS[budget].title}, {outcome}{equivalent}")
-    seeds = behind(results)
-    opening = "In short" if seeds >= LEAST_SEEDS else "A first look"
-    answer = f"{opening}, from {seeds} seed{'' if seeds == 1 else 's'}: {'. '.join(parts)}."
-    return f"{answer} {untuned_note(results.config)}".rstrip()
+@dataclass(frozen=True)
+class _Standing:
+    """How arms compare at a budget, by headline metric and arm.
+
+    Attributes:
+        budget: its name.
+        where: the same as the beginning of a sentence.
+        opponent: the baseline, in words.
+        headlines: all of them.
+        baseline: comparisons with the baseline; of headlines that have any.
+        random: the same with random choice of as many examples.
+    """
+
+    budget: str
+    where: str
+    opponent: str
+    headlines: int
+    baseline: Mapping[Column, Mapping[str, Comparison]]
+    random: Mapping[Column, Mapping[str, Comparison]]
 
 
-def _against(results: Results, budget: str, metric: Metric, weight: float, other: str) -> dict[str, Comparison]:
-    """How every arm compares with another on one metric."""
-    cells = [results.cell(budget, arm, metric.name, weight) for arm in results.arms]
-    return {cell.arm: cell.against[other] for cell in cells if cell is not None and other in cell.against}
+def _standing(results: Results, budget: str) -> _Standing:
+    against = []
+    for others in (dict.fromkeys(results.arms, results.config.baseline), rivals(results.config)):
+        found = {column: results.against(budget, column, others) for column in results.headlines()}
+        against.append({column: by_arm for column, by_arm in found.items() if by_arm})
+    where, opponent = f"At {BUDGETS[budget].title}", code(results.config.baseline)
+    return _Standing(budget, where, opponent, len(results.headlines()), *against)
 
 
-def _at(results: Results, budget: str) -> list[str]:
-    """The best arm on each headline metric."""
+#: Of an outcome what one arm does to another, and what several do.
+_VERBS: dict[Outcome, tuple[str, str]] = {
+    "better": ("certainly beats", "certainly beat"),
+    "worse": ("is certainly worse than", "are certainly worse than"),
+    "equivalent": ("is equivalent to", "are equivalent to"),
+}
+_CHANCE = "random choice"
+
+
+def _outcome(standing: _Standing) -> list[str]:
+    """What is decided at a budget; the first sentence is the answer there."""
+    base, random = standing.baseline, standing.random
+    both = _groups(
+        {c: {a: f for a, f in by_arm.items() if a in base.get(c, {}) and base[c][a].outcome == "better"}
+         for c, by_arm in random.items()}, "better"
+    )  # fmt: skip
+    over_base, over_random = (_groups(found, "better") for found in (base, random))
+    if both:
+        answer, told = _sentence(standing, both[0], "better", f"both {standing.opponent} and {_CHANCE}"), both[:1]
+    elif over_base:
+        answer, told = _sentence(standing, over_base[0], "better", standing.opponent), over_base[:1]
+    else:
+        answer, told = f"{standing.where}, nothing certainly beats {standing.opponent}.", []
+    if random and not over_random:
+        answer = f"{answer[:-1]}{', but nothing certainly beats' if over_base else ' or'} {_CHANCE}."
+    said = [_sentence(standing, group, "better", _CHANCE) for group in over_random if group not in told]
+    said += [_sentence(standing, group, "better", standing.opponent) for group in over_base if group not in told]
+    for outcome in ("worse", "equivalent"):
+        for found, other in ((random, _CHANCE), (base, standing.opponent)):
+            said += [_sentence(standing, group, outcome, other) for group in _groups(found, outcome)]
+    return [answer, *said]
+
+
+def _groups(found: Mapping[Column, Mapping[str, Comparison]], outcome: Outcome) -> list[_Group]:
+    """Arms with this outcome, together with those that have it on the same headlines; most headlines first."""
+    columns: dict[str, tuple[Column, ...]] = {}
+    for column, by_arm in found.items():
+        for arm, comparison in by_arm.items():
+            if comparison.outcome == outcome:
+                columns[arm] = (*columns.get(arm, ()), column)
+    groups: dict[tuple[Column, ...], list[str]] = {}
+    for arm, mine in columns.items():
+        groups.setdefault(mine, []).append(arm)
+    return sorted(groups.items(), key=lambda group: -len(group[0]))
+
+
+def _sentence(standing: _Standing, group: _Group, outcome: Outcome, other: str) -> str:
+    columns, arms = group
+    verb = _VERBS[outcome][len(arms) > 1]
+    return f"{standing.where}, {series(arms)} {verb} {other} {on_metrics(columns, standing.headlines)}."
+
+
+def _leaders(results: Results, standing: _Standing) -> list[str]:
+    """The best arm on each headline metric. Arms are ranked by their paired difference to the baseline, those that lack
+    seeds are not."""
     said = []
-    for metric, weight in results.headlines():
-        found = _against(results, budget, metric, weight, results.config.baseline)
-        if found:
-            where = f"At {BUDGETS[budget].title} ({in_units(budget, results.amounts[budget])})"
-            best = _best(results, budget, metric, weight, found)
-            said.append(f"{where}, {metric_name(metric, weight)}: {best}")
+    for (metric, weight), found in standing.baseline.items():
+        opening = f"On {metric_name(metric, weight)} {_lower(standing.where)}"
+        cells = {arm: results.cells[standing.budget, arm, metric.name, weight] for arm in found}
+        ranked = [arm for arm, cell in cells.items() if not results.lacking(cell)]
+        best = max(ranked, key=lambda arm: found[arm].improvement, default="")
+        if not best:
+            said.append(f"{opening}, no arm but {standing.opponent} has every seed: none is ranked.")
+            continue
+        leader = found[best]
+        numbers = f"{number(leader.value, metric)} against {number(leader.other, metric)}"
+        if leader.improvement <= 0:
+            said.append(f"{opening}, no arm is better than {standing.opponent} ({number(leader.other, metric)}).")
+            continue
+        verb = {"better": "certainly beats", "equivalent": "is equivalent to"}.get(leader.outcome, "may beat")
+        certainty = f"{metric.better} is better ({p_value(leader.corrected)})"
+        said.append(f"{opening}, {code(best)} {verb} {standing.opponent}: {numbers}, {certainty}.")
     return said
 
 
-def _best(results: Results, budget: str, metric: Metric, weight: float, found: dict[str, Comparison]) -> str:
-    """Arms are ranked by their paired difference to the baseline, those that lack seeds are not."""
-    baseline, planned = results.config.baseline, len(results.config.seeds)
-    cells = {arm: results.cells[budget, arm, metric.name, weight] for arm in (baseline, *found)}
-    ranked = {arm: f for arm, f in found.items() if not results.lacking(cells[arm])}
-    best = max((arm for arm, f in ranked.items() if f.improvement > 0), key=lambda a: ranked[a].improvement, default="")
-    if not ranked:
-        text = f"no arm but {baseline} has every seed, so none is ranked."
-    elif not best:
-        text = f"no arm is better than {baseline} ({number(cells[baseline].mean, metric)})."
-    else:
-        leader = ranked[best]
-        certainty = {"better": "certain", "equivalent": "equivalent"}.get(leader.outcome, "not certain")
-        few = f" ({leader.seeds} of {planned} seeds)" if leader.missing else ""
-        text = (
-            f"{best} is best with {number(leader.value, metric)} against {number(leader.other, metric)} for "
-            f"{baseline}, {told(leader, metric)}: {certainty}{few}."
-        )
-    better, worse, equal = (
-        [a for a, f in found.items() if f.outcome == o and a != best] for o in ("better", "worse", "equivalent")
-    )
-    if better:
-        text += f" Also certainly better: {', '.join(better)}."
-    if worse:
-        text += f" Certainly worse than {baseline}: {', '.join(worse)}."
-    if equal:
-        text += f" Equivalent to {baseline}: {', '.join(equal)}."
-    for arm, f in found.items():
-        if arm in ranked:
-            continue
-        text += (
-            f" {arm} lacks seeds and is not ranked: on the {f.seeds} of {planned} that it shares with {baseline} it "
-            f"has {number(f.value, metric)} against {number(f.other, metric)}."
-        )
-    return text
+def _lacking(results: Results, standing: _Standing) -> list[str]:
+    """Arms that lack seeds, with what those show that they share with the baseline."""
+    said = []
+    for (metric, weight), found in standing.baseline.items():
+        for arm, comparison in found.items():
+            opening = f"On {metric_name(metric, weight)} {_lower(standing.where)}, {code(arm)}"
+            if results.lacking(results.cells[standing.budget, arm, metric.name, weight]):
+                numbers = f"{number(comparison.value, metric)} against {number(comparison.other, metric)}"
+                said.append(f"{opening} lacks seeds and is not ranked: {numbers} where both have one.")
+            elif comparison.missing:
+                planned = comparison.seeds + comparison.missing
+                said.append(f"{opening} is compared on {comparison.seeds} of {planned} seeds.")
+    return said
 
 
-def _paid(results: Results, costs: Sequence[SelectionCost]) -> list[str]:
-    """Whether selection paid for its overhead: against random, which costs nothing to choose, where time is equal."""
-    budget = charged(results)
+def _cost(costs: Sequence[SelectionCost]) -> list[str]:
+    """What selection costs; whether it is worth that is decided where time is equal."""
     if not costs:
         return []
-    dearest, cheapest = max(c.example_ratio for c in costs), min(c.example_ratio for c in costs)
     share = max(c.overhead_share for c in costs)
-    factor = f"{cheapest:.1f}" if round(cheapest, 1) == round(dearest, 1) else f"{cheapest:.1f} to {dearest:.1f}"
-    said = [
-        f"Scoring and choosing take up to {share:.0%} of a selecting step. With the super-batch that had to be drawn, "
-        f"an example chosen by scores costs {factor} times as much time as one trained on without choosing."
+    low, high = (f"{pick(c.example_ratio for c in costs):.1f}" for pick in (min, max))
+    return [
+        f"Scoring and choosing take up to {share:.0%} of a selecting step.",
+        "With the super-batch that had to be drawn, an example chosen by scores costs "
+        f"{low if low == high else f'{low} to {high}'} times as much time as one without choosing.",
     ]
-    return said if budget is None else [*said, *_repaid(results, budget, [cost.arm for cost in costs])]
-
-
-def _repaid(results: Results, budget: str, arms: list[str]) -> list[str]:
-    """Whether these arms are better at a budget than arms that do not pay for scores."""
-    opponent, said = "random" if "random" in results.arms else results.config.baseline, []
-    for metric, weight in results.headlines():
-        found = _against(results, budget, metric, weight, opponent)
-        outcomes: dict[Outcome, list[str]] = {o: [] for o in get_args(Outcome)}
-        for arm in arms:
-            if arm in found:
-                outcomes[found[arm].outcome].append(arm)
-        parts = [f"{', '.join(names)}: {outcome}" for outcome, names in outcomes.items() if names]
-        if parts:
-            verb = "paid" if outcomes["better"] else "did not visibly pay"
-            said.append(
-                f"Selection {verb} for this on {metric_name(metric, weight)}: at {BUDGETS[budget].title}, "
-                f"compared with {opponent}, {'; '.join(parts)} (Holm-corrected p < {ALPHA:g} decides)."
-            )
-    return said
 
 
 def _guidance(results: Results) -> list[str]:
-    """What autoguidance does to the baseline, in a sentence."""
+    """What autoguidance does to the baseline, a sentence for each metric."""
     config, end = results.config, results.config.final_budget
     metrics, found = [], []
     for metric in results.metrics:
@@ -234,14 +268,14 @@ def _guidance(results: Results) -> list[str]:
         "better": "certainly improves",
         "worse": "certainly worsens",
         "equivalent": "hardly moves",
-        "undecided": "moves",
+        "undecided": "may move",
     }
-    parts = [
-        f"{verbs[f.outcome]} {m.label} from {number(f.other, m)} to {number(f.value, m)}"
+    return [
+        f"After the whole run, autoguidance {verbs[f.outcome]} {m.label} of {code(config.baseline)} from "
+        f"{number(f.other, m)} to {number(f.value, m)}."
         for m, f in zip(metrics, corrected(found), strict=True)
     ]
-    if not parts:
-        return []
-    return [
-        f"Autoguidance with weight {config.weight:g}, on {config.baseline} after the whole run, {', '.join(parts)}."
-    ]
+
+
+def _lower(text: str) -> str:
+    return f"{text[0].lower()}{text[1:]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ajest.bench.plan.config import BenchConfig
 from ajest.errors import listed
@@ -17,12 +18,32 @@ from .table import TableCell, Tone
 
 def metric_name(metric: Metric, weight: float) -> str:
     """A metric and how it is guided, in a sentence."""
-    return f"{metric.label} with autoguidance" if weight != 1 else metric.label
+    return f"guided {metric.label}" if weight != 1 else metric.label
+
+
+def on_metrics(columns: Sequence[tuple[Metric, float]], of: int) -> str:
+    """On which of so many headline metrics, in a sentence."""
+    if len(columns) == 1:
+        return f"on {metric_name(*columns[0])}"
+    return "on every headline metric" if len(columns) == of else f"on {len(columns)} of {of} headline metrics"
+
+
+def code(name: str) -> str:
+    """A name in a sentence."""
+    return f"`{name}`"
+
+
+def series(names: Sequence[str], most: int = 3) -> str:
+    """Names in a sentence; beyond `most` the others are counted."""
+    shown = [code(name) for name in names[: most if len(names) <= most else most - 1]]
+    others = [f"{len(names) - len(shown)} others"] if len(names) > len(shown) else []
+    *first, last = [*shown, *others]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def metric_head(metric: Metric, weight: float) -> str:
     """A metric above its numbers, with an arrow that points to the better side."""
-    return f"{metric.label}{' +G' if weight != 1 else ''} {'↓' if metric.better == 'lower' else '↑'}"
+    return f"{metric_name(metric, weight)} {'↓' if metric.better == 'lower' else '↑'}"
 
 
 def in_units(budget: str, amount: float) -> str:
@@ -53,13 +74,13 @@ def legend(config: BenchConfig) -> str:
         "carry the chance of both."
     )
     return (
-        f"Each number: the mean over seeds, with the {COVERAGE} paired bootstrap interval of the difference to "
-        f"{config.baseline} (for {config.baseline} the standard deviation over seeds). Certain is what has all of "
-        f"{LEAST_SEEDS} or more seeds and a Holm-corrected p below {ALPHA:g}: over all arms and headline metrics of a "
-        "table, or over the arms on a metric that is no headline. Equivalent is what is not certain, while the whole "
-        "interval and a test corrected likewise are within delta. +G: with autoguidance. Arrows point to the better "
-        f"side. Real examples: what as many other real examples reach; no model should look better.{_looked(config)}"
-        f"{several if config.guides > 1 else ''}"
+        f"Each number is a mean over seeds; below it is the {COVERAGE} paired bootstrap interval of the difference to "
+        f"{config.baseline}. For {config.baseline} itself it is the standard deviation over seeds. Certain is what has "
+        f"all of {LEAST_SEEDS} or more seeds and a Holm-corrected p below {ALPHA:g}. That p is corrected over all arms "
+        "and headline metrics of a table, or over the arms on a metric that is no headline. Equivalent is what is not "
+        "certain, while the whole interval and a test corrected likewise are within delta. Guided is what was sampled "
+        "with autoguidance. Arrows point to the better side. Real examples are what as many other real examples reach; "
+        f"no model should look better.{_looked(config)}{several if config.guides > 1 else ''}"
     )
 
 
@@ -69,8 +90,9 @@ def _looked(config: BenchConfig) -> str:
         return ""
     level = 1 - look_levels(config.looks).level(ALPHA)
     return (
-        f" Seeds are added until all is decided, with looks planned at {listed(config.looks)} seeds. All p are "
-        f"corrected for these looks, and each interval is one of {level:.1%}: all looks' together hold {COVERAGE}."
+        f" Seeds are added until all is decided, with looks planned at these numbers of seeds: {listed(config.looks)}. "
+        "All p are corrected for these looks, and each interval is one of "
+        f"{level:.1%}: all looks' together hold {COVERAGE}."
     )
 
 
@@ -126,12 +148,3 @@ def gap(found: Comparison | None, metric: Metric, tested: bool = False) -> Table
     if tested:
         detail += f"; better on {found.better:.0%}; {p_value(found.corrected)}{within(found, metric)}"
     return TableCell(number(found.difference, metric), detail, tone(found))
-
-
-def told(found: Comparison, metric: Metric) -> str:
-    """A difference in words."""
-    known = "" if math.isnan(found.low) else f"{COVERAGE} interval "
-    return (
-        f"a difference of {number(found.difference, metric)} ({known}{reach(found, metric)}, better on "
-        f"{found.better:.0%} of seeds, corrected {p_value(found.corrected)}{within(found, metric)})"
-    )

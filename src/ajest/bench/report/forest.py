@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ajest.bench.plan.budgets import BUDGETS
-from ajest.bench.read.results import Cell, Results, randoms
+from ajest.bench.read.results import Cell, Results, rivals
 from ajest.bench.read.statistics import Comparison
 from ajest.bench.read.wording import metric_name
 from ajest.tasks.base import Metric
@@ -56,9 +56,8 @@ class Panel:
 def bench_forest(results: Results, budget: str) -> Figure | None:
     """Differences of each arm at a budget on every headline: above to the baseline, below to random choice of as many;
     None without any."""
-    baseline, at_random = results.config.baseline, randoms(results.config)
-    others = {arm.name: at_random.get(arm.keep, "") for arm in results.config.arms}
-    rows = [(baseline, dict.fromkeys(results.arms, baseline)), ("random choice", others)]
+    baseline = results.config.baseline
+    rows = [(baseline, dict.fromkeys(results.arms, baseline)), ("random choice", rivals(results.config))]
     return forest(
         [
             [
@@ -77,12 +76,9 @@ def _of(
 ) -> dict[str, Difference]:
     """Differences on a metric to the arm that each is compared with."""
     metric, weight = column
-    found = {}
-    for arm, other in others.items():
-        cell, opponent = (results.cell(budget, name, metric.name, weight) for name in (arm, other))
-        if cell is not None and opponent is not None and other in cell.against:
-            found[arm] = Difference(cell.against[other], tuple(cell.gaps(opponent).values()))
-    return found
+    found = results.against(budget, column, others)
+    cells = {name: results.cells[budget, name, metric.name, weight] for arm in found for name in (arm, others[arm])}
+    return {arm: Difference(f, tuple(cells[arm].gaps(cells[others[arm]]).values())) for arm, f in found.items()}
 
 
 def forest(rows: Sequence[Sequence[Panel]]) -> Figure | None:

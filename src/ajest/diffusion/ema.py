@@ -52,16 +52,24 @@ class PowerEMA:
     def __init__(self, network: nn.Module, widths: Sequence[float]) -> None:
         self.network = network
         self.averages = {w: copy.deepcopy(network).eval().requires_grad_(False) for w in widths}
+        # To look for the weights of a small network takes longer than to average them.
+        self._parameters = [list(module.parameters()) for module in (network, *self.averages.values())]
+        self._has_buffers = any(True for _ in network.buffers())
 
     @torch.no_grad()
     def update(self, t_next: float, t_delta: float = 1.0) -> None:
         """Take the network's present weights in, as time (steps or examples) moves on by `t_delta` to `t_next`."""
-        live, counters = _parts(self.network)
-        for width, average in self.averages.items():
-            mine, copies = _parts(average)
+        (live, counters), *averages = map(self._parts, (self.network, *self.averages.values()), self._parameters)
+        for width, (mine, copies) in zip(self.averages, averages, strict=True):
             torch._foreach_lerp_(mine, live, 1 - decay(width, t_next, t_delta))
             for copied, counter in zip(copies, counters, strict=True):
                 copied.copy_(counter)
+
+    def _parts(self, network: nn.Module, parameters: list[nn.Parameter]) -> tuple[list[Tensor], list[Tensor]]:
+        """(parameters and buffers of floating point, other buffers) of a network."""
+        buffers = list(network.buffers()) if self._has_buffers else []
+        floating = [b for b in buffers if b.is_floating_point()]
+        return [*parameters, *floating], [b for b in buffers if not b.is_floating_point()]
 
     def __getitem__(self, width: float) -> nn.Module:
         return self.averages[width]
@@ -74,13 +82,6 @@ class PowerEMA:
         """Go on from what `state_dict` gave."""
         for width, module in self.averages.items():
             module.load_state_dict(average_of(state, width))
-
-
-def _parts(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """(parameters and buffers of floating point, other buffers) of a network."""
-    buffers = list(network.buffers())
-    floating = [b for b in buffers if b.is_floating_point()]
-    return [p.detach() for p in network.parameters()] + floating, [b for b in buffers if not b.is_floating_point()]
 
 
 def average_of(state: Mapping[str, Tensor], width: float) -> dict[str, Tensor]:

@@ -102,7 +102,7 @@ class Selector:
         _check_needs(arm, self.scorer)
         self.memory = ScoreMemory(arm, self.device)
         self.trigger: TriggerState = arm.trigger.begin()
-        self._count = arm.kept(super_batch)
+        self._count, self._kinds = arm.kept(super_batch), arm.kinds()
 
     def choose(self, step: int, progress: float, phase: Phases, kind: StepKind | None = None) -> Choice:
         """What to train on at step `step` (from 0), at a share of the run; `kind` forces one of `Arm.kinds()`.
@@ -183,7 +183,7 @@ class Selector:
         return self.streams.generator(*name, device=self.device)
 
     def _kind(self, step: int) -> StepKind:
-        first, *others = self.arm.kinds()
+        first, *others = self._kinds
         if not self.arm.scores:
             return first
         if not self.trigger.on:

@@ -29,6 +29,9 @@ class OptimizedNetwork:
         self._module = distributed.averaging(network)
         peak = recipe.learning_rate.peak
         self.optimizer = torch.optim.Adam(network.parameters(), lr=peak, betas=recipe.betas, fused=True)
+        # To look for the weights of a small network takes longer than to copy them.
+        self._parameters: list[Tensor] = list(network.parameters())
+        self._has_buffers = any(True for _ in network.buffers())
         self._replayed = compiling.is_replayed(network)
         self._before: list[list[Tensor]] = []  # the step: weights and buffers, in storage that is used again
         self._undoable = False
@@ -84,8 +87,7 @@ class OptimizedNetwork:
 
     def _tensors(self) -> list[list[Tensor]]:
         """Weights, and buffers where there are any, which are often of another type."""
-        parts = [[p.detach() for p in self.network.parameters()], list(self.network.buffers())]
-        return [part for part in parts if part]
+        return [self._parameters, *([list(self.network.buffers())] if self._has_buffers else [])]
 
     def _gradients(self, batch: Batch, weight: Tensor | None, total: int) -> tuple[Tensor, Tensor]:
         found = []
@@ -102,13 +104,13 @@ class OptimizedNetwork:
             if i == 0 and self._replayed:
                 self._own_gradients()
             found.append(losses.detach())
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
         losses = distributed.gather(torch.cat(found), total)
         return losses, torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum() + losses.sum())
 
     def _own_gradients(self) -> None:
         """Gradients of a compiled network on CUDA lie where its next call writes, or that of a network beside it."""
-        borrowed = {p: p.grad for p in self.network.parameters() if p.grad is not None}
+        borrowed = {p: p.grad for p in self._parameters if p.grad is not None}
         owned = [torch.empty_like(gradient) for gradient in borrowed.values()]
         torch._foreach_copy_(owned, list(borrowed.values()))
         for parameter, gradient in zip(borrowed, owned, strict=True):
@@ -117,7 +119,7 @@ class OptimizedNetwork:
     def step(self, finite: bool) -> None:
         """An Adam step by what `gradients` left, unless that is not finite and to be skipped."""
         if not finite and self.recipe.not_finite == "zero":
-            for parameter in self.network.parameters():
+            for parameter in self._parameters:
                 if parameter.grad is not None:
                     torch.nan_to_num_(parameter.grad, nan=0.0, posinf=0.0, neginf=0.0)
         if finite or self.recipe.not_finite == "zero":

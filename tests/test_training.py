@@ -49,7 +49,8 @@ def test_counts_phases_and_flops_of_every_arm(name):
     drawn = 256 if arm.scores or arm.policy == "uniform" else kept
     trained = 256 if watched else kept
     assert ledger.counts == Counts(drawn, 256 * draws * (reads_learner or reads_reference), trained)
-    reference = {"guide": guide, "strong": guide, "ema": learner, "none": 0}[arm.reference] * reads_reference
+    price = {"guide": guide, "strong": guide, "exact": guide, "ema": learner, "none": 0}[arm.reference]
+    reference = price * reads_reference
     scoring = 256 * draws * (scorer * reads_learner + reference)
     assert ledger.flops == scoring + 3 * trained * (learner + proxy)
     assert ("learner scoring" in step.seconds) == reads_learner

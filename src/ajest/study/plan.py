@@ -198,8 +198,11 @@ class Study:
         recipe = replace(self.recipe, ema_widths=widths)
         seeds = {"chosen": self.screening_seeds, "full": self.final_seeds}
         benches = {name: self.bench(always[:1], s, "steps", curve=OWN_SHARES) for name, s in seeds.items()}
-        # The guide that all stages share is trained by the study's own recipe.
-        return {name: replace(b, recipe=recipe, guide_recipe=self.recipe) for name, b in benches.items()}
+        # The guide that all stages share is trained as the study says, without these averages.
+        return {
+            name: replace(b, recipe=recipe, guide_recipe=self.guide_recipe or self.recipe)
+            for name, b in benches.items()
+        }
 
     def charged(self, costs: Costs) -> BenchConfig:
         """The baseline on the final's seeds, shorter by the time that the guide's training takes."""

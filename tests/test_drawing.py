@@ -10,6 +10,7 @@ import torch
 
 from ajest.diffusion.batch import Batch, DeferredBatch
 from ajest.diffusion.denoising import LogNormal
+from ajest.diffusion.noising import Levels, Noising, Weighting, noised
 from ajest.errors import UserError
 from ajest.runtime import distributed
 from ajest.runtime.seeding import Streams, generator
@@ -36,10 +37,14 @@ def vectors(device="cpu"):
     return TensorSource(x, LogNormal(-1.2, 1.2), label=torch.arange(50) % 4, device=device, label_dropout=0.5)
 
 
+#: Everything that an arm can change of the noise.
+IN_ALL = Noising(Levels("sech"), True, True, Weighting("min-snr"), "x0", 8)
+
 SOURCES = {
     "tree": lambda device="cpu": small_task().source(device),
     "images": lambda device="cpu": small_images(flip=True, label_dropout=0.5).source(device),
     "vectors": vectors,
+    "noised": lambda device="cpu": noised(vectors(device), IN_ALL, 100),
 }
 
 
@@ -266,10 +271,12 @@ def test_drawing_on_a_gpu_never_waits(kind, where, simulated):
     source = SOURCES[kind]("cuda")
     streams = Streams(3, drawing=where)
     plan = Plan(4, 0.5, ARMS["ajest"].kinds()[0], 24, 2, measures=True, watches=False)
+    draw_noised(source, streams, 8, 99, 0)  # tables are brought once
     simulated.restart()
     drawn = draw(source, streams, plan, Noted())
     assert simulated.counts.syncs == 0, simulated.counts.table()
-    assert simulated.counts.copies("host to device") == (2 if where == "host" else 0)
+    each = 2 if kind == "noised" else 1  # the order of the strata is a copy of its own
+    assert simulated.counts.copies("host to device") == (2 * each if where == "host" else 0)
     there = draw(SOURCES[kind](), streams, plan, Noted()).batch
     for name in ("id", "label", "sigma"):
         a, b = getattr(drawn.batch, name), getattr(there, name)

@@ -35,6 +35,8 @@ SCENARIOS = {
     "draws": ("learnable-draws", {}),
     "proxy": ("proxy", {}),
     "rank": ("ajest", {"scope": "rank"}),
+    "noised": ("stratified", {}),
+    "noised-device": ("stable-target-16", {"drawing": "device", "super_batch": 250}),
     "device": ("learnable-draws", {"drawing": "device"}),
     "images-device": ("ajest", {"drawing": "device"}),
     "images": ("ajest", {}),

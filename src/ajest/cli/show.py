@@ -77,26 +77,41 @@ def _known(folder: Path) -> None:
 
 
 def arms(rules: Files = None) -> None:
-    """List the arms: the ways of choosing training examples.
+    """List the arms: the ways of choosing and noising training examples, by what they change.
 
     Example: ajest arms
              ajest arms --rules my_rules.py
 
     Args:
-        rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
+        rules: Python files that register policies, triggers, densities, weights or arms of one's own, see
+            docs/extending.md.
     """
     from rich.table import Table
 
+    from ajest.bench.plan.operations import passes_text
     from ajest.selection.catalogue import ARMS
     from ajest.selection.rules import place_of
+    from ajest.tasks.tree.task import TreeTask
 
     load_rules(rules)
     table = Table(box=None, pad_edge=False)
-    for heading in ("arm", "keeps", "reference", "from", "what it does"):
+    for heading in ("arm", "keeps", "reference", "passes", "moves", "from", "what it does"):
         table.add_column(heading)
-    for arm in ARMS.values():
-        table.add_row(arm.name, f"{arm.keep:.0%}", arm.reference, Path(place_of(arm.rules)).name, arm.summary)
+    tree = TreeTask().source("cpu")
+    for axis in dict.fromkeys(arm.axis for arm in ARMS.values()):
+        if axis:
+            table.add_section()
+            table.add_row(f"[bold]{axis}[/bold]")
+        for arm in (arm for arm in ARMS.values() if arm.axis == axis):
+            moves = f"{arm.noising.moved(tree):.0%}" if arm.noising.axes else ""
+            place = Path(place_of(arm.rules)).name or arm.paper
+            table.add_row(arm.name, f"{arm.keep:.0%}", arm.reference, passes_text(arm), moves, place, arm.summary)
     console().print(table)
+    console().print(
+        "passes: forward passes of the learner for each example trained on, its update included; g is one of the "
+        "guide, and the exact denoiser counts as one of the learner.\n"
+        "moves: share of the tree's objective that lies at other noise levels than before; 0% is the same objective."
+    )
 
 
 def status(folder: Positional[Path], watch: float = 0.0) -> None:

@@ -4,7 +4,14 @@ from .arm import Arm, Scoring
 from .catalogue import ARMS, register_arm
 from .memory import LossMemory
 from .registry import POLICIES, Policy, importance, inclusion_of, policy, select
-from .rules import load_rules, register_normalisation, register_policy, register_trigger
+from .rules import (
+    load_rules,
+    register_density,
+    register_normalisation,
+    register_policy,
+    register_trigger,
+    register_weight,
+)
 from .scoring import Scores, score
 from .triggers import Trigger, TriggerState
 
@@ -23,9 +30,11 @@ __all__ = [
     "load_rules",
     "policy",
     "register_arm",
+    "register_density",
     "register_normalisation",
     "register_policy",
     "register_trigger",
+    "register_weight",
     "score",
     "select",
 ]

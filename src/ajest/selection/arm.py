@@ -1,4 +1,4 @@
-"""Arms: the ways of choosing training examples that a bench compares."""
+"""Arms: the ways of choosing and noising training examples that a bench compares."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
+from ajest.diffusion.noising import Noising
 from ajest.errors import check, unknown
 
 from .features import Features
@@ -15,7 +16,7 @@ from .memory import LossMemory
 from .normalisation import NORMALISATIONS, Normalisation
 from .policies import Criterion, PolicyFunction, within
 from .registry import POLICIES, Policy, inclusion_of, policy
-from .rules import RulesFile, rules_of
+from .rules import Kind, RulesFile, rules_of
 from .triggers import Trigger
 
 CHUNKS = 16  # N of JEST unless an arm says otherwise
@@ -50,7 +51,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of choosing what to train on.
+    """One way of choosing what to train on, and of noising it.
 
     Attributes:
         name: what it is called.
@@ -69,7 +70,9 @@ class Arm:
         within: choose the kept share of each so many consecutive examples; None chooses from the whole super-batch.
             The published image code chooses within micro-batches of 128.
         summary: one line for people.
-        rules: the user's code that its policy, normalisation or trigger comes from; found by itself.
+        paper: where it was published.
+        rules: the user's code that its policy, normalisation, trigger, density or weight comes from; found by itself.
+        noising: how its examples are noised; by default as the task does it.
     """
 
     name: str
@@ -89,14 +92,18 @@ class Arm:
     memory: LossMemory | None = None
     within: int | None = None
     summary: str = field(default="", compare=False)
+    paper: str = field(default="", compare=False)
     rules: RulesFile | None = None
+    noising: Noising = field(
+        default_factory=Noising
+    )  # after its rules, which are read before the names in it are looked up
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise unknown("policy", self.policy, POLICIES)
         if self.normalise not in (None, "none", "running", *NORMALISATIONS):
             raise unknown("normalisation", str(self.normalise), ("none", "running", *NORMALISATIONS))
-        object.__setattr__(self, "rules", rules_of(self.policy, self.normalise, self.trigger.mode))
+        object.__setattr__(self, "rules", rules_of(*self._names()))
         mine = f"arm {self.name!r}:"
         check(0 < self.keep <= 1, f"{mine} the keep fraction must lie above 0 and at most at 1, not {self.keep}")
         check(self.temperature is None or self.temperature > 0, f"{mine} the temperature must be positive")
@@ -115,6 +122,31 @@ class Arm:
             "so it cannot be unbiased",
         )
         self._check_scoring(mine)
+        self._check_noising(mine)
+
+    def _names(self) -> tuple[tuple[Kind, str | None], ...]:
+        """Names of what may be the user's own."""
+        levels, weight = self.noising.levels, self.noising.weight
+        return (
+            ("policy", self.policy),
+            ("normalisation", self.normalise),
+            ("trigger", self.trigger.mode),
+            ("density", None if levels is None else levels.density),
+            ("weight", None if weight is None else weight.name),
+        )
+
+    def _check_noising(self, mine: str) -> None:
+        noising, memory = self.noising, self.memory
+        reads = "sigma" in self.registered.needs or self.normalise == "running" or (memory and memory.by != "id")
+        check(
+            not noising.stratified or not reads,
+            f"{mine} it chooses by noise level, which undoes the strata that levels are drawn from: leave out one",
+        )
+        reweighted = noising.weight is not None or noising.same_objective
+        check(
+            not reweighted or not self.scoring.half,
+            f"{mine} images of half the size are scored with the task's own weights: leave out the weight or the half",
+        )
 
     def _check_scoring(self, mine: str) -> None:
         needs, memory, compares = self.registered.needs, self.memory, self.scores and self.trigger.compares
@@ -147,6 +179,12 @@ class Arm:
     def registered(self) -> Policy:
         """Its policy, as it was registered."""
         return POLICIES[self.policy]
+
+    @property
+    def axis(self) -> str:
+        """In what it differs from training on every drawn example, noised as the task does it; "" in nothing."""
+        chooses = ("selection",) if self.policy != "uniform" else ()
+        return ", ".join((*chooses, *self.noising.axes))
 
     @property
     def scores(self) -> bool:
@@ -221,8 +259,10 @@ class Arm:
     def kinds(self) -> tuple[StepKind, ...]:
         """The kinds of step it can take, one of each mode at most: those that select first, then what it does
         otherwise."""
+        noising = str(self.noising)
         if not self.scores:
-            return (UNIFORM,) if self.policy == "uniform" else (StepKind("random", f"random {self.keep:g}"),)
+            kind = UNIFORM if self.policy == "uniform" else StepKind("random", f"random {self.keep:g}")
+            return (kind.noised(noising),)
         extras = [text for text, is_so in self._extras().items() if is_so]
         words = " ".join([self.policy, self.reference, f"{self.keep:g}", *extras])
         kinds = [StepKind("select", f"select {words}")] if self.memory is None or self.memory.every else []
@@ -230,7 +270,7 @@ class Arm:
         if self.trigger.mode != "always":
             watches = self.trigger.compares and not self.trigger.begin().on
             kinds.append(WATCH if watches else UNIFORM)
-        return tuple(kinds)
+        return tuple(kind.noised(noising) for kind in kinds)
 
     def _extras(self) -> dict[str, bool]:
         chunks, strata = self.effective("chunks"), self.effective("strata") or 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+from ajest.diffusion.noising import Levels, Noising, Weighting
 from ajest.errors import UserError, check, listed, unknown
 
 from .arm import Arm, Scoring
@@ -21,23 +23,37 @@ _kept = partial(Arm, keep=KEEP)
 _guided = partial(Arm, keep=KEEP, reference="guide")
 
 
+def _noised(name: str, noising: Noising, paper: str, summary: str) -> Arm:
+    """An arm that trains on every drawn example, noised in its own way."""
+    return Arm(name, "uniform", noising=noising, paper=paper, summary=summary)
+
+
+def _weight(name: str) -> Noising:
+    return Noising(weight=Weighting(name))
+
+
 _ALL = (
     Arm("baseline", "uniform", summary="train on every drawn example"),
-    _guided("early-ajest", "jest", trigger=Trigger("early"),
+    _guided("early-ajest", "jest", paper="arXiv 2509.15267", trigger=Trigger("early"),
         summary="AJEST until the learner overtakes the guide, then every example"),
-    _guided("ajest", "jest", summary="JEST with the guide of autoguidance as reference, on every step"),
+    _guided("ajest", "jest", paper="arXiv 2509.15267",
+        summary="JEST with the guide of autoguidance as reference, on every step"),
     _kept("random", "random", summary="a random fifth of the examples, nothing scored"),
-    _guided("late-ajest", "jest", trigger=Trigger("late"),
+    _guided("late-ajest", "jest", paper="arXiv 2509.15267", trigger=Trigger("late"),
         summary="every example until the learner overtakes the guide, then AJEST"),
-    _guided("inverted-ajest", "inverted-jest", summary="the least learnable examples: a control"),
-    _guided("early-ajest-paper", "jest", trigger=Trigger("early", half_life=0),
+    _guided("inverted-ajest", "inverted-jest", paper="arXiv 2509.15267",
+        summary="the least learnable examples: a control"),
+    _guided("early-ajest-paper", "jest", paper="arXiv 2509.15267", trigger=Trigger("early", half_life=0),
         summary="early AJEST that decides on a single batch, as published"),
     _guided("ajest-zscore", "jest", normalise="zscore",
         summary="AJEST whose scores are normalised, so that the temperature means something"),
-    _kept("jest-ema", "jest", reference="ema", summary="JEST with the learner's own average as reference"),
-    _guided("rho", "learnability", summary="the most learnable fifth, no sampling (RHO-loss)"),
+    _kept("jest-ema", "jest", paper="arXiv 2406.17711", reference="ema",
+        summary="JEST with the learner's own average as reference"),
+    _guided("rho", "learnability", paper="arXiv 2206.07137",
+        summary="the most learnable fifth, no sampling (RHO-loss)"),
     _kept("high-loss", "high-loss", summary="the fifth of highest learner loss, no reference"),
-    _guided("easy-reference", "easy-reference", summary="the fifth that the guide finds easiest"),
+    _guided("easy-reference", "easy-reference", paper="arXiv 2411.18674",
+        summary="the fifth that the guide finds easiest"),
     # Within strata of the noise level (docs/method.md#stratified)
     _kept("hard", "hard", summary="softmax draws by the learner's loss within each noise level, no reference"),
     _kept("hard-rank", "hard", normalise="rank", temperature=0.25, summary="hard, by ranks"),
@@ -67,9 +83,10 @@ _ALL = (
     _kept("proportional", "proportional", unbiased=True,
         summary="with replacement, proportional to the root of the loss, with importance weights"),
     # Nothing to score
-    Arm("infobatch", "infobatch", keep=0.65, unbiased=True, memory=LossMemory("id"), normalise="running",
+    Arm("infobatch", "infobatch", paper="arXiv 2303.04947",
+        keep=0.65, unbiased=True, memory=LossMemory("id"), normalise="running",
         summary="random pruning of what was below the mean when last seen, rescaled (InfoBatch)"),
-    _kept("speed", "speed", summary="the noisiest levels a fifth as often (SpeeD)"),
+    _kept("speed", "speed", paper="arXiv 2405.17403", summary="the noisiest levels a fifth as often (SpeeD)"),
     _kept("sigma-loss", "proportional", memory=LossMemory("sigma"),
         summary="noise levels in proportion to the root of their running loss"),
     _kept("sigma-loss-unbiased", "proportional", memory=LossMemory("sigma"), unbiased=True,
@@ -89,6 +106,37 @@ _ALL = (
     _kept("proxy", "hard", scoring=Scoring(scorer="proxy"),
         summary="hard by the losses of a network of the guide's size that is trained along"),
     _kept("half-resolution", "hard", scoring=Scoring(half=True), summary="hard, images scored at half size"),
+    # Noise levels (docs/method.md#levels)
+    _noised("stratified", Noising(stratified=True), "arXiv 2107.00630",
+        "one noise level from each of as many equally likely ranges as there are examples"),
+    _noised("logit-normal", Noising(Levels("normal")), "arXiv 2403.03206",
+        "levels of a flow's logit-normal time: ln(sigma / sigma_data) of mean 0 and standard deviation 1"),
+    _noised("shift-3", Noising(Levels("normal", math.log(3))), "arXiv 2403.03206", "logit-normal, shifted by 3"),
+    _noised("uniform-time", Noising(Levels("beta")), "arXiv 2209.03003", "levels of a flow's uniform time"),
+    _noised("laplace", Noising(Levels("laplace", scale=0.25)), "arXiv 2407.03297",
+        "levels whose log signal-to-noise ratio has a Laplace density"),
+    _noised("cauchy", Noising(Levels("cauchy", scale=0.5)), "arXiv 2407.03297", "the same with a Cauchy density"),
+    _noised("cosine-levels", Noising(Levels("sech")), "arXiv 2102.09672", "levels of the cosine schedule"),
+    _noised("cosine-levels-same", Noising(Levels("sech"), same_objective=True), "arXiv 2102.09672",
+        "cosine-levels with importance weights"),
+    _noised("ddpm-levels", Noising(Levels("linear-ddpm")), "arXiv 2006.11239",
+        "levels of DDPM's linear schedule: the baseline of much that is claimed"),
+    # Weights (docs/method.md#weights)
+    _noised("x0-weight", _weight("x0"), "arXiv 2202.00512", "the plain squared error of the denoised example"),
+    _noised("eps-weight", _weight("eps"), "arXiv 2006.11239", "the squared error of the noise"),
+    _noised("edm-weight", _weight("edm"), "arXiv 2206.00364", "EDM's weight, which is also that of v"),
+    _noised("flow-weight", _weight("flow"), "arXiv 2210.02747", "the squared error of a straight flow's velocity"),
+    _noised("min-snr", _weight("min-snr"), "arXiv 2303.09556", "the signal-to-noise ratio, at most 5"),
+    _noised("soft-min-snr", _weight("soft-min-snr"), "arXiv 2401.11605",
+        "min-snr at 1 without its corner; P2 at its defaults is the same"),
+    # Targets (docs/method.md#target)
+    _noised("x0-target", Noising(target="x0"), "arXiv 2006.11239",
+        "the clean example as target, where the task's own is exact"),
+    _noised("stable-target-16", Noising(target="x0", references=16), "arXiv 2302.00670",
+        "the mean of 16 examples by how likely each is the one that was noised"),
+    _noised("stable-target-256", Noising(target="x0", references=256), "arXiv 2302.00670", "the same of 256"),
+    _noised("exact-target", Noising(target="exact"), "",
+        "the exact posterior mean as target; for data whose score is known"),
 )  # fmt: skip
 
 

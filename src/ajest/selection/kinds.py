@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 #: What a step does with what it draws: train on all of it ("uniform") and compare it with the reference too ("watch");
@@ -24,6 +24,10 @@ class StepKind:
 
     def __str__(self) -> str:
         return self.label
+
+    def noised(self, how: str) -> StepKind:
+        """The kind of step whose examples are noised in another way than the task's own; "" is that."""
+        return replace(self, label=f"{self.label}, {how}") if how else self
 
     @property
     def chooses(self) -> bool:

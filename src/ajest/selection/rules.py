@@ -1,4 +1,4 @@
-"""Rules of the user's own: policies, normalisations, triggers and arms, registered by name.
+"""Rules of the user's own: policies, normalisations, triggers, densities, weights and arms, registered by name.
 
 A file of rules is code of the user's (`ajest bench tree --rules my_rules.py`). An arm that needs one carries its place
 and its digest, so that workers, clusters and later days read the same code before they look a name up.
@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from ajest.diffusion.noising import DENSITIES, WEIGHTS
 from ajest.errors import check, listed
 from ajest.runtime import plugins
 from ajest.storage import config
@@ -27,7 +28,9 @@ from .triggers import TRIGGERS, TriggerRule, TriggerState
 DIALS = frozenset({"temperature", "normalise", "strata", "chunks", "power", "redundancy"})
 NEEDS = frozenset({"learner", "reference", "sigma", "features"})
 
-_places: dict[tuple[str, str], RulesFile] = {}  # of what was registered, by kind and name
+Kind = Literal["policy", "normalisation", "trigger", "density", "weight"]
+
+_places: dict[tuple[Kind, str], RulesFile] = {}  # of what was registered, by kind and name
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,7 @@ def register_normalisation(name: str, function: Callable[[Tensor, Tensor], Tenso
         UserError: another normalisation has the name, or it gives something else than it should.
     """
     values, stratum = torch.linspace(-1, 2, 16), torch.arange(16) // 8
-    found = plugins.ran(f"normalisation {name!r}", lambda: function(values, stratum))
-    right = isinstance(found, Tensor) and found.shape == values.shape and found.is_floating_point()
-    check(right, f"normalisation {name!r} must give as many floating-point numbers as it was given")
+    _tried("normalisation", name, lambda given: function(given, stratum), values)
     check(name not in ("none", "running"), f"there is another normalisation {name!r}: choose another name")
     _register("normalisation", name, NORMALISATIONS, by_stratum(function), function)
 
@@ -125,14 +126,56 @@ def register_trigger(
     _register("trigger", name, TRIGGERS, TriggerRule(observe, begins, compares), observe)
 
 
-def rules_of(policy: str, normalisation: str | None, trigger: str) -> RulesFile | None:
-    """The code of the user's that these names come from, None where all come with the package.
+def register_density(name: str, function: Callable[..., Tensor]) -> None:
+    """Make a density of noise levels known to arms, as `Levels(name, location, scale)`.
+
+    Args:
+        name: by which arms name it.
+        function: of z = (ln r - location) / scale, float64 of shape (n,), and numbers with defaults, to the logarithm
+            of the density at z, up to a constant; minus infinity where there is none.
+
+    Raises:
+        UserError: another density has the name, or it gives something else than it should.
+    """
+    z = torch.linspace(-3, 3, 33, dtype=torch.float64)
+    found = _tried("density", name, function, z)
+    check(
+        bool((found < torch.inf).all()) and bool(found.isfinite().any()),
+        f"density {name!r} must be finite or minus infinity, and not everywhere minus infinity",
+    )
+    _register("density", name, DENSITIES, function, function)
+
+
+def register_weight(name: str, function: Callable[..., Tensor]) -> None:
+    """Make a weight of the squared error known to arms, as `Weighting(name)`.
+
+    Args:
+        name: by which arms name it.
+        function: of r = sigma / sigma_data, shape (n,), and numbers with defaults, to weights, shape (n,): at least 0.
+
+    Raises:
+        UserError: another weight has the name, or it gives something else than it should.
+    """
+    found = _tried("weight", name, function, torch.logspace(-3, 3, 33))
+    check(bool(found.isfinite().all()) and bool((found >= 0).all()), f"weight {name!r} must be finite and at least 0")
+    _register("weight", name, WEIGHTS, function, function)
+
+
+def _tried(kind: Kind, name: str, function: Callable[..., Tensor], values: Tensor) -> Tensor:
+    """What a function of noise levels makes of some."""
+    found = plugins.ran(f"{kind} {name!r}", lambda: function(values))
+    right = isinstance(found, Tensor) and found.shape == values.shape and found.is_floating_point()
+    check(right, f"{kind} {name!r} must give as many floating-point numbers as it was given")
+    return found
+
+
+def rules_of(*named: tuple[Kind, str | None]) -> RulesFile | None:
+    """The code of the user's that these kinds of names come from, None where all come with the package.
 
     Raises:
         UserError: they come from several files, of which an arm can carry one.
     """
-    named = (("policy", policy), ("normalisation", normalisation or ""), ("trigger", trigger))
-    found = list(dict.fromkeys(_places[key] for key in named if key in _places))
+    found = list(dict.fromkeys(_places[kind, name] for kind, name in named if name and (kind, name) in _places))
     check(len(found) <= 1, f"the rules of one arm stand in several files: {', '.join(f.place for f in found)}")
     return found[0] if found else None
 
@@ -142,7 +185,7 @@ def place_of(arm_rules: RulesFile | None) -> str:
     return "" if arm_rules is None else arm_rules.place or "this session"
 
 
-def _register(kind: str, name: str, known: dict[str, Any], value: Any, function: Any) -> None:
+def _register(kind: Kind, name: str, known: dict[str, Any], value: Any, function: Any) -> None:
     module = sys.modules[function.__module__] if hasattr(function, "__module__") else sys.modules["__main__"]
     origin = plugins.origin_of(module)
     here = RulesFile(origin.place, origin.digest)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ajest.diffusion.batch import Batch, Source
 from ajest.diffusion.network import flops_of, sketches
+from ajest.diffusion.noising import noised
 from ajest.errors import check
 from ajest.runtime.seeding import Streams
 
@@ -69,7 +70,7 @@ class Selector:
     """Composes draw, score and pick, and keeps what has to be remembered between steps.
 
     Args:
-        source: where examples come from.
+        source: where examples come from; they are noised as the arm says.
         networks: that are trained and asked.
         arm: how to choose.
         streams: names of the random streams.
@@ -82,7 +83,7 @@ class Selector:
         trigger: where its trigger stands.
 
     Raises:
-        UserError: the arm needs a network, a sketch of gradients or a resolution that is not there.
+        UserError: the arm needs a network, a sketch of gradients, a resolution or ingredients that are not there.
     """
 
     def __init__(
@@ -94,15 +95,18 @@ class Selector:
         super_batch: int,
         micro_batch: int | None = None,
     ) -> None:
-        self.source, self.networks, self.arm, self.streams = source, networks, arm, streams
+        self._count = arm.kept(super_batch)
+        self._drawn = super_batch if arm.scores or arm.policy == "uniform" else self._count
+        self.source = noised(source, arm.noising, self._drawn)
+        self.networks, self.arm, self.streams = networks, arm, streams
         self.super_batch = super_batch
         self.device = next(networks.learner.parameters()).device
-        halved = getattr(source, "halved", None) if arm.scoring.half else None
+        halved = getattr(self.source, "halved", None) if arm.scoring.half else None
         self.scorer = Scorer(networks, arm.scoring, arm.registered.needs, micro_batch, halved)
         _check_needs(arm, self.scorer)
         self.memory = ScoreMemory(arm, self.device)
         self.trigger: TriggerState = arm.trigger.begin()
-        self._count, self._kinds = arm.kept(super_batch), arm.kinds()
+        self._kinds = arm.kinds()
 
     def choose(self, step: int, progress: float, phase: Phases, kind: StepKind | None = None) -> Choice:
         """What to train on at step `step` (from 0), at a share of the run; `kind` forces one of `Arm.kinds()`.
@@ -197,7 +201,7 @@ class Selector:
             step=step,
             progress=progress,
             kind=kind,
-            drawn=self.super_batch if self.arm.scores or self.arm.policy == "uniform" else self._count,
+            drawn=self._drawn,
             noise_draws=self.arm.scoring.draws if measures else 1,
             measures=measures,
             watches=self._watching and (measures or not kind.chooses),

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ajest.diffusion.batch import Batch
-from ajest.diffusion.denoising import LogNormal, edm_weight
+from ajest.diffusion.denoising import Denoiser, LogNormal, edm_weight
+from ajest.diffusion.noising.ingredients import Ingredients, Target
 from ajest.runtime.counter import CounterStream, Rows, below, normal, numbers_of, uniform
 from ajest.runtime.seeding import substream
 from ajest.runtime.transfer import to_device
@@ -35,7 +36,10 @@ class TensorSource:
         label: class of each, shape (N,), int64, or None.
         device: where batches are wanted.
         label_dropout: share of examples whose label is -1, which is none.
+        exact: the best denoiser there is, where the distribution is known, for arms whose target is the exact one.
     """
+
+    own_target: Target = "x0"
 
     def __init__(
         self,
@@ -45,7 +49,9 @@ class TensorSource:
         label: Tensor | None = None,
         device: torch.device | str = "cpu",
         label_dropout: float = 0.0,
+        exact: Denoiser | None = None,
     ) -> None:
+        self.exact = exact
         self.noise, self.sigma_data, self.label_dropout = noise, sigma_data, label_dropout
         self.device = torch.device(device)
         self._x = x.to(self.device)
@@ -53,37 +59,62 @@ class TensorSource:
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
         """Noised examples, drawn on the host; see `ajest.Source.draw`."""
-        which, level, lost = (substream(generator) for _ in range(3))
-        index = torch.randint(len(self._x), (count,), generator=which)
-        sigma = self.noise(normals(count, (1,), level)[:, 0])
-        dropped = torch.rand(count if self._drops else 0, generator=lost) < self.label_dropout
-        index, sigma, dropped = to_device(self.device, index, sigma, dropped)
-        stream = substream(generator if eps is None else eps, self.device)
-        noise = normals(count, tuple(self._x.shape[1:]), stream)
-        return self._noised(self._outline(index, sigma, dropped), noise)
+        index, normal_, dropped = self._on_host(count, generator)
+        index, sigma, dropped = to_device(self.device, index, self.noise(normal_), dropped)
+        known = self._outline(index, sigma, self._label_of(index, dropped))
+        return self._noised(known, self._eps(count, generator if eps is None else eps))
+
+    def ingredients(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Ingredients:
+        """What `draw` noises."""
+        index, normal_, dropped = to_device(self.device, *self._on_host(count, generator))
+        noise = self._eps(count, generator if eps is None else eps)
+        return Ingredients(self._x[index], noise, normal_, index, self._label_of(index, dropped))
 
     def outline(self, rows: Rows, stream: CounterStream) -> Batch:
         """Ids, noise levels, weights and labels of some rows, without their data."""
-        words = stream.words(numbers_of(rows, self.device), 5)
-        sigma = self.noise(normal(words[:, 2:4])[:, 0])
-        dropped = uniform(words[:, 4]) < self.label_dropout
-        return self._outline(below(words[:, :2], len(self._x)), sigma, dropped)
+        parts = self.ingredients_of(rows, stream, None)
+        return self._outline(parts.id, self.noise(parts.normal), parts.label)
 
     def draw_rows(self, rows: Rows, stream: CounterStream, eps: CounterStream) -> Batch:
         """The noised examples of some rows, drawn on the device."""
         noise = eps.normals(numbers_of(rows, self.device), tuple(self._x.shape[1:]))
         return self._noised(self.outline(rows, stream), noise)
 
+    def ingredients_of(self, rows: Rows, stream: CounterStream, eps: CounterStream | None) -> Ingredients:
+        """What `draw_rows` noises."""
+        numbers = numbers_of(rows, self.device)
+        words = stream.words(numbers, 5)
+        index, level = below(words[:, :2], len(self._x)), normal(words[:, 2:4])[:, 0]
+        label = self._label_of(index, uniform(words[:, 4]) < self.label_dropout)
+        if eps is None:
+            nothing = level.new_empty(len(level), 0)
+            return Ingredients(nothing, nothing, level, index, label)
+        return Ingredients(self._x[index], eps.normals(numbers, tuple(self._x.shape[1:])), level, index, label)
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """EDM's, see `edm_weight`."""
+        return edm_weight(sigma, self.sigma_data)
+
+    def _on_host(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """(rows, normal numbers of the levels, which labels are lost)."""
+        which, level, lost = (substream(generator) for _ in range(3))
+        index = torch.randint(len(self._x), (count,), generator=which)
+        normal_ = normals(count, (1,), level)[:, 0]
+        return index, normal_, torch.rand(count if self._drops else 0, generator=lost) < self.label_dropout
+
+    def _eps(self, count: int, generator: torch.Generator) -> Tensor:
+        return normals(count, tuple(self._x.shape[1:]), substream(generator, self.device))
+
     @property
     def _drops(self) -> bool:
         return self._label is not None and self.label_dropout > 0
 
-    def _outline(self, index: Tensor, sigma: Tensor, dropped: Tensor) -> Batch:
+    def _label_of(self, index: Tensor, dropped: Tensor) -> Tensor | None:
         label = None if self._label is None else self._label[index]
-        if label is not None and self._drops:
-            label = torch.where(dropped, -1, label)
-        weight = edm_weight(sigma, self.sigma_data)
-        return Batch(x=sigma.new_empty(len(sigma), 0), sigma=sigma, weight=weight, id=index, label=label)
+        return label if label is None or not self._drops else torch.where(dropped, -1, label)
+
+    def _outline(self, index: Tensor, sigma: Tensor, label: Tensor | None) -> Batch:
+        return Batch(sigma.new_empty(len(sigma), 0), sigma, self.weight(sigma), index, None, label)
 
     def _noised(self, known: Batch, noise: Tensor) -> Batch:
         x0 = self._x[known.id]

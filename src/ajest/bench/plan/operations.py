@@ -88,6 +88,16 @@ def scoring_passes(arm: Arm, costs: NetworkCosts) -> float:
     return how.draws * (learner * ("learner" in needs) + _reference(arm, costs) * ("reference" in needs))
 
 
+def passes_text(arm: Arm) -> str:
+    """Forward passes that an example trained on costs in selecting steps, for people: such as "8 + 5 g", with g for a
+    pass of the guide; three are its update."""
+    without, with_guide = (forward_passes(arm, NetworkCosts(1.0, guide, 1.0, 1.0)) / arm.keep for guide in (0.0, 1.0))
+    proxy = float(arm.scoring.scorer == "proxy")
+    guide = with_guide - without + 3 * proxy
+    own = f"{without + 3:.3g}"
+    return own if guide == 0 else f"{own} + {guide:.3g} g"
+
+
 def _reference(arm: Arm, costs: NetworkCosts) -> float:
     """Forward passes of the learner that scoring one example with the reference costs."""
     passes = {"none": 0.0, "guide": costs.guide, "ema": 1.0, "strong": 1.0, "exact": costs.exact}

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ajest.diffusion.batch import Batch
-from ajest.diffusion.denoising import LogNormal, edm_weight
+from ajest.diffusion.denoising import Denoiser, LogNormal, edm_weight
+from ajest.diffusion.noising.ingredients import Ingredients, Target
 from ajest.errors import NotFinite, UserError
 from ajest.runtime.counter import CounterStream, Rows, below, normal, numbers_of, uniform
 from ajest.runtime.seeding import substream
@@ -84,6 +85,9 @@ class ImageSource:
         UserError: images of another type or shape.
     """
 
+    own_target: Target = "x0"
+    exact: Denoiser | None = None
+
     def __init__(
         self,
         images: np.ndarray,
@@ -104,27 +108,52 @@ class ImageSource:
         self._loading = loading
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
+        here, level, mirrored, dropped = self._on_host(count, generator)
+        index, sigma, mirrored, dropped = to_device(self.device, here, self.noise(level), mirrored, dropped)
+        x0 = self._clean(index if self._pixels.resident else here, mirrored)
+        noise = self._eps(x0, generator if eps is None else eps)
+        return self._noised(self._outline(index, sigma, self._label_of(index, dropped)), x0, noise)
+
+    def ingredients(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Ingredients:
+        here, *rest = self._on_host(count, generator)
+        index, level, mirrored, dropped = to_device(self.device, here, *rest)
+        x0 = self._clean(index if self._pixels.resident else here, mirrored)
+        noise = self._eps(x0, generator if eps is None else eps)
+        return Ingredients(x0, noise, level, index, self._label_of(index, dropped))
+
+    def outline(self, rows: Rows, stream: CounterStream) -> Batch:
+        index, level, _, label = self._drawn(numbers_of(rows, self.device), stream)
+        return self._outline(index, self.noise(level), label)
+
+    def draw_rows(self, rows: Rows, stream: CounterStream, eps: CounterStream) -> Batch:
+        parts = self.ingredients_of(rows, stream, eps)
+        return self._noised(self._outline(parts.id, self.noise(parts.normal), parts.label), parts.x0, parts.eps)
+
+    def ingredients_of(self, rows: Rows, stream: CounterStream, eps: CounterStream | None) -> Ingredients:
+        numbers = numbers_of(rows, self.device)
+        index, level, mirrored, label = self._drawn(numbers, stream)
+        if eps is None:
+            nothing = level.new_empty(len(level), 0)
+            return Ingredients(nothing, nothing, level, index, label)
+        x0 = self._clean(index if self._pixels.resident else self._index(rows, stream), mirrored)
+        return Ingredients(x0, eps.normals(numbers, tuple(x0.shape[1:]), self._loading.fused), level, index, label)
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        return edm_weight(sigma, self.sigma_data)
+
+    def _on_host(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(numbers of images, normal numbers of the levels, which are mirrored, which labels are lost)."""
         image, level, mirror = (substream(generator) for _ in range(3))
         # Of the example, not of its noise: another draw of that loses the same labels.
         lost = substream(mirror) if self.label_dropout else mirror
-        here = torch.randint(len(self._pixels), (count,), generator=image)
-        sigma = self.noise(torch.randn(-(-count // _UNIT) * _UNIT, generator=level)[:count])
+        index = torch.randint(len(self._pixels), (count,), generator=image)
+        normal_ = torch.randn(-(-count // _UNIT) * _UNIT, generator=level)[:count]
         mirrored = torch.rand(count if self.flip else 0, generator=mirror) < 0.5
         dropped = torch.rand(count if self.label_dropout else 0, generator=lost) < self.label_dropout
-        index, sigma, mirrored, dropped = to_device(self.device, here, sigma, mirrored, dropped)
-        x0 = self._clean(index if self._pixels.resident else here, mirrored)
-        noise = substream(generator if eps is None else eps, self.device)
-        normals = torch.randn(x0.shape, generator=noise, device=self.device)
-        return self._noised(self._outline(index, sigma, dropped), x0, normals)
+        return index, normal_, mirrored, dropped
 
-    def outline(self, rows: Rows, stream: CounterStream) -> Batch:
-        return self._drawn(numbers_of(rows, self.device), stream)[0]
-
-    def draw_rows(self, rows: Rows, stream: CounterStream, eps: CounterStream) -> Batch:
-        numbers = numbers_of(rows, self.device)
-        known, mirrored = self._drawn(numbers, stream)
-        x0 = self._clean(known.id if self._pixels.resident else self._index(rows, stream), mirrored)
-        return self._noised(known, x0, eps.normals(numbers, tuple(x0.shape[1:]), self._loading.fused))
+    def _eps(self, x0: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.randn(x0.shape, generator=substream(generator, self.device), device=self.device)
 
     def expect(self, rows: range, stream: torch.Generator | CounterStream) -> None:
         """Begin to read the images of a draw that comes next, where they are read ahead at all.
@@ -145,19 +174,19 @@ class ImageSource:
         """Numbers of images, made on the host: whole numbers are the same there."""
         return below(stream.words(numbers_of(rows), 2), len(self._pixels))
 
-    def _drawn(self, numbers: Tensor, stream: CounterStream) -> tuple[Batch, Tensor]:
-        """(the outline of some rows, which of them are mirrored)."""
+    def _drawn(self, numbers: Tensor, stream: CounterStream) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """(numbers of images, normal numbers of the levels, which are mirrored, labels) of some rows."""
         words = stream.words(numbers, 6)
-        sigma = self.noise(normal(words[:, 2:4])[:, 0])
+        index, level = below(words[:, :2], len(self._pixels)), normal(words[:, 2:4])[:, 0]
         mirrored, dropped = uniform(words[:, 4]) < 0.5, uniform(words[:, 5]) < self.label_dropout
-        return self._outline(below(words[:, :2], len(self._pixels)), sigma, dropped), mirrored
+        return index, level, mirrored, self._label_of(index, dropped)
 
-    def _outline(self, index: Tensor, sigma: Tensor, dropped: Tensor) -> Batch:
+    def _label_of(self, index: Tensor, dropped: Tensor) -> Tensor | None:
         label = None if self._labels is None else self._labels[index]
-        if label is not None and self.label_dropout:
-            label = torch.where(dropped, -1, label)
-        weight = edm_weight(sigma, self.sigma_data)
-        return Batch(x=sigma.new_empty(len(sigma), 0), sigma=sigma, weight=weight, id=index, label=label)
+        return label if label is None or not self.label_dropout else torch.where(dropped, -1, label)
+
+    def _outline(self, index: Tensor, sigma: Tensor, label: Tensor | None) -> Batch:
+        return Batch(sigma.new_empty(len(sigma), 0), sigma, self.weight(sigma), index, None, label)
 
     def _clean(self, index: Tensor, mirrored: Tensor) -> Tensor:
         x0 = to_float(self._pixels[index])
@@ -183,4 +212,4 @@ class ImageSource:
         if batch.target is None:
             raise ValueError("the batch has no target yet")
         x, target, sigma = avg_pool2d(batch.x, 2), avg_pool2d(batch.target, 2), batch.sigma / 2
-        return replace(batch, x=x, target=target, sigma=sigma, weight=edm_weight(sigma, self.sigma_data))
+        return replace(batch, x=x, target=target, sigma=sigma, weight=self.weight(sigma))

@@ -139,14 +139,17 @@ class TreeDistribution:
         Returns:
             (x of shape (n, 2), index of the Gaussian of shape (n,), in the order of `branches()`).
         """
-        index = self.component(uniform)
-        normal = normal.to(self.dtype)
-        # An index of another kind takes twice as long.
-        factor = self._factors.index_select(0, torch.div(index, PER_BRANCH, rounding_mode="floor"))
-        clean = self._means.index_select(0, index) + (factor @ normal[:, :2, None]).squeeze(-1)
+        clean, index = self.clean(uniform, normal[:, :2])
         if isinstance(sigma, Tensor):
             sigma = sigma[:, None]
-        return clean + sigma * normal[:, 2:], index
+        return clean + sigma * normal[:, 2:].to(self.dtype), index
+
+    def clean(self, uniform: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Exact samples without noise from given random numbers, as `sample`; `normal` has shape (n, 2)."""
+        index = self.component(uniform)
+        # An index of another kind takes twice as long.
+        factor = self._factors.index_select(0, torch.div(index, PER_BRANCH, rounding_mode="floor"))
+        return self._means.index_select(0, index) + (factor @ normal.to(self.dtype)[..., None]).squeeze(-1), index
 
     def log_density(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """ln p(x; sigma), shape (n,), for x of shape (n, 2)."""

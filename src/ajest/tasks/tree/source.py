@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ajest.diffusion.batch import Batch
-from ajest.diffusion.denoising import LogNormal, score_weight
+from ajest.diffusion.denoising import Denoiser, LogNormal, score_weight
+from ajest.diffusion.noising.ingredients import Ingredients, Target
 from ajest.runtime.counter import CounterStream, Rows, normal, numbers_of, uniform
 from ajest.runtime.transfer import to_device
 
@@ -23,12 +24,20 @@ class TreeSource:
     Args:
         distribution: the tree, on the device where batches are wanted.
         noise: distribution of the noise levels.
+        sigma_data: standard deviation of the data, for arms that weight or noise in its units.
     """
 
-    def __init__(self, distribution: TreeDistribution, noise: LogNormal) -> None:
-        self.distribution, self.noise = distribution, noise
+    own_target: Target = "exact"
+
+    def __init__(self, distribution: TreeDistribution, noise: LogNormal, sigma_data: float = 0.5) -> None:
+        self.distribution, self.noise, self.sigma_data = distribution, noise, sigma_data
+        self.exact: Denoiser | None = distribution.denoise
+        self.device = distribution.device
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
+        return self._noised(self.ingredients(count, generator, eps))
+
+    def ingredients(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Ingredients:
         # One row of numbers an example, so that a smaller draw is a prefix of a larger one (16 numbers are the
         # unit in which torch's CPU generator makes normals).
         rows = -(-count * _ROW // 16) * 16 // _ROW
@@ -36,32 +45,34 @@ class TreeSource:
         if eps is not None:
             numbers[:, 2:4] = torch.randn(rows, _ROW, generator=eps)[:count, 2:4]
         (numbers,) = to_device(self.device, numbers)
-        sigma = self.noise(numbers[:, 4])
-        uniform = torch.special.ndtr(numbers[:, 5])
-        x, index = self.distribution.sample(uniform, numbers[:, :4], sigma)
-        return Batch(x=x, sigma=sigma, weight=score_weight(sigma), id=index)
-
-    @property
-    def device(self) -> torch.device:
-        """Where batches are."""
-        return self.distribution.device
+        x0, index = self.distribution.clean(torch.special.ndtr(numbers[:, 5]), numbers[:, :2])
+        return Ingredients(x0, numbers[:, 2:4], numbers[:, 4], index)
 
     def outline(self, rows: Rows, stream: CounterStream) -> Batch:
-        uniform_, sigma, _ = self._numbers(numbers_of(rows, self.device), stream)
-        index = self.distribution.component(uniform_)
-        return Batch(x=sigma.new_empty(len(rows), 0), sigma=sigma, weight=score_weight(sigma), id=index)
+        parts = self.ingredients_of(rows, stream, None)
+        sigma = self.noise(parts.normal)
+        return Batch(x=parts.x0, sigma=sigma, weight=self.weight(sigma), id=parts.id)
 
     def draw_rows(self, rows: Rows, stream: CounterStream, eps: CounterStream) -> Batch:
-        numbers = numbers_of(rows, self.device)
-        uniform_, sigma, point = self._numbers(numbers, stream)
-        x, index = self.distribution.sample(uniform_, torch.cat([point, eps.normals(numbers, (2,))], 1), sigma)
-        return Batch(x=x, sigma=sigma, weight=score_weight(sigma), id=index)
+        return self._noised(self.ingredients_of(rows, stream, eps))
 
-    def _numbers(self, rows: Tensor, stream: CounterStream) -> tuple[Tensor, Tensor, Tensor]:
-        """(a uniform number for the Gaussian, the noise level, two normal numbers for the point)."""
-        words = stream.words(rows, 8)
-        normals = normal(words[:, :4])
-        return uniform(words[:, 4]), self.noise(normals[:, 2]), normals[:, :2]
+    def ingredients_of(self, rows: Rows, stream: CounterStream, eps: CounterStream | None) -> Ingredients:
+        numbers = numbers_of(rows, self.device)
+        words = stream.words(numbers, 8)  # four for two normal numbers of the point and one of the level, one uniform
+        normals, uniform_ = normal(words[:, :4]), uniform(words[:, 4])
+        if eps is None:
+            nothing = normals[:, :0]
+            return Ingredients(nothing, nothing, normals[:, 2], self.distribution.component(uniform_))
+        x0, index = self.distribution.clean(uniform_, normals[:, :2])
+        return Ingredients(x0, eps.normals(numbers, (2,)), normals[:, 2], index)
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        return score_weight(sigma)
+
+    def _noised(self, parts: Ingredients) -> Batch:
+        sigma = self.noise(parts.normal)
+        x = parts.x0 + sigma[:, None] * parts.eps
+        return Batch(x=x, sigma=sigma, weight=self.weight(sigma), id=parts.id)
 
     def complete(self, batch: Batch) -> Batch:
         return replace(batch, target=self.distribution.denoise(batch.x, batch.sigma))

@@ -103,7 +103,8 @@ class TreeTask(Task):
         return METRICS
 
     def source(self, device: torch.device | str) -> TreeSource:
-        return TreeSource(_distribution(self.label, str(device)), LogNormal(self.p_mean, self.p_std))
+        noise = LogNormal(self.p_mean, self.p_std)
+        return TreeSource(_distribution(self.label, str(device)), noise, self.sigma_data)
 
     def network(self, role: Role, seed: int) -> EnergyMLP:
         hidden = self.hidden if role in LARGE else self.guide_hidden

@@ -131,7 +131,8 @@ class VectorsTask(Task):
     def source(self, device: torch.device | str) -> TensorSource:
         noise = LogNormal(self.p_mean, self.p_std)
         rows = self._parts[0]
-        return TensorSource(rows.x, noise, self.sigma_data, rows.label, device, self.label_dropout)
+        exact = self.exact_denoiser(device)
+        return TensorSource(rows.x, noise, self.sigma_data, rows.label, device, self.label_dropout, exact)
 
     def network(self, role: Role, seed: int) -> VectorDenoiser:
         hidden = self.hidden if role in LARGE else self.guide_hidden

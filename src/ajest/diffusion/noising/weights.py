@@ -1,0 +1,84 @@
+"""Weights of the squared error of the denoiser, as functions of r = sigma / sigma_data.
+
+A loss on the noise, on a velocity or on the score is one on the denoiser with such a weight (docs/method.md#weights);
+only the product of weight and density of ln r sets the objective.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .parameters import Function, check_named, words_of
+
+
+def x0(r: Tensor) -> Tensor:
+    """The squared error of the denoiser itself."""
+    return torch.ones_like(r)
+
+
+def eps(r: Tensor) -> Tensor:
+    """That of the noise (DDPM, arXiv 2006.11239, equation 14), and of sigma times the score."""
+    return r.square().reciprocal()
+
+
+def edm(r: Tensor) -> Tensor:
+    """EDM (arXiv 2206.00364, table 1); also the v of a variance-preserving process (arXiv 2202.00512)."""
+    return 1 + r.square().reciprocal()
+
+
+def flow(r: Tensor) -> Tensor:
+    """The squared error of the velocity of a straight flow, t = r / (1 + r)."""
+    return (1 + r.reciprocal()).square()
+
+
+def min_snr(r: Tensor, gamma: float = 5.0) -> Tensor:
+    """The signal-to-noise ratio, at most gamma (Min-SNR, arXiv 2303.09556)."""
+    return eps(r).clamp_max(gamma)
+
+
+def soft_min_snr(r: Tensor, gamma: float = 1.0) -> Tensor:
+    """The same without a corner, SNR gamma / (SNR + gamma) (HDiT, arXiv 2401.11605); with gamma 1 it is
+    P2 at its defaults."""
+    return gamma / (1 + gamma * r.square())
+
+
+def p2(r: Tensor, k: float = 1.0, gamma: float = 1.0) -> Tensor:
+    """SNR / (k + SNR)^gamma (P2, arXiv 2204.00227)."""
+    return eps(r) / (k + eps(r)).pow(gamma)
+
+
+WEIGHTS: dict[str, Function] = {
+    "x0": x0,
+    "eps": eps,
+    "edm": edm,
+    "flow": flow,
+    "min-snr": min_snr,
+    "soft-min-snr": soft_min_snr,
+    "p2": p2,
+}
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """A weight of the squared error.
+
+    Attributes:
+        name: of a registered weight.
+        parameters: of it, in its order; those left out have its own values.
+    """
+
+    name: str
+    parameters: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_named("weight", self.name, WEIGHTS, self.parameters)
+
+    def __str__(self) -> str:
+        return words_of(self.name, *self.parameters)
+
+    def __call__(self, sigma: Tensor, sigma_data: float) -> Tensor:
+        """Weights at noise levels, of their shape: in units of 1 / sigma_data^2, in which the error is measured."""
+        return WEIGHTS[self.name](sigma / sigma_data, *self.parameters) / sigma_data**2

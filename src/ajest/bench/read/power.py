@@ -59,12 +59,12 @@ def smallest_effect(seeds: int, tests: int = 1, looks: tuple[int, ...] = ()) -> 
 
 def seeds_for(effect: float, tests: int = 1) -> int | None:
     """The least seeds, of `LEAST_SEEDS` or more, that find such a difference with `POWER`; None beyond `MOST_SEEDS`."""
-    if not effect or smallest_effect(MOST_SEEDS, tests) > abs(effect):
+    if not effect or power_of(effect, MOST_SEEDS, tests) < POWER:
         return None
     low, high = LEAST_SEEDS, MOST_SEEDS  # the least lies in between
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if smallest_effect(middle, tests) <= abs(effect) else (middle + 1, high)
+        low, high = (low, middle) if power_of(effect, middle, tests) >= POWER else (middle + 1, high)
     return low
 
 

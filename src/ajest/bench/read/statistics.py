@@ -9,6 +9,7 @@ import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -150,13 +151,16 @@ def bootstrap_interval(values: np.ndarray, level: float = 1 - ALPHA) -> tuple[fl
     if tail < float(n) ** -n:
         reach = t * float(values.std(ddof=1)) / math.sqrt(n)
         return float(values.mean()) - reach, float(values.mean()) + reach
-    if n**n <= EXACT_LIMIT:
-        means = np.array(list(itertools.product(values, repeat=n))).mean(1)
-    else:
-        rng = np.random.default_rng(0)
-        means = values[rng.integers(n, size=(RESAMPLES, n))].mean(1)
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(values[_resamples(n)].mean(1), [tail, 1 - tail])
     return float(low), float(high)
+
+
+@lru_cache(maxsize=8)
+def _resamples(n: int) -> np.ndarray:
+    """Which of n values each resample holds: all n^n up to `EXACT_LIMIT`, else `RESAMPLES` random ones."""
+    if n**n <= EXACT_LIMIT:
+        return np.array(list(itertools.product(range(n), repeat=n)))
+    return np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
 
 
 def varies(values: np.ndarray, scale: float = 0.0) -> bool:

@@ -73,7 +73,7 @@ def encoded(figure: Figure, kind: str = "", dpi: int = 110) -> Encoded:
         data = _saved(image, "png", dpi=(dpi, dpi), compress_level=4)
         if kind == "png" or len(data) <= _LARGE:
             return Encoded(data, "png")
-    return Encoded(_saved(image, "webp", quality=90), "webp")
+    return Encoded(_saved(image, "webp", quality=90, method=2), "webp")
 
 
 def _trimmed(image: Image.Image, margin: int) -> Image.Image:

@@ -21,6 +21,7 @@ from ajest.bench.read.published import beside_ours
 from ajest.bench.read.time_to_quality import time_to_quality
 from ajest.bench.report.drawing import Figures, draw
 from ajest.bench.report.page import render, write_report
+from ajest.bench.report.tables import html_prose
 from ajest.bench.run import bench as running
 from ajest.bench.run.bench import run_bench
 from ajest.bench.run.reached import common_amounts, reached
@@ -113,7 +114,7 @@ def test_the_report_is_one_page_and_says_who_won(done):
     assert 'href="http' not in page
     found = findings(read(done))
     for sentence in found.sentences:
-        assert sentence.split("(")[0].strip()[:40].replace("'", "&#39;") in page
+        assert html_prose(sentence) in page
     assert "Only 2 seeds" in page
     scored = found.score_reliability_table
     section = page.split("Reliability of scores</h3>")[1].split("</table>")[0].replace("&#39;", "'")

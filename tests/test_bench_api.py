@@ -39,7 +39,7 @@ def test_what_comes_back_prints_as_tables_and_verdict(found):
     said = str(found)
     assert "At equal time" in said
     assert "loss" in said
-    assert "A first look, from 2 seeds" in said
+    assert "Only 2 seeds stand behind this, a first look" in said
     assert all(sentence[:30] in said for sentence in found.verdict)
     cell = found.results.cell("calibrated", "random", "energy_distance", 1.0)
     assert set(cell.values) == {0, 1}

@@ -42,7 +42,7 @@ def report(folder: Positional[Path], bundle: File = None) -> None:
 
 
 def plan(folder: Positional[Path], detect: Annotated[str, shown("X%")] = "5%") -> None:
-    """Say how many seeds show a difference of a given size and which metrics tell arms apart, from a finished pilot.
+    """Say how many seeds show a difference, and which metrics do, from a pilot.
 
     Example: ajest plan runs/tree-quick --detect 5%
 
@@ -77,7 +77,7 @@ def _known(folder: Path) -> None:
 
 
 def arms(rules: Files = None) -> None:
-    """List the arms: the ways of choosing and noising training examples, by what they change.
+    """List the arms: ways of choosing and noising training examples.
 
     Example: ajest arms
              ajest arms --rules my_rules.py

@@ -114,7 +114,7 @@ def test_curves_of_other_sizes_weights_and_metrics_are_not_mixed():
     guided = curve("baseline", 0, (0.2, 0.6), metric="mandala", weight=3.0)
     (found,) = time_to_quality(with_curves(guided, seeds=1))
     assert (found.weight, found.target, found.needed["samples"]) == (3.0, 0.6, 200)
-    assert time_to_quality_table(with_curves(guided, seeds=1)).texts()[0][0] == "mandala with autoguidance 0.600"
+    assert time_to_quality_table(with_curves(guided, seeds=1)).texts()[0][0] == "guided mandala 0.600"
 
 
 def test_points_that_are_missing_on_the_way_are_passed_over():

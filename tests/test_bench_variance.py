@@ -78,7 +78,7 @@ def test_what_a_design_cannot_know_is_not_said(headlines):
     for name, row in rows.items():
         assert row[2].value == "1"
         assert "with the sampling noise in it" in row[3].detail
-        assert row[4].detail == ("one guide cannot tell" if "autoguidance" in name else "")
+        assert row[4].detail == ("one guide cannot tell" if "guided" in name else "")
         assert row[5].detail == "not measured again"
     single = made_up({("steps", *plain): {"baseline": [1.0]}}, arms=("baseline",), seeds=1)
     assert variance_table(single).rows[0][3].detail == "one seed cannot tell"

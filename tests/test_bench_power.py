@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ajest.bench.read.findings import findings
-from ajest.bench.read.power import POWER, detectable, plan_table, power_of, seeds_for, smallest_effect
+from ajest.bench.read.power import POWER, detectable, plan_table, power_of, power_table, seeds_for, smallest_effect
 from ajest.bench.read.statistics import ALPHA, paired_p
 from ajest.bench.report.markdown import as_markdown
 from ajest.bench.run.bench import run_bench
@@ -62,6 +62,15 @@ def test_a_report_says_what_it_could_have_shown():
 def test_one_seed_or_equal_differences_have_none():
     at = {("calibrated", "energy_distance", 1.0): {"baseline": BASE, "ajest": [b - 1 for b in BASE], "random": BASE}}
     assert detectable(made_up(at), ["calibrated"]) == []
+
+
+@pytest.mark.parametrize("guides", [1, 3])
+def test_that_the_chance_of_guides_is_left_out_is_said_where_there_are_several(guides):
+    at = {("calibrated", "mandala", 3.0): {"baseline": BASE, "ajest": ahead(2), "random": ahead(-3)}}
+    results = made_up(at, guides=guides)
+    found = detectable(results, ["calibrated"])
+    for table in (power_table(found), plan_table(results, found, 0.05)):
+        assert any("chance of the guides" in note for note in table.notes) == (guides > 1)
 
 
 def test_a_plan_counts_seeds_and_hours():

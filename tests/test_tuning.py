@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -105,6 +106,22 @@ def test_rates_count_as_tuned_for_the_settings_they_were_tuned_for():
     assert "`random` and `hard` were not tuned" in untuned_note(half)
 
 
+def test_a_rate_that_is_named_is_that_of_all_arms():
+    tuned = small_bench(rates={"baseline": 0.1, "random": 0.2}, tuned="a grid")
+    rate = replace(tuned.recipe.learning_rate, peak=0.5)
+    for other in (altered(tuned, recipe=small_recipe(learning_rate=rate)), altered(tuned, rates={})):
+        assert {other.recipe_of(arm) for arm in other.arms} == {other.recipe}
+        assert other.untuned == tuple(arm.name for arm in other.arms)
+
+
+def test_seeds_that_are_named_are_all_that_are_wanted():
+    quick = tree_quick()
+    assert altered(quick, weight=3.0).looks == quick.looks
+    named = altered(quick, seeds=(5, 6))
+    assert (named.seeds, named.looks, named.minutes) == ((5, 6), (), None)
+    assert altered(quick, seeds=(5, 6), looks=(5, 8)).looks == (5, 8)
+
+
 @pytest.fixture(scope="module")
 def tuned_bench(tmp_path_factory):
     root = tmp_path_factory.mktemp("tuned") / "bench"
@@ -166,7 +183,7 @@ def test_a_best_at_the_edge_is_said_and_does_not_count_as_tuned(tmp_path):
                   ("baseline", "random"), 12.0)  # fmt: skip
     table = tuning_table(config.task, found)
     assert [cell.value for cell in table.rows[1]] == ["random", "2.000 (1 seeds)", "-"]
-    assert "Perhaps" in table.notes[1] or "perhaps" in table.notes[1]
+    assert table.notes[1] == "At the edge of the grid, so perhaps not the best: baseline, random."
     assert [row[2].value for row in rates_table(config).rows] == ["not tuned", "not tuned"]
 
 

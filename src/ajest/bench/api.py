@@ -8,7 +8,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,6 @@ class Bench:
         if arms is not None:
             settings["arms"] = tuple(arms_named((arm,))[0] if isinstance(arm, str) else arm for arm in arms)
         settings = {name: tuple(v) if isinstance(v, range | list) else v for name, v in settings.items()}
-        if "seeds" in settings:
-            config = replace(config, looks=(), minutes=None)
         config = altered(config, **settings)
         self.config: BenchConfig = config if max_seeds is None else config.until_certain(max_seeds)
 

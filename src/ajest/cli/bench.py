@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -126,27 +125,25 @@ def bench(
     plan = planned(task, preset, asked, where)
     config = plan.config
     recipe, guide_recipe = recipes_of(config.recipe, config.guide_recipe, training, networks)
+    named: dict[str, Any] = {
+        "seeds": seeds,
+        "iterations": training.iterations,
+        "weight": weight,
+        "delta": None if delta is None else share_of(delta, "--delta"),
+        "guides": guides,
+        "noise_repeats": noise_repeats,
+        "end": end,
+        "rates": None if training.learning_rate is None else {},  # one for all, the preset's too
+        "tuning": Tuning() if tune else None,
+    }
     config = altered(
         config,
         arms=plan.arms(tuple(a.name for a in config.arms) if arms is None else arms, keep),
-        seeds=config.seeds if seeds is None else seeds,
-        iterations=config.iterations if training.iterations is None else training.iterations,
-        weight=config.weight if weight is None else weight,
-        delta=config.delta if delta is None else share_of(delta, "--delta"),
-        guides=config.guides if guides is None else guides,
-        noise_repeats=config.noise_repeats if noise_repeats is None else noise_repeats,
-        end=config.end if end is None else end,
         recipe=recipe,
         guide_recipe=guide_recipe,
-    )
-    config = replace(
-        config,
-        rates={} if training.learning_rate is not None else config.rates,
-        tuning=Tuning() if tune else config.tuning,
+        **{name: value for name, value in named.items() if value is not None},
     )
     check(until_certain == (max_seeds is not None), "--until-certain and --max-seeds N belong together: give both")
-    if seeds is not None:
-        config = replace(config, looks=(), minutes=None)
     if max_seeds is not None:
         config = config.until_certain(max_seeds)
     check_keep(config.arms, keep)

@@ -36,7 +36,7 @@ def _randoms(keeps: Sequence[float]) -> tuple[Arm, ...]:
 
 def tree_full() -> Study:
     """The recipe, budget and headlines of the bench of this name; learning rates are found first, shared by arms of as
-    many examples. At most 1.5 hours a stage on 2 cores."""
+    many examples. Hours on 2 cores."""
     bench = bench_full()
     return Study(
         task=bench.task,

@@ -95,16 +95,7 @@ def run_stage(
         say = sayer()
         wanted = [claim for name, config in benches.items() for claim in claims(folder / name, config)]
         check_room(root, wanted, TOGETHER * launch.count(device), say)
-        # A study that goes on does so with the threads it was timed with, however it is launched now.
-        threads = agreed_threads(root) or launch.threads(device)
-        preparation = Preparation("what all runs need", root, folder, dict(benches), device)
-        if launch.near(device):
-            configure_threads(threads)
-            _prepare_all(preparation, say, say)
-        else:
-            with board(f"preparing {stage} in {root}", {preparation.name: 1.0}) as lines:
-                launch.work(_prepare, [preparation], device, threads, lines, say, root)
-        threads = agreed_threads(root) or threads
+        threads = _prepared(Preparation("what all runs need", root, folder, dict(benches), device), launch, say)
         costs = calibrated_costs(folder / first)
         groups = list(_groups(root, folder, benches, costs, device))
         truths = {g.seed: replace(g, name=f"what evaluations share, seed {g.seed}", runs=g.runs[:1]) for g in groups}
@@ -128,19 +119,27 @@ def tune_study(root: Path, study: Study, launch: Local, device: str) -> Study:
         with locked(root):
             claim_folder(root, study.asked, "study.json")
             say = sayer()
-            threads = agreed_threads(root) or launch.threads(device)
             preparation = Preparation("what tuning needs", root, root, {TUNED: bench}, device)
-            if launch.near(device):
-                configure_threads(threads)
-                _prepare_all(preparation, say, say)
-            else:
-                with board(f"preparing {root}", {preparation.name: 1.0}) as lines:
-                    launch.work(_prepare, [preparation], device, threads, lines, say, root)
+            threads = _prepared(preparation, launch, say)
             folder = root / TUNED
             at_work = AtWork(folder.resolve(), bench, device, costs=calibrated_costs(folder))
-            tune(at_work, launch, agreed_threads(root) or threads, say)
+            tune(at_work, launch, threads, say)
     found = with_tuned_rates(root / TUNED, bench)
     return replace(study, rates=found.rates, tuned=found.tuned)
+
+
+def _prepared(preparation: Preparation, launch: Local, say: Say) -> int:
+    """Make what all runs wait for, and say how many threads each of them has: a study that goes on does so with those
+    that it was timed with, however it is launched now."""
+    root, device = preparation.root, preparation.device
+    threads = agreed_threads(root) or launch.threads(device)
+    if launch.near(device):
+        configure_threads(threads)
+        _prepare_all(preparation, say, say)
+    else:
+        with board(f"preparing {preparation.folder}", {preparation.name: 1.0}) as lines:
+            launch.work(_prepare, [preparation], device, threads, lines, say, root)
+    return agreed_threads(root) or threads
 
 
 def run_guides(root: Path, study: Study, launch: Local, device: str) -> None:

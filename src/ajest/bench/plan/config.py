@@ -72,8 +72,8 @@ class BenchConfig:
         delta: the difference that counts as equivalent, as a share of the baseline's value; None: a fraction of what
             the baseline gains over the last half of its run, see `bench.read.margins`.
         noise_repeats: how often the end of each run of the baseline is measured again, with other sampling noise.
-        looks: numbers of seeds at which it is asked whether all is decided; seeds are added until it is. None: the
-            seeds are all there are.
+        looks: numbers of seeds at which it is asked whether all is decided; seeds are added until it is. Without
+            any the seeds are all there are.
         minutes: seeds are added only while they are likely to be made within so many of the bench's beginning.
         rates: peak learning rates of arms by their names, in place of the recipe's.
         tuned: how these were found, in words, if they were found for these settings; "" if they were not.
@@ -305,14 +305,21 @@ class BenchConfig:
 
 
 def altered(config: BenchConfig, **settings: Any) -> BenchConfig:
-    """A bench with other settings. Learning rates stay as the best guess there is, but count as tuned only where the
-    task, the recipe, the budget and the arm are those that they were tuned for.
+    """A bench with other settings.
+
+    Learning rates of arms stay as the best guess there is, but count as tuned only where the task, the recipe, the
+    budget and the arm are those that they were tuned for; a recipe of another peak is meant for all arms. Seeds that
+    are named are all that are wanted: none are added to them.
 
     Args:
         config: of a preset, for instance.
         settings: its fields by name.
     """
     new = replace(config, **settings)
+    if new.recipe.learning_rate.peak != config.recipe.learning_rate.peak and "rates" not in settings:
+        new = replace(new, rates={})
+    if "seeds" in settings:
+        new = replace(new, looks=settings.get("looks", ()), minutes=settings.get("minutes"))
     names = ("task", "recipe", "iterations", "end", "samples")
     alike = all(getattr(config, name) == getattr(new, name) for name in names)
     known = {arm.name: arm for arm in config.arms}

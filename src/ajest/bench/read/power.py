@@ -80,6 +80,7 @@ class Detectable:
         sd: of the paired differences.
         tests: comparisons of the family.
         looks: at which the bench was to look, if it adds seeds.
+        guides: of a guided metric, each of which every run was measured with.
     """
 
     budget: str
@@ -91,6 +92,7 @@ class Detectable:
     sd: float
     tests: int
     looks: tuple[int, ...] = ()
+    guides: int = 1
 
     @property
     def smallest(self) -> float:
@@ -120,8 +122,10 @@ def _at(results: Results, budget: str) -> Iterator[Detectable]:
             gaps = np.array([cell.values[seed] - base.values[seed] for seed in pairs])
             sd = float(gaps.std(ddof=1)) if len(gaps) > 1 else 0.0
             if sd > 0:
-                tests = len(others) * len(headlines)
-                yield Detectable(budget, arm, metric, weight, len(pairs), base.mean, sd, tests, results.config.looks)
+                tests, guides = len(others) * len(headlines), 1 if weight == 1 else results.config.guides_of(budget)
+                yield Detectable(
+                    budget, arm, metric, weight, len(pairs), base.mean, sd, tests, results.config.looks, guides
+                )
 
 
 def plan_table(results: Results, found: list[Detectable], share: float) -> Table:
@@ -148,9 +152,8 @@ def plan_table(results: Results, found: list[Detectable], share: float) -> Table
         "corrected for all comparisons. Hours are those of training all arms one after the other.",
     )
     heads = ("arm against the baseline", "headline", "seeds", "hours of training")
-    return Table.of(
-        f"Seeds that find a difference of {100 * share:g} % of the baseline with {POWER:.0%}", heads, rows, notes
-    )
+    title = f"Seeds that find a difference of {100 * share:g} % of the baseline with {POWER:.0%}"
+    return Table.of(title, heads, rows, (*notes, *_of_guides(found)))
 
 
 def _runs_by_arm(results: Results) -> dict[str, list[Run]]:
@@ -193,4 +196,12 @@ def power_table(found: list[Detectable]) -> Table:
         "missed, so that undecided does not mean equal. In brackets is its share of the baseline's value. Of fewer "
         "than ten pairs the spread is itself uncertain, and all of this with it.",
     )
-    return Table.of("The smallest differences that this bench could have shown", heads, rows, notes)
+    title = "The smallest differences that this bench could have shown"
+    return Table.of(title, heads, rows, (*notes, *_of_guides(found)))
+
+
+def _of_guides(found: list[Detectable]) -> list[str]:
+    """What spreads over seeds leave out where there are several guides, in a sentence."""
+    if all(one.guides == 1 for one in found):
+        return []
+    return ["Of guided metrics the chance of the guides is not in this: what is really found there is larger."]

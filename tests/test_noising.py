@@ -13,8 +13,8 @@ from scipy import stats
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import LogNormal, edm_weight, objective, per_example_loss, score_weight
-from ajest.diffusion.noising import DENSITIES, WEIGHTS, Levels, Noising, Weighting, noised
-from ajest.diffusion.noising.levels import LIMIT
+from ajest.diffusion.noising import DENSITIES, WEIGHTS, Allocation, Levels, Noising, Weighting, noised
+from ajest.diffusion.noising.levels import LIMIT, ddpm_time
 from ajest.diffusion.noising.noising import own_log_density
 from ajest.diffusion.noising.targets import stable_target
 from ajest.errors import UserError
@@ -56,31 +56,52 @@ def test_quantiles_and_densities_are_those_of_the_closed_form(levels):
     law = CLOSED[levels]
     low, high = law.cdf(-LIMIT), law.cdf(LIMIT)  # what lies beyond is left out
     expected = law.ppf(low + U.numpy() * (high - low))
-    np.testing.assert_allclose(levels.quantile(U), expected, atol=2e-4, rtol=1e-4)
+    np.testing.assert_allclose(levels.table("cpu").quantile(U), expected, atol=2e-4, rtol=1e-4)
     np.testing.assert_allclose(
-        levels.log_density(torch.tensor(expected)), law.logpdf(expected) - math.log(high - low), atol=0.011
+        levels.table("cpu").log_density(torch.tensor(expected)), law.logpdf(expected) - math.log(high - low), atol=0.011
     )
-    assert levels.log_density(torch.tensor([-LIMIT - 1, LIMIT + 1])).tolist() == [-math.inf, -math.inf]
+    assert levels.table("cpu").log_density(torch.tensor([-LIMIT - 1, LIMIT + 1])).tolist() == [-math.inf, -math.inf]
 
 
 def test_beta_levels_are_those_of_a_flow_s_time():
-    found = Levels("beta", parameters=(2.0, 5.0)).quantile(U).sigmoid()
+    found = Levels("beta", parameters=(2.0, 5.0)).table("cpu").quantile(U).sigmoid()
     np.testing.assert_allclose(found, stats.beta(2, 5).ppf(U), rtol=2e-4)
 
 
 def test_cosine_levels_are_the_tangent_of_uniform_angles():
     beyond = 2 / np.pi * np.arctan(np.exp(-LIMIT))  # at either end
     angle = np.pi / 2 * (beyond + U.numpy() * (1 - 2 * beyond))
-    np.testing.assert_allclose(Levels("sech").quantile(U).exp(), np.tan(angle), rtol=3e-4)
+    np.testing.assert_allclose(Levels("sech").table("cpu").quantile(U).exp(), np.tan(angle), rtol=3e-4)
 
 
 def test_linear_ddpm_levels_are_those_of_its_thousand_steps():
     steps = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
     r = np.sqrt((1 - steps) / steps)
-    found = Levels("linear-ddpm").quantile(torch.tensor([0.1, 0.3, 0.7, 0.9], dtype=torch.float64)).exp()
+    found = Levels("linear-ddpm").table("cpu").quantile(torch.tensor([0.1, 0.3, 0.7, 0.9], dtype=torch.float64)).exp()
     np.testing.assert_allclose(found, r[[100, 300, 700, 900]], rtol=0.04)  # continuous time against a thousand steps
-    above = Levels("linear-ddpm").quantile(torch.arange(1, 1000, dtype=torch.float64) / 1000).exp() > 11.9
+    above = Levels("linear-ddpm").table("cpu").quantile(torch.arange(1, 1000, dtype=torch.float64) / 1000).exp() > 11.9
     assert above.double().mean().item() == pytest.approx(0.30, abs=0.005)
+
+
+def test_speed_draws_what_its_paper_and_its_code_say():
+    u = torch.arange(1, 20_000, dtype=torch.float64) / 20_000
+    times = ddpm_time(Levels("speed-code").table("cpu").quantile(u))[0]
+    # Of the code, by hand: 300 of 1,000 times at half of one 3,800th, 58 at 7.5 and 42 at 5.5.
+    assert (times > 0.7).double().mean().item() == pytest.approx(0.5 * 300 / 3800, abs=1e-3)
+    assert (times < 0.1).double().mean().item() == pytest.approx((7.5 * 58 + 5.5 * 42) / 3800, abs=2.5e-3)  # from .001
+    ddpm = SOURCES["vectors"]()
+    before, after = (
+        Noising(Levels("linear-ddpm"), allocation=how).table(ddpm).quantile(u) for how in (None, Allocation("speed"))
+    )
+    share = (before.exp() > 11.9).double().mean()
+    kept = share / (share + 5 * (1 - share))
+    assert (after.exp() > 11.9).double().mean().item() == pytest.approx(kept.item(), abs=2e-3)
+    # Weights are .6 at the steepest place of 1 - alpha bar, 1 in the last area, .4 where it is flat.
+    ln_r = {0.2191: 0.6, 0.69999: None, 0.7001: 1.0, 0.9: 1.0}
+    for time, expected in ln_r.items():
+        r = torch.tensor(math.expm1(0.1 * time + 19.9 * time**2 / 2) ** 0.5, dtype=torch.float64)
+        relative = (WEIGHTS["speed-code"](r) / WEIGHTS["eps"](r)).item()
+        assert 0.4 < relative < 0.45 if expected is None else relative == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["eps", "edm", "flow"])
@@ -217,8 +238,9 @@ def test_importance_weights_give_the_task_s_own_expectation(tree, levels, functi
     """Of functions of the level, by 200,000 levels in the middles of equally likely ranges."""
     noising = Noising(levels, same_objective=True, weight=Weighting("soft-min-snr"))
     u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
-    x = levels.quantile(u)
-    found = (noising.weights(x, tree.sigma_data * x.exp(), tree) * function(x)).mean()
+    table = noising.table(tree)
+    x = table.quantile(u)
+    found = (noising.weights(x, tree.sigma_data * x.exp(), tree, table) * function(x)).mean()
     own = torch.special.ndtri(u) * tree.noise.std + tree.noise.mean - math.log(tree.sigma_data)
     expected = (noising.weight(tree.sigma_data * own.exp(), tree.sigma_data) * function(own)).mean()
     assert found.item() == pytest.approx(expected.item(), rel=1e-3)
@@ -303,7 +325,7 @@ REFUSED = {
     r"takes at most 1 finite numbers \(gamma\)": lambda: Weighting("min-snr", (5.0, 2.0)),
     "scale of ln r must be at least": lambda: Levels("normal", 0, 0),
     "location of ln r must lie within": lambda: Levels("normal", 12),
-    "no finite values": lambda: Levels("linear-ddpm", parameters=(2.0,)).quantile(U),
+    "no finite values": lambda: Levels("linear-ddpm", parameters=(2.0,)).table("cpu").quantile(U),
     "importance weights would leave": lambda: noised(
         SOURCES["tree"](), Noising(Levels("laplace", scale=0.25), same_objective=True), 64
     ),
@@ -398,7 +420,7 @@ def test_densities_and_weights_of_the_user_s_own(rules, tree):
     law = stats.t(3, -1)
     low, high = law.cdf(-LIMIT), law.cdf(LIMIT)
     expected = law.ppf(low + U.numpy() * (high - low))
-    np.testing.assert_allclose(Levels("student", -1.0, 1.0).quantile(U), expected, atol=2e-4, rtol=1e-4)
+    np.testing.assert_allclose(Levels("student", -1.0, 1.0).table("cpu").quantile(U), expected, atol=2e-4, rtol=1e-4)
     batch = noised(tree, ARMS["sigmoid"].noising, 64).draw(32, generator(1))
     torch.testing.assert_close(batch.weight, (2 - 2 * (batch.sigma / 0.5).log()).sigmoid() / 0.25)
 

@@ -83,12 +83,13 @@ def arms(rules: Files = None) -> None:
              ajest arms --rules my_rules.py
 
     Args:
-        rules: Python files that register policies, triggers, densities, weights or arms of one's own, see
+        rules: Python files that register policies, triggers, ways of noising or arms of one's own, see
             docs/extending.md.
     """
     from rich.table import Table
 
     from ajest.bench.plan.operations import passes_text
+    from ajest.diffusion.noising.allocations import exact_error
     from ajest.selection.catalogue import ARMS
     from ajest.selection.rules import place_of
     from ajest.tasks.tree.task import TreeTask
@@ -98,19 +99,23 @@ def arms(rules: Files = None) -> None:
     for heading in ("arm", "keeps", "reference", "passes", "moves", "from", "what it does"):
         table.add_column(heading)
     tree = TreeTask().source("cpu")
+    seen = exact_error(tree)
     for axis in dict.fromkeys(arm.axis for arm in ARMS.values()):
         if axis:
             table.add_section()
             table.add_row(f"[bold]{axis}[/bold]")
         for arm in (arm for arm in ARMS.values() if arm.axis == axis):
-            moves = f"{arm.noising.moved(tree):.0%}" if arm.noising.axes else ""
+            moves = f"{arm.noising.moved(tree, seen):.0%}" if arm.noising.axes else ""
+            moves += "" if arm.noising.keeps_best else ", bias"
             place = Path(place_of(arm.rules)).name or arm.paper
             table.add_row(arm.name, f"{arm.keep:.0%}", arm.reference, passes_text(arm), moves, place, arm.summary)
     console().print(table)
     console().print(
         "passes: forward passes of the learner for each example trained on, its update included; g is one of the "
         "guide, and the exact denoiser counts as one of the learner.\n"
-        "moves: share of the tree's objective that lies at other noise levels than before; 0% is the same objective."
+        "moves: share of the tree's objective that lies at other noise levels than before; 0% is the same objective. "
+        "Levels that follow losses are taken where those of the best denoiser would lead. Bias: the best denoiser is "
+        "another one."
     )
 
 

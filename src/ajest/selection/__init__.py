@@ -6,8 +6,10 @@ from .memory import LossMemory
 from .registry import POLICIES, Policy, importance, inclusion_of, policy, select
 from .rules import (
     load_rules,
+    register_allocation,
     register_density,
     register_normalisation,
+    register_pairing,
     register_policy,
     register_trigger,
     register_weight,
@@ -29,9 +31,11 @@ __all__ = [
     "inclusion_of",
     "load_rules",
     "policy",
+    "register_allocation",
     "register_arm",
     "register_density",
     "register_normalisation",
+    "register_pairing",
     "register_policy",
     "register_trigger",
     "register_weight",

@@ -71,7 +71,8 @@ class Arm:
             The published image code chooses within micro-batches of 128.
         summary: one line for people.
         paper: where it was published.
-        rules: the user's code that its policy, normalisation, trigger, density or weight comes from; found by itself.
+        rules: the user's code that its policy, normalisation, trigger or what its noising names comes from; found by
+            itself.
         noising: how its examples are noised; by default as the task does it.
     """
 
@@ -126,13 +127,16 @@ class Arm:
 
     def _names(self) -> tuple[tuple[Kind, str | None], ...]:
         """Names of what may be the user's own."""
-        levels, weight = self.noising.levels, self.noising.weight
+        noising = self.noising
+        levels, weight, allocation, pairing = noising.levels, noising.weight, noising.allocation, noising.pairing
         return (
             ("policy", self.policy),
             ("normalisation", self.normalise),
             ("trigger", self.trigger.mode),
             ("density", None if levels is None else levels.density),
             ("weight", None if weight is None else weight.name),
+            ("allocation", None if allocation is None else allocation.name),
+            ("pairing", None if pairing is None else pairing.name),
         )
 
     def _check_noising(self, mine: str) -> None:
@@ -141,6 +145,11 @@ class Arm:
         check(
             not noising.stratified or not reads,
             f"{mine} it chooses by noise level, which undoes the strata that levels are drawn from: leave out one",
+        )
+        check(
+            not noising.learns or not self.scores,
+            f"{mine} its noise levels follow the losses of what is drawn, and it trains on a part that it chooses: "
+            "leave out the allocation, or take a policy that chooses nothing",
         )
         reweighted = noising.weight is not None or noising.same_objective
         check(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from ajest.diffusion.noising import Levels, Noising, Weighting
+from ajest.diffusion.noising import Allocation, Levels, Noising, Pairing, Weighting
 from ajest.errors import UserError, check, listed, unknown
 
 from .arm import Arm, Scoring
@@ -30,6 +30,10 @@ def _noised(name: str, noising: Noising, paper: str, summary: str) -> Arm:
 
 def _weight(name: str) -> Noising:
     return Noising(weight=Weighting(name))
+
+
+def _paired(pairing: Pairing) -> Noising:
+    return Noising(target="x0", pairing=pairing)
 
 
 _ALL = (
@@ -121,6 +125,18 @@ _ALL = (
         "cosine-levels with importance weights"),
     _noised("ddpm-levels", Noising(Levels("linear-ddpm")), "arXiv 2006.11239",
         "levels of DDPM's linear schedule: the baseline of much that is claimed"),
+    _noised("levels-2", Noising(copies=2), "arXiv 2605.21489",
+        "two noised copies of each of half as many examples"),
+    _noised("levels-4", Noising(copies=4), "arXiv 2605.21489", "four of a quarter"),
+    _noised("levels-4-stratified", Noising(copies=4, stratified=True), "arXiv 2605.21489",
+        "levels-4, stratified over the copies of each example and over all"),
+    # Levels allocated anew (docs/method.md#allocation)
+    _noised("speed-paper", Noising(allocation=Allocation("speed")), "arXiv 2405.17403",
+        "levels below r = 11.9 five times as often (SpeeD, as its paper has it, on the task's own levels)"),
+    _noised("speed-ddpm", Noising(Levels("linear-ddpm"), allocation=Allocation("speed")), "arXiv 2405.17403",
+        "the same on ddpm-levels, as published"),
+    _noised("speed-code", Noising(Levels("speed-code"), weight=Weighting("speed-code")), "arXiv 2405.17403",
+        "levels and weights of SpeeD's public code"),
     # Weights (docs/method.md#weights)
     _noised("x0-weight", _weight("x0"), "arXiv 2202.00512", "the plain squared error of the denoised example"),
     _noised("eps-weight", _weight("eps"), "arXiv 2006.11239", "the squared error of the noise"),
@@ -137,6 +153,17 @@ _ALL = (
     _noised("stable-target-256", Noising(target="x0", references=256), "arXiv 2302.00670", "the same of 256"),
     _noised("exact-target", Noising(target="exact"), "",
         "the exact posterior mean as target; for data whose score is known"),
+    # Pairings (docs/method.md#pairing)
+    _noised("assignment", _paired(Pairing("assignment", among=256)), "arXiv 2406.12303",
+        "noise assigned to examples within 256 by the least squared distance in all (immiscible diffusion)"),
+    _noised("assignment-norms", _paired(Pairing("assignment", among=256, norms_only=True)), "",
+        "the lengths of noise that assignment gives, in random directions: a control"),
+    _noised("nearest-4", _paired(Pairing("nearest", candidates=4)), "arXiv 2505.18521",
+        "the nearest of four noises drawn for each example"),
+    _noised("nearest-4-norms", _paired(Pairing("nearest", candidates=4, norms_only=True)), "",
+        "the lengths of noise that nearest-4 gives, in random directions: a control"),
+    _noised("minibatch-ot", _paired(Pairing("assignment", among=256, with_replacement=True)), "arXiv 2302.00482",
+        "assignment, of which pairs are drawn with replacement (minibatch optimal transport)"),
 )  # fmt: skip
 
 

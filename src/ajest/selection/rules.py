@@ -1,4 +1,4 @@
-"""Rules of the user's own: policies, normalisations, triggers, densities, weights and arms, registered by name.
+"""Rules of the user's own: policies, normalisations, triggers, ways of noising and arms, registered by name.
 
 A file of rules is code of the user's (`ajest bench tree --rules my_rules.py`). An arm that needs one carries its place
 and its digest, so that workers, clusters and later days read the same code before they look a name up.
@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ajest.diffusion.noising import DENSITIES, WEIGHTS
+from ajest.diffusion.noising import ALLOCATIONS, DENSITIES, PAIRINGS, WEIGHTS
+from ajest.diffusion.noising.allocations import Profile, Reads, Rule
 from ajest.errors import check, listed
 from ajest.runtime import plugins
 from ajest.storage import config
@@ -28,7 +29,7 @@ from .triggers import TRIGGERS, TriggerRule, TriggerState
 DIALS = frozenset({"temperature", "normalise", "strata", "chunks", "power", "redundancy"})
 NEEDS = frozenset({"learner", "reference", "sigma", "features"})
 
-Kind = Literal["policy", "normalisation", "trigger", "density", "weight"]
+Kind = Literal["policy", "normalisation", "trigger", "density", "weight", "allocation", "pairing"]
 
 _places: dict[tuple[Kind, str], RulesFile] = {}  # of what was registered, by kind and name
 
@@ -159,6 +160,50 @@ def register_weight(name: str, function: Callable[..., Tensor]) -> None:
     found = _tried("weight", name, function, torch.logspace(-3, 3, 33))
     check(bool(found.isfinite().all()) and bool((found >= 0).all()), f"weight {name!r} must be finite and at least 0")
     _register("weight", name, WEIGHTS, function, function)
+
+
+def register_allocation(name: str, function: Callable[..., Tensor], *, reads: Reads = "nothing") -> None:
+    """Make an allocation of noise levels known to arms, as `Allocation(name)`.
+
+    Args:
+        name: by which arms name it.
+        function: of an `ajest.diffusion.noising.allocations.Profile`, and numbers with defaults, to the density of
+            ln r, float64 of shape (bins,), up to a constant.
+        reads: what it reads of losses: "nothing"; "loss", the error against whatever is the target; or "error", that
+            against the clean example.
+
+    Raises:
+        UserError: another allocation has the name, or it gives something else than it should.
+    """
+    r = torch.logspace(-3, 3, 33, dtype=torch.float64)
+    known = Profile(r, torch.ones_like(r), r.square().reciprocal(), r / (1 + r), (r / (1 + r)).square())
+    found = _tried("allocation", name, lambda _: function(known), r)
+    check(
+        bool((found >= 0).all()) and bool(found.sum() > 0), f"allocation {name!r} must be at least 0, not 0 everywhere"
+    )
+    _register("allocation", name, ALLOCATIONS, Rule(function, reads), function)
+
+
+def register_pairing(name: str, function: Callable[..., Tensor]) -> None:
+    """Make a pairing of noise and examples known to arms, as `Pairing(name, among, candidates)`.
+
+    Args:
+        name: by which arms name it.
+        function: of examples, shape (n, d), noises drawn for each, shape (n, k, d), its own first, and numbers with
+            defaults, to the number of the noise that each gets among all n k of them, int64 of shape (n,). Where
+            examples are not paired among several, each must be looked at alone.
+
+    Raises:
+        UserError: another pairing has the name, or it gives something else than it should.
+    """
+    normal = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(0))
+    found = plugins.ran(f"pairing {name!r}", lambda: function(normal[0], normal[1:].transpose(0, 1)))
+    right = isinstance(found, Tensor) and found.dtype == torch.int64 and found.shape == (4,)
+    check(
+        right and bool(((found >= 0) & (found < 8)).all()),
+        f"pairing {name!r} must give the number of a noise for each example, int64 of shape (n,)",
+    )
+    _register("pairing", name, PAIRINGS, function, function)
 
 
 def _tried(kind: Kind, name: str, function: Callable[..., Tensor], values: Tensor) -> Tensor:

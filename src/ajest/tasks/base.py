@@ -195,6 +195,12 @@ class Task(ABC):
         return 2.0
 
     @property
+    def sampled_from(self) -> float | None:
+        """The noise level, in standard deviations of the data, from which its sampler follows the probability-flow ODE
+        without noise on the way; None where it samples otherwise. Arms that pair noise with examples hang on it."""
+        return None
+
+    @property
     def tuned_by(self) -> str:
         """Name of the metric by which learning rates are tuned: the loss, which depends on no sampler, where there is
         one; else the first headline that is measured without guidance, or the first of all."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ajest.diffusion.noising.pairings import LEAST_START
 from ajest.errors import Corrupt, UserError, check, listed
 from ajest.runtime.seeding import Role
 from ajest.selection.arm import Arm
@@ -45,6 +46,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         check(self.iterations >= 1, f"iterations must be at least 1, not {self.iterations}")
         self.arm.kept(self.recipe.super_batch)
+        if self.arm.noising.pairing is not None:
+            _check_sampler(self.arm, self.task)
 
     @property
     def stretched(self) -> str:
@@ -58,6 +61,22 @@ class RunConfig:
             "its trigger may go": self.arm.trigger.custom is not None,
         }
         return next((f"{what} by the share of the run that is done" for what, is_so in goes.items() if is_so), "")
+
+
+def _check_sampler(arm: Arm, task: Task) -> None:
+    """Raise a UserError unless a task's sampler can follow what an arm learns that pairs noise with examples."""
+    mine, start = f"arm {arm.name!r} pairs noise with examples", task.sampled_from
+    check(
+        start is not None,
+        f"{mine}, so that what it learns is no score: it needs a sampler that adds no noise; give the task {task.name} "
+        "a `sampled_from`, or leave the arm out",
+    )
+    assert start is not None
+    check(
+        start >= LEAST_START,
+        f"{mine}, and a sampler that starts from only {start:g} times sigma_data begins at other points than it "
+        f"learned: raise --sigma-max to {LEAST_START:g} times sigma_data",
+    )
 
 
 def claim_folder(folder: Path, config: Any, name: str = "config.json") -> None:

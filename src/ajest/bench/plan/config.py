@@ -139,7 +139,7 @@ class BenchConfig:
             f"looks are rising numbers of {LEAST_SEEDS} or more seeds, not {self.looks}",
         )
         for arm in self.arms:
-            arm.kept(self.recipe.super_batch)
+            self.run(arm, self.seeds[0])  # refuses what cannot be run
 
     def __reduce__(self) -> tuple[Any, ...]:
         """By its JSON: a task or a rule may stand in a file of the user's, which a worker has yet to read."""

@@ -1,8 +1,22 @@
-"""How an arm noises its examples: levels, weights and targets (docs/method.md#noising)."""
+"""How an arm noises its examples: levels, weights, targets and pairings (docs/method.md#noising)."""
 
+from .allocations import ALLOCATIONS, Allocation
 from .levels import DENSITIES, Levels
 from .noising import Noising
+from .pairings import PAIRINGS, Pairing
 from .source import NoisedSource, noised
 from .weights import WEIGHTS, Weighting
 
-__all__ = ["DENSITIES", "WEIGHTS", "Levels", "NoisedSource", "Noising", "Weighting", "noised"]
+__all__ = [
+    "ALLOCATIONS",
+    "DENSITIES",
+    "PAIRINGS",
+    "WEIGHTS",
+    "Allocation",
+    "Levels",
+    "NoisedSource",
+    "Noising",
+    "Pairing",
+    "Weighting",
+    "noised",
+]

@@ -34,6 +34,11 @@ class Ingredients:
     id: Tensor
     label: Tensor | None = None
 
+    def of(self, index: Tensor, normal: Tensor, eps: Tensor | None = None) -> Ingredients:
+        """The examples at `index`, int64, with their own noise or with another, at levels made of `normal`."""
+        label = None if self.label is None else self.label[index]
+        return Ingredients(self.x0[index], self.eps[index] if eps is None else eps, normal, self.id[index], label)
+
 
 class IngredientSource(Source, Protocol):
     """A source whose examples arms may noise in their own way.

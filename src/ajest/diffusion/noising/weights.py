@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .levels import DDPM_BETA, SPEED_EDGES, ddpm_time
 from .parameters import Function, check_named, words_of
 
 
@@ -50,6 +51,20 @@ def p2(r: Tensor, k: float = 1.0, gamma: float = 1.0) -> Tensor:
     return eps(r) / (k + eps(r)).pow(gamma)
 
 
+def speed_code(r: Tensor) -> Tensor:
+    """That of the noise, times the weight of SpeeD's public code (arXiv 2405.17403): from 0.4 to 0.6 with the slope
+    of 1 - alpha bar on DDPM's linear schedule, and 1 from its time 0.7 on."""
+    low, span = DDPM_BETA
+    t, rate = ddpm_time(r.log().double())
+
+    def slope(rate: Tensor) -> Tensor:
+        return rate * (-(rate.square() - low**2) / (2 * span)).exp()  # beta(t) alpha bar(t)
+
+    least, most = slope(rate.new_tensor(low + span)), slope(rate.new_tensor(span**0.5))
+    weight = 0.4 + 0.2 * ((slope(rate) - least) / (most - least)).clamp(0, 1)
+    return eps(r) * torch.where(t >= SPEED_EDGES[-1], 1.0, weight).to(r.dtype)
+
+
 WEIGHTS: dict[str, Function] = {
     "x0": x0,
     "eps": eps,
@@ -58,6 +73,7 @@ WEIGHTS: dict[str, Function] = {
     "min-snr": min_snr,
     "soft-min-snr": soft_min_snr,
     "p2": p2,
+    "speed-code": speed_code,
 }
 
 

@@ -136,7 +136,12 @@ class ImageSource:
             nothing = level.new_empty(len(level), 0)
             return Ingredients(nothing, nothing, level, index, label)
         x0 = self._clean(index if self._pixels.resident else self._index(rows, stream), mirrored)
-        return Ingredients(x0, eps.normals(numbers, tuple(x0.shape[1:]), self._loading.fused), level, index, label)
+        return Ingredients(x0, eps.normals(numbers, tuple(x0.shape[1:]), self.fused), level, index, label)
+
+    @property
+    def fused(self) -> bool:
+        """Whether noise is made by one kernel, see `CounterStream.normals`."""
+        return self._loading.fused
 
     def weight(self, sigma: Tensor) -> Tensor:
         return edm_weight(sigma, self.sigma_data)

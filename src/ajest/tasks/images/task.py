@@ -131,6 +131,10 @@ class ImageTask(Task):
         return Stock(self.size, self.size if self.references is None else self.references, self.held_out)
 
     @property
+    def sampled_from(self) -> float:
+        return self.sigma_max / self.sigma_data
+
+    @property
     def guidance(self) -> float:
         return 2.2
 

@@ -119,6 +119,10 @@ class TreeTask(Task):
         return SMALL_N
 
     @property
+    def sampled_from(self) -> float:
+        return self.sigma_max / self.sigma_data
+
+    @property
     def guidance(self) -> float:
         return 3.0
 

@@ -118,6 +118,10 @@ class VectorsTask(Task):
         return metrics.metrics_of(len(self.classes), self.exact_denoiser() is not None)
 
     @property
+    def sampled_from(self) -> float:
+        return self.sigma_max / self.sigma_data
+
+    @property
     def samples(self) -> int:
         return 4000
 

@@ -62,7 +62,7 @@ def test_a_task_of_ones_own_has_at_most_40_lines():
     assert sum(bool(line.strip()) for line in lines) <= 40
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.py")), ids=lambda path: path.name)
 def test_every_example_says_how_it_is_run(path):
     first = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
-    assert f"examples/{path.name}" in first
+    assert path.relative_to(EXAMPLES.parent).as_posix() in first

@@ -11,8 +11,11 @@ import torch
 from ajest.runtime import distributed
 from ajest.runtime.seeding import Streams
 from ajest.selection import agreement
+from ajest.selection.across import select_across
 from ajest.selection.catalogue import ARMS
 from ajest.selection.flow import Networks
+from ajest.selection.registry import select
+from ajest.selection.scoring import Scores
 from ajest.storage import checkpoint
 from ajest.tasks.base import Guided, Measurement
 from ajest.training.recipe import LearningRate, Recipe
@@ -91,6 +94,12 @@ def main(folder: Path) -> None:
         assert distributed.world() == count
         whole = torch.arange(7.0)[:, None]
         assert torch.equal(distributed.gather(whole[distributed.rank_slice(7)], 7), whole)
+        assert torch.equal(distributed.gather_all(whole[distributed.rank_slice(7)])[0], whole)
+        values = torch.randn(26, 2, generator=torch.Generator().manual_seed(0))
+        own = values[distributed.rank_slice(26)]
+        top = select_across(Scores(own[:, 0]), 12, "high-loss").take(own)
+        wanted = values[select(Scores(values[:, 0]), 12, "high-loss")]
+        assert torch.equal(top, wanted[distributed.rank_slice(12)])
         assert distributed.largest([float(distributed.rank()), 1.0]) == [count - 1, 1]
         for name, (tensors, facts) in {**{n: state_of(n) for n in SCENARIOS}, "judged": judged(folder)}.items():
             # All have the same: any of them could write.

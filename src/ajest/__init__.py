@@ -3,6 +3,7 @@
 The pieces an engineer takes into another training loop:
 
     batch, score, select, policy   what to train on (Batch, Scores, Trigger)
+    LossSampler, select_across     the same for a DataLoader, and for several processes
     autoguide, sample              how to sample
     PowerEMA                       averages of the weights
     Ledger                         what it cost
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from .diffusion.sampling import sample, sigma_schedule
     from .runtime.seeding import Streams
     from .runtime.threads import keep_freed_memory
+    from .selection.across import SharedChoice, select_across
     from .selection.counts import Counts
     from .selection.flow import Networks
     from .selection.kinds import StepKind
     from .selection.registry import POLICIES, Policy, importance, inclusion_of, policy, select
+    from .selection.sampler import LossSampler
     from .selection.scoring import Scores, score
     from .selection.triggers import Trigger, TriggerState
     from .tasks.base import Task
@@ -48,10 +51,12 @@ _PLACES = {
     "diffusion.sampling": ("sample", "sigma_schedule"),
     "runtime.seeding": ("Streams",),
     "runtime.threads": ("keep_freed_memory",),
+    "selection.across": ("SharedChoice", "select_across"),
     "selection.counts": ("Counts",),
     "selection.flow": ("Networks",),
     "selection.kinds": ("StepKind",),
     "selection.registry": ("POLICIES", "Policy", "importance", "inclusion_of", "policy", "select"),
+    "selection.sampler": ("LossSampler",),
     "selection.scoring": ("Scores", "score"),
     "selection.triggers": ("Trigger", "TriggerState"),
     "tasks.base": ("Task",),
@@ -68,12 +73,14 @@ __all__ = [
     "LearningRate",
     "Ledger",
     "LogNormal",
+    "LossSampler",
     "Network",
     "Networks",
     "Policy",
     "PowerEMA",
     "Recipe",
     "Scores",
+    "SharedChoice",
     "Source",
     "Step",
     "StepKind",
@@ -94,6 +101,7 @@ __all__ = [
     "sample",
     "score",
     "select",
+    "select_across",
     "sigma_schedule",
 ]
 

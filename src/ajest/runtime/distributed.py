@@ -78,7 +78,24 @@ def gather(part: Tensor, n: int, chunk: int = 1) -> Tensor:
     """All n rows, from the `rank_slice(n, chunk)` of each process, in order and in all processes."""
     if world() == 1:
         return part
-    lengths = [s.stop - s.start for s in (_part(n, chunk, k) for k in range(world()))]
+    return _joined(part, [s.stop - s.start for s in (_part(n, chunk, k) for k in range(world()))])
+
+
+def gather_all(part: Tensor) -> tuple[Tensor, list[int]]:
+    """(All rows of all processes in their order, in all of them; how many each has, of which any may have any number).
+
+    Rows alike in type, shape and kind of device.
+    """
+    if world() == 1:
+        return part, [len(part)]
+    each = [torch.zeros(1, dtype=torch.int64, device=part.device) for _ in range(world())]
+    dist.all_gather(each, torch.full_like(each[0], len(part)))
+    lengths = torch.cat(each).tolist()
+    return _joined(part, lengths), lengths
+
+
+def _joined(part: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The rows of all processes, of which each has so many."""
     padded = torch.cat([part, part.new_zeros(max(lengths) - len(part), *part.shape[1:])])
     parts = [torch.empty_like(padded) for _ in lengths]
     dist.all_gather(parts, padded)

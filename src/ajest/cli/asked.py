@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from ajest.errors import UserError, check, unknown
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ajest.jobs.slurm import Slurm
     from ajest.runtime.seeding import Role
     from ajest.selection.arm import Arm
+    from ajest.selection.keep_list import KeepList
     from ajest.tasks.base import Task
     from ajest.tasks.images.task import ImageTask
     from ajest.tasks.vectors.task import VectorsTask
@@ -253,6 +255,20 @@ def check_keep(arms: Sequence[Arm], keep: float | None) -> None:
         keep is None or any(arm.policy != "uniform" for arm in arms),
         f"{', '.join(arm.name for arm in arms)} trains on every example: leave out --keep",
     )
+
+
+def keep_lists(files: Sequence[Path], task: Task) -> tuple[KeepList, ...]:
+    """The keep-lists of these files, whose names a task's examples have.
+
+    Raises:
+        UserError: see `read_keep_list` and `restricted`.
+    """
+    from ajest.selection.keep_list import read_keep_list, restricted
+
+    found = tuple(read_keep_list(file) for file in files)
+    for keep_list in found:
+        restricted(task.source("cpu"), keep_list, task.example_names())
+    return found
 
 
 def launch_of(options: Launching) -> Local | Slurm:

@@ -13,6 +13,7 @@ from ajest.errors import check
 from .asked import (
     TaskName,
     check_keep,
+    keep_lists,
     launch_of,
     planned,
     recipes_of,
@@ -55,6 +56,7 @@ def bench(
     until_certain: bool = False,
     max_seeds: Whole = None,
     keep: Number = None,
+    keep_list: Files = None,
     rules: Files = None,
     weight: Number = None,
     delta: Share = None,
@@ -94,6 +96,8 @@ def bench(
         until_certain: add seeds in stages until every comparison with the baseline is decided; with --max-seeds.
         max_seeds: seeds at the most.
         keep: keep fraction of all arms that keep a part.
+        keep_list: for each of these files one more arm, which learns only the examples that the file names; see
+            `ajest data kept`.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         weight: of autoguidance; without it the preset's.
         delta: the difference within which arms count as equivalent, in per cent of the baseline's value, such as 5%;
@@ -113,6 +117,7 @@ def bench(
     from ajest.bench.read.verdict import is_decided
     from ajest.bench.report.page import write_report
     from ajest.bench.run.bench import run_bench
+    from ajest.selection.catalogue import distinct, pruned
     from ajest.training.trackers import checked
 
     # A cluster's machines have what is asked of them, whatever this one has.
@@ -136,9 +141,11 @@ def bench(
         "rates": None if training.learning_rate is None else {},  # one for all, the preset's too
         "tuning": Tuning() if tune else None,
     }
+    names = tuple(a.name for a in config.arms) if arms is None else arms
+    lists = keep_lists(() if keep_list is None else keep_list, config.task)
     config = altered(
         config,
-        arms=plan.arms(tuple(a.name for a in config.arms) if arms is None else arms, keep),
+        arms=distinct((*plan.arms(names, keep), *map(pruned, lists))),
         recipe=recipe,
         guide_recipe=guide_recipe,
         **{name: value for name, value in named.items() if value is not None},

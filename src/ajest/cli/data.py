@@ -11,7 +11,7 @@ from tyro.conf import Positional
 from ajest.errors import UserError, check, listed
 
 from .console import console, warn
-from .options import Whole, shown
+from .options import Share, Whole, Word, share_of, shown
 
 
 def describe(
@@ -111,33 +111,38 @@ def prepare(
     print(f"{out}: {len(found):,} images of {len(found.classes) or 'no'} classes, {out.stat().st_size / 1e6:,.0f} MB")
 
 
-def kept(run: Positional[Path], out: Positional[Path]) -> None:
-    """Export how often each example was drawn and trained on in a run, as CSV.
+def kept(
+    run: Positional[Path],
+    out: Positional[Path],
+    arm: Word = None,
+    top: Share = None,
+) -> None:
+    """Export how often each example was drawn and trained on: a keep-list in CSV.
 
-    Example: ajest data kept runs/ajest kept.csv
+    Example: ajest data kept runs/images-cpu-mini kept.csv
+             ajest data kept runs/images-cpu-mini half.csv --arm hard --top 50%
+             ajest bench images --keep-list half.csv
 
     Args:
-        run: folder of the run.
+        run: folder of a run, or of a bench, of which the runs of each arm are added up.
         out: the CSV file.
+        arm: of a bench, this one alone.
+        top: only this share of the examples, those that were trained on most often.
     """
-    import csv
-    import io
+    import torch
 
+    from ajest.bench.read.kept import kept_of
     from ajest.storage import checkpoint
-    from ajest.training.run_folder import read_config
 
-    task = read_config(run).task
-    stored = checkpoint.latest(run, "checkpoint", warn)
-    if stored is None or "example_counts/drawn" not in stored.tensors:
-        raise UserError(f"{run} has no checkpoint that counts examples: train it first")
-    drawn, trained = stored.tensors["example_counts/drawn"].tolist(), stored.tensors["example_counts/trained"].tolist()
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "drawn", "trained"])
-    for i, name in enumerate(task.example_names()):
-        writer.writerow([str(name), drawn[i] if i < len(drawn) else 0, trained[i] if i < len(trained) else 0])
-    checkpoint.write_atomic(out, text.getvalue())
-    print(f"{out}: {sum(drawn):,} drawn, {sum(trained):,} trained on, up to step {stored.facts['step']:,}")
+    found = kept_of(run, warn)
+    if arm is not None or top is not None:
+        found = found.of(arm)
+    if top is not None:
+        found = found.top(share_of(top, "--top"))
+    checkpoint.write_atomic(out, found.as_csv())
+    drawn, trained = torch.stack(list(found.by_arm.values())).sum((0, 2)).tolist()
+    until = f", up to step {found.step:,}" if found.step else f" by {', '.join(found.by_arm)}"
+    print(f"{out}: {len(found.names):,} examples, {drawn:,} drawn, {trained:,} trained on{until}")
 
 
 DATA_VERBS: dict[str, Callable[..., Any]] = {"describe": describe, "prepare": prepare, "kept": kept}

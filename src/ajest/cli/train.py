@@ -16,6 +16,7 @@ from .asked import (
     TaskName,
     TrainedNetwork,
     check_keep,
+    keep_lists,
     network_of,
     planned,
     recipe_of,
@@ -25,6 +26,7 @@ from .options import (
     Computing,
     Data,
     Drawing,
+    File,
     Files,
     Folder,
     Number,
@@ -47,6 +49,7 @@ def train(
     network: Annotated[TrainedNetwork, shown("{learner,guide,strong,nano,mini,xxs,xs,s,m}")] = "learner",
     arm: str = "baseline",
     keep: Number = None,
+    keep_list: File = None,
     rules: Files = None,
     guide: Folder = None,
     seed: int = 0,
@@ -78,6 +81,7 @@ def train(
             for the same.
         arm: from which examples to learn, see `ajest arms`.
         keep: keep fraction, for arms that keep a part.
+        keep_list: learn only the examples that this file names, see `ajest data kept`.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         guide: run whose latest snapshot is the reference, for arms that need one: the guide, or any other run.
         seed: names all random numbers.
@@ -104,6 +108,8 @@ def train(
     check_keep((chosen,), keep)
     needs = chosen.reference in ("guide", "strong")
     check(guide is None or needs, f"arm {arm!r} compares with no other run: leave out --guide")
+    if keep_list is not None:
+        chosen = replace(chosen, examples=keep_lists((keep_list,), plan.task)[0])
     relative = None if guide is None else os.path.relpath(guide, out)
     own, steps = plan.recipe, plan.iterations
     if role == "guide":

@@ -153,6 +153,14 @@ class RowSource(Source, Protocol):
         ...
 
 
+class RestrictableSource(Source, Protocol):
+    """A source over a data set, of which some can be left out."""
+
+    def restricted(self, rows: Tensor) -> Source:
+        """The source that draws from the examples of these numbers alone, int64, shape (n,); `id` stays theirs."""
+        ...
+
+
 def draws_rows(source: Source) -> TypeGuard[RowSource]:
     """Whether a source is a `RowSource`."""
     return all(hasattr(source, name) for name in ("device", "outline", "draw_rows"))

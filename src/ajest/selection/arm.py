@@ -11,6 +11,7 @@ from ajest.diffusion.noising import Noising
 from ajest.errors import check, unknown
 
 from .features import Features
+from .keep_list import KeepList
 from .kinds import UNIFORM, WATCH, StepKind
 from .memory import LossMemory
 from .normalisation import NORMALISATIONS, Normalisation
@@ -74,6 +75,7 @@ class Arm:
         rules: the user's code that its policy, normalisation, trigger or what its noising names comes from; found by
             itself.
         noising: how its examples are noised; by default as the task does it.
+        examples: those that it draws from; None: all.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Arm:
     noising: Noising = field(
         default_factory=Noising
     )  # after its rules, which are read before the names in it are looked up
+    examples: KeepList | None = None
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -193,7 +196,8 @@ class Arm:
     def axis(self) -> str:
         """In what it differs from training on every drawn example, noised as the task does it; "" in nothing."""
         chooses = ("selection",) if self.policy != "uniform" else ()
-        return ", ".join((*chooses, *self.noising.axes))
+        pruned = ("examples",) if self.examples is not None else ()
+        return ", ".join((*chooses, *pruned, *self.noising.axes))
 
     @property
     def scores(self) -> bool:

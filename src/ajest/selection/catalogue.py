@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from ajest.diffusion.noising import Allocation, Levels, Noising, Pairing, Weighting
 from ajest.errors import UserError, check, listed, unknown
 
 from .arm import Arm, Scoring
+from .keep_list import KeepList
 from .memory import LossMemory
 from .triggers import Trigger
 
@@ -188,6 +191,15 @@ def variant_name(arm: str, dials: Mapping[str, float]) -> str:
     return "-".join([arm, *(f"{dial}-{value:g}" for dial, value in dials.items())])
 
 
+def pruned(keep_list: KeepList) -> Arm:
+    """The arm that trains on every drawn example, drawn from a keep-list alone."""
+    file = Path(keep_list.file)
+    name = re.sub(r"[^\w.-]+", "-", f"pruned-{file.stem}")
+    return Arm(
+        name, "uniform", examples=keep_list, summary=f"every drawn example of the {keep_list.count:,} of {file.name}"
+    )
+
+
 def random_at(keep: float) -> Arm:
     """Random choice at a keep fraction: the match of a rule that keeps as much."""
     arm = ARMS["random"]
@@ -224,7 +236,16 @@ def arms_named(
         if arm.scores:
             arm = replace(arm, chunks=arm.chunks if chunks is None else chunks, within=within)
         found.append(arm)
-    if len(set(names)) != len(names):
-        repeated = sorted({n for n in names if names.count(n) > 1})
-        raise UserError(f"arms are named twice: {listed(repeated)}")
-    return tuple(found)
+    return distinct(found)
+
+
+def distinct(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The arms, of which no two have one name.
+
+    Raises:
+        UserError: two have.
+    """
+    names = [arm.name for arm in arms]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    check(not repeated, f"arms are named twice: {listed(repeated)}")
+    return tuple(arms)

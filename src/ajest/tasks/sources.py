@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import torch
@@ -21,6 +22,27 @@ def normals(n: int, shape: tuple[int, ...], stream: torch.Generator) -> Tensor:
     """Standard normal rows, shape (n, *shape), on the stream's device; fewer rows are a prefix of more."""
     rows = -(-n // _UNIT) * _UNIT
     return torch.randn(rows, *shape, generator=stream, device=stream.device)[:n]
+
+
+class Subset:
+    """Which of so many examples are drawn from.
+
+    Args:
+        total: how many there are.
+        rows: numbers of those that are drawn from, int64, shape (n,); None for all.
+        device: where numbers are looked up, beside the host.
+    """
+
+    def __init__(self, total: int, rows: Tensor | None = None, device: torch.device | str = "cpu") -> None:
+        self._total = total
+        self._rows = {} if rows is None else {d.type: rows.to(d) for d in (torch.device(device), torch.device("cpu"))}
+
+    def __len__(self) -> int:
+        return len(self._rows["cpu"]) if self._rows else self._total
+
+    def __getitem__(self, places: Tensor) -> Tensor:
+        """Numbers of the examples at these places."""
+        return self._rows[places.device.type][places] if self._rows else places
 
 
 class TensorSource:
@@ -56,6 +78,13 @@ class TensorSource:
         self.device = torch.device(device)
         self._x = x.to(self.device)
         self._label = None if label is None else label.to(self.device)
+        self._subset = Subset(len(x))
+
+    def restricted(self, rows: Tensor) -> TensorSource:
+        """See `RestrictableSource`."""
+        found = copy.copy(self)
+        found._subset = Subset(len(self._x), rows, self.device)
+        return found
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
         """Noised examples, drawn on the host; see `ajest.Source.draw`."""
@@ -84,7 +113,7 @@ class TensorSource:
         """What `draw_rows` noises."""
         numbers = numbers_of(rows, self.device)
         words = stream.words(numbers, 5)
-        index, level = below(words[:, :2], len(self._x)), normal(words[:, 2:4])[:, 0]
+        index, level = self._subset[below(words[:, :2], len(self._subset))], normal(words[:, 2:4])[:, 0]
         label = self._label_of(index, uniform(words[:, 4]) < self.label_dropout)
         if eps is None:
             nothing = level.new_empty(len(level), 0)
@@ -98,7 +127,7 @@ class TensorSource:
     def _on_host(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, normal numbers of the levels, which labels are lost)."""
         which, level, lost = (substream(generator) for _ in range(3))
-        index = torch.randint(len(self._x), (count,), generator=which)
+        index = self._subset[torch.randint(len(self._subset), (count,), generator=which)]
         normal_ = normals(count, (1,), level)[:, 0]
         return index, normal_, torch.rand(count if self._drops else 0, generator=lost) < self.label_dropout
 

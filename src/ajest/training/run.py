@@ -18,6 +18,7 @@ from ajest.errors import Diverged, UserError
 from ajest.runtime import distributed, interrupts
 from ajest.runtime.seeding import Role, Streams
 from ajest.selection.flow import Networks
+from ajest.selection.keep_list import restricted
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.lock import locked
 
@@ -135,6 +136,8 @@ def make_trainer(
     reference = _reference_of(folder, config, device, at, warn) if alike is None else alike.selector.networks.reference
     networks = Networks(learner, reference, network("proxy") if config.arm.scoring.scorer == "proxy" else None)
     source = config.task.source(device) if source is None else source
+    if config.arm.examples is not None:
+        source = restricted(source, config.arm.examples, config.task.example_names())
     return Trainer(source, networks, config.recipe, config.arm, Streams(config.seed, config.role), first)
 
 

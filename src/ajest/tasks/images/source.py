@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from ajest.errors import NotFinite, UserError
 from ajest.runtime.counter import CounterStream, Rows, below, normal, numbers_of, uniform
 from ajest.runtime.seeding import substream
 from ajest.runtime.transfer import to_device
+from ajest.tasks.sources import Subset
 
 from .pixels import USUAL, Loading, Pixels
 
@@ -106,6 +108,13 @@ class ImageSource:
         self._labels = None if labels is None else torch.from_numpy(np.array(labels)).to(self.device)
         self._pixels = Pixels(images, self.device, loading)
         self._loading = loading
+        self._subset = Subset(len(self._pixels))
+
+    def restricted(self, rows: Tensor) -> ImageSource:
+        """See `RestrictableSource`."""
+        found = copy.copy(self)
+        found._subset = Subset(len(self._pixels), rows, self.device)
+        return found
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
         here, level, mirrored, dropped = self._on_host(count, generator)
@@ -151,7 +160,7 @@ class ImageSource:
         image, level, mirror = (substream(generator) for _ in range(3))
         # Of the example, not of its noise: another draw of that loses the same labels.
         lost = substream(mirror) if self.label_dropout else mirror
-        index = torch.randint(len(self._pixels), (count,), generator=image)
+        index = self._subset[torch.randint(len(self._subset), (count,), generator=image)]
         normal_ = torch.randn(-(-count // _UNIT) * _UNIT, generator=level)[:count]
         mirrored = torch.rand(count if self.flip else 0, generator=mirror) < 0.5
         dropped = torch.rand(count if self.label_dropout else 0, generator=lost) < self.label_dropout
@@ -172,17 +181,17 @@ class ImageSource:
         if isinstance(stream, CounterStream):
             index = self._index(rows, stream)
         else:
-            index = torch.randint(len(self._pixels), (len(rows),), generator=substream(stream))
+            index = self._subset[torch.randint(len(self._subset), (len(rows),), generator=substream(stream))]
         self._pixels.expect(index)
 
     def _index(self, rows: Rows, stream: CounterStream) -> Tensor:
         """Numbers of images, made on the host: whole numbers are the same there."""
-        return below(stream.words(numbers_of(rows), 2), len(self._pixels))
+        return self._subset[below(stream.words(numbers_of(rows), 2), len(self._subset))]
 
     def _drawn(self, numbers: Tensor, stream: CounterStream) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """(numbers of images, normal numbers of the levels, which are mirrored, labels) of some rows."""
         words = stream.words(numbers, 6)
-        index, level = below(words[:, :2], len(self._pixels)), normal(words[:, 2:4])[:, 0]
+        index, level = self._subset[below(words[:, :2], len(self._subset))], normal(words[:, 2:4])[:, 0]
         mirrored, dropped = uniform(words[:, 4]) < 0.5, uniform(words[:, 5]) < self.label_dropout
         return index, level, mirrored, self._label_of(index, dropped)
 

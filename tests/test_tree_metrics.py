@@ -59,11 +59,15 @@ def test_branch_metrics_of_exact_and_of_lopsided_samples():
     assert trunk["branches_reached"] < 0.1
 
 
+def losses(tree, denoiser, batch, micro_batch):
+    return metrics.losses(tree, metrics.answers(denoiser, batch, micro_batch), batch)
+
+
 def test_losses_of_the_ideal_denoiser_are_zero_and_outer_ones_are_from_outer_branches():
     tree = TreeDistribution()
     source = TreeSource(tree, LogNormal(-2.3, 1.5))
     batch = source.complete(source.draw(500, torch.Generator().manual_seed(0)))
-    ideal = metrics.losses(tree, tree.denoise, batch, 128)
+    ideal = losses(tree, tree.denoise, batch, 128)
     assert ideal == {"loss": 0, "outer_loss": 0, "rare_loss": 0, "rare_bias": pytest.approx(0, abs=1e-6)}
     outer = torch.as_tensor(tree.depth)[batch.id // 8] >= 5
 
@@ -71,7 +75,7 @@ def test_losses_of_the_ideal_denoiser_are_zero_and_outer_ones_are_from_outer_bra
         error = torch.where(outer, sigma, 0 * sigma)
         return tree.denoise(x, sigma) + error[:, None]
 
-    found = metrics.losses(tree, wrong_outside, batch, 500)
+    found = losses(tree, wrong_outside, batch, 500)
     assert found["outer_loss"] == pytest.approx(1, rel=1e-3)
     assert found["loss"] == pytest.approx(outer.double().mean().item(), rel=1e-3)
 
@@ -89,13 +93,13 @@ def test_errors_at_rare_places_are_told_from_those_elsewhere():
     def stretched(where, by):
         return lambda x, sigma, label=None: x + (1 + by * where[:, None]) * (batch.target - x)
 
-    found = metrics.losses(tree, stretched(rare.float(), -0.25), batch, 1600)
+    found = losses(tree, stretched(rare.float(), -0.25), batch, 1600)
     assert found["rare_bias"] == pytest.approx(0.25, rel=1e-4)
     assert found["loss"] == pytest.approx(0.1 * found["rare_loss"], rel=1e-4)
-    found = metrics.losses(tree, stretched(1 - rare.float(), 0.5), batch, 1600)
+    found = losses(tree, stretched(1 - rare.float(), 0.5), batch, 1600)
     assert found["rare_loss"] == pytest.approx(0, abs=1e-9)
     assert found["rare_bias"] == pytest.approx(0, abs=1e-6)
     signs = torch.where(torch.arange(1600) % 2 == 0, 1.0, -1.0)  # they nearly cancel, and cost all the same
-    found = metrics.losses(tree, stretched(rare * signs, 0.5), batch, 1600)
+    found = losses(tree, stretched(rare * signs, 0.5), batch, 1600)
     assert found["rare_bias"] < 0.1
     assert found["rare_loss"] > 0.1

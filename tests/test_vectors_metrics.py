@@ -12,7 +12,7 @@ from ajest.diffusion.batch import Batch
 from ajest.errors import UserError
 from ajest.tasks import statistics
 from ajest.tasks.vectors import metrics
-from ajest.tasks.vectors.metrics import compared, energy_distance, losses, sliced_wasserstein
+from ajest.tasks.vectors.metrics import compared, energy_distance, loss_metrics, losses_of, sliced_wasserstein
 
 SEEDS = st.integers(0, 2**31)
 
@@ -117,7 +117,7 @@ def test_losses_by_level_of_noise():
     def wrong(x, sigma, label=None):
         return torch.stack([at[float(s)] + (s < border) for s in sigma])
 
-    found = losses(wrong, batch, 64)
+    found = loss_metrics(losses_of(wrong, batch, 64), sigma)
     assert found["loss_low"] == pytest.approx(2, rel=1e-5)
     assert found["loss_middle"] == found["loss_high"] == pytest.approx(0, abs=1e-9)
     assert found["loss"] == pytest.approx(2 / 3, rel=1e-5)

@@ -15,6 +15,7 @@ from ajest.diffusion.batch import Source
 from ajest.diffusion.denoising import Denoiser
 from ajest.diffusion.guidance import autoguide
 from ajest.diffusion.network import ExactDenoiser
+from ajest.diffusion.optimal import OptimalLoss
 from ajest.errors import UserError
 from ajest.runtime.seeding import Role
 
@@ -65,10 +66,18 @@ class Metric:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics by name, and tensors worth a figure (samples, for instance)."""
+    """What was found of a denoiser.
+
+    Attributes:
+        metrics: by name.
+        tensors: worth a figure (samples, for instance).
+        by_level: means by noise level, as `diffusion.optimal.by_level` gives them: "sigma", and of the loss the
+            "excess" over the least one where that is known exactly, else the whole "loss".
+    """
 
     metrics: dict[str, float]
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    by_level: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -236,6 +245,10 @@ class Task(ABC):
     def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """The metrics of real data against other real data at this n: as good as any model can look."""
         return {}
+
+    def optimal_loss(self, how: Measurement) -> OptimalLoss | None:
+        """The least loss of any denoiser by noise level, where it can be computed or estimated."""
+        return None
 
     def figures(self, run: RunTensors) -> list[tuple[str, Figure]]:
         """(caption, figure) of one run."""

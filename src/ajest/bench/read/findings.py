@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import spared
 
+from .by_level import LevelCurves, level_curves, level_table
 from .cost import SelectionCost, cost_table, selection_costs
 from .margins import not_named
 from .power import detectable, power_table
@@ -60,6 +61,8 @@ class Findings:
         by_sign: a table for each decisive budget: headline metrics by these signs.
         guide: what the guides cost, in words.
         published: published figures beside ours; without rows unless the settings are the published ones.
+        levels: losses by noise level; None where the least one is not known.
+        level_table: the same for people.
     """
 
     results: Results
@@ -90,6 +93,8 @@ class Findings:
     variance: Table
     guide: str
     published: Table
+    levels: LevelCurves | None
+    level_table: Table
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -104,7 +109,7 @@ def findings(results: Results) -> Findings:
     costs = selection_costs(config, results.costs)
     times = step_times(results)
     answer, *said = verdict(results, _charged_costs(results, costs), times)
-    trusted = score_reliability(results)
+    trusted, levels = score_reliability(results), level_curves(results)
     return Findings(
         results=results,
         answer=answer,
@@ -134,6 +139,8 @@ def findings(results: Results) -> Findings:
         by_sign=tuple(table for budget in rests_on if (table := by_sign_table(results, budget))),
         guide=_guide(results),
         published=published_table(results),
+        levels=levels,
+        level_table=level_table(levels),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ajest.bench.plan.config import BenchConfig, Costs, guide_folder, run_folder
 from ajest.bench.run.calibration import calibrated_costs
+from ajest.bench.run.optimal_loss import optimal_loss
 from ajest.bench.run.reached import curve_points, identity_of, largest_common, reached
 from ajest.bench.run.real_data import real_data_reference
 from ajest.bench.run.stages import stage_of
@@ -75,6 +76,7 @@ def read(root: Path) -> Results:
         repeats=_repeats(config, runs),
         ended=stage_of(root, config).ended if config.looks else None,
         tuned=tuning_of(root),
+        optimal_loss=optimal_loss(root),
     )
 
 

@@ -14,6 +14,7 @@ from ajest.bench.plan.config import BenchConfig, Costs
 from ajest.bench.plan.tuning import Tuned
 from ajest.bench.run.reached import Reached
 from ajest.bench.run.stages import Ended
+from ajest.diffusion.optimal import OptimalLoss
 from ajest.tasks.base import Metric
 
 from .statistics import BySeed, Comparison, corrected, paired
@@ -127,6 +128,7 @@ class Results:
             the first guide.
         ended: why a bench that adds seeds adds no more; None of others, and before that.
         tuned: how learning rates were found; None where none were looked for.
+        optimal_loss: the least one by noise level, where it is known.
     """
 
     root: Path
@@ -140,13 +142,13 @@ class Results:
     margins: Margins = field(default_factory=dict)
     repeats: dict[tuple[str, float], Repeats] = field(default_factory=dict)
     ended: Ended | None = None
+    tuned: Tuned | None = None
+    optimal_loss: OptimalLoss | None = None
 
     @property
     def guide(self) -> Run:
         """The first guide's run, against which arms compare that train against a guide."""
         return self.guides[0]
-
-    tuned: Tuned | None = None
 
     @property
     def arms(self) -> list[str]:

@@ -23,6 +23,7 @@ from ajest.tasks.base import RunTensors
 from . import figures
 from .figures import WHISKERS, Encoded, encoded
 from .forest import bench_forest, strips
+from .levels import loss_by_level
 
 Captioned = tuple[str, Figure]
 
@@ -56,6 +57,7 @@ class Figures:
         differences: the same at its other budgets.
         seeds: every seed's value of each headline metric.
         curves: learning curves.
+        levels: losses by noise level.
         costs: of a step, and of a whole run.
         side_by_side: all arms from the same noise.
         galleries: what happened inside, by arm.
@@ -65,6 +67,7 @@ class Figures:
     differences: tuple[DrawnFigure, ...] = ()
     seeds: tuple[DrawnFigure, ...] = ()
     curves: tuple[DrawnFigure, ...] = ()
+    levels: tuple[DrawnFigure, ...] = ()
     costs: tuple[DrawnFigure, ...] = ()
     side_by_side: tuple[DrawnFigure, ...] = ()
     galleries: Mapping[str, tuple[DrawnFigure, ...]] = field(default_factory=dict)
@@ -72,7 +75,8 @@ class Figures:
     def all(self) -> list[DrawnFigure]:
         """In the order of the page."""
         galleries = (figure for drawn in self.galleries.values() for figure in drawn)
-        return [*self.lead, *self.differences, *self.seeds, *self.curves, *self.costs, *self.side_by_side, *galleries]
+        measured = [*self.lead, *self.differences, *self.seeds, *self.curves, *self.levels, *self.costs]
+        return [*measured, *self.side_by_side, *galleries]
 
 
 def draw(findings: Findings) -> Figures:
@@ -83,6 +87,7 @@ def draw(findings: Findings) -> Figures:
         differences=_drawn("differences", _differences(results, findings.decisive[1:])),
         seeds=_drawn("seeds", _seeds(findings)),
         curves=_drawn("curves", _curves(results)),
+        levels=_drawn("levels", _levels(findings)),
         costs=_drawn("costs", _costs(results)),
         side_by_side=_drawn("arms", _side_by_side(results)),
         galleries={arm: _drawn(f"gallery-{arm}", _gallery(results, arm)) for arm in results.arms},
@@ -133,6 +138,16 @@ def _curves(results: Results) -> list[Captioned]:
             if figure is not None:
                 found.append((metric_name(metric, weight), figure))
     return found
+
+
+def _levels(findings: Findings) -> list[Captioned]:
+    if findings.levels is None:
+        return []
+    caption = (
+        "Left: the baseline's loss and the optimal one, which no denoiser can go below; grey: between what that lies, "
+        "where it is estimated. Right: what each arm has above the optimal one; bands are one standard error."
+    )
+    return [(caption, loss_by_level(findings.levels, findings.results.config.baseline))]
 
 
 def _costs(results: Results) -> list[Captioned]:

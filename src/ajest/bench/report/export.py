@@ -8,6 +8,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from ajest.bench.read.by_level import LevelCurves
 from ajest.bench.read.findings import Findings
 from ajest.bench.read.results import Results
 
@@ -43,6 +44,18 @@ def rows(results: Results) -> list[dict[str, Any]]:
     return found
 
 
+def _levels(curves: LevelCurves) -> dict[str, Any]:
+    optimal = curves.optimal
+    return {
+        "sigma": curves.sigma,
+        "optimal": optimal.value,
+        "optimal_low": optimal.low,
+        "optimal_high": optimal.high,
+        "excess": curves.excess,
+        "standard_error": {arm: [_finite(e) for e in errors] for arm, errors in curves.error.items()},
+    }
+
+
 def as_csv(findings: Findings) -> str:
     """A line for each metric of each arm at each budget; "" where nothing was evaluated."""
     table = rows(findings.results)
@@ -66,6 +79,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "amounts": results.amounts,
         "costs": results.costs,
         "real_data_reference": {str(n): metrics for n, metrics in results.real_data_reference.items()},
+        "by_level": None if findings.levels is None else _levels(findings.levels),
         "rows": rows(results),
         "values": [
             {

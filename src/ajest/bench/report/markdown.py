@@ -53,6 +53,7 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
         findings.power,
         findings.variance,
         findings.time_to_quality,
+        findings.level_table,
         findings.cost_table,
         findings.step_times_table,
         findings.score_reliability_table,
@@ -82,6 +83,7 @@ def _linked(findings: Findings, figures: Figures) -> list[str]:
     config = findings.results.config
     inside = [config.baseline, *(a.name for a in config.arms if a.scores)][:2]
     parts = _figures("Learning curves", figures.curves, captions=False)  # their titles say what they show
+    parts += _figures("Losses by noise level", figures.levels)
     parts += _figures("Samples", figures.side_by_side)
     for arm in inside:
         parts += _figures(f"Inside {arm}", figures.galleries.get(arm, ()))

@@ -97,7 +97,8 @@ def evaluate_snapshot(
         judge = partial(task.evaluate, model, Measurement(n, seed, cache, device, keep_tensors))
         result = measured(judge, f"{folder}, step {step}, weight {weight:g}", say)
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
-        lines.append({**wanted, "clocks": clocks, "metrics": result.metrics})
+        curve = {"by_level": {name: list(means) for name, means in result.by_level.items()}} if result.by_level else {}
+        lines.append({**wanted, "clocks": clocks, "metrics": result.metrics, **curve})
         if distributed.rank() == 0:
             if keep_tensors and result.metrics:
                 checkpoint.save(stem, result.tensors, wanted)

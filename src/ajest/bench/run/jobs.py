@@ -22,6 +22,7 @@ from ajest.training.trainer import Trainer
 
 from .calibration import agree_on_threads, calibrate
 from .evaluation import each_guide, evaluate_snapshot
+from .optimal_loss import measure_optimal_loss
 from .reached import common_amounts, curve_points, reached
 from .real_data import measure_real_data
 
@@ -166,12 +167,14 @@ def train_references(root: Path, config: BenchConfig, device: str, begin: Say, w
 
 
 def prepare_seed(job: OfSeed, report: Report) -> list[str]:
-    """What the evaluations of a seed share; with the first seed, what real data reach."""
+    """What the evaluations of a seed share; with the first seed, what real data and the best denoiser reach."""
     bench, config = job.bench, job.bench.config
     for n in sorted({config.n_curve, config.n_final}):
         config.task.prepare(Measurement(n, job.seed, bench.cache, bench.device))
         if job.seed == config.seeds[0]:
             measure_real_data(bench.root, config, n, bench.device)
+    if job.seed == config.seeds[0]:
+        measure_optimal_loss(bench.root, config, bench.device)
     return []
 
 

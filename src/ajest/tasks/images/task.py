@@ -12,7 +12,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
+from ajest.diffusion.optimal import OptimalLoss, by_level, dataset_optimum
 from ajest.errors import UserError, check
 from ajest.runtime.compiling import compile_network
 from ajest.runtime.distributed import in_chunks
@@ -33,6 +35,7 @@ from .source import ImageSource
 
 SHOWN = 32  # samples kept for figures
 LOSS_EXAMPLES = 512
+OPTIMAL_REFERENCES = 2048
 LEAST_REFERENCES = 64
 
 
@@ -145,10 +148,16 @@ class ImageTask(Task):
 
     def source(self, device: torch.device | str) -> ImageSource:
         image_set = self._image_set("train")
-        noise = LogNormal(self.p_mean, self.p_std)
         loading = Loading(self.resident_bytes, fused=self.compile)
         return ImageSource(
-            image_set.images, image_set.labels, noise, self.sigma_data, self.flip, device, self.label_dropout, loading
+            image_set.images,
+            image_set.labels,
+            self._noise,
+            self.sigma_data,
+            self.flip,
+            device,
+            self.label_dropout,
+            loading,
         )
 
     def network(self, role: Role, seed: int) -> EDM2Denoiser:
@@ -186,9 +195,24 @@ class ImageTask(Task):
         for i, (network, found) in enumerate(zip(networks, judged, strict=True)):
             real = self._references(network, device)
             values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
+        curve: Mapping[str, Sequence[float]] = {}
         if model.weight == 1:
-            values["loss"] = self._loss(denoiser, seed, device)
-        return Evaluation(values, sampler.shown(denoiser, min(n, SHOWN), seed, device) if how.keep_tensors else {})
+            batch = self._loss_batch(seed)
+            losses = self._losses(denoiser, batch, device)
+            values["loss"] = losses.double().mean().item()
+            curve = by_level(self._noise, batch.sigma, {"loss": losses})
+        tensors = sampler.shown(denoiser, min(n, SHOWN), seed, device) if how.keep_tensors else {}
+        return Evaluation(values, tensors, curve)
+
+    def optimal_loss(self, how: Measurement) -> OptimalLoss | None:
+        """Between what it lies, from some of the images; None where none are held out."""
+        if not self.validation:
+            return None
+        streams = (generator(how.seed, "evaluation", "optimal loss", part) for part in ("learned", "references"))
+        counts = (LOSS_EXAMPLES, OPTIMAL_REFERENCES)
+        source, held_out = self.source(how.device), self._loss_batch(how.seed).to(how.device)
+        learned, references = (source.draw(count, stream) for count, stream in zip(counts, streams, strict=True))
+        return dataset_optimum(self._noise, learned, held_out, references, self.size, LOSS_EXAMPLES)
 
     def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """Metrics of n other real images: validation images, or else training images, which are no references
@@ -261,19 +285,25 @@ class ImageTask(Task):
         name = self.names[number]
         return name if self.names.count(name) == 1 else f"{name} {self.classes[number]}"
 
-    def _loss(self, denoiser: Denoiser, seed: int, device: torch.device | str) -> float:
-        """Mean loss on held-out images (training images where there are none)."""
+    @property
+    def _noise(self) -> LogNormal:
+        return LogNormal(self.p_mean, self.p_std)
+
+    def _loss_batch(self, seed: int) -> Batch:
+        """Noised held-out images (training images where there are none), on the CPU."""
         image_set = self._image_set("val" if self.validation else "train")
-        noise = LogNormal(self.p_mean, self.p_std)
-        source = ImageSource(image_set.images, image_set.labels, noise, self.sigma_data)
-        batch = source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
+        source = ImageSource(image_set.images, image_set.labels, self._noise, self.sigma_data)
+        return source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
+
+    def _losses(self, denoiser: Denoiser, batch: Batch, device: torch.device | str) -> Tensor:
+        """Losses of noised images, shape (n,)."""
 
         @torch.no_grad()
         def losses(chunk: slice) -> Tensor:
             part = batch[chunk].to(device)
             return per_example_loss(denoiser(part.x, part.sigma, part.label), part)
 
-        return in_chunks(losses, len(batch), self.chunk).double().mean().item()
+        return in_chunks(losses, len(batch), self.chunk)
 
     def _references(self, network: Extractor, device: torch.device | str) -> References:
         image_set = self._image_set("train")

@@ -99,15 +99,19 @@ def branch_metrics(distribution: TreeDistribution, shares: np.ndarray) -> dict[s
     }
 
 
-def losses(distribution: TreeDistribution, denoiser: Denoiser, batch: Batch, micro_batch: int) -> dict[str, float]:
-    """Errors of the score at noised examples.
+@torch.no_grad()
+def answers(denoiser: Denoiser, batch: Batch, micro_batch: int) -> Tensor:
+    """What a denoiser makes of noised examples, so many at a time."""
+    return torch.cat([denoiser(p.x, p.sigma, p.label) for p in batch.split(micro_batch)])
+
+
+def losses(distribution: TreeDistribution, estimate: Tensor, batch: Batch) -> dict[str, float]:
+    """Errors of the score at noised examples, from a denoiser's answers.
 
     `loss` is the mean loss, `outer_loss` that of the examples from outer branches (components of depth >= 5),
     `rare_loss` that of rare places: the tenth of least density at each noise level. `rare_bias` is how much too long or
     too short the score is there on average, along the exact one and as a share of it, without its sign.
     """
-    with torch.no_grad():
-        estimate = torch.cat([denoiser(p.x, p.sigma, p.label) for p in batch.split(micro_batch)])
     loss = per_example_loss(estimate, batch).double()
     depth = torch.as_tensor(distribution.depth, device=batch.id.device)[batch.id // PER_BRANCH]
     levels = strata_of(batch.sigma, min(NOISE_LEVELS, len(batch)))

@@ -15,8 +15,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ajest.diffusion.batch import Batch
-from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise
+from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
 from ajest.diffusion.network import ExactDenoiser
+from ajest.diffusion.noising.noising import Noising
+from ajest.diffusion.noising.source import noised
+from ajest.diffusion.optimal import OptimalLoss, by_level, exact_optimum
 from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
 from ajest.errors import Corrupt, check
 from ajest.runtime.distributed import in_chunks
@@ -32,6 +35,7 @@ from .source import TreeSource
 CHUNK = 4096  # points sampled at a time
 SMALL_N = 16384  # mandala is also given for this many samples, because it depends on their number
 TRAJECTORIES = 48
+OPTIMAL_EXAMPLES = 1 << 17
 
 METRICS = (
     Metric("energy_distance", "energy distance × 1000", "lower",
@@ -103,8 +107,11 @@ class TreeTask(Task):
         return METRICS
 
     def source(self, device: torch.device | str) -> TreeSource:
-        noise = LogNormal(self.p_mean, self.p_std)
-        return TreeSource(_distribution(self.label, str(device)), noise, self.sigma_data)
+        return TreeSource(_distribution(self.label, str(device)), self._noise, self.sigma_data)
+
+    @property
+    def _noise(self) -> LogNormal:
+        return LogNormal(self.p_mean, self.p_std)
 
     def network(self, role: Role, seed: int) -> EnergyMLP:
         hidden = self.hidden if role in LARGE else self.guide_hidden
@@ -185,14 +192,23 @@ class TreeTask(Task):
             "energy_distance": metrics.energy_distance(x, self.exact(n, seed, device).cpu().numpy()),
             **metrics.branch_metrics(distribution, metrics.branch_shares(distribution, end)),
         }
+        curve: Mapping[str, Sequence[float]] = {}
         if model.weight == 1:
             batch = self._loss_batch(n, seed, device)
-            values |= metrics.losses(distribution, denoiser, batch, CHUNK)
+            estimate = metrics.answers(denoiser, batch, CHUNK)
+            values |= metrics.losses(distribution, estimate, batch)
+            curve = by_level(self._noise, batch.sigma, {"excess": per_example_loss(estimate, batch)})
         if not how.keep_tensors:
-            return Evaluation(values)
+            return Evaluation(values, by_level=curve)
         path: list[Tensor] = []
         sample(denoiser, start[:TRAJECTORIES], self.sigmas(), watch=lambda _, state: path.append(state.clone()))
-        return Evaluation(values, {"samples": end[:SMALL_N], "trajectories": torch.stack(path, 1)})
+        return Evaluation(values, {"samples": end[:SMALL_N], "trajectories": torch.stack(path, 1)}, curve)
+
+    def optimal_loss(self, how: Measurement) -> OptimalLoss:
+        """The loss of the exact denoiser against clean points."""
+        source = noised(self.source(how.device), Noising(target="x0"), OPTIMAL_EXAMPLES)
+        batch = source.draw(OPTIMAL_EXAMPLES, generator(how.seed, "evaluation", "optimal loss"))
+        return exact_optimum(self._noise, batch, self.exact_denoiser(how.device), CHUNK)
 
     def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """The metrics of exact samples against other exact samples: as good as any model can look at this n."""

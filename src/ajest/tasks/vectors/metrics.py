@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -153,9 +154,9 @@ def _within_classes(x: Tensor, real: Tensor, label: Tensor, of_real: Tensor) -> 
     return {"class_energy_distance": total / weight} if weight else {}
 
 
-def losses(denoiser: Denoiser, batch: Batch, chunk: int, exact: Denoiser | None = None) -> dict[str, float]:
-    """Mean denoising loss of noised examples, of all and of thirds by noise level, the least first; and how far it is
-    above that of the `exact` denoiser, where that is known."""
+def losses_of(denoiser: Denoiser, batch: Batch, chunk: int, exact: Denoiser | None = None) -> dict[str, Tensor]:
+    """Denoising losses of noised examples, and as "excess" how far each is above that of the `exact` denoiser on
+    average, where that is known; float64, shape (n,) each."""
 
     @torch.no_grad()
     def of(part: slice) -> Tensor:
@@ -165,7 +166,13 @@ def losses(denoiser: Denoiser, batch: Batch, chunk: int, exact: Denoiser | None 
         return torch.stack([per_example_loss(answer, some), per_example_loss(answer, replace(some, target=best))], 1)
 
     found, excess = in_chunks(of, len(batch), chunk).double().T
-    values = {} if exact is None else {EXCESS.name: excess.mean().item()}
-    thirds = found[batch.sigma.argsort()].tensor_split(3)
+    return {"loss": found} if exact is None else {"loss": found, "excess": excess}
+
+
+def loss_metrics(losses: Mapping[str, Tensor], sigma: Tensor) -> dict[str, float]:
+    """Mean losses, of all examples and of thirds by noise level, the least first; from what `losses_of` gives."""
+    found = losses["loss"]
+    values = {EXCESS.name: losses["excess"].mean().item()} if "excess" in losses else {}
+    thirds = found[sigma.argsort()].tensor_split(3)
     names = ("loss_low", "loss_middle", "loss_high")
     return values | {"loss": found.mean().item()} | {k: v.mean().item() for k, v in zip(names, thirds, strict=True)}

@@ -13,8 +13,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise
 from ajest.diffusion.network import ExactDenoiser
+from ajest.diffusion.optimal import OptimalLoss, by_level, dataset_optimum, exact_optimum
 from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
 from ajest.errors import NotFinite, check, listed, unknown
 from ajest.runtime.distributed import in_chunks
@@ -34,6 +36,9 @@ REFERENCES = 5000  # held-out vectors that samples are compared with, at most
 SHOWN = 4096  # samples kept for figures
 TRAJECTORIES = 48
 LOSS_EXAMPLES = 8192
+OPTIMAL_EXAMPLES = 1 << 17
+OPTIMAL_REFERENCES = 4096
+REFERENCE_CHUNK = 512  # vectors compared with all references at a time
 _GOLDEN = (5**0.5 - 1) / 2
 _PLANE = Standard((0.0, 0.0), (1.0, 1.0))
 
@@ -133,10 +138,9 @@ class VectorsTask(Task):
         )
 
     def source(self, device: torch.device | str) -> TensorSource:
-        noise = LogNormal(self.p_mean, self.p_std)
         rows = self._parts[0]
         exact = self.exact_denoiser(device)
-        return TensorSource(rows.x, noise, self.sigma_data, rows.label, device, self.label_dropout, exact)
+        return TensorSource(rows.x, self._noise, self.sigma_data, rows.label, device, self.label_dropout, exact)
 
     def network(self, role: Role, seed: int) -> VectorDenoiser:
         hidden = self.hidden if role in LARGE else self.guide_hidden
@@ -183,17 +187,32 @@ class VectorsTask(Task):
         held_out, labels = self._references, self.labels(n)
         found = self._sampled(denoiser, self.start(n, seed), labels, how.device)
         values = metrics.compared(found, held_out.x, labels, held_out.label)
+        curve: Mapping[str, Sequence[float]] = {}
         if model.weight == 1:
-            values |= self._losses(denoiser, seed, how.device)
+            batch, exact = self._loss_batch(seed, how.device), self.exact_denoiser(how.device)
+            losses = metrics.losses_of(denoiser, batch, CHUNK, exact)
+            values |= metrics.loss_metrics(losses, batch.sigma)
+            shown = "loss" if exact is None else "excess"
+            curve = by_level(self._noise, batch.sigma, {shown: losses[shown]})
         if not how.keep_tensors:
-            return Evaluation(values)
+            return Evaluation(values, by_level=curve)
         path: list[Tensor] = []
         some = slice(0, TRAJECTORIES)
         label = None if labels is None else labels[some].to(how.device)
         start = self.start(n, seed)[some].to(how.device)
         sample(denoiser, start, self.sigmas(), label, watch=lambda _, state: path.append(state.cpu()))
         tensors = {"samples": found[:SHOWN], "real": held_out.x[:SHOWN], "trajectories": torch.stack(path, 1)}
-        return Evaluation(values, tensors if labels is None else tensors | {"labels": labels[:SHOWN]})
+        return Evaluation(values, tensors if labels is None else tensors | {"labels": labels[:SHOWN]}, curve)
+
+    def optimal_loss(self, how: Measurement) -> OptimalLoss:
+        """Exact where the distribution is known; else between what it lies."""
+        exact, source = self.exact_denoiser(how.device), self.source(how.device)
+        streams = [generator(how.seed, "evaluation", "optimal loss", part) for part in ("learned", "references")]
+        if exact is not None:
+            return exact_optimum(self._noise, source.draw(OPTIMAL_EXAMPLES, streams[0]), exact, CHUNK)
+        held_out, counts = self._loss_batch(how.seed, how.device), (LOSS_EXAMPLES, OPTIMAL_REFERENCES)
+        learned, references = (source.draw(count, stream) for count, stream in zip(counts, streams, strict=True))
+        return dataset_optimum(self._noise, learned, held_out, references, self.size, REFERENCE_CHUNK)
 
     def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """The metrics of n rows to learn against the held-out ones. Where there are fewer rows, only metrics that do
@@ -263,12 +282,15 @@ class VectorsTask(Task):
             )
         return found
 
-    def _losses(self, denoiser: Denoiser, seed: int, device: torch.device | str) -> dict[str, float]:
-        """Mean denoising loss of held-out vectors."""
+    @property
+    def _noise(self) -> LogNormal:
+        return LogNormal(self.p_mean, self.p_std)
+
+    def _loss_batch(self, seed: int, device: torch.device | str) -> Batch:
+        """Noised held-out vectors."""
         rows = self._parts[1]
-        source = TensorSource(rows.x, LogNormal(self.p_mean, self.p_std), self.sigma_data, rows.label)
-        batch = source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
-        return metrics.losses(denoiser, batch.to(device), CHUNK, self.exact_denoiser(device))
+        source = TensorSource(rows.x, self._noise, self.sigma_data, rows.label)
+        return source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss")).to(device)
 
     @property
     def _parts(self) -> tuple[Part, Part]:

@@ -371,7 +371,8 @@ def test_arms_that_noise_otherwise_train_and_are_priced_apart():
         weights[arm.name] = torch.cat([p.flatten() for p in trainer.network.parameters()])
     base = weights.pop("baseline")
     same = {name for name, value in weights.items() if torch.equal(value, base)}
-    assert same == {"exact-target", "eps-weight"}  # what the tree does by itself
+    # What the tree does by itself, and what waits for losses.
+    assert same == {"exact-target", "eps-weight", "second-moment", "first-moment"}
 
 
 def test_noising_goes_through_json():

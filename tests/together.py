@@ -40,6 +40,8 @@ SCENARIOS = {
     "rank": ("ajest", {"scope": "rank"}),
     "noised": ("stratified", {}),
     "noised-device": ("stable-target-16", {"drawing": "device", "super_batch": 250}),
+    "paired-device": ("minibatch-ot", {"drawing": "device", "super_batch": 250}),
+    "levels": ("first-moment", {}),
     "device": ("learnable-draws", {"drawing": "device"}),
     "images-device": ("ajest", {"drawing": "device"}),
     "images": ("ajest", {}),
@@ -60,6 +62,10 @@ def trainer_of(name: str) -> Trainer:
     if name == "early":  # a guide that the learner is ahead of, which takes it half of the steps to be sure of
         guide.gain.fill_(1.0)
         arm = replace(arm, trigger=replace(arm.trigger, half_life=STEPS / 2))
+    allocation = arm.noising.allocation
+    if allocation is not None:  # looks at losses twice within these steps
+        allocation = replace(allocation, warmup=4, every=4)
+        arm = replace(arm, noising=replace(arm.noising, allocation=allocation))
     proxy = task.network("guide", 2) if arm.scoring.scorer == "proxy" else None
     networks = Networks(task.network("learner", 0), guide, proxy)
     return Trainer(task.source("cpu"), networks, recipe, arm, Streams(0))

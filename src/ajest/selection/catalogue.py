@@ -140,6 +140,12 @@ _ALL = (
         "the same on ddpm-levels, as published"),
     _noised("speed-code", Noising(Levels("speed-code"), weight=Weighting("speed-code")), "arXiv 2405.17403",
         "levels and weights of SpeeD's public code"),
+    _noised("second-moment", Noising(allocation=Allocation("second-moment"), same_objective=True), "arXiv 2102.09672",
+        "levels by the root of the second moment of their losses, with importance weights"),
+    _noised("first-moment", Noising(allocation=Allocation("first-moment"), same_objective=True), "arXiv 2303.00848",
+        "levels by their mean loss, with importance weights (VDM++'s adaptive schedule)"),
+    _noised("infonoise-mmse", Noising(allocation=Allocation("infonoise", exact=True)), "arXiv 2602.18647",
+        "levels by the information that is left at them (InfoNoise), from the error of the best denoiser"),
     # Weights (docs/method.md#weights)
     _noised("x0-weight", _weight("x0"), "arXiv 2202.00512", "the plain squared error of the denoised example"),
     _noised("eps-weight", _weight("eps"), "arXiv 2006.11239", "the squared error of the noise"),
@@ -156,6 +162,8 @@ _ALL = (
     _noised("stable-target-256", Noising(target="x0", references=256), "arXiv 2302.00670", "the same of 256"),
     _noised("exact-target", Noising(target="exact"), "",
         "the exact posterior mean as target; for data whose score is known"),
+    _noised("infonoise", Noising(allocation=Allocation("infonoise"), target="x0"), "arXiv 2602.18647",
+        "levels by the information that is left at them (InfoNoise), from the learner's error"),
     # Pairings (docs/method.md#pairing)
     _noised("assignment", _paired(Pairing("assignment", among=256)), "arXiv 2406.12303",
         "noise assigned to examples within 256 by the least squared distance in all (immiscible diffusion)"),

@@ -62,11 +62,12 @@ class Levels:
 
     Args:
         device: where it lives.
+        count: how many bins there are.
     """
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.sums = torch.zeros(3, BINS, device=device)  # faded count, sum and sum of squares
-        bins = torch.arange(BINS, device=device)
+    def __init__(self, device: torch.device | str = "cpu", count: int = BINS) -> None:
+        self.sums = torch.zeros(3, count, device=device)  # faded count, sum and sum of squares
+        bins = torch.arange(count, device=device)
         away = bins - bins[:, None]
         self._distance = 2 * away.abs() + (away < 0)  # of two that are equally near the upper one is taken
 
@@ -93,11 +94,16 @@ class Levels:
         std = ((count * (power - mean.square()).clamp_min_(0) + PRIOR * power) / (count + PRIOR)).sqrt_()
         return torch.stack([mean, std.masked_fill_(std == 0, 1)], 1).index_select(0, level)
 
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Mean, and mean of squares, of each bin, as `mean` has them, shape (count,) each."""
+        count, total, squares = self._nearest()
+        return total / count.clamp_min(1e-30), squares / count.clamp_min(1e-30)
+
     def _nearest(self) -> Tensor:
         """Faded count, sum and sum of squares in the nearest bin in which something was seen, of each bin, shape
-        (3, BINS); zeros where nothing was seen anywhere."""
+        (3, count); zeros where nothing was seen anywhere."""
         nothing = self.sums[0] == 0
-        return self.sums.index_select(1, self._distance.masked_fill(nothing, 4 * BINS).argmin(1))
+        return self.sums.index_select(1, self._distance.masked_fill(nothing, 4 * len(nothing)).argmin(1))
 
 
 class LossTracker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -22,7 +23,10 @@ from .flow import Drawn, Networks, Phases, Picked, Plan, Scored, Scorer, draw, p
 from .kinds import StepKind
 from .score_memory import ScoreMemory
 from .scoring import Scores
+from .seen_levels import SeenLevels
 from .triggers import TriggerState
+
+_LEVELS = "noise levels/"  # begins the names of what is remembered of these
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Selector:
     Attributes:
         scorer: how the arm scores.
         memory: what it remembers of scores.
+        levels: what it remembers of noise levels, None where they follow no losses.
         trigger: where its trigger stands.
 
     Raises:
@@ -105,6 +110,7 @@ class Selector:
         self.scorer = Scorer(networks, arm.scoring, arm.registered.needs, micro_batch, halved)
         _check_needs(arm, self.scorer)
         self.memory = ScoreMemory(arm, self.device)
+        self.levels = SeenLevels(self.source) if arm.noising.learns else None
         self.trigger: TriggerState = arm.trigger.begin()
         self._kinds = arm.kinds()
 
@@ -169,6 +175,7 @@ class Selector:
             UserError: several processes do not agree, see `check_agreement`.
         """
         plan, picked = choice.plan, choice.picked
+        here = slice(None) if finite else losses.isfinite()
         if means is not None:
             both = None if all(map(math.isfinite, means)) else self.compared(choice, losses)
             means = compared_by_first(means if both is None else _means_of_finite(*both))
@@ -177,10 +184,27 @@ class Selector:
             index = slice(None) if picked.finite is None else picked.finite
             self.memory.learn_scores(choice.drawn.batch[index], picked.scores[index])
         elif self.memory:
-            here = slice(None) if finite else losses.isfinite()
             self.memory.learn_losses(choice.trained[here], losses[here])
+        if self.levels is not None:
+            self.levels.learn(plan.step, choice.trained[here], losses[here])
         if agreement_due(plan.step):
-            check_agreement(plan.step, choice.drawn.batch.id, choice.trained_id, self.trigger, self.memory.state())
+            check_agreement(plan.step, choice.drawn.batch.id, choice.trained_id, self.trigger, self.state())
+
+    @property
+    def remembers(self) -> bool:
+        """Whether anything is kept from step to step, which takes time."""
+        return bool(self.memory) or self.levels is not None
+
+    def state(self) -> dict[str, Tensor]:
+        """All that is remembered, as tensors by name."""
+        levels = {} if self.levels is None else self.levels.state()
+        return self.memory.state() | {f"{_LEVELS}{k}": v for k, v in levels.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        self.memory.restore(state)
+        if self.levels is not None:
+            self.levels.restore({k.removeprefix(_LEVELS): v for k, v in state.items() if k.startswith(_LEVELS)})
 
     def stream(self, *name: str | int) -> torch.Generator:
         """A fresh generator of this run's, on its device."""

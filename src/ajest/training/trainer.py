@@ -181,7 +181,7 @@ class Trainer:
                 part.step(finite)
         with phase("ema"):
             self.ema.update(self.steps_taken + 1)
-        with phase("select") if self.selector.memory else nullcontext():
+        with phase("select") if self.selector.remembers else nullcontext():
             self.selector.learn(choice, outcome.losses, outcome.means, outcome.losses_finite)
         return self._booked(choice, outcome)
 
@@ -266,7 +266,7 @@ class Trainer:
             "example_counts/drawn": self.example_counts.drawn,
             "example_counts/trained": self.example_counts.trained,
         }
-        tensors |= {f"selector/{k}": v for k, v in self.selector.memory.state().items()}
+        tensors |= {f"selector/{k}": v for k, v in self.selector.state().items()}
         if self.proxy is not None:
             tensors |= {f"proxy/{k}": v for k, v in self.proxy.state().items()}
         return tensors, {
@@ -282,7 +282,7 @@ class Trainer:
         self.learner.restore(tensors)
         self.ema.load_state_dict(strip_prefix("ema/", tensors))
         self.example_counts = ExampleCounts(tensors["example_counts/drawn"], tensors["example_counts/trained"])
-        self.selector.memory.restore(strip_prefix("selector/", tensors))
+        self.selector.restore(strip_prefix("selector/", tensors))
         if self.proxy is not None:
             self.proxy.restore(strip_prefix("proxy/", tensors))
         self.selector.trigger = TriggerState(**facts["trigger"])

@@ -54,12 +54,12 @@ def speed(known: Profile, k: float = 5.0, until: float = 11.9) -> Tensor:
 
 def second_moment(known: Profile) -> Tensor:
     """By the root of the losses' second moment: the importance sampling of least variance, where the norm of a
-    gradient is as its loss (improved DDPM, arXiv 2102.09672, equation 18)."""
+    gradient is as its loss (improved DDPM, arXiv 2102.09672)."""
     return known.density * known.weight * known.square.sqrt()
 
 
 def first_moment(known: Profile) -> Tensor:
-    """By the mean loss, so that all levels have the same one after weighting (VDM++, arXiv 2303.00848, appendix F)."""
+    """By the mean loss, so that all levels have the same one after weighting (VDM++, arXiv 2303.00848)."""
     return known.density * known.weight * known.error
 
 
@@ -147,9 +147,11 @@ def bin_of(x: Tensor) -> Tensor:
 
 
 def spread(values: Tensor) -> Tensor:
-    """Numbers of the bins, at least 0, at the `middles` of a table, float64: their logarithms between lines."""
-    logs = values.double().clamp_min(1e-30).log()
-    return interpolate(logs[None, None], size=len(middles()), mode="linear", align_corners=False)[0, 0].exp()
+    """Numbers of the bins, at least 0, at the `middles` of a table, float64, with straight lines between their
+    logarithms."""
+    logs = values.double().clamp_min(1e-30).log()[None, None]
+    between = interpolate(logs, size=len(middles()), mode="linear", align_corners=False)[0, 0]
+    return between.exp() * (values > 0).any()
 
 
 @torch.no_grad()

@@ -70,9 +70,10 @@ class Data(Places):
     """What to learn (images and vectors; the tree makes its own examples).
 
     Attributes:
-        data: images are a folder, .zip or .npz file, hf:NAME[:split], or shapes, which is what is learned without it;
-            see `ajest data describe`. Vectors are a .npy, .npz, .csv or .parquet file, or two-moons, checkerboard (as
-            without it), swiss-roll, mixture-16d or digits. Several are one data set.
+        data: images are a folder, .zip, .npz, .tar or .parquet file, a folder of such shards, hf:NAME[:split], or
+            shapes, which is what is learned without it; see `ajest data describe`. Vectors are a .npy, .npz, .csv or
+            .parquet file, or two-moons, checkerboard (as without it), swiss-roll, mixture-16d or digits.
+            Several are one data set.
         validation: held-out examples of the same classes.
         classes: learn these alone: names or keys with commas between them (in double quotes if they hold commas), or
             how many; "all" for all. Without it cpu-mini learns four, the other presets all.

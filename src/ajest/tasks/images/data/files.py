@@ -73,17 +73,25 @@ def open_files(path: Path) -> Files:
     if path.is_dir():
         return _folder(path)
     if not path.exists():
-        raise UserError(f"{path} does not exist: name a folder, a .zip or .npz file, hf:NAME or shapes")
+        raise UserError(f"{path} does not exist: name a folder, a .zip, .npz, .tar or .parquet file, hf:NAME or shapes")
     return _archive(path)
 
 
-def _hidden(name: str) -> bool:
+def hidden(name: str) -> bool:
+    """Whether a file is one that systems leave beside those of people."""
     if "/." not in name and name[:1] != "." and not any(junk in name for junk in _JUNK):  # nearly all of thousands
         return False
     return any((part.startswith(".") and part != "..") or part in _JUNK for part in PurePosixPath(name).parts)
 
 
-def _limited(count: int, path: Path) -> None:
+def leads_outside(name: str) -> bool:
+    """Whether a name in an archive is that of a place outside it."""
+    parts = name.split("/")
+    return name.startswith("/") or ".." in parts or ":" in parts[0]
+
+
+def limited(count: int, path: Path) -> None:
+    """Raise a UserError for more files than are read."""
     if count > MAX_FILES:
         raise UserError(f"{path} holds more than {MAX_FILES:,} files: name a part of it")
 
@@ -93,7 +101,7 @@ def _folder(root: Path) -> Files:
     inside = root.resolve()
     for folder, subfolders, names in os.walk(root):  # does not follow links to folders
         at = Path(folder).relative_to(root)
-        subfolders[:] = [name for name in subfolders if not _hidden(name)]
+        subfolders[:] = [name for name in subfolders if not hidden(name)]
         for name in subfolders:
             key = (at / name).as_posix()
             if Path(folder, name).is_symlink():
@@ -103,7 +111,7 @@ def _folder(root: Path) -> Files:
         for name in names:
             path = Path(folder, name)
             key = (at / name.replace("\\", "/")).as_posix()  # what a zip from Windows was unpacked to elsewhere
-            if _hidden(key):
+            if hidden(key):
                 continue
             if path.is_symlink() and not path.resolve().is_relative_to(inside):
                 refused[key] = f"a link that leads outside the folder is not followed: {_FOLLOW}"
@@ -120,7 +128,7 @@ def _folder(root: Path) -> Files:
             else:
                 marks[key] = f"{facts.st_size} {facts.st_mtime_ns}"
                 stored[key] = path
-        _limited(len(marks), root)
+        limited(len(marks), root)
 
     def read(name: str) -> bytes:
         try:
@@ -137,15 +145,15 @@ def _folder(root: Path) -> Files:
     return Files(root, marks, refused, frozenset(folders), read, head)
 
 
-def _most(name: str) -> int:
+def most_bytes(name: str) -> int:
     """Bytes that a file of this name may have."""
     return MAX_LIST_BYTES if name.endswith(_LISTS) else MAX_BYTES
 
 
 def _bounded(file: IO[bytes], name: str) -> bytes:
-    data = file.read(_most(name) + 1)
-    if len(data) > _most(name):
-        raise Unreadable(f"more than {_most(name) >> 20} MiB")
+    data = file.read(most_bytes(name) + 1)
+    if len(data) > most_bytes(name):
+        raise Unreadable(f"more than {most_bytes(name) >> 20} MiB")
     return data
 
 
@@ -159,14 +167,13 @@ def _archive(path: Path) -> Files:
         ) from error
     except Exception as error:  # NotImplementedError, struct.error, UnicodeDecodeError: of a damaged directory anything
         raise UserError(f"{path} cannot be read as a zip archive: {error}") from error
-    _limited(len(members), path)
+    limited(len(members), path)
     marks, refused, infos, folders = {}, {}, {}, set[str]()
     names, notes = names_of(members)
     for info, name in zip(members, names, strict=True):
-        if name in ("", ".") or _hidden(name):
+        if name in ("", ".") or hidden(name):
             continue
-        parts = name.split("/")
-        outside = name.startswith("/") or ".." in parts or ":" in parts[0]
+        parts, outside = name.split("/"), leads_outside(name)
         if not outside:
             folders.update("/".join(parts[:n]) for n in range(1, len(parts)))
         if name.endswith("/"):
@@ -177,8 +184,8 @@ def _archive(path: Path) -> Files:
             refused[name] = "a link is not followed: zip what it leads to (zip -r, without -y)"
         elif info.flag_bits & 1:
             refused[name] = "it is encrypted"
-        elif info.file_size > _most(name):
-            refused[name] = f"more than {_most(name) >> 20} MiB"
+        elif info.file_size > most_bytes(name):
+            refused[name] = f"more than {most_bytes(name) >> 20} MiB"
         elif name in infos:
             refused[name] = "the archive holds it twice"
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,7 +12,7 @@ from .edm import label_table
 from .files import Files, Unreadable
 from .formats import is_image, overlooked
 from .splits import ANY_FOLDER, READ_AS, Chosen, Role, Split, chosen_part, role_of, roles_of, words_of
-from .tables import FORMS, Unusable, classes_of, is_label_table
+from .tables import FORMS, Unusable, classes_of, is_label_column, is_label_table
 
 _LISTS = frozenset(("dataset.json", "wnids.txt", "words.txt"))
 #: Files beside images without a class that may tell it.
@@ -22,8 +23,9 @@ _BESIDE = frozenset(("mask", "masks", "label", "labels", "annotation", "annotati
 #: Files that may hold the images, and what to do with them.
 _PACKED = {
     **dict.fromkeys((".zip", ".npz"), "name the archives themselves"),
-    **dict.fromkeys((".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"), "unpack them"),
-    **dict.fromkeys((".parquet", ".arrow"), "name the folder as hf:FOLDER"),
+    ".tar": "name the archives themselves",
+    **dict.fromkeys((".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar"), "unpack them"),
+    ".arrow": "name the folder as hf:FOLDER",
 }
 
 
@@ -80,7 +82,9 @@ def listing(files: Files, split: Split) -> Listing:
     if not images:
         raise UserError(f"{files.path} holds no image{_why(files, refused)}")
     chosen = chosen_part(images, split, str(files.path))
-    found = _by_json(files, inner, chosen) or _by_annotations(files, inner, chosen)
+    found = (
+        _by_json(files, inner, chosen) or _by_annotations(files, inner, chosen) or _by_siblings(files, inner, chosen)
+    )
     found = found or _by_table_or_folder(files, inner, root, chosen, split)
     names = {found.ids.get(p, p): inner[p] for p in chosen.below}
     keys = {found.ids.get(p, p): key for p, key in found.keys.items()}
@@ -145,6 +149,48 @@ def _by_annotations(files: Files, inner: Mapping[str, str], chosen: Chosen) -> _
     if unknown:
         raise UserError(f"{files.path}: {annotations} has no line for {unknown[0]} ({len(unknown)} such images)")
     return _Classes("Tiny ImageNet's", keys)
+
+
+def _by_siblings(files: Files, inner: Mapping[str, str], chosen: Chosen) -> _Classes | None:
+    """WebDataset's samples: beside KEY.jpg a KEY.cls that holds the class, or a KEY.json with a field for it."""
+    keys = {p: _key(p) for p in chosen.below}
+    form = next((form for form in (".cls", ".json") if any(f"{key}{form}" in inner for key in keys.values())), None)
+    if form is None:
+        return None
+    found, missing = {}, list[str]()
+    for image, key in keys.items():
+        told = _told(files, inner[f"{key}{form}"], form) if f"{key}{form}" in inner else ""
+        if told:
+            found[image] = told
+        else:
+            missing.append(image)
+    if form == ".json" and not found:  # captions, addresses: what tells no class
+        return None
+    if missing:
+        raise UserError(
+            f"{files.path}: {missing[0]} has no class in a {form} of its name ({len(missing):,} such images): add it, "
+            "or take these images away"
+        )
+    return _Classes(f"WebDataset's, with {form}", found)
+
+
+def _key(name: str) -> str:
+    """What the files of one of WebDataset's samples are called: up to the first dot of the file's name."""
+    folder, slash, base = name.rpartition("/")
+    return f"{folder}{slash}{base.partition('.')[0]}"
+
+
+def _told(files: Files, name: str, form: str) -> str:
+    """The class that a file beside an image tells, "" for none."""
+    try:
+        text = files.read(name).decode("utf-8-sig").strip()
+        if form == ".cls":
+            return text
+        fields = json.loads(text)
+    except (Unreadable, ValueError, RecursionError):
+        return ""
+    told = [value for field, value in fields.items() if is_label_column(field)] if isinstance(fields, dict) else []
+    return str(told[0]) if len(told) == 1 and isinstance(told[0], str | int) else ""
 
 
 def _by_table_or_folder(files: Files, inner: Mapping[str, str], root: str, chosen: Chosen, split: Split) -> _Classes:

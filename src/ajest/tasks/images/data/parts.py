@@ -16,12 +16,14 @@ from ajest.errors import UserError, listed
 
 from . import shapes
 from .decoding import Decoded, decoded, from_image, size_of
-from .files import open_files
+from .files import Files, open_files
 from .formats import overlooked
 from .hub import hub_table
 from .layouts import listing
 from .npz import read_npz
+from .parquet import parquet_files, parquet_rows
 from .splits import Split
+from .tars import shards, tar_files
 
 SHAPES = {"train": 4096, "val": 1024}
 
@@ -75,6 +77,8 @@ def part_of(spec: str, resolution: int, split: Split) -> Part:
         part = replace(part, notes=(*part.notes, *notes))
     elif spec.lower().endswith(".npz") and not Path(spec).is_dir():
         part = _npz(Path(spec), resolution, split)
+    elif tables := parquet_files(Path(spec)):
+        part = _parquet(spec, tables, resolution, split)
     else:
         part = _files(spec, resolution, split)
     return _in_one_form(part)
@@ -85,8 +89,16 @@ def _resized(pixels: np.ndarray, resolution: int) -> Decoded:
     return from_image(Image.fromarray(np.ascontiguousarray(pixels)), resolution)
 
 
+def _opened(path: Path, split: Split) -> Files:
+    """A folder, the archives of a folder, or one archive."""
+    if path.suffix.lower() == ".tar" and path.is_file():
+        return tar_files(path)
+    files = open_files(path)
+    return (shards(files, split) or files) if path.is_dir() else files
+
+
 def _files(spec: str, resolution: int, split: Split) -> Part:
-    files = open_files(Path(spec))
+    files = _opened(Path(spec), split)
     found = listing(files, split)
     unread = filter(None, [overlooked(files.marks, files.head)])
     ids = sorted(found.names)
@@ -125,6 +137,14 @@ def _npz(path: Path, resolution: int, split: Split) -> Part:
         str(path), ".npz", found.identity, found.ids, found.keys, found.words,
         lambda i: _resized(images[i], resolution), lambda i: (images.shape[2], images.shape[1]),
         direct=images.transpose(0, 3, 1, 2) if square else None, notes=found.notes,
+    )  # fmt: skip
+
+
+def _parquet(spec: str, files: list[Path], resolution: int, split: Split) -> Part:
+    rows = parquet_rows(spec, files, split)
+    return Part(
+        spec, "Parquet", rows.identity, rows.ids, rows.keys, rows.words,
+        lambda i: decoded(rows.read(i), resolution), lambda i: size_of(rows.read(i)), notes=rows.notes,
     )  # fmt: skip
 
 

@@ -100,7 +100,8 @@ def open_images(
 
     Args:
         spec: one SPEC or several that make one data set: a folder or zip in Tiny ImageNet's layout, with a folder for
-            each class, flat, or with EDM's dataset.json; an .npz; `hf:NAME[:split]`; `shapes[:N]`.
+            each class, flat, or with EDM's dataset.json; an .npz; a .tar or a folder of
+            them, as WebDataset has them; Parquet; `hf:NAME[:split]`; `shapes[:N]`.
         resolution: images are centre-cropped and resized to this height and width.
         split: which part of a data set that has both; others are taken whole.
         skip_bad: go on without files that cannot be read.

@@ -22,8 +22,9 @@ from ajest.runtime.seeding import generator
 from ajest.selection.arm import LEAST_IN_STRATUM
 from ajest.selection.catalogue import arms_named
 from ajest.selection.features import score_with_features
-from ajest.storage import checkpoint
+from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import from_json
+from ajest.study.guides import WEIGHTS
 from ajest.study.page import write_page
 from ajest.study.plan import Grid
 from ajest.study.presets import IMAGES, TREE, images_full, images_quick
@@ -315,6 +316,14 @@ def test_a_study_from_screening_to_page(study):
     assert {"baseline", "random", "early-ajest"} < arms
     assert len(arms) == 6  # two finalists and the best variant
     assert all(set(row["by_seed"]) == {"0", "1"} for row in final["time"])
+    for guide in ("trained", "trained, of the other sign", "own snapshot at 1/8"):
+        assert f"| {guide} |" in page
+    guides = [folder / "guides" / where for where in ("full/guide-2", "guides-of-the-other-sign/guide-2")]
+    gains = [jsonl.read(guide / "ledger.jsonl")[-1]["network"]["gain"] for guide in guides]
+    assert gains[0] < 0 < gains[1]
+    lines = jsonl.read(folder / "guides" / "full" / "arms" / "baseline" / "seed-0" / "guides.jsonl")
+    judged_at = {(line["guide"], line["number"], line["weight"]) for line in lines}
+    assert {(g, k, w) for g in ("trained", "trained, of the other sign") for k in (1, 2) for w in WEIGHTS} < judged_at
     judged = read(folder / "final" / "samples")
     assert [run.state for run in judged.guides] == ["done", "done"]
     assert all(bool(cell.by_guide) == (cell.weight != 1) for cell in judged.cells.values())

@@ -20,7 +20,7 @@ from ajest.study import results as study_results
 from ajest.study.dials import by_keep
 from ajest.study.figures import Figures, differences
 from ajest.study.findings import findings
-from ajest.study.guides import GUIDES, read_gains
+from ajest.study.guides import GUIDES, read_guides
 from ajest.study.page import render
 from ajest.study.plan import ALWAYS, Grid
 from ajest.study.presets import tree_full
@@ -420,10 +420,10 @@ def test_a_guides_weight_is_the_best_on_some_seeds_and_its_gain_is_judged_on_oth
     store("chosen", 0.25, {(trained, 1.5): 0.375, (trained, 3.0): 0.5, (early, 1.5): 0.5, (early, 3.0): 0.375})
     store("full", 0.25, {(trained, 1.5): 1.0, (trained, 3.0): 0.75, (early, 1.5): 0.5, (early, 3.0): 1.0})
     store("charged", 0.125, {(charged, 3.0): 0.625, (charged, 1.5): 1.0}, steps=32)
-    assert read_gains(tmp_path) == []
+    assert read_guides(tmp_path).gains == ()
     for name, config in (("chosen", bench), ("full", bench), ("charged", replace(bench, iterations=32))):
         claim_folder(tmp_path / name, config, "bench.json")
-    found = {g.guide: g for g in read_gains(tmp_path) if g.metric == metric}
+    found = {g.guide: g for g in read_guides(tmp_path).gains if g.metric == metric}
     assert {name: (g.weight, g.charged) for name, g in found.items()} == {
         trained: (3.0, "no"),
         charged: (3.0, "yes"),

@@ -6,9 +6,12 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from ajest import LogNormal
+from ajest.runtime.seeding import generator
+from ajest.tasks.base import Guided, Measurement
 from ajest.tasks.tree import metrics
 from ajest.tasks.tree.distribution import ORIGIN, TreeDistribution
 from ajest.tasks.tree.source import TreeSource
+from conftest import small_task
 
 
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 60), m=st.integers(2, 60), shift=st.floats(-2, 2))
@@ -103,3 +106,21 @@ def test_errors_at_rare_places_are_told_from_those_elsewhere():
     found = losses(tree, stretched(rare * signs, 0.5), batch, 1600)
     assert found["rare_bias"] < 0.1
     assert found["rare_loss"] > 0.1
+
+
+def test_with_clean_targets_the_same_examples_are_drawn_and_the_measures_stay_exact(tmp_path):
+    """Only the target of training differs: by noise whose mean is the exact target's."""
+    exact, clean = (small_task(target=target) for target in ("exact", "x0"))
+    drawn = []
+    for task in (exact, clean):
+        source = task.source("cpu")
+        drawn.append(source.complete(source.draw(20_000, generator(3, "draw"))))
+    assert all(torch.equal(getattr(drawn[0], name), getattr(drawn[1], name)) for name in ("x", "sigma", "weight", "id"))
+    gap = (drawn[1].target - drawn[0].target) / drawn[0].sigma[:, None]
+    assert gap.abs().mean() > 0.1
+    assert gap.mean(0).abs().max() < 4 * gap.std() / len(gap) ** 0.5
+    assert (exact.costly_target, clean.costly_target) == (True, False)
+    ideal = Guided(exact.exact_denoiser())
+    found = [task.evaluate(ideal, Measurement(400, 0, tmp_path)).metrics for task in (exact, clean)]
+    assert found[0] == found[1]
+    assert found[1]["loss"] < 1e-9

@@ -83,21 +83,23 @@ def test_flops_count_two_passes_over_the_weights():
     assert EnergyMLP(64, 4).flops() == 4 * (4 * 64 + 4 * 64 * 64)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize("peak", [0.01, 0.2])
-def test_a_gain_of_given_sign_keeps_it_whatever_the_steps(peak):
-    net = EnergyMLP(16, 2, generator=torch.Generator().manual_seed(0), gain_sign="negative")
-    assert net.scalars()["gain"] == pytest.approx(-0.02)
+def test_a_gain_of_given_sign_keeps_it_whatever_the_steps(peak, sign):
+    name = "negative" if sign < 0 else "positive"
+    net = EnergyMLP(16, 2, generator=torch.Generator().manual_seed(0), gain_sign=name)
+    assert net.scalars()["gain"] == pytest.approx(0.02 * sign)
     adam = torch.optim.Adam(net.parameters(), lr=peak)
     generator = torch.Generator().manual_seed(1)
     seen = []
     for _ in range(60):
         x, sigma = torch.randn(32, 2, generator=generator), torch.rand(32, generator=generator) + 0.1
-        (net.score(x, sigma) - 5 * x).square().mean().backward()  # what only a positive gain could come near
+        (net.score(x, sigma) + 5 * sign * x).square().mean().backward()  # what only the other sign could come near
         adam.step()
         adam.zero_grad()
-        seen.append(net.scalars()["gain"])
-    assert max(seen) <= 0
-    assert min(seen) < -1e-4
+        seen.append(sign * net.scalars()["gain"])
+    assert min(seen) >= 0
+    assert max(seen) > 1e-4
     x, sigma = torch.randn(8, 2, generator=generator), torch.rand(8, generator=generator) + 0.1
     where = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(net.energy(where, sigma).sum(), where)

@@ -163,7 +163,7 @@ def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> 
     """
     from ajest.tasks.images.setup import image_task
 
-    refuse_for("images", {name: asked[name] for name in asked.keys() & {"gain_sign"}}, set())
+    refuse_for("images", {name: asked[name] for name in asked.keys() & {"gain_sign", "target"}}, set())
     settings: dict[str, Any] = dials.settings()
     if settings["precision"] == "bfloat16" and "precision" not in asked and (slow := _without_bfloat16(device)):
         settings["precision"] = "float32"

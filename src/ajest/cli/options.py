@@ -28,7 +28,8 @@ Precision = Literal["float32", "bfloat16", "float16"]  # these stand in modules 
 NotFinite = Literal["stop", "skip", "zero"]
 DrawingPlace = Literal["host", "device"]
 Course = Literal["inverse-sqrt", "linear"]
-GainSign = Literal["free", "negative"]
+GainSign = Literal["free", "negative", "positive"]
+Target = Literal["exact", "x0"]
 End = Literal["time", "time_without_target", "samples", "flops", "steps"]
 NetworkSize = Literal["nano", "mini", "xxs", "xs", "s", "m"]
 
@@ -91,7 +92,7 @@ class Data(Places):
 
 @dataclass(frozen=True)
 class Drawing:
-    """Noise levels and labels of training examples; without these the preset's.
+    """Noise levels, labels and targets of training examples; without these the preset's.
 
     Attributes:
         p_mean: mean of ln sigma.
@@ -99,12 +100,15 @@ class Drawing:
         sigma_data: standard deviation of the data, for preconditioning and loss weights.
         label_dropout: share of examples that lose their label, so that the network also learns to answer without one
             (images only; for classifier-free guidance).
+        target: what the tree's networks are to return: the "exact" posterior mean, as published, or the clean example
+            "x0", which is all that real data have (tree only).
     """
 
     p_mean: Number = None
     p_std: Number = None
     sigma_data: Number = None
     label_dropout: Number = None
+    target: Annotated[Target | None, shown("{exact,x0}")] = None
 
 
 @dataclass(frozen=True)
@@ -155,13 +159,14 @@ class Computing:
         compiled: whether torch.compile makes them faster (images only).
         resident_bytes: keep decoded images of up to so many bytes on the GPU; without it a quarter of what is free
             on it. Of others those of the next step are read ahead.
-        gain_sign: of the tree's networks: "free", which leaves it to the first steps, or "negative" (tree only).
+        gain_sign: of the tree's networks: "free", which leaves it to the first steps, "negative" or "positive" (tree
+            only).
     """
 
     precision: Annotated[Precision | None, shown("{float32,bfloat16,float16}")] = None
     compiled: YesNo = None
     resident_bytes: Whole = None
-    gain_sign: Annotated[GainSign | None, shown("{free,negative}")] = None
+    gain_sign: Annotated[GainSign | None, shown("{free,negative,positive}")] = None
 
 
 @dataclass(frozen=True)

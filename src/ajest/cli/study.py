@@ -89,6 +89,7 @@ def study(
         weight: of autoguidance; without it the preset's.
         guides: measure what is guided in the final with so many guides; without it as many as the preset says.
         tune: find the learning rates of all arms first; those share one that train on as many examples in like steps.
+            The preset "full" does so without being asked, unless --learning-rate names one for all.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         out: folder of the study; without it runs/study-TASK-PRESET.
         workers: processes; without it one for each core, or on CUDA for each card.
@@ -117,7 +118,7 @@ def study(
         guides=plan.guides if guides is None else guides,
         final_ends=plan.final_ends if final_ends is None else final_ends,
         rates={} if training.learning_rate is not None else plan.rates,
-        tuning=Tuning(shared=True) if tune else plan.tuning,
+        tuning=Tuning(shared=True) if tune else plan.tuning if training.learning_rate is None else None,
     )
     root = Path("runs") / f"study-{task}-{preset}" if out is None else out
     named = plan.known(() if finalists is None else finalists)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from ajest.bench.plan.budgets import BUDGETS
@@ -12,12 +13,13 @@ from ajest.bench.read.score_reliability import Estimate, quantities
 from ajest.bench.read.wording import metric_name
 from ajest.bench.report import figures as bench_figures
 from ajest.bench.report.drawing import DrawnFigure
-from ajest.bench.report.figures import clean, encoded
+from ajest.bench.report.figures import COLOURS, MARKERS, clean, encoded
 from ajest.bench.report.forest import Difference, Panel, forest
 from ajest.tasks.base import Metric
 
 from .dials import Heatmap
 from .findings import Findings
+from .guides import GuideCurve
 from .results import PairwiseTest
 
 
@@ -28,26 +30,30 @@ class Figures:
     Attributes:
         forests: differences of the final's arms to the baseline, and to random.
         scores: how far scores can be trusted.
+        guides: what guidance gives over its weight.
         dials: heat-maps, by the name of the bench and the place of the grid in the study.
     """
 
     forests: tuple[DrawnFigure, ...] = ()
     scores: tuple[DrawnFigure, ...] = ()
+    guides: tuple[DrawnFigure, ...] = ()
     dials: Mapping[tuple[str, int], tuple[DrawnFigure, ...]] = field(default_factory=dict)
 
     def all(self) -> list[DrawnFigure]:
         """In the order of the page."""
-        return [*self.forests, *self.scores, *(figure for drawn in self.dials.values() for figure in drawn)]
+        dials = (figure for drawn in self.dials.values() for figure in drawn)
+        return [*self.forests, *self.scores, *self.guides, *dials]
 
 
 def draw(found: Findings) -> Figures:
     """Every figure of a study."""
     tests = [test for bench in found.final for test in bench.tests]
     forests = [(other, figure) for other in ("baseline", "random") if (figure := differences(tests, other)) is not None]
-    reliable = scores(found.score_reliability)
+    reliable, curves = scores(found.score_reliability), guide_curves(found.results.guides.curves)
     return Figures(
         forests=tuple(_drawn(f"final-{other}", f"differences to {other}", figure) for other, figure in forests),
         scores=() if reliable is None else (_drawn("scores", "reliability of scores", reliable),),
+        guides=() if curves is None else (_drawn("guides", "what guidance gives over its weight", curves),),
         dials={
             (bench.name, i): tuple(_drawn_heatmap(f"dials-{bench.name}-{i + 1}", shown) for shown in grid.heatmaps)
             for bench in found.dials
@@ -84,6 +90,32 @@ def heatmap(shown: Heatmap) -> Figure:
     """One metric over two dials of an arm, mean over seeds with its interval."""
     grid, title = shown.grid, f"{shown.grid.arm}: {metric_name(shown.metric, shown.weight)}"
     return bench_figures.heatmap(shown.means, grid.across, grid.down, shown.metric, title, shown.reach)
+
+
+def guide_curves(curves: Sequence[GuideCurve]) -> Figure | None:
+    """Guided minus unguided over the guidance weight: a panel for each metric, a line for each guide with intervals of
+    the mean; None without any."""
+    metrics, guides = dict.fromkeys(c.metric for c in curves), dict.fromkeys(c.guide for c in curves)
+    if not metrics:
+        return None
+    figure = Figure(figsize=(4.0 * len(metrics), 3.6), layout="constrained")
+    panels = dict(zip(metrics, figure.subplots(1, len(metrics), squeeze=False)[0], strict=True))
+    for metric, axis in panels.items():
+        axis.axhline(0, color="#888", lw=0.9)
+        axis.set_title(f"{metric.label}, guided minus unguided\n({metric.better} is better)", fontsize=9, loc="left")
+        axis.set_xlabel("guidance weight")
+        clean(axis)
+    for curve in curves:
+        axis, i = panels[curve.metric], list(guides).index(curve.guide)
+        unit = curve.metric.scale
+        found = [(w + 0.02 * i, g.difference, g.low, g.high) for w, g in sorted(curve.gains.items())]
+        at, mean, low, high = np.array(found).T
+        reach = np.nan_to_num(np.stack([mean - low, high - mean])) * unit
+        style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        axis.errorbar(at, mean * unit, reach, ms=4, lw=1.3, capsize=2, label=curve.guide, **style)
+    figure.legend(*next(iter(panels.values())).get_legend_handles_labels(), loc="outside upper left", ncols=3,
+                  fontsize=8, frameon=False)  # fmt: skip
+    return figure
 
 
 def scores(found: Mapping[str, Mapping[str, Estimate]]) -> Figure | None:

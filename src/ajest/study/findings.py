@@ -134,7 +134,7 @@ def findings(study: Study, results: StudyResults) -> Findings:
         missing=tuple(dict.fromkeys(missing)),
         final=tuple(_final(bench) for bench in final),
         references=references_charged_to_none(final[0].results) if final else "",
-        guides=guides_table(results.guides),
+        guides=guides_table(results.guides.gains),
         screening=screening_table(results.screening, uncharged),
         score_reliability=trusted,
         score_reliability_table=score_reliability_table(trusted),

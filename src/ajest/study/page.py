@@ -75,6 +75,7 @@ def render(found: Findings, figures: Figures, command: str) -> str:
         *_final(found),
         *section(found.tuning),
         *section(found.guides),
+        *map(_linked, figures.guides),
         *_screening(found, figures),
         *_dials(found, figures),
     ]

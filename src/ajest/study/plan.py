@@ -82,7 +82,7 @@ class Study:
         finalists: rules that go from the screening into the final.
         n: samples of an evaluation.
         weight: of autoguidance.
-        guides: with so many the final measures, see `BenchConfig`; the other stages take the first.
+        guides: with so many the final and the stage "guides" measure, see `BenchConfig`; the others take the first.
         rates, tuned, tuning: peak learning rates of arms, see `BenchConfig`.
         headlines: which metrics verdicts rest on, in place of the task's.
     """
@@ -200,7 +200,7 @@ class Study:
         benches = {name: self.bench(always[:1], s, "steps", curve=OWN_SHARES) for name, s in seeds.items()}
         # The guide that all stages share is trained as the study says, without these averages.
         return {
-            name: replace(b, recipe=recipe, guide_recipe=self.guide_recipe or self.recipe)
+            name: replace(b, recipe=recipe, guide_recipe=self.guide_recipe or self.recipe, guides=self.guides)
             for name, b in benches.items()
         }
 
@@ -212,4 +212,4 @@ class Study:
             steps >= 32,
             f"the guide's training takes as long as {spent:.0f} steps: nothing is left to charge it to",
         )
-        return self.bench(self.known(ALWAYS[:1]), self.final_seeds, "steps", steps)
+        return replace(self.bench(self.known(ALWAYS[:1]), self.final_seeds, "steps", steps), guides=self.guides)

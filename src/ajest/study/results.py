@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,7 +22,7 @@ from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
 from ajest.tasks.base import Metric
 
-from .guides import GuideGain, read_gains
+from .guides import GuidesResults, read_guides
 from .plan import ALWAYS, TUNED, Stage, Study
 
 
@@ -87,7 +87,7 @@ class StudyResults:
     screening: Mapping[str, Results]
     dials: Mapping[str, Results]
     final: Mapping[str, Results]
-    guides: tuple[GuideGain, ...] = ()
+    guides: GuidesResults = field(default_factory=GuidesResults)
     tuned: Tuned | None = None
 
     def stages(self) -> dict[str, Mapping[str, Results]]:
@@ -98,7 +98,7 @@ class StudyResults:
 def read_study(root: Path, study: Study) -> StudyResults:
     """The results of all stages, each bench read once."""
     screened, dialled, final = (results_of(root, study, stage) for stage in ("screening", "dials", "final"))
-    return StudyResults(screened, dialled, final, tuple(read_gains(root / "guides")), tuning_of(root / TUNED))
+    return StudyResults(screened, dialled, final, read_guides(root / "guides"), tuning_of(root / TUNED))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ajest.training.run import execution
 from ajest.training.run_folder import claim_folder, read_status
 from ajest.training.shared_draws import SharedDraws, in_turns
 
-from .guides import GUIDES, WEIGHTS, Guided, best_weights, evaluate_guided
+from .guides import WEIGHTS, Guided, best_weights, evaluate_guided, guides_of, judged_weights, others_folder
 from .plan import TUNED, Stage, Study
 
 #: Runs that share their draws in one process; more would leave processes idle at the end of a stage.
@@ -63,6 +63,7 @@ class Preparation:
         folder: of the stage.
         benches: by the name of their folder; the first has every kind of step.
         device: where to compute.
+        others: benches whose guides alone are wanted, by where these are to be.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Preparation:
     folder: Path
     benches: Mapping[str, BenchConfig]
     device: str
+    others: Mapping[Path, BenchConfig] = field(default_factory=dict)
 
 
 def run_stage(
@@ -95,13 +97,20 @@ def run_stage(
         say = sayer()
         wanted = [claim for name, config in benches.items() for claim in claims(folder / name, config)]
         check_room(root, wanted, TOGETHER * launch.count(device), say)
-        threads = _prepared(Preparation("what all runs need", root, folder, dict(benches), device), launch, say)
+        others = _other_guides(folder, study, benches[first]) if stage == "guides" else {}
+        threads = _prepared(Preparation("what all runs need", root, folder, dict(benches), device, others), launch, say)
         costs = calibrated_costs(folder / first)
         groups = list(_groups(root, folder, benches, costs, device))
         truths = {g.seed: replace(g, name=f"what evaluations share, seed {g.seed}", runs=g.runs[:1]) for g in groups}
         with board(f"{stage} in {root}", {g.name: float(len(g.runs)) for g in [*truths.values(), *groups]}) as lines:
             launch.work(_truth, list(truths.values()), device, threads, lines, say, root)
             launch.work(_group, groups, device, threads, lines, say, root)
+
+
+def _other_guides(folder: Path, study: Study, bench: BenchConfig) -> dict[Path, BenchConfig]:
+    """Benches whose guides the stage "guides" compares with the study's own."""
+    others = study.task.other_guides()
+    return {others_folder(folder, name): replace(bench, task=task) for name, task in others.items()}
 
 
 def tune_study(root: Path, study: Study, launch: Local, device: str) -> Study:
@@ -163,10 +172,10 @@ def run_guides(root: Path, study: Study, launch: Local, device: str) -> None:
         with board(f"guides, {name}", {j.name: 1.0 for j in jobs}) as lines:
             launch.work(evaluate_guided, jobs, device, launch.threads(device), lines, sayer(), root)
 
-    evaluate("chosen", benches["chosen"], {g.name: WEIGHTS for g in GUIDES})
-    weights = best_weights(folder / "chosen", benches["chosen"])
-    for name, config in (("full", benches["full"]), ("charged", charged)):
-        evaluate(name, config, weights)
+    evaluate("chosen", benches["chosen"], {g.name: WEIGHTS for g in guides_of(study.task)})
+    best = best_weights(folder / "chosen", benches["chosen"])
+    evaluate("full", benches["full"], judged_weights(best, study.task))
+    evaluate("charged", charged, best)
 
 
 def _prepare(job: Preparation, report: Report) -> list[str]:
@@ -182,7 +191,8 @@ def _prepare_all(job: Preparation, begin: Say, warn: Say) -> None:
     first, *others = job.benches
     everything = job.benches[first]
     configure_threads(agree_on_threads(root, everything, device, torch.get_num_threads(), warn))
-    train_references(root, everything, device, begin, warn)
+    for where, config in ((root, everything), *job.others.items()):
+        train_references(where, config, device, begin, warn)
     for name, config in job.benches.items():
         claim_folder(folder / name, config, "bench.json")
         for reference in (*(guide_folder(root, k + 1) for k in range(config.guides)), root / "strong"):

@@ -79,7 +79,12 @@ def guides_table(gains: Sequence[GuideGain]) -> Table:
          gap(g.trained, g.metric)]
         for g in gains
     ]  # fmt: skip
-    limit = "One guide of one seed serves all runs; the intervals do not hold what another guide would do."
+    several = max((g.gain.guides for g in gains), default=1)
+    limit = (
+        f"Trained guides are {several}, crossed with the seeds: intervals hold what another guide would do."
+        if several > 1
+        else "One guide of one seed serves all runs; the intervals do not hold what another guide would do."
+    )
     return Table.of("Autoguidance and what its guide costs", heads, rows, (limit,))
 
 

@@ -226,6 +226,11 @@ class Task(ABC):
         """The best denoiser there is, where the distribution is known: for arms that score against it."""
         return None
 
+    def other_guides(self) -> Mapping[str, Task]:
+        """Tasks whose guides a study compares with this one's own, by what is said of them; each is this task but for
+        how its guide's network is made."""
+        return {}
+
     def judges(self, device: torch.device | str = "cpu") -> tuple[str, ...]:
         """Identities of the networks that judge samples; their weights may change under the same names."""
         return ()

@@ -97,7 +97,7 @@ def tree_quick() -> BenchConfig:
         calibration_rounds=24,
         guides=1,
     )
-    return quick.until_certain(20, minutes=4.5)
+    return quick.until_certain(20, minutes=4.25)
 
 
 def _annealed(super_batch: int, peak: float) -> Recipe:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-GainSign = Literal["free", "negative"]
+GainSign = Literal["free", "negative", "positive"]
 GAIN_START = 0.02  # size of a gain whose sign is given
 SKETCH = 64  # numbers in a sketch of a gradient
 SILU_GAIN = 0.596  # RMS of silu(z) for standard normal z; MP-SiLU divides by it
@@ -71,7 +71,7 @@ class EnergyMLP(nn.Module):
         sigma_data: standard deviation of the data.
         generator: for the initial weights (drawn on the CPU).
         gain_sign: of the gain: "free", as published, where it starts at 0 and its first steps decide; or "negative" by
-            construction, minus the size of a parameter that starts at 0.02 (docs/method.md#gain).
+            construction, minus the size of a parameter that starts at 0.02, or "positive" (docs/method.md#gain).
     """
 
     def __init__(
@@ -95,7 +95,9 @@ class EnergyMLP(nn.Module):
 
     def acting_gain(self) -> Tensor:
         """The gain that acts, shape (1,)."""
-        return self.gain if self.gain_sign == "free" else -self.gain.abs()
+        if self.gain_sign == "free":
+            return self.gain
+        return self.gain.abs() if self.gain_sign == "positive" else -self.gain.abs()
 
     def scalars(self) -> dict[str, float]:
         """The gain, whose sign decides much of the loss."""

@@ -1,4 +1,4 @@
-"""Noised examples of the tree with their exact targets (docs/method.md#tree)."""
+"""Noised examples of the tree, with exact targets or clean ones (docs/method.md#tree)."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class TreeSource:
         distribution: the tree, on the device where batches are wanted.
         noise: distribution of the noise levels.
         sigma_data: standard deviation of the data, for arms that weight or noise in its units.
+        target: the exact posterior mean, or the clean example "x0", which is all that real data have.
     """
 
-    own_target: Target = "exact"
-
-    def __init__(self, distribution: TreeDistribution, noise: LogNormal, sigma_data: float = 0.5) -> None:
-        self.distribution, self.noise, self.sigma_data = distribution, noise, sigma_data
+    def __init__(
+        self, distribution: TreeDistribution, noise: LogNormal, sigma_data: float = 0.5, target: Target = "exact"
+    ) -> None:
+        self.distribution, self.noise, self.sigma_data, self.own_target = distribution, noise, sigma_data, target
         self.exact: Denoiser | None = distribution.denoise
         self.device = distribution.device
 
@@ -72,7 +73,10 @@ class TreeSource:
     def _noised(self, parts: Ingredients) -> Batch:
         sigma = self.noise(parts.normal)
         x = parts.x0 + sigma[:, None] * parts.eps
-        return Batch(x=x, sigma=sigma, weight=self.weight(sigma), id=parts.id)
+        target = parts.x0 if self.own_target == "x0" else None
+        return Batch(x=x, sigma=sigma, weight=self.weight(sigma), id=parts.id, target=target)
 
     def complete(self, batch: Batch) -> Batch:
+        if batch.target is not None:
+            return batch
         return replace(batch, target=self.distribution.denoise(batch.x, batch.sigma))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from torch import Tensor
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
 from ajest.diffusion.network import ExactDenoiser
+from ajest.diffusion.noising.ingredients import Target
 from ajest.diffusion.noising.noising import Noising
 from ajest.diffusion.noising.source import noised
 from ajest.diffusion.optimal import OptimalLoss, by_level, exact_optimum
@@ -74,8 +75,10 @@ class TreeTask(Task):
         label: the class that is learned.
         hidden, guide_hidden: widths of learner and guide.
         layers: hidden ones of both, after the first linear one.
-        gain_sign: of both networks' gains: "negative", so that no verdict hangs on a coin, or "free", as published; see
-            `EnergyMLP`.
+        gain_sign: of both networks' gains: "negative", so that no verdict hangs on a coin, "positive", to see what the
+            other side would have given, or "free", as published; see `EnergyMLP`.
+        target: of training: the "exact" posterior mean, as published, or the clean example "x0", as real data have it.
+            What is measured is exact in either case.
         p_mean, p_std: of ln sigma in training.
         sigma_data: standard deviation of the data.
         sampler_steps, sigma_max, sigma_min: of the sampler.
@@ -93,6 +96,7 @@ class TreeTask(Task):
     sigma_max: float = 5.0
     sigma_min: float = 0.002
     gain_sign: GainSign = "negative"
+    target: Target = "exact"
 
     def __post_init__(self) -> None:
         check_noise(self.p_mean, self.p_std, self.sigma_data)
@@ -107,7 +111,7 @@ class TreeTask(Task):
         return METRICS
 
     def source(self, device: torch.device | str) -> TreeSource:
-        return TreeSource(_distribution(self.label, str(device)), self._noise, self.sigma_data)
+        return TreeSource(_distribution(self.label, str(device)), self._noise, self.sigma_data, self.target)
 
     @property
     def _noise(self) -> LogNormal:
@@ -135,7 +139,7 @@ class TreeTask(Task):
 
     @property
     def costly_target(self) -> bool:
-        return True
+        return self.target == "exact"
 
     @property
     def subject(self) -> str:
@@ -144,6 +148,13 @@ class TreeTask(Task):
     def example_names(self) -> Sequence[str]:
         """Each of the Gaussians that examples are drawn from."""
         return [f"component-{i:04d}" for i in range(PER_BRANCH * sum(b.label == self.label for b in branches()))]
+
+    def other_guides(self) -> dict[str, Task]:
+        """One whose gain has the other sign, where signs are given."""
+        if self.gain_sign == "free":
+            return {}
+        other: GainSign = "positive" if self.gain_sign == "negative" else "negative"
+        return {"of the other sign": replace(self, gain_sign=other)}
 
     def sigmas(self) -> list[float]:
         return sigma_schedule(self.sampler_steps, self.sigma_max, self.sigma_min)
@@ -263,7 +274,7 @@ class TreeTask(Task):
         return in_chunks(lambda part: sample(denoiser, start[part], self.sigmas()), len(start), CHUNK)
 
     def _loss_batch(self, n: int, seed: int, device: torch.device | str) -> Batch:
-        source = self.source(device)
+        source = replace(self, target="exact").source(device)
         return source.complete(source.draw(min(n, 4 * SMALL_N), generator(seed, "evaluation", "loss")))
 
 

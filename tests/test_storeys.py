@@ -25,6 +25,7 @@ STOREYS = (
     "bench.report",
     "bench",
     "study",
+    "claims",
     "cli",
 )
 

@@ -16,6 +16,7 @@ from ajest.runtime import interrupts
 from ajest.runtime.launcher import half_set, place
 
 from .bench import bench
+from .claims import claims
 from .console import readable, warn
 from .data import DATA_VERBS
 from .doctor import doctor
@@ -34,6 +35,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "plan": plan,
     "status": status,
     "study": study,
+    "claims": claims,
     "arms": arms,
     "doctor": doctor,
 }

@@ -1,0 +1,112 @@
+"""What is claimed, by which arms it is judged, and which control tests its mechanism."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ajest.errors import unknown
+from ajest.selection.arm import Arm
+from ajest.selection.catalogue import arms_named
+
+#: Claims of a group are arms of one bench.
+Group = Literal["levels", "weights", "targets", "selection"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published claim.
+
+    Attributes:
+        name: for options and pages.
+        group: whose bench judges it.
+        says: what is claimed, a clause that follows "that".
+        paper: where.
+        published: its figures, as published.
+        seeds: over how many training seeds, in words.
+        arms: that do what is claimed.
+        controls: arms that share everything with these but the mechanism.
+        tests: what the controls would show, in a sentence.
+        needs_noise: whether it has no meaning where targets are exact already.
+        elsewhere: what would judge it where a processor cannot, a command; "" where nothing more is asked.
+    """
+
+    name: str
+    group: Group
+    says: str
+    paper: str
+    published: str
+    seeds: str
+    arms: tuple[str, ...]
+    controls: tuple[str, ...] = ()
+    tests: str = ""
+    needs_noise: bool = False
+    elsewhere: str = ""
+
+    def all_arms(self) -> tuple[Arm, ...]:
+        """Those that do what is claimed, then the controls."""
+        return arms_named((*self.arms, *self.controls))
+
+    @property
+    def moves_only_noise(self) -> bool:
+        """Whether its arms train on as many examples in as many operations as the baseline: then equal samples and
+        equal operations are equal steps."""
+        return all(arm.policy == "uniform" for arm in self.all_arms())
+
+
+_NOT_SEEN = "none seen"
+_ALL = (
+    Claim("stratified", "levels", "one noise level from each of as many ranges as there are examples lowers the "
+          "gradient's variance for nothing", "arXiv 2107.00630", "on in every shipped configuration; no figure of its "
+          "own", _NOT_SEEN, ("stratified",)),
+    Claim("logit-normal", "levels", "a logit-normal density of the noise level is the best of 61 formulations",
+          "arXiv 2403.03206", "best overall rank, CLIP and FID on ImageNet and CC12M", _NOT_SEEN,
+          ("logit-normal", "shift-3"), ("cosine-levels-same",),
+          "The control draws other levels too and keeps the objective: what it gains comes from variance alone."),
+    Claim("laplace", "levels", "a Laplace density of the log signal-to-noise ratio trains faster", "arXiv 2407.03297",
+          "FID-10K 7.96 against 10.85 of the cosine schedule, ImageNet-256, at the best guidance of each", _NOT_SEEN,
+          ("laplace", "cauchy"), ("cosine-levels", "cosine-levels-same"),
+          "Between the two controls only the objective differs: moving the density is not reweighting the loss."),
+    Claim("min-snr", "weights", "the signal-to-noise ratio, at most 5, as weight trains 3.4 times as fast",
+          "arXiv 2303.09556", "3.4 times as fast as earlier weights; FID 2.06 on ImageNet-256", _NOT_SEEN,
+          ("min-snr",), ("soft-min-snr", "eps-weight"),
+          "The soft control has no corner; the other is the weight that Min-SNR cuts off."),
+    Claim("stable-target", "targets", "averaging the target over many examples lowers its variance and so speeds up "
+          "training", "arXiv 2302.00670", "FID 1.90 against 1.98 on CIFAR-10", "one run",
+          ("stable-target-16", "stable-target-256"), ("exact-target",),
+          "The control has no variance left in its target: no number of references can do better.", needs_noise=True),
+    Claim("jest", "selection", "training on what the learner finds hard and a reference easy takes 13 times fewer "
+          "steps", "arXiv 2406.17711", "13 times fewer iterations, 10 times less computation, on CLIP-like training",
+          _NOT_SEEN, ("jest-ema",), ("random", "inverted-ajest"),
+          "Random choice keeps as many; the inverted rule takes the least learnable."),
+    Claim("ajest", "selection", "the guide of autoguidance as JEST's reference, at the beginning or all along, trains "
+          "better at equal time", "arXiv 2509.15267", "mandala 0.507 and 0.462 against 0.511, 4,096 steps; better at "
+          "equal examples", "5 seeds", ("early-ajest", "ajest"), ("random",),
+          "Random choice keeps as many and scores nothing."),
+    Claim("rho", "selection", "choosing by the loss above that of a held-out model takes 18 times fewer steps",
+          "arXiv 2206.07137", "18 times fewer steps on Clothing-1M; scoring is not counted", _NOT_SEEN, ("rho",),
+          ("random",), "Random choice keeps as many and scores nothing."),
+    Claim("infobatch", "selection", "pruning examples of low loss with rescaled gradients saves 40 % without loss",
+          "arXiv 2303.04947", "no loss at 40 % less, on classification", _NOT_SEEN, ("infobatch",),
+          ("random-keep-0.65",), "Random choice keeps as many, unscaled."),
+    Claim("remembered", "selection", "losses remembered from training choose as well as measured ones, for nothing",
+          "this project", "docs/results-tree-full.md", "20 seeds", ("recall",), ("random", "hard"),
+          "Random choice remembers nothing; hard measures what recall remembers."),
+)  # fmt: skip
+
+
+CLAIMS: dict[str, Claim] = {claim.name: claim for claim in _ALL}
+
+
+def claims_named(names: Sequence[str]) -> tuple[Claim, ...]:
+    """The claims of these names, or of groups of these names, in the order of the catalogue.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    for name in names:
+        if name not in CLAIMS and name not in GROUPS:
+            raise unknown("claim", name, (*CLAIMS, *GROUPS))
+    return tuple(claim for claim in _ALL if not names or claim.name in names or claim.group in names)

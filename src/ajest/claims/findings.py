@@ -1,0 +1,133 @@
+"""What the benches say of each claim: decided once, from their results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ajest.bench.plan.budgets import End
+from ajest.bench.read.folder import read
+from ajest.bench.read.results import Cell, Results
+from ajest.bench.read.statistics import Comparison, corrected, paired
+from ajest.tasks.base import Metric
+
+from .catalogue import CLAIMS, GROUPS, Claim
+from .settings import SETTINGS, Setting
+
+ENDS: tuple[End, ...] = ("time", "samples", "flops")
+
+#: What is left of a claim somewhere: some of its arms better and none worse, the other way round, both, all within
+#: delta, nothing certain, or not all runs made.
+Left = Literal["better", "worse", "mixed", "equivalent", "undecided", "unfinished"]
+
+
+@dataclass(frozen=True)
+class Test:
+    """An arm of a claim on one headline metric.
+
+    Attributes:
+        arm: its name.
+        metric, weight: what is compared.
+        baseline: against the tuned baseline, corrected over all arms and headlines of the bench.
+        gaps: that difference by seed.
+        controls: against each control, corrected over the claim's arms, controls and headlines.
+    """
+
+    __test__ = False  # no test of pytest
+
+    arm: str
+    metric: Metric
+    weight: float
+    baseline: Comparison
+    gaps: tuple[float, ...]
+    controls: Mapping[str, Comparison]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim at one budget of one setting.
+
+    Attributes:
+        claim, setting, end: which.
+        tests: its arms on the headlines.
+        finished: whether all runs are made, diverged ones aside.
+        untuned: arms whose rate was not found within the grid.
+    """
+
+    claim: Claim
+    setting: Setting
+    end: End
+    tests: tuple[Test, ...]
+    finished: bool
+    untuned: tuple[str, ...]
+
+    @property
+    def left(self) -> Left:
+        """What is left of the claim here."""
+        if not self.finished or not self.tests:
+            return "unfinished"
+        outcomes = {test.baseline.outcome for test in self.tests}
+        if {"better", "worse"} <= outcomes:
+            return "mixed"
+        if "better" in outcomes:
+            return "better"
+        if "worse" in outcomes:
+            return "worse"
+        return "equivalent" if outcomes == {"equivalent"} else "undecided"
+
+
+def judged(root: Path) -> tuple[Judged, ...]:
+    """Every claim wherever the folder has a bench of it, finished or not, in the order of catalogue and settings."""
+    found = list[Judged]()
+    for setting in SETTINGS.values():
+        for group in GROUPS:
+            for end in ENDS:
+                folder = root / setting.name / f"{group}-{end}"
+                if (folder / "bench.json").exists():
+                    found += _of_bench(read(folder), setting, end)
+    order = {name: i for i, name in enumerate(CLAIMS)}
+    return tuple(sorted(found, key=lambda one: order[one.claim.name]))
+
+
+def _of_bench(results: Results, setting: Setting, end: End) -> Iterable[Judged]:
+    for claim in CLAIMS.values():
+        if {arm.name for arm in claim.all_arms()} - {"exact-target"} <= set(results.arms) and setting.judges(claim):
+            runs = [run for (arm, _), run in results.runs.items() if arm in (*claim.arms, *claim.controls, "baseline")]
+            yield Judged(
+                claim=claim,
+                setting=setting,
+                end=end,
+                tests=_tests(results, claim),
+                finished=all(run.state != "unfinished" for run in runs),
+                untuned=tuple(arm for arm in claim.arms if arm in results.config.untuned),
+            )
+
+
+def _tests(results: Results, claim: Claim) -> tuple[Test, ...]:
+    budget, tests = results.config.final_budget, list[Test]()
+    for metric, weight in results.headlines():
+        for arm in claim.arms:
+            cell = results.cell(budget, arm, metric.name, weight)
+            other = results.cell(budget, results.config.baseline, metric.name, weight)
+            if cell is None or other is None or results.config.baseline not in cell.against:
+                continue
+            controls = {name: results.cell(budget, name, metric.name, weight) for name in claim.controls}
+            against = {name: _paired(results, metric, cell, control) for name, control in controls.items() if control}
+            found = {name: comparison for name, comparison in against.items() if comparison is not None}
+            gaps = tuple(cell.gaps(other).values())
+            tests.append(Test(arm, metric, weight, cell.against[results.config.baseline], gaps, found))
+    return _corrected(tests)
+
+
+def _paired(results: Results, metric: Metric, cell: Cell, other: Cell) -> Comparison | None:
+    allowed = results.margins.get((cell.budget, cell.metric, cell.weight))
+    return paired(cell.measured, other.measured, metric.sign, results.config.seeds, allowed)
+
+
+def _corrected(tests: Sequence[Test]) -> tuple[Test, ...]:
+    """The tests with their comparisons with controls as one family."""
+    family = corrected([found for test in tests for found in test.controls.values()])
+    following = iter(family)
+    return tuple(replace(test, controls={name: next(following) for name in test.controls}) for test in tests)

@@ -1,0 +1,184 @@
+"""The page of judged claims: answer, forest, a table of all, then each claim with its numbers. It decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ajest.bench.plan.budgets import BUDGETS, END_CLOCKS
+from ajest.bench.read.numbers import number, p_value
+from ajest.bench.read.statistics import ALPHA, COVERAGE
+from ajest.bench.read.table import Entry, Table, TableCell, Tone
+from ajest.bench.read.wording import code, gap, metric_head, metric_name, series
+from ajest.bench.report.figures import WHISKERS, clean, encoded
+from ajest.bench.report.forest import Difference, whisker
+from ajest.bench.report.markdown import section
+from ajest.bench.report.tables import MARKS
+from ajest.storage.checkpoint import write_atomic
+
+from .catalogue import Claim
+from .findings import Judged, Left, Test, judged
+from .settings import Setting
+
+_TONES: dict[Left, Tone] = {"better": "better", "worse": "worse", "equivalent": "equivalent"}
+FIGURE = "figures/claims.png"
+
+
+def write_page(root: Path, command: str) -> str:
+    """Write claims.md and its figure into the folder of all benches; returns the answer, a sentence."""
+    found = judged(root)
+    figure = forest(found)
+    if figure is not None:
+        write_atomic(root / FIGURE, encoded(figure, "png").data)
+    write_atomic(root / "claims.md", render(found, command))
+    return answer(found)
+
+
+def render(found: Sequence[Judged], command: str) -> str:
+    """The page as Markdown.
+
+    Args:
+        found: what the benches say.
+        command: that made them.
+    """
+    claims = list(dict.fromkeys(one.claim for one in found))
+    parts = ["# Published claims, judged at equal time", f"**{answer(found)}**"]
+    if any(one.tests for one in found):
+        parts += [f"![Every claim minus the tuned baseline at equal time]({FIGURE})", f"*{WHISKERS}*"]
+    parts += section(summary(found, claims), 2)
+    parts += [
+        "Every arm and the baseline have a learning rate of their own, found on other seeds; rates fall to zero. "
+        "A claim is better where one of its arms is certainly better on a headline metric and none certainly worse on "
+        f"any; mixed where both happen. Certain is a Holm-corrected p below {ALPHA:g} over all arms and headlines of a "
+        f"bench; intervals hold {COVERAGE}. Made by `{command}`.",
+    ]
+    for claim in claims:
+        parts += _of_claim(claim, [one for one in found if one.claim == claim])
+    return "\n\n".join(parts) + "\n"
+
+
+def answer(found: Sequence[Judged]) -> str:
+    """All claims in a sentence."""
+    timed = [one for one in found if one.end == "time" and one.left != "unfinished"]
+    claims = dict.fromkeys(one.claim.name for one in timed)
+    if not claims:
+        return "No claim is judged at equal time yet."
+    better = [name for name in claims if any(one.left == "better" for one in timed if one.claim.name == name)]
+    everywhere = [name for name in better if all(one.left == "better" for one in timed if one.claim.name == name)]
+    said = f"Of {len(claims)} claims judged at equal time, {len(better)} certainly hold{'s' * (len(better) == 1)} in "
+    said += "at least one setting"
+    return f"{said}, {len(everywhere)} in every one that judged {'it' if len(everywhere) == 1 else 'them'}."
+
+
+def summary(found: Sequence[Judged], claims: Sequence[Claim]) -> Table:
+    """A row for each claim: what was published, and what is left at equal time in each setting."""
+    settings = list(dict.fromkeys(one.setting for one in found))
+    heads: list[Entry] = ["claim", "published", *(setting.title for setting in settings)]
+    rows = []
+    for claim in claims:
+        row: list[Entry] = [f"[{claim.name}](#{claim.name})", f"{claim.published} ({claim.seeds})"]
+        for setting in settings:
+            here = [one for one in found if (one.claim, one.setting, one.end) == (claim, setting, "time")]
+            row.append(_left(here[0]) if here else TableCell("-"))
+        rows.append(row)
+    return Table.of("What is left at equal time", heads, rows, (MARKS,))
+
+
+def _left(one: Judged) -> TableCell:
+    first = next(iter(one.tests), None)
+    if first is None or one.left == "unfinished":
+        return TableCell("unfinished")
+    best = max(one.tests, key=lambda test: test.baseline.improvement if test.metric == first.metric else float("-inf"))
+    return TableCell(one.left, f"{best.arm}: {first.metric.label} {_relative(best)}", _TONES.get(one.left, ""))
+
+
+def _relative(test: Test) -> str:
+    """A difference in per cent of the baseline."""
+    return f"{100 * test.baseline.difference / abs(test.baseline.other):+.1f} %"
+
+
+def _of_claim(claim: Claim, found: Sequence[Judged]) -> list[str]:
+    published = f"Published: {claim.published} (seeds: {claim.seeds}). {claim.tests}".strip()
+    parts = [f'<a id="{claim.name}"></a>\n## {claim.name}', f"The claim ({claim.paper}): {claim.says}.", published]
+    parts += ["\n".join(f"- {text}" for one in found for text in sentences(one))]
+    for one in found:
+        parts += section(_numbers(one), 3) if one.tests else []
+    if claim.elsewhere:
+        parts.append(f"What a processor cannot tell: `{claim.elsewhere}`.")
+    return parts
+
+
+_AGAINST: dict[Left, str] = {
+    "better": "certainly beats",
+    "worse": "is certainly worse than",
+    "equivalent": "is equivalent to",
+    "undecided": "cannot be told from",
+}
+
+
+def sentences(one: Judged) -> list[str]:
+    """What is left of a claim in one setting at one budget, to be quoted."""
+    where = f"On {one.setting.title}, at {BUDGETS[END_CLOCKS[one.end]].title}"
+    if one.left == "unfinished":
+        return [f"{where}: not judged yet."]
+    said = []
+    for test in one.tests:
+        base, metric = test.baseline, test.metric
+        numbers = f"{number(base.value, metric)} against {number(base.other, metric)}, {p_value(base.corrected)}"
+        verb = f"{code(test.arm)} {_AGAINST[base.outcome]} the tuned baseline"
+        said.append(f"{where}, {verb} on {metric_name(metric, test.weight)} ({numbers}).")
+    for control in dict.fromkeys(name for test in one.tests for name in test.controls):
+        outcomes = {test.controls[control].outcome for test in one.tests if control in test.controls}
+        verbs = " and ".join(_AGAINST[outcome] for outcome in sorted(outcomes))
+        said.append(f"There {series(list(one.claim.arms))} {verbs} the control {code(control)}.")
+    if one.untuned:
+        said.append(f"The learning rates of {series(list(one.untuned))} were not found within the grid.")
+    return said
+
+
+def _numbers(one: Judged) -> Table:
+    """A row for each arm and headline: the difference to the baseline and to each control."""
+    controls = list(dict.fromkeys(name for test in one.tests for name in test.controls))
+    heads = ["arm", "metric", "mean", "minus baseline", *(f"minus {name}" for name in controls)]
+    rows: list[list[Entry]] = [
+        [test.arm, metric_head(test.metric, test.weight), number(test.baseline.value, test.metric),
+         gap(test.baseline, test.metric, tested=True),
+         *(gap(test.controls.get(name), test.metric, tested=True) for name in controls)]
+        for test in one.tests
+    ]  # fmt: skip
+    title = f"{one.setting.title[0].upper()}{one.setting.title[1:]}, {BUDGETS[END_CLOCKS[one.end]].title}"
+    return Table.of(title, heads, rows)
+
+
+def forest(found: Sequence[Judged]) -> Figure | None:
+    """Every claim's arms at equal time minus the baseline, in per cent of it: a column for each setting, better to the
+    right; None without any."""
+    timed = [one for one in found if one.end == "time" and one.tests]
+    settings = list(dict.fromkeys(one.setting for one in timed))
+    arms = list(dict.fromkeys(test.arm for one in timed for test in one.tests))
+    if not arms:
+        return None
+    figure = Figure(figsize=(2.2 + 3.0 * len(settings), 1.2 + 0.34 * len(arms)), layout="constrained")
+    axes = dict(zip(settings, figure.subplots(1, len(settings), sharey=True, squeeze=False)[0], strict=True))
+    for setting, axis in axes.items():
+        _column(axis, setting, [one for one in timed if one.setting == setting], arms)
+    first = axes[settings[0]]
+    first.set_yticks(range(len(arms)), arms)
+    first.set_ylim(len(arms) - 0.35, -0.65)
+    return figure
+
+
+def _column(axis: Axes, setting: Setting, found: Sequence[Judged], arms: Sequence[str]) -> None:
+    metric = found[0].tests[0].metric
+    for one in found:
+        for test in (t for t in one.tests if t.metric == metric):
+            scale = 100 * metric.sign / abs(test.baseline.other)
+            whisker(axis, arms.index(test.arm), Difference(test.baseline, test.gaps), scale)
+    axis.axvline(0, color="#555", lw=0.9, zorder=1)
+    axis.set_title(f"{setting.title}\n{metric.label}, % better than the baseline", fontsize=9, loc="left")
+    axis.grid(axis="y", color="#e6eaed", lw=0.7)
+    axis.set_axisbelow(True)
+    clean(axis)

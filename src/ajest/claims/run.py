@@ -1,0 +1,82 @@
+"""Running the benches by which claims are judged, one after the other; each is resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ajest.bench.plan.budgets import End
+from ajest.bench.plan.config import BenchConfig
+from ajest.bench.run.bench import run_bench
+from ajest.jobs.base import Launch
+
+from .catalogue import GROUPS, Claim, Group
+from .settings import Setting
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One bench of the whole.
+
+    Attributes:
+        setting: on what.
+        group: of the claims.
+        end: what is equal.
+        claims: that it judges.
+        config: of the bench.
+    """
+
+    setting: Setting
+    group: Group
+    end: End
+    claims: tuple[Claim, ...]
+    config: BenchConfig
+
+    def folder(self, root: Path) -> Path:
+        """Where it is kept."""
+        return root / self.setting.name / f"{self.group}-{self.end}"
+
+
+def pieces(
+    claims: Sequence[Claim],
+    settings: Sequence[Setting],
+    ends: Sequence[End] = ("time", "samples", "flops"),
+    seeds: int | None = None,
+    iterations: int | None = None,
+) -> Iterator[Piece]:
+    """The benches that judge some claims. All claims of a group that are asked for are arms of one bench; where no arm
+    takes more or fewer examples a step than the baseline, all budgets but equal time are equal steps and one bench.
+
+    Args:
+        claims: to be judged.
+        settings: on what.
+        ends: what is equal.
+        seeds, iterations: see `Setting.bench`.
+    """
+    for setting in settings:
+        for group in GROUPS:
+            mine = tuple(claim for claim in claims if claim.group == group and setting.judges(claim))
+            alike = all(claim.moves_only_noise for claim in mine)
+            for end in ends:
+                if mine and not (alike and end == "flops" and "samples" in ends):
+                    yield Piece(setting, group, end, mine, setting.bench(mine, end, seeds, iterations))
+
+
+def run_pieces(
+    root: Path, asked: Sequence[Piece], launch: Launch | None, device: str, told: Callable[[Piece], None]
+) -> None:
+    """Make what is not there yet of each bench.
+
+    Args:
+        root: folder of all.
+        asked: the benches.
+        launch, device: see `run_bench`.
+        told: called after each.
+
+    Raises:
+        UserError: see `run_bench`.
+    """
+    for piece in asked:
+        run_bench(piece.folder(root), piece.config, launch, device)
+        told(piece)

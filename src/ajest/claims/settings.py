@@ -1,0 +1,98 @@
+"""On what claims are judged: benches whose arms are yet to be named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ajest.bench.plan.budgets import End
+from ajest.bench.plan.config import BenchConfig
+from ajest.bench.plan.presets import VECTOR_WIDTHS, tree_full, vectors_quick
+from ajest.bench.plan.tuning import Tuning
+from ajest.diffusion.noising.ingredients import Target
+from ajest.selection.catalogue import ARMS
+from ajest.tasks.base import Headline
+from ajest.tasks.tree.task import TreeTask
+from ajest.tasks.vectors.setup import vectors_task
+
+from .catalogue import Claim
+
+#: First of the seeds that claims are judged on; none of them was looked at before.
+FIRST_SEED = 400
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What claims are judged on.
+
+    Attributes:
+        name: for options and folders.
+        title: for people.
+        seeds: how many training seeds each arm has.
+        exact: whether targets are exact, so that claims about their noise have no meaning.
+        make: the bench, with the baseline alone.
+    """
+
+    name: str
+    title: str
+    seeds: int
+    exact: bool
+    make: Callable[[], BenchConfig]
+
+    def judges(self, claim: Claim) -> bool:
+        """Whether a claim has a meaning here."""
+        return not (self.exact and claim.needs_noise)
+
+    def bench(
+        self, claims: Sequence[Claim], end: End = "time", seeds: int | None = None, iterations: int | None = None
+    ) -> BenchConfig:
+        """The bench of some claims: the baseline, the claims' arms and their controls, each at a rate of its own.
+
+        Args:
+            claims: that are judged together.
+            end: what all runs end at.
+            seeds: how many; None takes the setting's own.
+            iterations: steps of the baseline; None takes the setting's own.
+        """
+        base = self.make()
+        exact = not self.exact and base.task.exact_denoiser() is not None  # so that it is a control
+        arms = {"baseline": ARMS["baseline"]} | {arm.name: arm for claim in claims for arm in claim.all_arms()}
+        count = self.seeds if seeds is None else seeds
+        return replace(
+            base,
+            arms=tuple(arm for name, arm in arms.items() if name != "exact-target" or exact),
+            seeds=tuple(range(FIRST_SEED, FIRST_SEED + count)),
+            iterations=base.iterations if iterations is None else iterations,
+            end=end,
+            final_only=True,
+            curve=(1.0,),
+            looks=(),
+            minutes=None,
+            rates={},
+            tuned="",
+            tuning=Tuning(),
+        )
+
+
+def _tree(target: Target) -> BenchConfig:
+    """Half the steps of the preset full."""
+    full = tree_full()
+    return replace(full, task=TreeTask(target=target), iterations=256, guide_iterations=256)
+
+
+def _vectors(data: str, headlines: dict[str, Headline]) -> BenchConfig:
+    hidden, guide_hidden = VECTOR_WIDTHS["full"]
+    task = vectors_task((data,), warn=lambda _: None, hidden=hidden, guide_hidden=guide_hidden)
+    return replace(vectors_quick(task), headlines=headlines, guides=3, strong_iterations=1000)
+
+
+_ALL = (
+    Setting("tree", "the tree, exact targets", 20, True, lambda: _tree("exact")),
+    Setting("tree-x0", "the tree, clean examples as targets", 20, False, lambda: _tree("x0")),
+    Setting("mixture", "a mixture in 16 dimensions", 10, False,
+            lambda: _vectors("mixture-16d", {"excess_loss": "unguided", "energy_distance": "unguided"})),
+    Setting("digits", "digits of 8 by 8 pixels", 10, False,
+            lambda: _vectors("digits", {"loss": "unguided", "energy_distance": "unguided"})),
+)  # fmt: skip
+
+SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _ALL}

@@ -1,0 +1,87 @@
+"""The command that judges published claims."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from ajest.errors import check, unknown
+
+from .console import Device, console, device_of
+from .options import Files, Folder, Whole, Words, flag, load_rules, shown, verb
+
+if TYPE_CHECKING:
+    from ajest.claims.run import Piece
+
+ClaimEnd = Literal["time", "samples", "flops"]
+
+
+@verb
+def claims(
+    *,
+    only: Words = None,
+    settings: Words = None,
+    ends: Annotated[tuple[ClaimEnd, ...], shown("{time,samples,flops} [...]")] = ("time", "samples", "flops"),
+    seeds: Whole = None,
+    iterations: Whole = None,
+    rules: Files = None,
+    out: Folder = None,
+    workers: Whole = None,
+    device: Device = "auto",
+) -> None:
+    """Judge published claims of cheaper training at equal time, samples and operations.
+
+    Example: ajest claims --only min-snr stratified --settings tree-x0 --ends time
+             ajest claims --only selection --settings tree digits
+             ajest claims
+
+    - The same command goes on where it was stopped; the page claims.md is written again after each bench.
+    - Every arm has a learning rate of its own, found on other seeds first.
+    - All of it takes hours on 2 cores: name claims, settings and ends for a part.
+
+    Args:
+        only: claims, or groups of them: levels, weights, targets, selection; without it all. Claims of a group are
+            arms of one bench: to add one later, begin another folder.
+        settings: on what: tree (exact targets), tree-x0 (clean ones), mixture, digits; without it all.
+        ends: what is equal. Where all steps cost the same, equal operations are equal samples and not run twice.
+        seeds: how many, from 400 on; without it 20 on the tree and 10 elsewhere.
+        iterations: steps of the baseline; without it the setting's own.
+        rules: Python files that register arms of one's own, see docs/extending.md.
+        out: folder of all benches; without it runs/claims.
+        workers: processes; without it one for each core, or on CUDA for each card.
+        device: where to compute.
+    """
+    from ajest.claims.catalogue import claims_named
+    from ajest.claims.page import write_page
+    from ajest.claims.run import pieces, run_pieces
+    from ajest.claims.settings import SETTINGS
+    from ajest.jobs.local import Local
+
+    load_rules(rules)
+    for name in settings or ():
+        if name not in SETTINGS:
+            raise unknown("setting", name, SETTINGS)
+    check(seeds is None or seeds >= 1, f"--seeds is how many: at least 1, not {seeds}")
+    places = [SETTINGS[name] for name in SETTINGS if not settings or name in settings]
+    asked = list(pieces(claims_named(only or ()), places, ends, seeds, iterations))
+    check(bool(asked), "none of these claims has a meaning in these settings: name others")
+    root = Path("runs") / "claims" if out is None else out
+    command = _command(only=only, settings=settings, ends=ends, seeds=seeds, iterations=iterations)
+
+    def told(piece: Piece) -> None:
+        console().print(f"{piece.setting.name}, {piece.group}, equal {piece.end}: done", highlight=False)
+        write_page(root, command)
+
+    run_pieces(root, asked, Local(workers), device_of(device), told)
+    print(write_page(root, command))
+    print(f"\nPage: {root / 'claims.md'}")
+
+
+def _command(**options: object) -> str:
+    """What was asked for, as it is typed."""
+    words = ["ajest", "claims"]
+    for name, value in options.items():
+        if value is not None and (name, value) != ("ends", ("time", "samples", "flops")):
+            words += [flag(name), *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return shlex.join(words)

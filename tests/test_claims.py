@@ -1,0 +1,159 @@
+"""Published claims: what is asked of them, how they are judged, and the page, by a real command."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from ajest.bench.plan.presets import tree_full
+from ajest.bench.read.statistics import corrected, paired
+from ajest.claims.catalogue import CLAIMS, claims_named
+from ajest.claims.findings import Judged, Test
+from ajest.claims.page import answer, sentences
+from ajest.claims.run import pieces
+from ajest.claims.settings import SETTINGS
+from ajest.errors import UserError
+from ajest.tasks.tree.task import METRICS
+
+LOSS = next(m for m in METRICS if m.name == "loss")
+BASE = {seed: 1 + 0.01 * (seed % 3) for seed in range(8)}
+
+
+def judged(claim, *shifts, control=None, end="time", finished=True):
+    """A claim whose first arms differ by so much from the baseline, and from a control."""
+    arms = claim.arms[: len(shifts)]
+    noise = {seed: 1e-3 * ((7 * seed) % 5 - 2) for seed in BASE}
+    values = [{s: v + shift + noise[s] for s, v in BASE.items()} for shift in shifts]
+    margins = dict.fromkeys(BASE, 0.05)
+    against = corrected([paired(mine, BASE, -1, list(BASE), margins) for mine in values])
+    other = {} if control is None else {s: v + control + 2 * noise[s] for s, v in BASE.items()}
+    held = [paired(mine, other, -1, list(BASE), margins) for mine in values]
+    controls = [{} if one is None else {claim.controls[0]: corrected([one])[0]} for one in held]
+    tests = [
+        Test(arm, LOSS, 1.0, found, tuple(mine[s] - BASE[s] for s in BASE), c)
+        for arm, found, mine, c in zip(arms, against, values, controls, strict=True)
+    ]
+    return Judged(claim, SETTINGS["tree"], end, tuple(tests), finished, ())
+
+
+@pytest.mark.parametrize(
+    ("shifts", "left"),
+    [
+        ((-0.3, -0.2), "better"),
+        ((-0.3, 0.0), "better"),
+        ((0.3, 0.0), "worse"),
+        ((-0.3, 0.3), "mixed"),
+        ((0.0, 0.0), "equivalent"),
+    ],
+)
+def test_what_is_left_of_a_claim_by_its_arms(shifts, left):
+    one = judged(CLAIMS["laplace"], *shifts)
+    assert one.left == left
+    assert replace(one, finished=False).left == "unfinished"
+
+
+def test_the_answer_counts_claims_that_hold_somewhere_and_everywhere():
+    holds, fails = judged(CLAIMS["min-snr"], -0.3), judged(CLAIMS["laplace"], 0.3, 0.2)
+    elsewhere = replace(judged(CLAIMS["min-snr"], 0.3), setting=SETTINGS["digits"])
+    assert answer(()) == "No claim is judged at equal time yet."
+    assert "Of 2 claims judged at equal time, 1 certainly holds" in answer((holds, fails))
+    assert "1 in every one that judged it" in answer((holds, fails))
+    assert "0 in every one" in answer((holds, elsewhere, fails))
+    assert "No claim" in answer((replace(holds, end="samples"),))
+
+
+def test_a_claim_is_quoted_with_its_numbers_and_its_control():
+    said = sentences(judged(CLAIMS["min-snr"], -0.3, control=-0.3))
+    assert said[0].startswith("On the tree, exact targets, at equal time, `min-snr` certainly beats the tuned baseline")
+    assert "0.709 against 1.009" in said[0]
+    assert "the control `soft-min-snr`" in said[1]
+    assert "equivalent" in said[1]
+    assert sentences(judged(CLAIMS["min-snr"], 0.1, finished=False)) == [
+        "On the tree, exact targets, at equal time: not judged yet."
+    ]
+
+
+def test_every_claim_names_arms_that_are_there_and_says_what_its_controls_test():
+    for claim in CLAIMS.values():
+        assert claim.all_arms()
+        assert bool(claim.controls) == bool(claim.tests)
+    assert [c.name for c in claims_named(("weights", "jest"))] == ["min-snr", "jest"]
+    with pytest.raises(UserError, match="min-snr"):
+        claims_named(("min-snrr",))
+
+
+def test_a_bench_has_the_claims_of_a_group_with_the_baseline_and_fresh_seeds():
+    claims, (tree, noisy) = claims_named(()), (SETTINGS["tree"], SETTINGS["tree-x0"])
+    found = {(p.setting.name, p.group, p.end): p.config for p in pieces(claims, (tree, noisy))}
+    assert ("tree", "targets", "time") not in found  # exact targets have no noise to average
+    assert ("tree-x0", "levels", "flops") not in found  # the same as equal samples
+    assert ("tree-x0", "selection", "flops") in found
+    names = [arm.name for arm in found["tree-x0", "selection", "time"].arms]
+    assert names[0] == "baseline"
+    assert len(names) == len(set(names))
+    assert {"random", "random-keep-0.65", "recall", "rho"} < set(names)
+    assert found["tree-x0", "targets", "time"].task.target == "x0"
+    known = {*tree_full().seeds, *range(25), *range(200, 220), 1000, 2000}
+    for config in found.values():
+        assert not known & set(config.seeds)
+        assert config.tuning is not None
+        assert not config.tuned
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two claims on a small tree, by the command."""
+    out = tmp_path_factory.mktemp("claims")
+    code = """
+import sys
+from dataclasses import replace
+from ajest.bench.plan.tuning import Tuning
+from ajest.claims import settings
+from conftest import small_bench, small_task
+def small():
+    return replace(small_bench(), task=small_task(gain_sign="negative", target="x0"), n_final=200, n_curve=200)
+plain = settings.Setting.bench
+def bench(self, *args):
+    config = plain(self, *args)
+    return replace(config, tuning=replace(config.tuning, seeds=(2000,), most=3), iterations=32, noise_repeats=0)
+settings.Setting.bench = bench
+settings.SETTINGS["tree-x0"] = replace(settings.SETTINGS["tree-x0"], make=small)
+from ajest.cli.main import main
+if __name__ == "__main__":
+    sys.argv[1:] = ["claims", "--only", "min-snr", "targets", "--settings", "tree-x0", "--ends", "time", "--seeds", "2",
+                    "--workers", "1", "--out", sys.argv[1]]
+    main()
+"""
+    script = out / "small.py"
+    script.write_text(code)
+    for _ in range(2):  # the second time all is there
+        run = subprocess.run(
+            [sys.executable, str(script), str(out / "c")], capture_output=True, text=True, timeout=600, env=with_tests()
+        )
+        assert run.returncode == 0, run.stderr
+    return out / "c", run.stdout
+
+
+def with_tests():
+    import os
+    from pathlib import Path
+
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def test_claims_from_command_to_page(folder):
+    root, said = folder
+    page = (root / "claims.md").read_text()
+    assert said.splitlines()[0] == "tree-x0, weights, equal time: done"
+    assert page.splitlines()[2].strip("*") in said
+    assert "| [min-snr](#min-snr) |" in page
+    assert "| [stable-target](#stable-target) |" in page
+    assert "ajest claims --only min-snr targets --settings tree-x0 --ends time --seeds 2" in page
+    for arm in ("min-snr", "stable-target-16", "stable-target-256"):
+        assert f"`{arm}` cannot be told from the tuned baseline" in page  # two seeds decide nothing
+    assert "the control `exact-target`" in page
+    assert (root / "figures" / "claims.png").stat().st_size > 2000
+    assert {p.name for p in (root / "tree-x0").iterdir()} == {"weights-time", "targets-time"}
+    assert (root / "tree-x0" / "weights-time" / "tuning.json").exists()

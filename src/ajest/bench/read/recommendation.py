@@ -12,13 +12,13 @@ from ajest.bench.plan.budgets import BUDGETS
 from ajest.bench.plan.config import BenchConfig
 from ajest.storage.config import from_json
 
-#: What `ajest study TASK --preset full` found: its recommendations.json, one list a task.
+#: What `ajest study TASK --preset full` found, its recommendations.json, or a bench whose page says so.
 _STORED = "recommendations.json"
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to train with at one kind of budget, as a study's final decided it.
+    """What to train with at one kind of budget, as a study's final or a bench decided it.
 
     Attributes:
         budget: that is equal.
@@ -26,6 +26,7 @@ class Recommendation:
         seeds: that stand behind it.
         length: what the baseline does within it, in words: the verdict at another length may be another.
         why: in words, after "because".
+        source: page of the docs that shows it; "" is that of the task's study.
     """
 
     budget: str
@@ -33,6 +34,7 @@ class Recommendation:
     seeds: int
     length: str
     why: str
+    source: str = ""
 
     def sentences(self) -> list[str]:
         """What to do, why, and what that rests on."""
@@ -63,9 +65,10 @@ def cited(config: BenchConfig) -> list[str]:
     """What the study of a bench's task recommends at the bench's budgets; nothing where it has nothing to say."""
     known = [r for r in recommendations(config.task.name) if r.budget in config.budgets]
     said = []
-    for arm in dict.fromkeys(r.arm for r in known):
-        same = [r for r in known if r.arm == arm]
+    for arm, source in dict.fromkeys((r.arm, r.source) for r in known):
+        same = [r for r in known if (r.arm, r.source) == (arm, source)]
         where = " and at ".join(BUDGETS[r.budget].title for r in same)
-        said.append(f"By the study in docs/study-{config.task.name}.md, train with `{arm}` at {where}.")
+        page = f"docs/{source}" if source else f"the study in docs/study-{config.task.name}.md"
+        said.append(f"By {page}, train with `{arm}` at {where}.")
         said += dict.fromkeys(sentence for r in same for sentence in r.grounds())
     return said

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,11 +62,16 @@ def test_a_verdict_cites_what_the_study_of_its_task_recommends(monkeypatch):
         "There the baseline took 4 steps; at another length the answer may differ.",
     ]
     assert recommendation.cited(replace(small_bench(), task=small_images())) == []
+    stored = {"tree": (replace(known[0], source="results-tree-full.md"),)}
+    assert recommendation.cited(small_bench())[0] == "By docs/results-tree-full.md, train with `random` at equal time."
 
 
 def test_what_comes_with_the_package_recommends_at_budgets_that_there_are():
     for task in ("tree", "images"):
-        assert {r.budget for r in recommendation.recommendations(task)} <= set(BUDGETS)
+        found = recommendation.recommendations(task)
+        assert {r.budget for r in found} <= set(BUDGETS)
+        docs = Path(__file__).parents[1] / "docs"
+        assert all((docs / (r.source or f"study-{task}.md")).exists() for r in found)
 
 
 def test_looking_up_is_timed_with_something_remembered(tmp_path, monkeypatch):

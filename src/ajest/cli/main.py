@@ -21,6 +21,7 @@ from .console import readable, warn
 from .data import DATA_VERBS
 from .doctor import doctor
 from .evaluate import evaluate
+from .probe import probe
 from .sample import sample
 from .show import arms, plan, report, status
 from .study import study
@@ -31,6 +32,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "probe": probe,
     "report": report,
     "plan": plan,
     "status": status,

@@ -1,0 +1,72 @@
+"""What a probe says, as a table and a sentence for each claim."""
+
+from __future__ import annotations
+
+import math
+
+from ajest.training.probe import Estimate, Probe
+
+from .table import Entry, Table, TableCell
+
+#: Below this, what a claim could save at most is less than a bench of twenty seeds can show.
+_LITTLE = 0.02
+
+
+def probe_table(found: Probe) -> Table:
+    """Shares of the variance, and what claims could save at most."""
+    shares = (
+        ("variance between examples", found.between_examples, "variance"),
+        ("variance between noise levels", found.between_levels, "variance; examples saved by strata, at most"),
+        ("best density of noise levels", found.levels, "examples saved, at most"),
+        ("best choice of examples and levels", found.importance, "examples saved, at most"),
+        (f"several levels an example (best: {found.best_levels})", found.several_levels, "time saved, at most"),
+    )
+    rows: list[list[Entry]] = [[name, *_cells(e, "{:.1%}"), TableCell(what, tone="text")] for name, e, what in shares]
+    rows.append(["critical batch", *_cells(found.critical_batch, "{:,.0f}"), TableCell("examples", tone="text")])
+    return Table.of(
+        f"Gradients of {found.folder} at step {found.step:,}",
+        ("", "estimate", "95 % interval", TableCell("of", tone="text")),
+        rows,
+        (f"{found.examples:,} gradients of single examples, of the averaged network.",),
+    )
+
+
+def _cells(estimate: Estimate, form: str) -> tuple[str, str]:
+    def shown(value: float) -> str:
+        return form.format(value) if math.isfinite(value) else "no end"
+
+    return shown(estimate.value), f"{shown(estimate.low)} to {shown(estimate.high)}"
+
+
+def probe_sentences(found: Probe) -> tuple[str, ...]:
+    """What each claim could gain here at most, a sentence each."""
+    return (
+        _saves("Stratified noise levels", found.between_levels, "examples"),
+        _saves("Another density of noise levels with the same objective", found.levels, "examples"),
+        _saves("Choosing examples, weighted back to the same objective,", found.importance, "examples"),
+        "One noise level an example is best at what drawing costs here."
+        if found.best_levels == 1
+        else _saves(f"Up to {found.best_levels} noise levels an example", found.several_levels, "time"),
+        _batch(found),
+    )
+
+
+def _saves(what: str, estimate: Estimate, of: str) -> str:
+    if estimate.high < _LITTLE:
+        return f"{what} can gain next to nothing here: at most {estimate.high:.1%} of the {of}."
+    return f"{what} can save at most {estimate.value:.0%} of the {of} (up to {estimate.high:.0%})."
+
+
+def _batch(found: Probe) -> str:
+    critical = found.critical_batch
+    if not math.isfinite(critical.value):
+        return "The mean gradient cannot be seen under its noise: take more --examples to find the critical batch."
+    if critical.low > found.batch:
+        return (
+            f"Its {found.batch:,} examples a step are fewer than the critical batch: larger steps would use them well."
+        )
+    if critical.high < found.batch:
+        return (
+            f"Its {found.batch:,} examples a step are more than the critical batch: smaller steps would learn as much."
+        )
+    return f"Its {found.batch:,} examples a step are about the critical batch."

@@ -20,13 +20,14 @@ def probe(
     json: File = None,
     device: Device = "auto",
 ) -> None:
-    """Say what claims of cheaper training could gain on a run at most, from its gradients.
+    """Say from a run's gradients what claims could gain on it at most.
 
     Example: ajest probe runs/tree-quick/arms/baseline/seed-0
              ajest probe runs/mine --examples 4096 --json probe.json
 
-    - How much of the gradient's variance lies between noise levels and between examples bounds stratified levels,
-      other densities, choosing examples, and several noise levels an example. No run is made.
+    - How much of their variance lies between noise levels and between examples
+      bounds stratified or other levels, choosing examples, and several levels
+      an example. Nothing is trained.
     - The run may still be going on: its latest snapshot is looked at.
 
     Args:

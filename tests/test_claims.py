@@ -103,7 +103,7 @@ def test_a_bench_has_the_claims_of_a_group_with_the_baseline_and_fresh_seeds():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two claims on a small tree, by the command."""
+    """A claim on a small tree, by the command."""
     out = tmp_path_factory.mktemp("claims")
     code = """
 import sys
@@ -121,7 +121,7 @@ settings.Setting.bench = bench
 settings.SETTINGS["tree-x0"] = replace(settings.SETTINGS["tree-x0"], make=small)
 from ajest.cli.main import main
 if __name__ == "__main__":
-    sys.argv[1:] = ["claims", "--only", "min-snr", "targets", "--settings", "tree-x0", "--ends", "time", "--seeds", "2",
+    sys.argv[1:] = ["claims", "--only", "targets", "--settings", "tree-x0", "--ends", "time", "--seeds", "2",
                     "--workers", "1", "--out", sys.argv[1]]
     main()
 """
@@ -146,14 +146,13 @@ def with_tests():
 def test_claims_from_command_to_page(folder):
     root, said = folder
     page = (root / "claims.md").read_text()
-    assert said.splitlines()[0] == "tree-x0, weights, equal time: done"
+    assert said.splitlines()[0] == "tree-x0, targets, equal time: done"
     assert page.splitlines()[2].strip("*") in said
-    assert "| [min-snr](#min-snr) |" in page
     assert "| [stable-target](#stable-target) |" in page
-    assert "ajest claims --only min-snr targets --settings tree-x0 --ends time --seeds 2" in page
-    for arm in ("min-snr", "stable-target-16", "stable-target-256"):
+    assert "ajest claims --only targets --settings tree-x0 --ends time --seeds 2" in page
+    for arm in ("stable-target-16", "stable-target-256"):
         assert f"`{arm}` cannot be told from the tuned baseline" in page  # two seeds decide nothing
     assert "the control `exact-target`" in page
     assert (root / "figures" / "claims.png").stat().st_size > 2000
-    assert {p.name for p in (root / "tree-x0").iterdir()} == {"weights-time", "targets-time"}
-    assert (root / "tree-x0" / "weights-time" / "tuning.json").exists()
+    assert {p.name for p in (root / "tree-x0").iterdir()} == {"targets-time"}
+    assert (root / "tree-x0" / "targets-time" / "tuning.json").exists()

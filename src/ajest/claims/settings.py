@@ -19,6 +19,8 @@ from .catalogue import Claim
 
 #: First of the seeds that claims are judged on; none of them was looked at before.
 FIRST_SEED = 400
+#: Where noise is paired with examples, a sampler that starts nearer would start from other points than were learned.
+WHERE_PAIRED = 80.0
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,12 @@ class Setting:
         exact = not self.exact and base.task.exact_denoiser() is not None  # so that it is a control
         arms = {"baseline": ARMS["baseline"]} | {arm.name: arm for claim in claims for arm in claim.all_arms()}
         count = self.seeds if seeds is None else seeds
+        task = base.task
+        if any(arm.noising.pairing is not None for arm in arms.values()):
+            task = replace(task, sigma_max=WHERE_PAIRED)  # type: ignore[call-arg]  # of the tree and of vectors
         return replace(
             base,
+            task=task,
             arms=tuple(arm for name, arm in arms.items() if name != "exact-target" or exact),
             seeds=tuple(range(FIRST_SEED, FIRST_SEED + count)),
             iterations=base.iterations if iterations is None else iterations,

@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from ajest.storage.lock import in_use, locked
 from ajest.training.run import execute
 from ajest.training.run_folder import RunConfig, read_status
 from ajest.training.schedule import Schedule
-from ajest.training.trackers import TRACKERS, checked, numbers_of
+from ajest.training.trackers import TRACKERS, Tracked, Trackers, Tracking, checked, numbers_of
 from conftest import small_bench, small_recipe, small_task
 
 
@@ -186,8 +187,8 @@ class Notebook:
 
     kept: list
 
-    def __init__(self, folder, config, step):
-        Notebook.kept = [("begin", config["seed"], step)]
+    def __init__(self, run):
+        Notebook.kept = [("begin", run.config["seed"], run.step)]
 
     def log(self, step, values):
         Notebook.kept.append((step, values))
@@ -203,7 +204,7 @@ class Broken(Notebook):
 
 def test_a_tracker_hears_every_line_of_the_ledger_by_the_same_names(tmp_path, monkeypatch):
     monkeypatch.setitem(TRACKERS, "notebook", Notebook)
-    execute(tmp_path, run_config(), Schedule(trackers=("notebook",), ledger_every=16))
+    execute(tmp_path, run_config(), Schedule(tracking=Tracking(("notebook",)), ledger_every=16))
     begin, *told, end = Notebook.kept
     assert (begin, end) == (("begin", 0, 0), "end")
     lines = jsonl.read(tmp_path / "ledger.jsonl")
@@ -215,7 +216,7 @@ def test_a_tracker_that_fails_never_stops_a_run(tmp_path, monkeypatch):
     said = []
     monkeypatch.setitem(TRACKERS, "broken", Broken)
     monkeypatch.setitem(TRACKERS, "absent", lambda *_: 1 / 0)
-    state = execute(tmp_path, run_config(), Schedule(trackers=("broken", "absent")), warn=said.append)
+    state = execute(tmp_path, run_config(), Schedule(tracking=Tracking(("broken", "absent"))), warn=said.append)
     assert state == "done"
     assert len(said) == 2
     assert "absent failed, and the run goes on without it: ZeroDivisionError" in said[0]
@@ -223,14 +224,24 @@ def test_a_tracker_that_fails_never_stops_a_run(tmp_path, monkeypatch):
 
 
 def test_trackers_are_asked_for_by_name():
-    assert checked(()) == ()
+    assert checked(Tracking()) == Tracking()
     with pytest.raises(UserError, match="did you mean 'tensorboard'"):
-        checked(("tensorbord",))
+        checked(Tracking(("tensorbord",)))
+    with pytest.raises(UserError, match="--track-entity means something to wandb alone: name it with --track"):
+        checked(Tracking(("tensorboard",), entity="team"))
+
+
+def test_trackio_is_told_where_a_run_belongs(tmp_path, monkeypatch):
+    told = []
+    module = SimpleNamespace(init=lambda **place: told.append(place), log=lambda *_, **__: None, finish=lambda: None)
+    monkeypatch.setitem(sys.modules, "trackio", module)
+    Trackers(Tracked(tmp_path, {}, 0, Tracking(("trackio",), project="pets", group="first")), pytest.fail).close()
+    assert [(place["project"], place["group"]) for place in told] == [("pets", "first")]
 
 
 def test_tensorboard_reads_the_same_numbers(tmp_path):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    execute(tmp_path, run_config(), Schedule(trackers=checked(("tensorboard",)), ledger_every=16))
+    execute(tmp_path, run_config(), Schedule(tracking=checked(Tracking(("tensorboard",))), ledger_every=16))
     found = reader.EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
     lines = jsonl.read(tmp_path / "ledger.jsonl")
@@ -243,9 +254,12 @@ def test_wandb_keeps_a_run_offline(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     said = []
-    execute(tmp_path, run_config(), Schedule(trackers=("wandb",), ledger_every=16), warn=said.append)
+    place = Tracking(("wandb",), project="pets", entity="team", group="first", tags=("small", "quick"))
+    execute(tmp_path, run_config(), Schedule(tracking=place, ledger_every=16), warn=said.append)
     assert said == []
-    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    (kept,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    for word in ("pets", "team", "first", "small", "quick"):
+        assert word.encode() in kept.read_bytes(), word
 
 
 @pytest.mark.parametrize(("after", "saved", "status"), [(5, 6, {}), (64, 64, {"state": "done", "step": 64})])

@@ -33,6 +33,7 @@ from .options import (
     Number,
     Sampling,
     Share,
+    Tracking,
     Training,
     Whole,
     Wholes,
@@ -72,7 +73,7 @@ def bench(
     sampling: Flat[Sampling],
     judging: Flat[Judging],
     launching: Flat[Launching],
-    track: Words = None,
+    tracking: Flat[Tracking],
     out: Folder = None,
     device: Device = "auto",
 ) -> None:
@@ -108,7 +109,6 @@ def bench(
             that apart from the chance of training; without it as often as the preset says.
         end: what is equal at the end of all runs; without it the preset's.
         tune: find each arm's learning rate first, on seeds of their own: as long again as the runs of 9 seeds and more.
-        track: tell these of every run too: tensorboard, wandb, trackio.
         out: folder of the bench; without it runs/TASK-PRESET.
         device: where to compute.
     """
@@ -118,7 +118,6 @@ def bench(
     from ajest.bench.report.page import write_report
     from ajest.bench.run.bench import run_bench
     from ajest.selection.catalogue import distinct, pruned
-    from ajest.training.trackers import checked
 
     # A cluster's machines have what is asked of them, whatever this one has.
     local = launching.launch == "local"
@@ -155,7 +154,7 @@ def bench(
         config = config.until_certain(max_seeds)
     check_keep(config.arms, keep)
     root = Path("runs") / f"{config.task.name}-{plan.preset}" if out is None else out
-    run_bench(root, config, launch, where, checked(() if track is None else track), is_decided)
+    run_bench(root, config, launch, where, tracking.checked(), is_decided)
     _print_verdict(write_report(root))
     print(f"\nReport: {root / 'report.html'}")
 

@@ -19,6 +19,7 @@ import tyro
 from ajest.errors import UserError, check
 
 if TYPE_CHECKING:
+    from ajest.training import trackers
     from ajest.training.networks import Guidance
 
 P = ParamSpec("P")
@@ -232,6 +233,32 @@ class Guiding:
         if self.guide is None:
             return None
         return Guidance(self.guide, self.guide_step, self.guide_width, self.interval, self.unconditional_guide, inexact)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Who is told of every run, beside its ledger.
+
+    Attributes:
+        track: tensorboard, wandb, trackio.
+        track_project: what runs belong to at wandb and trackio; without it "ajest".
+        track_entity: user or team at wandb.
+        track_group: runs that wandb and trackio show together.
+        track_tags: of the runs at wandb.
+    """
+
+    track: Words = None
+    track_project: Word = None
+    track_entity: Word = None
+    track_group: Word = None
+    track_tags: Words = None
+
+    def checked(self) -> trackers.Tracking:
+        """Who is told, if all are installed."""
+        from ajest.training import trackers
+
+        asked = {name.removeprefix("track_"): value for name, value in given(self).items()}
+        return trackers.checked(trackers.Tracking(asked.pop("track", ()), **asked))
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,18 @@ from .console import console
 from .options import File, Files, load_rules, share_of, shown
 
 
-def report(folder: Positional[Path], bundle: File = None) -> None:
+def report(folder: Positional[Path], bundle: File = None, parquet: bool = False) -> None:
     """Write the report of a bench again, from whatever is in its folder.
 
     Example: ajest report runs/tree-quick
+             ajest report runs/tree-quick --parquet
              ajest report runs/tree-quick --bundle fault.zip
 
     Args:
         folder: of the bench; it may be half-finished.
         bundle: write no report, but a .zip for a report of a fault: configs, versions and the ends of ledgers, no
             data and no weights. The folder may be that of a study or a run, too.
+        parquet: write results.parquet beside it, for tables of many benches.
     """
     _known(folder)
     if bundle is not None:
@@ -34,10 +36,16 @@ def report(folder: Positional[Path], bundle: File = None) -> None:
         print(f"{bundle}: {len(names)} files, without data and weights. Configs name your data and classes.")
         return
     from ajest.bench.report.page import write_report
+    from ajest.bench.report.parquet import check_library, write_parquet
     from ajest.runtime.threads import configure_threads
 
+    if parquet:
+        check_library()
     configure_threads(1)  # many small operations: threads only get into each other's way
-    _print_verdict(write_report(folder))
+    findings = write_report(folder)
+    _print_verdict(findings)
+    if parquet:
+        print(f"\n{folder / 'results.parquet'}: {write_parquet(folder / 'results.parquet', findings)} rows")
     print(f"\nReport: {folder / 'report.html'}")
 
 

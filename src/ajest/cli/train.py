@@ -30,9 +30,9 @@ from .options import (
     Files,
     Folder,
     Number,
+    Tracking,
     Training,
     Word,
-    Words,
     given,
     load_rules,
     shown,
@@ -58,7 +58,7 @@ def train(
     drawing: Flat[Drawing],
     training: Flat[Training],
     computing: Flat[Computing],
-    track: Words = None,
+    tracking: Flat[Tracking],
     device: Device = "auto",
 ) -> None:
     """Train one network.
@@ -87,7 +87,6 @@ def train(
         seed: names all random numbers.
         scope: where several processes train together: choose from the whole super-batch ("global", the default) or each
             from its own part of it ("rank", as published).
-        track: tell these of the run too: tensorboard, wandb, trackio.
         device: where to compute.
     """
     from ajest.bench.run.disk import Claim, check_room
@@ -98,7 +97,6 @@ def train(
     from ajest.training.run import execute
     from ajest.training.run_folder import RunConfig, read_status
     from ajest.training.schedule import Schedule
-    from ajest.training.trackers import checked
     from ajest.training.trainer import Trainer
 
     role, size = network_of(network)
@@ -127,7 +125,7 @@ def train(
         def progress(step: int, trainer: Trainer) -> None:
             lines.update((arm, "evaluating" if step == steps else "step", step, steps, f"{step:,}"))
 
-        schedule = Schedule({"steps": snapshots}, trackers=checked(() if track is None else track))
+        schedule = Schedule({"steps": snapshots}, tracking=tracking.checked())
         state = execute(out, config, schedule, device_of(device), progress, warn)
     if state == "diverged":
         raise UserError(read_status(out)["why"])

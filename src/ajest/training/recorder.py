@@ -21,7 +21,7 @@ from ajest.storage.writer import Writer
 
 from .run_folder import RunConfig
 from .schedule import Schedule, clocks
-from .trackers import Trackers
+from .trackers import Tracked, Trackers, Tracking
 from .trainer import Step, Trainer
 
 _STORED_NUMBERS = 1 << 20  # of the examples of a super-batch that is stored for figures
@@ -64,8 +64,8 @@ class Recorder:
         warn: Callable[[str], None],
     ) -> None:
         self.folder, self.schedule, self.trainer, self.iterations = folder, schedule, trainer, config.iterations
-        names = schedule.trackers if distributed.rank() == 0 else ()
-        self._trackers = Trackers(names, folder, to_json(config), trainer.steps_taken, warn)
+        place = schedule.tracking if distributed.rank() == 0 else Tracking()
+        self._trackers = Trackers(Tracked(folder, to_json(config), trainer.steps_taken, place), warn)
         self.writer = Writer()
         self._last = self.clocks()
         self._saved, self._copying = time.monotonic(), 0.0

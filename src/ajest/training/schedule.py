@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .trackers import Tracking
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -20,7 +22,7 @@ class Schedule:
         ledger_every: steps.
         selection_at: steps whose super-batch and kept examples are stored for figures.
         end: (clock, value) at which a run ends, even if steps are left; None: when its steps are taken.
-        trackers: that are told of the ledger's lines, see `trackers.TRACKERS`.
+        tracking: who is told of the ledger's lines.
     """
 
     budgets: dict[str, tuple[float, ...]] = field(default_factory=dict)
@@ -30,7 +32,7 @@ class Schedule:
     ledger_every: int = 32
     selection_at: tuple[int, ...] = ()
     end: tuple[str, float] | None = None
-    trackers: tuple[str, ...] = ()
+    tracking: Tracking = field(default_factory=Tracking)
 
     def over(self, now: Mapping[str, float]) -> bool:
         """Whether these clocks say that the run is to end."""

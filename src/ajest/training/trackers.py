@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,14 +29,51 @@ class Tracker(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Tracking:
+    """Which trackers are told of a run, and where it stands there.
+
+    Attributes:
+        names: of the trackers, see `TRACKERS`.
+        project: that the run belongs to.
+        entity: user or team that it belongs to; None: who is logged in.
+        group: of runs that are shown together.
+        tags: of the run.
+    """
+
+    names: tuple[str, ...] = ()
+    project: str = "ajest"
+    entity: str | None = None
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A run as a tracker begins with it.
+
+    Attributes:
+        folder: of the run.
+        config: of the run, as plain data.
+        step: that it goes on from.
+        place: where it stands.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    step: int
+    place: Tracking
+
+
 class TensorBoard:
     """Event files in the folder `tensorboard` of the run."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
+    def __init__(self, run: Tracked) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         # What was written after the checkpoint that the run goes on from is to be forgotten.
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+        purge = run.step + 1 if run.step else None
+        self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=purge)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -46,13 +84,15 @@ class TensorBoard:
 
 
 class WandB:
-    """A run of the project "ajest" at Weights & Biases; WANDB_MODE=offline keeps it in the folder."""
+    """A run at Weights & Biases; WANDB_MODE=offline keeps it in the folder."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
+    def __init__(self, run: Tracked) -> None:
         import wandb
 
-        settings: dict[str, Any] = {"dir": str(folder), "id": _identity(folder), "resume": "allow"}
-        self._run = wandb.init(project="ajest", name=_title(folder), config=dict(config), **settings)
+        place = run.place
+        settings: dict[str, Any] = {"entity": place.entity, "group": place.group, "tags": place.tags or None}
+        settings |= {"dir": str(run.folder), "id": _identity(run.folder), "resume": "allow"}
+        self._run = wandb.init(project=place.project, name=_title(run.folder), config=dict(run.config), **settings)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
@@ -62,13 +102,15 @@ class WandB:
 
 
 class Trackio:
-    """A run of the project "ajest" in trackio."""
+    """A run in trackio."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], step: int) -> None:
+    def __init__(self, run: Tracked) -> None:
         import trackio
 
         self._trackio = trackio
-        trackio.init(project="ajest", name=_title(folder), config=dict(config), resume="allow")
+        own = {} if run.place.group is None else {"group": run.place.group}
+        name = _title(run.folder)
+        trackio.init(project=run.place.project, name=name, config=dict(run.config), resume="allow", **own)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._trackio.log(dict(values), step=step)
@@ -77,7 +119,7 @@ class Trackio:
         self._trackio.finish()
 
 
-TRACKERS: dict[str, Callable[[Path, Mapping[str, Any], int], Tracker]] = {
+TRACKERS: dict[str, Callable[[Tracked], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": WandB,
     "trackio": Trackio,
@@ -109,28 +151,18 @@ class Trackers:
     """All trackers of a run, of which none can stop it.
 
     Args:
-        names: of them, see `TRACKERS`.
-        folder: of the run.
-        config: of the run, as plain data.
-        step: that the run goes on from.
+        run: that they are told of.
         warn: told once of each that fails.
     """
 
-    def __init__(
-        self,
-        names: tuple[str, ...],
-        folder: Path,
-        config: Mapping[str, Any],
-        step: int,
-        warn: Callable[[str], None],
-    ) -> None:
+    def __init__(self, run: Tracked, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._open: dict[str, Tracker] = {}
-        for name in names:
-            self._guarded(name, partial(self._begin, name, folder, config, step))
+        for name in run.place.names:
+            self._guarded(name, partial(self._begin, name, run))
 
-    def _begin(self, name: str, folder: Path, config: Mapping[str, Any], step: int) -> None:
-        self._open[name] = TRACKERS[name](folder, config, step)
+    def _begin(self, name: str, run: Tracked) -> None:
+        self._open[name] = TRACKERS[name](run)
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Tell all of a line of the ledger."""
@@ -150,15 +182,28 @@ class Trackers:
             self._warn(f"the tracker {name} failed, and the run goes on without it: {type(error).__name__}: {error}")
 
 
-def checked(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, if all are of trackers that are installed.
+#: Which trackers know of what a run's place says.
+_KNOW = {
+    "project": ("wandb", "trackio"),
+    "group": ("wandb", "trackio"),
+    "entity": ("wandb",),
+    "tags": ("wandb",),
+}
+
+
+def checked(tracking: Tracking) -> Tracking:
+    """The same, if all trackers are installed and one of them has a use for all that is said.
 
     Raises:
-        UserError: one is unknown or not installed.
+        UserError: one is unknown or not installed, or something means nothing to any of them.
     """
-    for name in names:
+    for field in fields(Tracking):
+        who = _KNOW.get(field.name, tracking.names)
+        if getattr(tracking, field.name) != field.default and not set(who) & set(tracking.names):
+            raise UserError(f"--track-{field.name} means something to {' and '.join(who)} alone: name it with --track")
+    for name in tracking.names:
         if name not in TRACKERS:
             raise unknown("tracker", name, TRACKERS)
         if importlib.util.find_spec(name) is None:
             raise UserError(f"the tracker {name} is not installed: pip install 'ajest[{name}]'")
-    return names
+    return tracking

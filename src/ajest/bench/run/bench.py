@@ -19,6 +19,7 @@ from ajest.runtime.threads import configure_threads
 from ajest.storage.checkpoint import sweep
 from ajest.storage.lock import locked
 from ajest.training.run_folder import claim_folder, read_status
+from ajest.training.trackers import Tracking
 
 from .calibration import agreed_threads, calibrated_costs
 from .disk import check_room, claims, give_back
@@ -46,7 +47,7 @@ def run_bench(
     config: BenchConfig,
     launch: Launch | None = None,
     device: str = "cpu",
-    trackers: tuple[str, ...] = (),
+    tracking: Tracking | None = None,
     decided: Callable[[Path], bool] = lambda root: False,
 ) -> None:
     """Train and evaluate everything that is not there yet.
@@ -56,7 +57,7 @@ def run_bench(
         config: what to compare.
         launch: where runs are made; None is on this machine, one a core on a CPU and one a card on CUDA.
         device: "cpu" or "cuda".
-        trackers: that every run is told to, see `trackers.TRACKERS`.
+        tracking: who is told of every run, beside its ledger.
         decided: whether nothing is open of what the folder has, for a bench that adds seeds until then.
 
     Raises:
@@ -74,7 +75,7 @@ def run_bench(
         check_room(root, claims(root, config.with_seeds(stage.seeds)), launch.count(device), say)
         # A bench that goes on does so with the threads it was timed with, however it is launched now.
         threads = agreed_threads(root) or launch.threads(device)
-        bench = AtWork(root.resolve(), config, device, trackers)
+        bench = AtWork(root.resolve(), config, device, Tracking() if tracking is None else tracking)
         if launch.near(device):
             configure_threads(threads)
             prepare_all(bench, say, say)

@@ -18,6 +18,7 @@ from ajest.tasks.base import Measurement
 from ajest.training.run import execute
 from ajest.training.run_folder import read_status, snapshots
 from ajest.training.schedule import Schedule, clocks
+from ajest.training.trackers import Tracking
 from ajest.training.trainer import Trainer
 
 from .calibration import agree_on_threads, calibrate
@@ -55,14 +56,14 @@ class AtWork:
 
     Attributes:
         root, config, device: the bench, and where it computes.
-        trackers: that runs are told to.
+        tracking: who is told of the runs.
         costs: calibrated; {} before that.
     """
 
     root: Path
     config: BenchConfig
     device: str
-    trackers: tuple[str, ...] = ()
+    tracking: Tracking = field(default_factory=Tracking)
     costs: Costs = field(default_factory=dict)
 
     @property
@@ -244,7 +245,7 @@ def train(job: OfRun, report: Report, warn: Say) -> None:
     """Train a run to its end."""
     bench, config = job.bench, job.bench.config
     began, first = time.monotonic(), None
-    schedule = replace(config.schedule(bench.costs), trackers=bench.trackers)
+    schedule = replace(config.schedule(bench.costs), tracking=bench.tracking)
 
     def progress(step: int, trainer: Trainer) -> None:
         nonlocal began, first

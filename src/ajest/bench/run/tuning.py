@@ -18,6 +18,7 @@ from ajest.storage.checkpoint import read_sealed, write_sealed
 from ajest.storage.config import from_json, to_json
 from ajest.tasks.base import Measurement
 from ajest.training.run_folder import claim_folder, read_status, snapshots
+from ajest.training.trackers import Tracking
 
 from .disk import check_room, claims
 from .evaluation import evaluate_snapshot
@@ -99,7 +100,7 @@ def _begin(bench: AtWork, tuning: Tuning, rates: tuple[float, ...], number: int)
     for reference in ("guide", "strong"):
         if (bench.root / reference).exists():
             shutil.copytree(bench.root / reference, root / reference, dirs_exist_ok=True)
-    return _Round(replace(bench, root=root, config=config, trackers=()), rates)
+    return _Round(replace(bench, root=root, config=config, tracking=Tracking()), rates)
 
 
 def _work(tried: _Round, launch: Launch, threads: int, say: Callable[[str], None]) -> None:

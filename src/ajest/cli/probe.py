@@ -8,7 +8,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from .console import Device, console, device_of
-from .options import File, Whole, verb
+from .options import File, Number, Whole, verb
 
 
 @verb
@@ -17,6 +17,7 @@ def probe(
     *,
     examples: int = 1024,
     step: Whole = None,
+    width: Number = None,
     json: File = None,
     device: Device = "auto",
 ) -> None:
@@ -34,6 +35,7 @@ def probe(
         run: folder of the run.
         examples: gradients to look at, one forward and backward pass each.
         step: of the snapshot; without it the latest.
+        width: EMA width of the network; without it the first that was kept.
         json: write the numbers into this file, too.
         device: where to compute.
     """
@@ -44,7 +46,7 @@ def probe(
     from ajest.training.probe import probe as look
 
     configure_threads(1)  # gradients of single examples: threads only get into each other's way
-    found = look(run, examples, step, device_of(device))
+    found = look(run, examples, step, width, device_of(device))
     sentences = probe_sentences(found)
     if json is not None:
         write_json(json, {**asdict(found), "sentences": sentences})

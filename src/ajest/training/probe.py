@@ -192,6 +192,7 @@ def probe(
     folder: Path,
     examples: int = 1024,
     step: int | None = None,
+    width: float | None = None,
     device: torch.device | str = "cpu",
     say: Callable[[int, int], None] = lambda done, total: None,
 ) -> Probe:
@@ -201,6 +202,7 @@ def probe(
         folder: of the run.
         examples: gradients to look at, rounded up to blocks of 16.
         step: of the snapshot; None is the latest.
+        width: of the network's average; None is the first that was kept.
         device: where to compute.
         say: told how many of the blocks are done.
 
@@ -210,7 +212,7 @@ def probe(
     config = read_config(folder)
     count = -(-examples // BLOCK)
     check(count >= LEAST_BLOCKS, f"a probe needs at least {LEAST_BLOCKS * BLOCK} examples, not {examples}")
-    network, at = load_network(folder, step, device=device)
+    network, at = load_network(folder, step, width, device)
     source = config.task.source(device)
     batch = crossed(source, config.arm.noising, count, config.seed)
     noise = cast(IngredientSource, source).noise

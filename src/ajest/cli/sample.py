@@ -56,18 +56,19 @@ def sample(
     from ajest.diffusion.denoising import Denoiser
     from ajest.diffusion.guidance import autoguide
     from ajest.runtime.threads import configure_threads
-    from ajest.training.networks import load_guide, load_network
+    from ajest.training.networks import load_guide, load_network, sampled
     from ajest.training.run_folder import read_config
 
     configure_threads()
     where = device_of(device)
-    task = changed(read_config(run).task, given(sampling))
+    config = read_config(run)
+    task = changed(config.task, given(sampling))
     wanted = () if seeds is None else numbers(seeds)
     check(n is None or not wanted or task.name != "images", "--n and --seeds both say how many images: name one")
     guidance = guiding.chosen(allow_inexact_ema)
     check(weight is None or guidance is not None, "--weight needs a guide: name its run with --guide")
     network, at = load_network(run, step, width, where, inexact=allow_inexact_ema)
-    denoiser: Denoiser = network
+    denoiser: Denoiser = sampled(network, config)
     said = f"step {at:,}"
     if guidance is not None:
         weight = task.guidance if weight is None else weight

@@ -7,6 +7,7 @@ from .registry import POLICIES, Policy, importance, inclusion_of, policy, select
 from .rules import (
     load_rules,
     register_allocation,
+    register_contrast,
     register_density,
     register_normalisation,
     register_pairing,
@@ -33,6 +34,7 @@ __all__ = [
     "policy",
     "register_allocation",
     "register_arm",
+    "register_contrast",
     "register_density",
     "register_normalisation",
     "register_pairing",

@@ -7,7 +7,7 @@ from functools import partial
 from inspect import signature
 from typing import Any, Literal
 
-from ajest.diffusion.noising import Noising
+from ajest.diffusion.noising import Contrast, Noising
 from ajest.errors import check, unknown
 
 from .features import Features
@@ -76,6 +76,7 @@ class Arm:
             itself.
         noising: how its examples are noised; by default as the task does it.
         examples: those that it draws from; None: all.
+        pushed: push its denoiser in sampling as training with this contrast would have; None leaves it.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Arm:
         default_factory=Noising
     )  # after its rules, which are read before the names in it are looked up
     examples: KeepList | None = None
+    pushed: Contrast | None = None
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
@@ -132,6 +134,7 @@ class Arm:
         """Names of what may be the user's own."""
         noising = self.noising
         levels, weight, allocation, pairing = noising.levels, noising.weight, noising.allocation, noising.pairing
+        contrasts = (noising.contrast, self.pushed)
         return (
             ("policy", self.policy),
             ("normalisation", self.normalise),
@@ -140,6 +143,7 @@ class Arm:
             ("weight", None if weight is None else weight.name),
             ("allocation", None if allocation is None else allocation.name),
             ("pairing", None if pairing is None else pairing.name),
+            *(("contrast", contrast.name) for contrast in contrasts if contrast is not None),
         )
 
     def _check_noising(self, mine: str) -> None:
@@ -197,7 +201,8 @@ class Arm:
         """In what it differs from training on every drawn example, noised as the task does it; "" in nothing."""
         chooses = ("selection",) if self.policy != "uniform" else ()
         pruned = ("examples",) if self.examples is not None else ()
-        return ", ".join((*chooses, *pruned, *self.noising.axes))
+        sampled = ("sampling",) if self.pushed is not None else ()
+        return ", ".join((*chooses, *pruned, *self.noising.axes, *sampled))
 
     @property
     def scores(self) -> bool:

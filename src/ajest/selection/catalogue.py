@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ajest.diffusion.noising import Allocation, Levels, Noising, Pairing, Weighting
+from ajest.diffusion.noising import Allocation, Contrast, Levels, Noising, Pairing, Weighting
 from ajest.errors import UserError, check, listed, unknown
 
 from .arm import Arm, Scoring
@@ -164,6 +164,13 @@ _ALL = (
         "the exact posterior mean as target; for data whose score is known"),
     _noised("infonoise", Noising(allocation=Allocation("infonoise"), target="x0"), "arXiv 2602.18647",
         "levels by the information that is left at them (InfoNoise), from the learner's error"),
+    # Contrasts (docs/method.md#contrast)
+    _noised("contrastive", Noising(target="x0", contrast=Contrast("velocity")), "arXiv 2506.05350",
+        "pushed away from the velocities of other examples (contrastive flow matching)"),
+    Arm("contrastive-control", "uniform", noising=Noising(target="x0"), pushed=Contrast("velocity"),
+        summary="contrastive without training for it: the same affine map of the denoiser, in sampling alone"),
+    _noised("contrastive-denoiser", Noising(target="x0", contrast=Contrast("denoiser")), "",
+        "pushed away from other examples themselves"),
     # Pairings (docs/method.md#pairing)
     _noised("assignment", _paired(Pairing("assignment", among=256)), "arXiv 2406.12303",
         "noise assigned to examples within 256 by the least squared distance in all (immiscible diffusion)"),

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ajest.diffusion.noising import ALLOCATIONS, DENSITIES, PAIRINGS, WEIGHTS
+from ajest.diffusion.noising import ALLOCATIONS, CONTRASTS, DENSITIES, PAIRINGS, WEIGHTS
 from ajest.diffusion.noising.allocations import Profile, Reads, Rule
 from ajest.errors import check, listed
 from ajest.runtime import plugins
@@ -29,7 +29,7 @@ from .triggers import TRIGGERS, TriggerRule, TriggerState
 DIALS = frozenset({"temperature", "normalise", "strata", "chunks", "power", "redundancy"})
 NEEDS = frozenset({"learner", "reference", "sigma", "features"})
 
-Kind = Literal["policy", "normalisation", "trigger", "density", "weight", "allocation", "pairing"]
+Kind = Literal["policy", "normalisation", "trigger", "density", "weight", "allocation", "pairing", "contrast"]
 
 _places: dict[tuple[Kind, str], RulesFile] = {}  # of what was registered, by kind and name
 
@@ -204,6 +204,29 @@ def register_pairing(name: str, function: Callable[..., Tensor]) -> None:
         f"pairing {name!r} must give the number of a noise for each example, int64 of shape (n,)",
     )
     _register("pairing", name, PAIRINGS, function, function)
+
+
+def register_contrast(name: str, function: Callable[..., Tensor]) -> None:
+    """Make a contrast known to arms, as `Contrast(name, share)`.
+
+    Args:
+        name: by which arms name it.
+        function: of noised examples x, shape (n, ...), their sigma and sigma / sigma_data, shape (n, 1, ...), other
+            clean examples and other noise, of the shape of x, and numbers with defaults, to the target that the
+            denoiser is pushed away from, of the shape of x; affine in the last two tensors.
+
+    Raises:
+        UserError: another contrast has the name, or it gives something else than it should.
+    """
+    x, x0, eps, zero = torch.randn(4, 33, 2, generator=torch.Generator().manual_seed(0))
+    sigma = torch.logspace(-2, 2, 33)[:, None]
+
+    def at(share: float) -> Tensor:
+        return _tried("contrast", name, lambda x: function(x, sigma, 2 * sigma, share * x0, share * eps + zero), x)
+
+    affine = torch.allclose(at(0.5), (at(0.0) + at(1.0)) / 2, rtol=1e-3, atol=1e-3)
+    check(affine, f"contrast {name!r} must be affine in the other example and the other noise, and is not")
+    _register("contrast", name, CONTRASTS, function, function)
 
 
 def _tried(kind: Kind, name: str, function: Callable[..., Tensor], values: Tensor) -> Tensor:

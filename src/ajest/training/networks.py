@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from ajest.diffusion.denoising import Denoiser
 from ajest.diffusion.ema import TOLERANCE, average_of, posthoc_coefficients, posthoc_residual, reconstruct
 from ajest.diffusion.guidance import relabelled
+from ajest.diffusion.noising.ingredients import has_ingredients
 from ajest.errors import UserError, check, listed
+from ajest.runtime.seeding import generator
 from ajest.storage import checkpoint
 from ajest.tasks.base import Task
 
-from .run_folder import load_snapshot, read_config, snapshots
+from .run_folder import RunConfig, load_snapshot, read_config, snapshots
+
+_MEAN_OF = 4096  # examples by which the mean of the data is known to 2 % of their standard deviation
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,21 @@ def load_network(
     network = config.task.network(config.role, config.seed).to(device)
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False), int(stored.facts["step"])
+
+
+def sampled(network: Denoiser, config: RunConfig) -> Denoiser:
+    """A run's network as its arm has it sampled from: the network itself, or pushed by a contrast.
+
+    Raises:
+        UserError: the task's source hands out no clean examples, whose mean that takes.
+    """
+    if config.arm.pushed is None:
+        return network
+    source = config.task.source("cpu")
+    check(has_ingredients(source), f"arm {config.arm.name!r} needs a source with ingredients, see docs/extending.md")
+    assert has_ingredients(source)
+    mean = source.ingredients(_MEAN_OF, generator(0, "mean")).x0.mean(0)
+    return config.arm.pushed.pushed(network, mean, source.sigma_data)
 
 
 def load_guide(

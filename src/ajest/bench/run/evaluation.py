@@ -18,7 +18,7 @@ from ajest.runtime.seeding import derived_seed
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import to_json
 from ajest.tasks.base import Evaluation, Guided, Measurement, Task
-from ajest.training.networks import Guidance, check_width, load_guide, load_network
+from ajest.training.networks import Guidance, check_width, load_guide, load_network, sampled
 from ajest.training.run_folder import read_config, snapshots
 
 from .reached import identity_of
@@ -88,7 +88,8 @@ def evaluate_snapshot(
             lines.append(found)
             continue
         if main is None:
-            main, _ = load_network(folder, step, width, device, inexact=True, say=lambda _: None)
+            network, _ = load_network(folder, step, width, device, inexact=True, say=lambda _: None)
+            main = sampled(network, config)
         if guide is None and guidance is not None and weight != 1:
             guide, _ = load_guide(guidance, task, device, say=lambda _: None)
         interval = None if guidance is None else guidance.interval

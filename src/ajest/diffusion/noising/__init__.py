@@ -1,6 +1,7 @@
-"""How an arm noises its examples: levels, weights, targets and pairings (docs/method.md#noising)."""
+"""How an arm noises its examples: levels, weights, targets, pairings and contrasts (docs/method.md#noising)."""
 
 from .allocations import ALLOCATIONS, Allocation
+from .contrasts import CONTRASTS, Contrast
 from .levels import DENSITIES, Levels
 from .noising import Noising
 from .pairings import PAIRINGS, Pairing
@@ -9,10 +10,12 @@ from .weights import WEIGHTS, Weighting
 
 __all__ = [
     "ALLOCATIONS",
+    "CONTRASTS",
     "DENSITIES",
     "PAIRINGS",
     "WEIGHTS",
     "Allocation",
+    "Contrast",
     "Levels",
     "NoisedSource",
     "Noising",

@@ -13,6 +13,7 @@ from ajest.diffusion.denoising import LogNormal
 from ajest.errors import check
 
 from .allocations import Allocation, Profile, exact_error, spread
+from .contrasts import Contrast
 from .ingredients import IngredientSource, Target
 from .levels import Levels, Table, middles
 from .pairings import Pairing
@@ -39,6 +40,7 @@ class Noising:
         copies: noised copies of each example, so that a super-batch has so many times fewer examples; each copy has
             a level and a noise of its own. Where levels are stratified, an example's lie in as many ranges.
         pairing: which noise an example gets, None for the first that comes.
+        contrast: what the denoiser is pushed away from, None for nothing.
     """
 
     levels: Levels | None = None
@@ -50,6 +52,7 @@ class Noising:
     allocation: Allocation | None = None
     copies: int = 1
     pairing: Pairing | None = None
+    contrast: Contrast | None = None
 
     def __post_init__(self) -> None:
         check(
@@ -74,7 +77,7 @@ class Noising:
         found: dict[Axis, bool] = {
             "noise levels": new_levels or self.stratified or self.copies > 1,
             "weight": self.weight is not None,
-            "target": self.target is not None,
+            "target": self.target is not None or self.contrast is not None,
             "pairing": self.pairing is not None,
         }
         return tuple(axis for axis, differs in found.items() if differs)
@@ -91,13 +94,14 @@ class Noising:
             f"target {self.target}" if self.target else "",
             f"of {self.references}" if self.references > 1 else "",
             f"pairing {self.pairing}" if self.pairing else "",
+            f"contrast {self.contrast}" if self.contrast else "",
         ]
         return " ".join(word for word in words if word)
 
     @property
     def keeps_best(self) -> bool:
         """Whether the best denoiser is the same as the task's own, whatever the levels and weights."""
-        return self.pairing is None
+        return self.pairing is None and self.contrast is None
 
     @property
     def learns(self) -> bool:
@@ -111,7 +115,7 @@ class Noising:
     def group(self, drawn: int) -> int:
         """Consecutive rows of a super-batch of so many that have to be drawn together."""
         among = 1 if self.pairing is None else min(self.pairing.among, drawn)
-        return math.lcm(self.references, self.copies, among)
+        return math.lcm(self.references, self.copies if self.contrast is None else 2 * self.copies, among)
 
     def table(self, own: IngredientSource, seen: tuple[Tensor, Tensor] | None = None) -> Table | None:
         """The density of its levels, None for the task's own.
@@ -144,6 +148,8 @@ class Noising:
             density: that they were drawn from, None for the task's own.
         """
         weight = self._weight(sigma, own)
+        if self.contrast is not None:
+            weight = weight * (1 - self.contrast.share)
         if not self.same_objective or density is None:
             return weight
         ratio = own_log_density(x, own) - density.log_density(x)

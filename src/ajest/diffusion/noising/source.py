@@ -68,6 +68,10 @@ def noised(source: Source, noising: Noising, drawn: int) -> Source:
         'to "x0"',
     )
     check(
+        noising.contrast is None or clean,
+        f'contrast {noising.contrast}: it needs the clean example as target: set target to "x0", without references',
+    )
+    check(
         drawn % noising.copies == 0,
         f"a super-batch of {drawn} is no whole number of examples with {noising.copies} copies each",
     )
@@ -141,6 +145,11 @@ class NoisedSource:
         x = x0 + by_example(known.sigma, x0) * parts.eps
         if self._target == "exact":
             return replace(known, x=x)
+        contrast, apart = self.noising.contrast, self.noising.copies
+        if contrast is not None:
+            return replace(
+                known, x=x, target=contrast.target(x, known.sigma, self.source.sigma_data, x0, parts.eps, apart)
+            )
         return replace(known, x=x, target=stable_target(x, known.sigma, x0, parts.label, self.noising.references))
 
     def _known(self, parts: Ingredients, stratum: Tensor | None) -> Batch:

@@ -32,7 +32,10 @@ _ELSEWHERE = {
 #: Links of pages that stand elsewhere, or lead there, by what they name.
 _LINKS = {
     **{source: page for page, source in _ELSEWHERE.items()},
-    **{f"examples/{name}.py": f"examples/{name}.md" for name in ("custom_task", "custom_rule", "own_training_loop")},
+    **{
+        f"examples/{name}.py": f"examples/{name}.md"
+        for name in ("custom_task", "custom_rule", "own_training_loop", "flow_objective")
+    },
     **{f"examples/{name}.ipynb": f"notebooks/{name}.md" for name in ("first_steps", "own_network")},
 }
 

@@ -6,15 +6,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from ajest.bench.plan.presets import presets_of
 from ajest.bench.read.folder import read
+from ajest.diffusion import flow_times, sample_flow
 from ajest.storage.config import from_json, to_json
 from ajest.tasks import Task, from_spec
 from ajest.tasks.vectors.task import VectorsTask
+from ajest.training.networks import load_network
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -66,3 +69,33 @@ def test_a_task_of_ones_own_has_at_most_40_lines():
 def test_every_example_says_how_it_is_run(path):
     first = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()[0]
     assert path.relative_to(EXAMPLES.parent).as_posix() in first
+
+
+def test_a_flow_of_ones_own_is_benched_and_sampled_along_its_time(command, tmp_path):
+    words = ("--arms", "baseline", "random", "--seeds", "0", "--iterations", "48", "--super-batch", "64")
+    done = command("bench", f"{EXAMPLES / 'flow_objective.py'}:make_task", *words, "--workers", "1", "--out", "flow")
+    assert done.code == 0, done.err
+    assert "random" in done.out
+    network, _ = load_network(tmp_path / "flow" / "arms" / "baseline" / "seed-0")
+    found = sample_flow(network.network, torch.randn(8, 2), flow_times(4))
+    assert found.isfinite().all()
+    lines = (EXAMPLES / "flow_objective.py").read_text().splitlines()
+    assert sum(bool(line.strip()) for line in lines) <= 50
+
+
+@pytest.mark.parametrize("page", ["objectives", "conditions"])
+def test_the_python_of_a_page_runs_from_top_to_bottom(page):
+    text = (EXAMPLES.parent / "docs" / "how-to" / f"{page}.md").read_text()
+    names: dict = {"__name__": f"page_{page}"}
+    sys.modules[names["__name__"]] = ModuleType(names["__name__"])  # where its dataclasses look for themselves
+    try:
+        for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            exec(code, names)
+    finally:
+        del sys.modules[names["__name__"]]
+    if page == "objectives":
+        assert names["points"].shape == (64, 2)
+        assert names["points"].isfinite().all()
+    else:
+        batch = names["source"].draw(64, torch.Generator().manual_seed(0))
+        assert names["network"](batch.x, batch.sigma, batch.label).shape == (64, 2)

@@ -17,6 +17,8 @@ import ajest.training.run
 from ajest.bench.plan.presets import CPU_MINI
 from ajest.cli import options as options
 from ajest.cli.asked import _SETTINGS, changed, class_names
+from ajest.diffusion.objectives import PARAMETRISATIONS
+from ajest.diffusion.solvers import SolverKind
 from ajest.errors import UserError
 from ajest.runtime.seeding import Drawing
 from ajest.tasks.images.architecture import LEARNING_RATES, SIZES
@@ -26,6 +28,7 @@ from ajest.tasks.images.setup import image_task
 from ajest.tasks.images.task import ImageTask
 from ajest.tasks.tree.network import GainSign
 from ajest.tasks.tree.task import TreeTask
+from ajest.tasks.vectors.task import VectorsTask
 from ajest.training.recipe import Course, LearningRate, NotFinite, Recipe
 
 IMAGES = (
@@ -69,7 +72,7 @@ def is_judged_as_asked(task):
 
 
 def test_options_are_named_as_what_they_change():
-    known = {f.name for kind in (ImageTask, TreeTask, Recipe) for f in fields(kind)} | {
+    known = {f.name for kind in (ImageTask, TreeTask, VectorsTask, Recipe) for f in fields(kind)} | {
         "iterations",
         "guide_learning_rate",
         "course",
@@ -81,6 +84,8 @@ def test_options_are_named_as_what_they_change():
     assert get_args(options.NetworkSize) == tuple(SIZES) == tuple(LEARNING_RATES)
     assert (options.NotFinite, options.Course, options.GainSign) == (NotFinite, Course, GainSign)
     assert options.DrawingPlace == Drawing
+    assert set(get_args(options.Predicted)) == PARAMETRISATIONS.keys()
+    assert options.Solving == SolverKind
 
 
 def test_options_reach_a_bench(command, benches):

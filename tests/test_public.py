@@ -28,7 +28,7 @@ def test_help_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("package", ["ajest", "ajest.bench", "ajest.tasks", "ajest.selection"])
+@pytest.mark.parametrize("package", ["ajest", "ajest.bench", "ajest.diffusion", "ajest.tasks", "ajest.selection"])
 def test_every_public_name_says_what_it_is(package):
     """These docstrings are the page on Python of the documentation."""
     module, silent = importlib.import_module(package), []

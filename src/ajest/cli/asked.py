@@ -40,6 +40,7 @@ _NOT_THE_TREE = {
     "compiled": "its networks are not compiled",
     "label_dropout": "what is learned is class A alone, without labels",
     "unconditional_guide": "what is learned is class A alone, without labels",
+    "objective": "its network is an energy",
     "chunk": "its points are few enough",
     "extractors": "it is judged exactly",
     "references": "it is judged exactly",
@@ -71,7 +72,8 @@ def refuse_for(task: str, asked: dict[str, Any], known: set[str]) -> None:
         if _SETTINGS.get(name, name) not in known:
             if task == "tree":
                 why = _NOT_THE_TREE.get(name, "it makes its own examples")
-                raise UserError(f"{flag(name)} is for images: the {task} has no use for it, because {why}")
+                kind = "vectors" if name == "objective" else "images"
+                raise UserError(f"{flag(name)} is for {kind}: the {task} has no use for it, because {why}")
             raise UserError(f"{flag(name)} means nothing here: the task {task} has no setting {name!r}")
 
 
@@ -127,7 +129,10 @@ def planned(task: str, preset: str | None, asked: dict[str, Any], device: str = 
 
 
 #: Settings of vectors that options name, beside where these are.
-_OF_VECTORS = {"p_mean", "p_std", "sigma_data", "label_dropout", "sampler_steps", "sigma_max", "sigma_min"}
+_OF_VECTORS = {
+    *("p_mean", "p_std", "sigma_data", "label_dropout", "objective"),
+    *("sampler_steps", "sigma_max", "sigma_min", "solver", "churn", "shift"),
+}
 
 
 def vectors_of(asked: dict[str, Any], preset: str) -> VectorsTask:
@@ -163,7 +168,7 @@ def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> 
     """
     from ajest.tasks.images.setup import image_task
 
-    refuse_for("images", {name: asked[name] for name in asked.keys() & {"gain_sign", "target"}}, set())
+    refuse_for("images", {name: asked[name] for name in asked.keys() & {"gain_sign", "target", "objective"}}, set())
     settings: dict[str, Any] = dials.settings()
     if settings["precision"] == "bfloat16" and "precision" not in asked and (slow := _without_bfloat16(device)):
         settings["precision"] = "float32"

@@ -75,7 +75,8 @@ def evaluate(
     guidance = guiding.chosen(allow_inexact_ema)
     configure_threads()
     where = device_of(device)
-    table = Table(title=f"{n:,} samples")
+    beside = "" if guiding.cfg is None else f", classifier-free guidance with weight {guiding.cfg:g}"
+    table = Table(title=f"{n:,} samples{beside}")
     for heading in ("run", "step", "width", "weight"):
         table.add_column(heading)
     metrics = [m for m in task.metrics if m.name != "mandala_16k"]
@@ -89,8 +90,9 @@ def evaluate(
             measured: list[dict[str, Any]] = []
             for width in config.recipe.ema_widths[:1] if widths is None else widths:
                 for line in evaluate_snapshot(
-                    run, step, weights, n, run / "truth", guidance, width, where, task=judged, inexact=allow_inexact_ema
-                ):
+                    run, step, weights, n, run / "truth", guidance, width, where, task=judged,
+                    inexact=allow_inexact_ema, cfg=1.0 if guiding.cfg is None else guiding.cfg,
+                ):  # fmt: skip
                     values = [
                         _with_interval(number(line["metrics"].get(m.name, math.nan), m), line, m) for m in metrics
                     ]

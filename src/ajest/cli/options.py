@@ -32,6 +32,8 @@ Course = Literal["inverse-sqrt", "linear"]
 GainSign = Literal["free", "negative", "positive"]
 Target = Literal["exact", "x0"]
 End = Literal["time", "time_without_target", "samples", "flops", "steps"]
+Predicted = Literal["edm", "eps", "v", "x0", "flow"]
+Solving = Literal["heun", "flow-heun", "flow-euler"]
 NetworkSize = Literal["nano", "mini", "xxs", "xs", "s", "m"]
 
 
@@ -93,16 +95,17 @@ class Data(Places):
 
 @dataclass(frozen=True)
 class Drawing:
-    """Noise levels, labels and targets of training examples; without these the preset's.
+    """Noise levels, labels, targets and objective of training examples; without these the preset's.
 
     Attributes:
         p_mean: mean of ln sigma.
         p_std: standard deviation of ln sigma.
         sigma_data: standard deviation of the data, for preconditioning and loss weights.
         label_dropout: share of examples that lose their label, so that the network also learns to answer without one
-            (images only; for classifier-free guidance).
+            (for classifier-free guidance; the tree has no labels).
         target: what the tree's networks are to return: the "exact" posterior mean, as published, or the clean example
             "x0", which is all that real data have (tree only).
+        objective: what networks predict, and in whose squared error they learn (vectors only); without it "edm".
     """
 
     p_mean: Number = None
@@ -110,6 +113,7 @@ class Drawing:
     sigma_data: Number = None
     label_dropout: Number = None
     target: Annotated[Target | None, shown("{exact,x0}")] = None
+    objective: Annotated[Predicted | None, shown("{edm,eps,v,x0,flow}")] = None
 
 
 @dataclass(frozen=True)
@@ -175,15 +179,21 @@ class Sampling:
     """The sampler; without these the preset's or the run's own.
 
     Attributes:
-        sampler_steps: of Heun's method.
-        sigma_min: lowest noise level.
+        sampler_steps: of the solver.
+        sigma_min: lowest noise level above 0, of "heun".
         sigma_max: highest noise level.
+        solver: "heun" in sigma, as without it; "flow-heun" or "flow-euler" in a flow's time.
+        churn: how much noise "heun" adds on the way, S_churn of EDM's algorithm 2; without it none.
+        shift: of a flow's times, such as 3; without it they are uniform.
         chunk: images sampled or judged at a time (images only).
     """
 
     sampler_steps: Whole = None
     sigma_min: Number = None
     sigma_max: Number = None
+    solver: Annotated[Solving | None, shown("{heun,flow-heun,flow-euler}")] = None
+    churn: Number = None
+    shift: Number = None
     chunk: Whole = None
 
 
@@ -214,6 +224,8 @@ class Guiding:
         guide_step: of the guide's snapshot; without it the latest.
         interval: guide only between these two noise levels.
         unconditional_guide: ask the guide without labels, which it must have learned (see --label-dropout).
+        cfg: weight of classifier-free guidance by the run itself, which must have learned to answer without labels;
+            alone, or beside a guide and in the same interval.
     """
 
     guide: Folder = None
@@ -221,9 +233,11 @@ class Guiding:
     guide_step: Whole = None
     interval: Interval = None
     unconditional_guide: bool = False
+    cfg: Number = None
 
     def __post_init__(self) -> None:
-        asked = [flag(name) for name in given(self)]
+        asked = [flag(name) for name in given(self) if name != "cfg"]
+        check(self.cfg is None or math.isfinite(self.cfg), f"--cfg must be a number, not {self.cfg}")
         check(self.guide is not None or not asked, f"{', '.join(asked)} needs a guide: name its run with --guide")
 
     def chosen(self, inexact: bool) -> Guidance | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +38,7 @@ def sample(
 
     Example: ajest sample runs/ajest --guide runs/guide --weight 3 --out samples
              ajest sample runs/pets --classes cat,dog --seeds 0-31 --out samples
-             ajest sample runs/pets --guide runs/pets --unconditional-guide --out s
+             ajest sample runs/pets --cfg 2 --out samples
 
     Args:
         run: folder of the run.
@@ -53,10 +54,9 @@ def sample(
         allow_inexact_ema: take a reconstructed width though it is more than 2 % off its averaging profile.
         device: where to compute.
     """
-    from ajest.diffusion.denoising import Denoiser
-    from ajest.diffusion.guidance import autoguide
     from ajest.runtime.threads import configure_threads
-    from ajest.training.networks import load_guide, load_network, sampled
+    from ajest.tasks.base import Guided
+    from ajest.training.networks import check_classifier_free, load_guide, load_network, sampled
     from ajest.training.run_folder import read_config
 
     configure_threads()
@@ -68,7 +68,7 @@ def sample(
     guidance = guiding.chosen(allow_inexact_ema)
     check(weight is None or guidance is not None, "--weight needs a guide: name its run with --guide")
     network, at = load_network(run, step, width, where, inexact=allow_inexact_ema)
-    denoiser: Denoiser = sampled(network, config)
+    model = Guided(sampled(network, config), cfg=1.0 if guiding.cfg is None else guiding.cfg)
     said = f"step {at:,}"
     if guidance is not None:
         weight = task.guidance if weight is None else weight
@@ -80,10 +80,13 @@ def sample(
             f"{run} would guide itself, which changes nothing: name another --guide-step, --guide-width or "
             "--unconditional-guide",
         )
-        denoiser = autoguide(denoiser, guide, weight, guidance.interval)
+        model = replace(model, guide=guide, weight=weight, interval=guidance.interval)
         said += f", guided by {guidance.run} at step {guide_at:,} with weight {weight:g}"
+    if model.cfg != 1:
+        check_classifier_free(run, task)
+        said += f", classifier-free guidance with weight {model.cfg:g}"
     names = () if classes is None else class_names(classes)
-    paths = task.write_samples(denoiser, out, n, wanted, names, where)
+    paths = task.write_samples(model.denoiser, out, n, wanted, names, where)
     if len(paths) > 3:
         print(f"{len(paths) - 1:,} images in {out}")
         paths = paths[-1:]

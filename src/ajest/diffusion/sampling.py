@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ from torch import Tensor
 from ajest.errors import check
 
 from .denoising import Denoiser
+
+#: Where normal numbers come from: one stream for all examples, or one for each; None is torch's own.
+Normals = torch.Generator | Sequence[torch.Generator] | None
 
 
 def check_sampler(steps: int, sigma_max: float, sigma_min: float) -> None:
@@ -49,7 +52,7 @@ def sample(
     churn: float = 0.0,
     churn_interval: tuple[float, float] = (0.0, math.inf),
     churn_noise: float = 1.0,
-    generator: torch.Generator | None = None,
+    generator: Normals = None,
     chunk: int | None = None,
     watch: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
@@ -64,7 +67,7 @@ def sample(
         churn: S_churn of EDM algorithm 2; 0 is deterministic.
         churn_interval: churn only at these noise levels.
         churn_noise: S_noise of EDM algorithm 2.
-        generator: for the churn noise.
+        generator: for the churn noise; one for each example makes that of an example its own.
         chunk: solve for this many examples at a time, which bounds memory and keeps a CPU's caches warm.
         watch: called with the step number and the state before each step and at the end (no chunks then).
 
@@ -73,9 +76,11 @@ def sample(
     """
     if chunk is not None and watch is None and len(start) > chunk:
         labels = [None] * len(start) if label is None else label.split(chunk)
-        parts = zip(start.split(chunk), labels, strict=False)
+        own = isinstance(generator, Sequence)
+        streams = [generator[i : i + chunk] if own else generator for i in range(0, len(start), chunk)]  # type: ignore
+        parts = zip(start.split(chunk), labels, streams, strict=False)
         dials: dict[str, Any] = {"churn": churn, "churn_interval": churn_interval, "churn_noise": churn_noise}
-        return torch.cat([sample(denoiser, x, sigmas, y, generator=generator, **dials) for x, y in parts])
+        return torch.cat([sample(denoiser, x, sigmas, y, generator=g, **dials) for x, y, g in parts])
 
     gamma_max = min(churn / (len(sigmas) - 1), math.sqrt(2) - 1)
     x = start
@@ -84,8 +89,7 @@ def sample(
             watch(i, x)
         if gamma_max > 0 and churn_interval[0] <= now <= churn_interval[1]:
             raised = now * (1 + gamma_max)
-            noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
-            x = x + math.sqrt(raised**2 - now**2) * churn_noise * noise
+            x = x + math.sqrt(raised**2 - now**2) * churn_noise * _normal(x, generator)
             now = raised
         slope = (x - denoiser(x, x.new_full((len(x),), now), label)) / now
         euler = x + (nxt - now) * slope
@@ -97,3 +101,12 @@ def sample(
     if watch is not None:
         watch(len(sigmas) - 1, x)
     return x
+
+
+def _normal(x: Tensor, generator: Normals) -> Tensor:
+    """Normal numbers of the shape, type and device of `x`, drawn where their generator is."""
+    if isinstance(generator, Sequence):
+        rows = (torch.randn(x.shape[1:], dtype=x.dtype, device=g.device, generator=g) for g in generator)
+        return torch.stack(list(rows)).to(x.device)
+    device = x.device if generator is None else generator.device
+    return torch.randn(x.shape, dtype=x.dtype, device=device, generator=generator).to(x.device)

@@ -154,6 +154,15 @@ _ALL = (
     _noised("min-snr", _weight("min-snr"), "arXiv 2303.09556", "the signal-to-noise ratio, at most 5"),
     _noised("soft-min-snr", _weight("soft-min-snr"), "arXiv 2401.11605",
         "min-snr at 1 without its corner; P2 at its defaults is the same"),
+    # Objectives: levels and weight of a paper together (docs/method.md#objectives)
+    _noised("flow-matching", Noising(Levels("beta"), weight=Weighting("flow")), "arXiv 2210.02747",
+        "a straight flow's velocity at uniform times"),
+    _noised("flow-logit-normal", Noising(Levels("normal"), weight=Weighting("flow")), "arXiv 2403.03206",
+        "a straight flow's velocity at logit-normal times"),
+    _noised("ddpm", Noising(Levels("linear-ddpm"), weight=Weighting("eps")), "arXiv 2006.11239",
+        "the noise at uniform times of the linear schedule"),
+    _noised("v-cosine", Noising(Levels("sech"), weight=Weighting("edm")), "arXiv 2202.00512",
+        "v at uniform times of the cosine schedule"),
     # Targets (docs/method.md#target)
     _noised("x0-target", Noising(target="x0"), "arXiv 2006.11239",
         "the clean example as target, where the task's own is exact"),

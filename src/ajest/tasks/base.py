@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ajest.diffusion.batch import Source
 from ajest.diffusion.denoising import Denoiser
-from ajest.diffusion.guidance import autoguide
+from ajest.diffusion.guidance import Guide, guided, relabelled
 from ajest.diffusion.network import ExactDenoiser
 from ajest.diffusion.optimal import OptimalLoss
 from ajest.errors import UserError
@@ -89,17 +89,25 @@ class Guided:
         guide: the network that it is steered away from; None leaves it alone.
         weight: of the guidance; 1 is none.
         interval: noise levels between which it is guided; None is all.
+        cfg: weight of classifier-free guidance beside it, for which the denoiser is asked without labels; 1 is none.
     """
 
     main: Denoiser
     guide: Denoiser | None = None
     weight: float = 1.0
     interval: tuple[float, float] | None = None
+    cfg: float = 1.0
 
     @property
     def denoiser(self) -> Denoiser:
-        """Both as one, for any sampler."""
-        return self.main if self.guide is None else autoguide(self.main, self.guide, self.weight, self.interval)
+        """All as one, for any sampler (docs/method.md#guidance)."""
+        weaker = [] if self.guide is None else [Guide(self.guide, self.weight, self.interval)]
+        return guided(self.main, [*weaker, Guide(relabelled(self.main, None), self.cfg, self.interval)])
+
+    @property
+    def unguided(self) -> bool:
+        """Whether it is not guided at all, so that its loss means something."""
+        return self.weight == 1 and self.cfg == 1
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,11 @@ class Task(ABC):
     def classes(self) -> tuple[str, ...]:
         """Key of each class whose number is a label; empty where nothing has a label."""
         return ()
+
+    @property
+    def conditional(self) -> bool:
+        """Whether examples have labels; a task of embeddings, which has no classes, says so itself."""
+        return bool(self.classes)
 
     @property
     def label_dropout(self) -> float:

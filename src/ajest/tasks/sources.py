@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from ajest.diffusion.batch import Batch
+from ajest.diffusion.conditions import check_droppable, drop
 from ajest.diffusion.denoising import Denoiser, LogNormal, edm_weight
 from ajest.diffusion.noising.ingredients import Ingredients, Target
+from ajest.diffusion.noising.weights import Weighting
+from ajest.errors import check
 from ajest.runtime.counter import CounterStream, Rows, below, normal, numbers_of, uniform
 from ajest.runtime.seeding import substream
 from ajest.runtime.transfer import to_device
@@ -45,6 +48,10 @@ class Subset:
         return self._rows[places.device.type][places] if self._rows else places
 
 
+def _count(label: Tensor | None) -> str:
+    return "no" if label is None else f"{len(label):,}"
+
+
 class TensorSource:
     """Draws `x = x0 + sigma eps`, x0 uniformly with replacement; `id` is its place among the rows. The target is x0, so
     that the target of the score is `(x0 - x) / sigma^2`: as noisy as any real data set's.
@@ -55,10 +62,14 @@ class TensorSource:
         x: the clean examples, shape (N, ...).
         noise: distribution of the noise levels.
         sigma_data: standard deviation of the data, for the loss weight.
-        label: class of each, shape (N,), int64, or None.
+        label: class of each, shape (N,), int64; or embeddings, shape (N, d) or (N, l, d), floats; or None.
         device: where batches are wanted.
-        label_dropout: share of examples whose label is -1, which is none.
+        label_dropout: share of examples that lose their label, see `ajest.diffusion.conditions`.
         exact: the best denoiser there is, where the distribution is known, for arms whose target is the exact one.
+        weighting: of the squared error, None for EDM's.
+
+    Raises:
+        UserError: labels of another number than examples, or of a kind that cannot be dropped and is to be.
     """
 
     own_target: Target = "x0"
@@ -72,8 +83,12 @@ class TensorSource:
         device: torch.device | str = "cpu",
         label_dropout: float = 0.0,
         exact: Denoiser | None = None,
+        weighting: Weighting | None = None,
     ) -> None:
-        self.exact = exact
+        check(label is None or len(label) == len(x), f"{len(x):,} examples have {_count(label)} labels: give one each")
+        if label is not None and label_dropout:
+            check_droppable(label)
+        self.exact, self._weighting = exact, weighting
         self.noise, self.sigma_data, self.label_dropout = noise, sigma_data, label_dropout
         self.device = torch.device(device)
         self._x = x.to(self.device)
@@ -121,8 +136,9 @@ class TensorSource:
         return Ingredients(self._x[index], eps.normals(numbers, tuple(self._x.shape[1:])), level, index, label)
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """EDM's, see `edm_weight`."""
-        return edm_weight(sigma, self.sigma_data)
+        """EDM's, see `edm_weight`, or the one that was asked for."""
+        own = self._weighting
+        return edm_weight(sigma, self.sigma_data) if own is None else own(sigma, self.sigma_data)
 
     def _on_host(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, normal numbers of the levels, which labels are lost)."""
@@ -140,7 +156,7 @@ class TensorSource:
 
     def _label_of(self, index: Tensor, dropped: Tensor) -> Tensor | None:
         label = None if self._label is None else self._label[index]
-        return label if label is None or not self._drops else torch.where(dropped, -1, label)
+        return label if label is None or not self._drops else drop(label, dropped)
 
     def _outline(self, index: Tensor, sigma: Tensor, label: Tensor | None) -> Batch:
         return Batch(sigma.new_empty(len(sigma), 0), sigma, self.weight(sigma), index, None, label)
@@ -151,8 +167,8 @@ class TensorSource:
         return replace(known, x=x, target=x0)
 
     def held(self, free: int) -> int:
-        """Bytes of a device with so many free ones that the rows take for good."""
-        return self._x.numel() * self._x.element_size()
+        """Bytes of a device with so many free ones that the rows and their labels take for good."""
+        return sum(t.numel() * t.element_size() for t in (self._x, self._label) if t is not None)
 
     def complete(self, batch: Batch) -> Batch:
         """The batch as it is: the target is the clean vector itself."""

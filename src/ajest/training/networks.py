@@ -135,20 +135,17 @@ def load_guide(
     task = read_config(guidance.run).task
     _same_domain(guidance.run, task, beside)
     network, step = load_network(guidance.run, guidance.step, guidance.width, device, None, guidance.inexact, say)
-    if guidance.unconditional or not task.classes or not beside.classes:
+    if guidance.unconditional:
         check(
-            not guidance.unconditional or bool(beside.classes),
+            beside.conditional,
             f"{guidance.run} guides what was learned without labels ({beside.subject}): leave out "
             "--unconditional-guide",
         )
-        check(
-            not task.classes or task.label_dropout > 0,
-            f"{guidance.run} learned with every label, so that it cannot be asked without one: train it with "
-            "--label-dropout 0.1, or name another guide",
-        )
-        return relabelled(network, None), step
-    if task.classes == beside.classes:
+    elif task.classes == beside.classes:
         return network, step
+    if guidance.unconditional or not task.classes or not beside.classes:
+        _check_answers_without(guidance.run, task, "name another guide")
+        return relabelled(network, None), step
     missing = [c for c in beside.classes if c not in task.classes]
     check(
         not missing,
@@ -156,6 +153,24 @@ def load_guide(
         "none",
     )
     return relabelled(network, torch.tensor([task.classes.index(c) for c in beside.classes])), step
+
+
+def check_classifier_free(run: Path, task: Task) -> None:
+    """Make sure that a run's network can guide itself by what it answers without labels.
+
+    Raises:
+        UserError: it has learned none, or has learned with every one.
+    """
+    check(task.conditional, f"{run} learned without labels ({task.subject}): leave out --cfg")
+    _check_answers_without(run, task, "leave out --cfg")
+
+
+def _check_answers_without(run: Path, task: Task, otherwise: str) -> None:
+    check(
+        not task.conditional or task.label_dropout > 0,
+        f"{run} learned with every label, so that it cannot be asked without one: train it with --label-dropout 0.1, "
+        f"or {otherwise}",
+    )
 
 
 def _same_domain(folder: Path, task: Task, beside: Task) -> None:

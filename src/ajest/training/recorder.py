@@ -192,7 +192,9 @@ class Recorder:
         mask = torch.zeros(len(step.batch), dtype=torch.bool)
         mask[kept.cpu()] = True
         # Images are large, and a figure shows a few.
-        batch = step.batch[: max(1, _STORED_NUMBERS // step.batch[:1].x.numel())].whole()
+        one = step.batch[:1]
+        largest = max(one.x.numel(), 0 if one.label is None else one.label.numel())
+        batch = step.batch[: max(1, _STORED_NUMBERS // largest)].whole()
         tensors = {"x": batch.x, "sigma": step.batch.sigma, "id": step.batch.id, "kept": mask}
         tensors |= {name: part for name in ("target", "label") if (part := getattr(batch, name)) is not None}
         for name in ("learner", "reference"):

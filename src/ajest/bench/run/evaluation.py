@@ -18,7 +18,14 @@ from ajest.runtime.seeding import derived_seed
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import to_json
 from ajest.tasks.base import Evaluation, Guided, Measurement, Task
-from ajest.training.networks import Guidance, check_width, load_guide, load_network, sampled
+from ajest.training.networks import (
+    Guidance,
+    check_classifier_free,
+    check_width,
+    load_guide,
+    load_network,
+    sampled,
+)
 from ajest.training.run_folder import read_config, snapshots
 
 from .reached import identity_of
@@ -37,6 +44,7 @@ def evaluate_snapshot(
     task: Task | None = None,
     inexact: bool = False,
     noise: int = 0,
+    cfg: float = 1.0,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Evaluate one snapshot of a run with each guidance weight; what is in metrics.jsonl already is read there.
@@ -53,6 +61,7 @@ def evaluate_snapshot(
         keep_tensors: store samples and trajectories for figures.
         task: in place of the run's, with other places of its data, feature networks or settings of the sampler.
         noise: number of the sampling noise; 0 is the one that all arms of the run's seed share.
+        cfg: weight of classifier-free guidance, beside all of these; 1 is none.
         inexact, say: of a width that was not kept, see `networks.check_width`. Samples that are NaN are said, too; they
             have no metrics.
 
@@ -72,11 +81,16 @@ def evaluate_snapshot(
     path = folder / "metrics.jsonl"
     known = {key(line): line for line in distributed.once(lambda: list(jsonl.read(path)))}
     how = {} if guidance is None else _settings(Guidance(guidance.run), guidance)
+    interval = None if guidance is None else guidance.interval
+    if cfg != 1:
+        check_classifier_free(folder, task)
     lines = []
     main = guide = None
     for weight in weights:
         wanted: dict[str, Any] = {"step": step, "width": width, "weight": weight, "n": n}
         settings = plain | ({"guide": how} if how and weight != 1 else {})
+        if cfg != 1:
+            settings |= {"cfg": cfg if interval is None else [cfg, *interval]}
         wanted |= {"settings": settings} if settings else {}
         wanted |= {"judges": judges} if judges else {}
         wanted |= {"noise": noise} if noise else {}
@@ -92,8 +106,7 @@ def evaluate_snapshot(
             main = sampled(network, config)
         if guide is None and guidance is not None and weight != 1:
             guide, _ = load_guide(guidance, task, device, say=lambda _: None)
-        interval = None if guidance is None else guidance.interval
-        model = Guided(main, None if weight == 1 else guide, weight, interval)
+        model = Guided(main, None if weight == 1 else guide, weight, interval, cfg)
         seed = derived_seed(config.seed, "noise", noise) if noise else config.seed
         judge = partial(task.evaluate, model, Measurement(n, seed, cache, device, keep_tensors))
         result = measured(judge, f"{folder}, step {step}, weight {weight:g}", say)

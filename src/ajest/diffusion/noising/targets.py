@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ajest.diffusion.conditions import is_none
+
 
 def stable_target(x: Tensor, sigma: Tensor, x0: Tensor, label: Tensor | None, references: int) -> Tensor:
     """The posterior mean over a few clean examples, of which one was noised (stable target field, arXiv 2302.00670).
@@ -17,8 +19,8 @@ def stable_target(x: Tensor, sigma: Tensor, x0: Tensor, label: Tensor | None, re
         x: noised examples, shape (n, ...); n is a multiple of `references`.
         sigma: their noise levels, shape (n,).
         x0: the clean examples, of the shape of `x`.
-        label: classes, shape (n,), -1 for none; or other conditions, shape (n, ...), or None. Examples are averaged
-            over those of their own condition; over all, where they have lost their class.
+        label: conditions, shape (n, ...), or None. Examples are averaged over those of their own condition; over all,
+            where they have lost it.
         references: in a group; 1 gives `x0` itself.
     """
     if references == 1:
@@ -30,7 +32,6 @@ def stable_target(x: Tensor, sigma: Tensor, x0: Tensor, label: Tensor | None, re
     if label is not None:
         condition = label.reshape(groups, references, -1)
         alike = (condition[:, :, None] == condition[:, None]).all(-1)
-        if label.dim() == 1 and not label.is_floating_point():
-            alike |= condition < 0
+        alike |= is_none(label).view(groups, references, 1)
         logits = logits.masked_fill(~alike, -torch.inf)
     return (logits.softmax(-1) @ clean).view_as(x0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ajest.diffusion.denoising import Denoiser
-from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
+from ajest.diffusion.solvers import Solver
 from ajest.errors import check
 from ajest.runtime.distributed import in_chunks
 from ajest.runtime.seeding import generator
@@ -28,23 +28,20 @@ class Sampler:
     Attributes:
         resolution: height and width.
         classes: how many; 0 for an unconditional set.
-        steps, sigma_max, sigma_min: of the solver.
+        solver: from start noise to samples.
         chunk: samples at a time.
     """
 
     resolution: int
     classes: int
-    steps: int
-    sigma_max: float
-    sigma_min: float
+    solver: Solver
     chunk: int
 
     def __post_init__(self) -> None:
-        check_sampler(self.steps, self.sigma_max, self.sigma_min)
         check(self.chunk >= 1, f"chunk must be at least 1, not {self.chunk}")
 
     def sigmas(self) -> list[float]:
-        return sigma_schedule(self.steps, self.sigma_max, self.sigma_min)
+        return self.solver.sigmas()
 
     def labels(self, n: int) -> Tensor | None:
         """The classes of n samples, shape (n,): every class as often as every other, and where there are fewer samples
@@ -74,7 +71,8 @@ class Sampler:
             device: where to compute.
         """
         labels = self.labels(part.stop)
-        return self._solved(denoiser, self.start(part, seed), None if labels is None else labels[part], device)
+        churn = [generator(seed, "evaluation", "churn", i) for i in range(part.start, part.stop)]
+        return self._solved(denoiser, self.start(part, seed), None if labels is None else labels[part], churn, device)
 
     def shown(self, denoiser: Denoiser, n: int, seed: int, device: torch.device | str) -> dict[str, Tensor]:
         """The first n of those samples, the paths of a few, and their labels, on the CPU."""
@@ -85,7 +83,8 @@ class Sampler:
             path.append(state[:TRAJECTORIES].cpu())
 
         start, label = self.start(slice(0, n), seed).to(device), None if labels is None else labels.to(device)
-        images = to_uint8(sample(denoiser, start, self.sigmas(), label, watch=watch)).cpu()
+        churn = [generator(seed, "evaluation", "churn", i) for i in range(n)]
+        images = to_uint8(self.solver(denoiser, start, label, churn, watch)).cpu()
         tensors = {"samples": images, "trajectories": torch.stack(path, 1)}
         return tensors if labels is None else tensors | {"labels": labels}
 
@@ -101,15 +100,23 @@ class Sampler:
 
         def solved(part: slice) -> Tensor:
             start = self._noise([generator(s, "sample", "start") for _, s in pairs[part]])
-            return self._solved(denoiser, start, labels if labels is None else labels[part], device).cpu()
+            churn = [generator(s, "sample", "churn") for _, s in pairs[part]]
+            return self._solved(denoiser, start, labels if labels is None else labels[part], churn, device).cpu()
 
         return in_chunks(solved, len(pairs), self.chunk)
 
     def _noise(self, streams: Sequence[torch.Generator]) -> Tensor:
         shape = (3, self.resolution, self.resolution)
-        return self.sigma_max * torch.stack([torch.randn(shape, generator=stream) for stream in streams])
+        return self.solver.sigma_max * torch.stack([torch.randn(shape, generator=stream) for stream in streams])
 
-    def _solved(self, denoiser: Denoiser, start: Tensor, labels: Tensor | None, device: torch.device | str) -> Tensor:
-        """uint8 samples, on the device."""
+    def _solved(
+        self,
+        denoiser: Denoiser,
+        start: Tensor,
+        labels: Tensor | None,
+        churn: Sequence[torch.Generator],
+        device: torch.device | str,
+    ) -> Tensor:
+        """uint8 samples, on the device; `churn` has the noise on the way of each."""
         label = None if labels is None else labels.to(device)
-        return to_uint8(sample(denoiser, start.to(device), self.sigmas(), label))
+        return to_uint8(self.solver(denoiser, start.to(device), label, churn))

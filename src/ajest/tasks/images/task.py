@@ -15,6 +15,7 @@ from torch import Tensor
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
 from ajest.diffusion.optimal import OptimalLoss, by_level, dataset_optimum
+from ajest.diffusion.solvers import Solver, SolverKind
 from ajest.errors import UserError, check
 from ajest.runtime.compiling import compile_network
 from ajest.runtime.distributed import in_chunks
@@ -60,6 +61,7 @@ class ImageTask(Task):
         resident_bytes: decoded images up to so many bytes live on the GPU; None takes a quarter of what is free on
             it; may change from machine to machine.
         sampler_steps, sigma_max, sigma_min: of the sampler.
+        solver, churn, shift: which way it goes, see `ajest.diffusion.solvers.Solver`.
         chunk: images sampled or judged at a time.
         extractors: feature networks, NAME or NAME=PATH; the first is the one that a verdict rests on.
         references: training images that samples are compared with; None for all.
@@ -89,6 +91,9 @@ class ImageTask(Task):
     sampler_steps: int = 32
     sigma_max: float = 80.0
     sigma_min: float = 0.002
+    solver: SolverKind = "heun"
+    churn: float = 0.0
+    shift: float = 1.0
     chunk: int = 32
     extractors: tuple[str, ...] = ("lite0",)
     references: int | None = None
@@ -175,9 +180,9 @@ class ImageTask(Task):
     @property
     def sampler(self) -> Sampler:
         """How samples are drawn."""
-        return Sampler(
-            self.resolution, len(self.classes), self.sampler_steps, self.sigma_max, self.sigma_min, self.chunk
-        )
+        levels = self.sampler_steps, self.sigma_max, self.sigma_min
+        solver = Solver(*levels, self.sigma_data, self.solver, self.churn, self.shift)
+        return Sampler(self.resolution, len(self.classes), solver, self.chunk)
 
     def prepare(self, how: Measurement) -> None:
         """Statistics of the real images, kept by content in the user's cache."""
@@ -196,7 +201,7 @@ class ImageTask(Task):
             real = self._references(network, device)
             values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
         curve: Mapping[str, Sequence[float]] = {}
-        if model.weight == 1:
+        if model.unguided:
             batch = self._loss_batch(seed)
             losses = self._losses(denoiser, batch, device)
             values["loss"] = losses.double().mean().item()

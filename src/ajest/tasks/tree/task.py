@@ -21,7 +21,8 @@ from ajest.diffusion.noising.ingredients import Target
 from ajest.diffusion.noising.noising import Noising
 from ajest.diffusion.noising.source import noised
 from ajest.diffusion.optimal import OptimalLoss, by_level, exact_optimum
-from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
+from ajest.diffusion.sampling import sample, sigma_schedule
+from ajest.diffusion.solvers import Solver, SolverKind
 from ajest.errors import Corrupt, check
 from ajest.runtime.distributed import in_chunks
 from ajest.runtime.seeding import LARGE, Role, generator
@@ -82,6 +83,7 @@ class TreeTask(Task):
         p_mean, p_std: of ln sigma in training.
         sigma_data: standard deviation of the data.
         sampler_steps, sigma_max, sigma_min: of the sampler.
+        solver, churn, shift: which way it goes, see `ajest.diffusion.solvers.Solver`.
     """
 
     name: Literal["tree"] = "tree"
@@ -97,10 +99,13 @@ class TreeTask(Task):
     sigma_min: float = 0.002
     gain_sign: GainSign = "negative"
     target: Target = "exact"
+    solver: SolverKind = "heun"
+    churn: float = 0.0
+    shift: float = 1.0
 
     def __post_init__(self) -> None:
         check_noise(self.p_mean, self.p_std, self.sigma_data)
-        check_sampler(self.sampler_steps, self.sigma_max, self.sigma_min)
+        _ = self.sampler  # which checks its settings
 
     @property
     def domain(self) -> tuple[object, ...]:
@@ -156,7 +161,14 @@ class TreeTask(Task):
         other: GainSign = "positive" if self.gain_sign == "negative" else "negative"
         return {"of the other sign": replace(self, gain_sign=other)}
 
+    @property
+    def sampler(self) -> Solver:
+        """How samples are drawn."""
+        levels = self.sampler_steps, self.sigma_max, self.sigma_min
+        return Solver(*levels, self.sigma_data, self.solver, self.churn, self.shift)
+
     def sigmas(self) -> list[float]:
+        """Noise levels of Heun's method, by which the exact sampler goes."""
         return sigma_schedule(self.sampler_steps, self.sigma_max, self.sigma_min)
 
     def start(self, n: int, seed: int, device: torch.device | str) -> Tensor:
@@ -192,7 +204,7 @@ class TreeTask(Task):
         n, seed, device, denoiser = how.n, how.seed, how.device, model.denoiser
         distribution = _distribution(self.label, str(device))
         start, truth = self.start(n, seed, device), self.prepare(how)
-        end = self._sample(denoiser, start)
+        end = self._sample(denoiser, start, seed)
         hit = metrics.hits(distribution, end)
         x, on_tree = end.cpu().numpy(), hit.cpu().numpy()
         values = {
@@ -204,7 +216,7 @@ class TreeTask(Task):
             **metrics.branch_metrics(distribution, metrics.branch_shares(distribution, end)),
         }
         curve: Mapping[str, Sequence[float]] = {}
-        if model.weight == 1:
+        if model.unguided:
             batch = self._loss_batch(n, seed, device)
             estimate = metrics.answers(denoiser, batch, CHUNK)
             values |= metrics.losses(distribution, estimate, batch)
@@ -212,7 +224,8 @@ class TreeTask(Task):
         if not how.keep_tensors:
             return Evaluation(values, by_level=curve)
         path: list[Tensor] = []
-        sample(denoiser, start[:TRAJECTORIES], self.sigmas(), watch=lambda _, state: path.append(state.clone()))
+        stream = generator(seed, "evaluation", "churn", 0)
+        self.sampler(denoiser, start[:TRAJECTORIES], None, stream, lambda _, state: path.append(state.clone()))
         return Evaluation(values, {"samples": end[:SMALL_N], "trajectories": torch.stack(path, 1)}, curve)
 
     def optimal_loss(self, how: Measurement) -> OptimalLoss:
@@ -261,7 +274,7 @@ class TreeTask(Task):
         check(not classes, "the tree has no classes to choose from: leave out --classes")
         check(len(seeds) <= 1, "the tree is sampled with one seed: name one")
         seed = seeds[0] if seeds else 0
-        x = self._sample(denoiser, self.start(n, seed, device)).cpu().numpy()
+        x = self._sample(denoiser, self.start(n, seed, device), seed).cpu().numpy()
         table, image = io.StringIO(), io.BytesIO()
         np.savetxt(table, x, fmt="%.7g", delimiter=",", header="x,y", comments="")
         shown = {"samples": x, "the truth": self.exact(n, seed, "cpu").numpy()}
@@ -270,8 +283,11 @@ class TreeTask(Task):
         checkpoint.write_atomic(out / "samples.png", image.getvalue())
         return [out / "samples.csv", out / "samples.png"]
 
-    def _sample(self, denoiser: Denoiser, start: Tensor) -> Tensor:
-        return in_chunks(lambda part: sample(denoiser, start[part], self.sigmas()), len(start), CHUNK)
+    def _sample(self, denoiser: Denoiser, start: Tensor, seed: int) -> Tensor:
+        def solved(part: slice) -> Tensor:
+            return self.sampler(denoiser, start[part], None, generator(seed, "evaluation", "churn", part.start))
+
+        return in_chunks(solved, len(start), CHUNK)
 
     def _loss_batch(self, n: int, seed: int, device: torch.device | str) -> Batch:
         source = replace(self, target="exact").source(device)

@@ -1,4 +1,4 @@
-"""A residual MLP as a denoiser, with the preconditioning of EDM."""
+"""A residual MLP as a denoiser, with the preconditioning of EDM or a prediction of another kind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
+
+from ajest.diffusion.objectives.parametrisations import parametrisation_named
 
 FREQUENCIES = 32  # of the noise level, each a sine and a cosine
 SKETCH = 64  # numbers in a sketch of a gradient
@@ -37,7 +39,8 @@ class _Block(nn.Module):
 
 
 class VectorDenoiser(nn.Module):
-    """`D(x) = c_skip x + c_out F(c_in x, c_noise)` (EDM, arXiv 2206.00364, equation 7 and table 1), F an MLP.
+    """`D(x) = c_skip x + c_out F(c_in x, c_noise)` (EDM, arXiv 2206.00364, equation 7 and table 1), F an MLP. Where F
+    predicts something else, c_skip and c_out are of that (docs/method.md#objectives).
 
     Random Fourier features of `c_noise = ln(sigma) / 4` and an embedding of the label modulate its residual blocks.
     The last layer begins at 0, so that an untrained network answers `c_skip x`.
@@ -49,6 +52,7 @@ class VectorDenoiser(nn.Module):
         blocks: residual blocks.
         sigma_data: standard deviation of the data.
         generator: for the initial weights (drawn on the CPU).
+        objective: what F predicts, a name in `ajest.diffusion.PARAMETRISATIONS`.
     """
 
     frequencies: Tensor
@@ -61,9 +65,11 @@ class VectorDenoiser(nn.Module):
         blocks: int = 4,
         sigma_data: float = 1.0,
         generator: torch.Generator | None = None,
+        objective: str = "edm",
     ) -> None:
         super().__init__()
         self.sigma_data = sigma_data
+        self._predicts = None if objective == "edm" else parametrisation_named(objective)
         self.register_buffer("frequencies", 2 * math.pi * torch.randn(FREQUENCIES, generator=generator))
         self.level = _linear(2 * FREQUENCIES, hidden, generator)
         # The row after the last class is that of no label.
@@ -105,7 +111,10 @@ class VectorDenoiser(nn.Module):
     def _scales(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """c_skip, c_out, c_in, shape (n,) each."""
         c_in = torch.rsqrt(sigma.square() + self.sigma_data**2)
-        return (self.sigma_data * c_in).square(), sigma * self.sigma_data * c_in, c_in
+        if self._predicts is None:
+            return (self.sigma_data * c_in).square(), sigma * self.sigma_data * c_in, c_in
+        skip, out = self._predicts.coefficients(sigma / self.sigma_data)
+        return skip, self.sigma_data * out, c_in
 
     def _denoised(self, x: Tensor, sigma: Tensor, hidden: Tensor) -> Tensor:
         c_skip, c_out, _ = self._scales(sigma)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +16,9 @@ from torch import Tensor
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise
 from ajest.diffusion.network import ExactDenoiser
+from ajest.diffusion.objectives.parametrisations import parametrisation_named
 from ajest.diffusion.optimal import OptimalLoss, by_level, dataset_optimum, exact_optimum
-from ajest.diffusion.sampling import check_sampler, sample, sigma_schedule
+from ajest.diffusion.solvers import Solver, SolverKind
 from ajest.errors import NotFinite, check, listed, unknown
 from ajest.runtime.distributed import in_chunks
 from ajest.runtime.seeding import LARGE, Role, generator
@@ -62,7 +63,9 @@ class VectorsTask(Task):
         p_mean, p_std: of ln sigma in training (EDM, arXiv 2206.00364, table 1).
         sigma_data: standard deviation of a coordinate.
         label_dropout: share of training examples that lose their label, for classifier-free guidance.
+        objective: what networks predict, and in whose squared error they learn: edm, eps, v, x0 or flow.
         sampler_steps, sigma_max, sigma_min: of the sampler.
+        solver, churn, shift: which way it goes, see `ajest.diffusion.solvers.Solver`.
     """
 
     name: Literal["vectors"] = "vectors"
@@ -83,15 +86,20 @@ class VectorsTask(Task):
     p_std: float = 1.2
     sigma_data: float = 1.0
     label_dropout: float = 0.0
+    objective: str = "edm"
     sampler_steps: int = 32
     sigma_max: float = 80.0
     sigma_min: float = 0.002
+    solver: SolverKind = "heun"
+    churn: float = 0.0
+    shift: float = 1.0
 
     def __post_init__(self) -> None:
         check_noise(self.p_mean, self.p_std, self.sigma_data)
-        check_sampler(self.sampler_steps, self.sigma_max, self.sigma_min)
+        _ = self.sampler  # which checks its settings
         for what in ("hidden", "guide_hidden", "blocks"):
             check(getattr(self, what) >= 1, f"{what} must be at least 1, not {getattr(self, what)}")
+        parametrisation_named(self.objective)
         check(0 <= self.label_dropout < 1, f"label_dropout must lie in [0, 1), not {self.label_dropout}")
         check(
             self.label_dropout == 0 or bool(self.classes),
@@ -140,12 +148,15 @@ class VectorsTask(Task):
     def source(self, device: torch.device | str) -> TensorSource:
         rows = self._parts[0]
         exact = self.exact_denoiser(device)
-        return TensorSource(rows.x, self._noise, self.sigma_data, rows.label, device, self.label_dropout, exact)
+        weighting = None if self.objective == "edm" else parametrisation_named(self.objective).weighting
+        s, drops = self.sigma_data, self.label_dropout
+        return TensorSource(rows.x, self._noise, s, rows.label, device, drops, exact, weighting)
 
     def network(self, role: Role, seed: int) -> VectorDenoiser:
         hidden = self.hidden if role in LARGE else self.guide_hidden
         weights = generator(seed, role, "weights")
-        return VectorDenoiser(self.dimensions, len(self.classes), hidden, self.blocks, self.sigma_data, weights)
+        classes, s, objective = len(self.classes), self.sigma_data, self.objective
+        return VectorDenoiser(self.dimensions, classes, hidden, self.blocks, s, weights, objective)
 
     def exact_denoiser(self, device: torch.device | str = "cpu") -> ExactDenoiser | None:
         mixture = mixture_of(self.data[0]) if len(self.data) == 1 else None
@@ -163,8 +174,11 @@ class VectorsTask(Task):
         """The number in the data set of each row to learn."""
         return [f"row-{number}" for number in self._parts[0].number]
 
-    def sigmas(self) -> list[float]:
-        return sigma_schedule(self.sampler_steps, self.sigma_max, self.sigma_min)
+    @property
+    def sampler(self) -> Solver:
+        """How samples are drawn."""
+        levels = self.sampler_steps, self.sigma_max, self.sigma_min
+        return Solver(*levels, self.sigma_data, self.solver, self.churn, self.shift)
 
     def start(self, n: int, seed: int) -> Tensor:
         """Start noise of n samples, shape (n, d), the same for all arms of a seed; a smaller n is a prefix."""
@@ -185,10 +199,10 @@ class VectorsTask(Task):
         as many) and `trajectories` (48 paths), and the samples' `labels`."""
         n, seed, denoiser = how.n, how.seed, model.denoiser
         held_out, labels = self._references, self.labels(n)
-        found = self._sampled(denoiser, self.start(n, seed), labels, how.device)
+        found = self._sampled(denoiser, n, seed, labels, how.device)
         values = metrics.compared(found, held_out.x, labels, held_out.label)
         curve: Mapping[str, Sequence[float]] = {}
-        if model.weight == 1:
+        if model.unguided:
             batch, exact = self._loss_batch(seed, how.device), self.exact_denoiser(how.device)
             losses = metrics.losses_of(denoiser, batch, CHUNK, exact)
             values |= metrics.loss_metrics(losses, batch.sigma)
@@ -200,13 +214,13 @@ class VectorsTask(Task):
         some = slice(0, TRAJECTORIES)
         label = None if labels is None else labels[some].to(how.device)
         start = self.start(n, seed)[some].to(how.device)
-        sample(denoiser, start, self.sigmas(), label, watch=lambda _, state: path.append(state.cpu()))
+        self.sampler(denoiser, start, label, self._churn(seed, 0), lambda _, state: path.append(state.cpu()))
         tensors = {"samples": found[:SHOWN], "real": held_out.x[:SHOWN], "trajectories": torch.stack(path, 1)}
         return Evaluation(values, tensors if labels is None else tensors | {"labels": labels[:SHOWN]}, curve)
 
     def optimal_loss(self, how: Measurement) -> OptimalLoss:
         """Exact where the distribution is known; else between what it lies."""
-        exact, source = self.exact_denoiser(how.device), self.source(how.device)
+        exact, source = self.exact_denoiser(how.device), replace(self, objective="edm").source(how.device)
         streams = [generator(how.seed, "evaluation", "optimal loss", part) for part in ("learned", "references")]
         if exact is not None:
             return exact_optimum(self._noise, source.draw(OPTIMAL_EXAMPLES, streams[0]), exact, CHUNK)
@@ -251,7 +265,7 @@ class VectorsTask(Task):
                 if key not in self.classes:
                     raise unknown("class", key, self.classes)
             labels = torch.tensor([self.classes.index(classes[i % len(classes)]) for i in range(n)])
-        found = self._sampled(denoiser, self.start(n, seeds[0] if seeds else 0), labels, device)
+        found = self._sampled(denoiser, n, seeds[0] if seeds else 0, labels, device)
         table, image = io.StringIO(), io.BytesIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerow([*self.columns, "label"] if labels is not None else self.columns)
@@ -264,30 +278,39 @@ class VectorsTask(Task):
         checkpoint.write_atomic(out / "samples.png", image.getvalue())
         return [out / "samples.csv", out / "samples.png"]
 
-    def _sampled(self, denoiser: Denoiser, start: Tensor, labels: Tensor | None, device: torch.device | str) -> Tensor:
-        """Standardised samples (n, d), on the CPU.
+    def _sampled(
+        self, denoiser: Denoiser, n: int, seed: int, labels: Tensor | None, device: torch.device | str
+    ) -> Tensor:
+        """Standardised samples (n, d) of a seed, on the CPU.
 
         Raises:
             NotFinite: some are NaN or infinite.
         """
 
+        start = self.start(n, seed)
+
         def solved(part: slice) -> Tensor:
             label = None if labels is None else labels[part].to(device)
-            return sample(denoiser, start[part].to(device), self.sigmas(), label).cpu()
+            return self.sampler(denoiser, start[part].to(device), label, self._churn(seed, part.start)).cpu()
 
-        found = in_chunks(solved, len(start), CHUNK)
+        found = in_chunks(solved, n, CHUNK)
         if not bool(torch.isfinite(found).all()):
             raise NotFinite(
                 "samples are NaN or infinite: the network overflows; lower the learning rate or the guidance"
             )
         return found
 
+    @staticmethod
+    def _churn(seed: int, first: int) -> torch.Generator:
+        """The noise on the way of the samples that are solved for together, by the number of the first."""
+        return generator(seed, "evaluation", "churn", first)
+
     @property
     def _noise(self) -> LogNormal:
         return LogNormal(self.p_mean, self.p_std)
 
     def _loss_batch(self, seed: int, device: torch.device | str) -> Batch:
-        """Noised held-out vectors."""
+        """Noised held-out vectors, with EDM's weight whatever the objective, so that losses can be compared."""
         rows = self._parts[1]
         source = TensorSource(rows.x, self._noise, self.sigma_data, rows.label)
         return source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss")).to(device)

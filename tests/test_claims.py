@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
@@ -88,6 +89,10 @@ def test_a_bench_has_the_claims_of_a_group_with_the_baseline_and_fresh_seeds():
     found = {(p.setting.name, p.group, p.end): p.config for p in pieces(claims, (tree, noisy))}
     assert ("tree", "targets", "time") not in found  # exact targets have no noise to average
     assert ("tree-x0", "levels", "flops") not in found  # the same as equal samples
+    for name, setting in SETTINGS.items():
+        if name == "digits" and find_spec("sklearn") is None:
+            continue
+        assert setting.judges(CLAIMS["excess"]) == (setting.make().task.exact_denoiser() is not None), name
     assert ("tree-x0", "selection", "flops") in found
     names = [arm.name for arm in found["tree-x0", "selection", "time"].arms]
     assert names[0] == "baseline"

@@ -218,3 +218,14 @@ def test_always_and_window():
         Trigger("window", start=3, stop=3)
     with pytest.raises(ValueError, match="half_life"):
         Trigger("early", half_life=-1)
+
+
+def test_waves_choose_and_take_all_in_turns_by_the_share_of_the_run():
+    trigger = Trigger("waves", waves=2)
+    state, on = trigger.begin(), []
+    for step in range(16):
+        on.append(state.on)
+        state = trigger.observe(state, step, None, (step + 1) / 16)
+    assert on == ([True] * 4 + [False] * 4) * 2
+    with pytest.raises(ValueError, match="waves"):
+        Trigger("waves", waves=0)

@@ -14,6 +14,7 @@ from ajest.selection.counts import Counts
 from ajest.selection.diagnostics import diagnose
 from ajest.selection.flow import Networks, Scorer
 from ajest.selection.memory import LossMemory
+from ajest.selection.scoring import Scores
 from ajest.selection.triggers import Trigger
 from ajest.training.recipe import LearningRate
 from ajest.training.trainer import SKIPS, Trainer
@@ -480,3 +481,37 @@ def test_arms_check_themselves():
     with pytest.raises(UserError, match="needs a reference"):
         trainer("ajest", guided=False)
     assert [a.keep for a in arms_named(("baseline", "ajest"), keep=0.5)] == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("name", ["pods", "random-waves"])
+def test_arms_in_turns_train_on_a_part_and_on_all(name):
+    t = trainer(name)
+    t.progress, first = 0.0, t.step()
+    t.progress = 0.1  # of eight waves the first is over its middle
+    t.step()
+    second = t.step()
+    size = t.recipe.super_batch
+    assert (first.kind.mode, second.kind.mode) == ("random" if name == "random-waves" else "select", "uniform")
+    assert len(second.batch) == size
+    assert second.kept is None
+    assert t.ledger.counts.trained == 2 * round(0.2 * size) + size
+
+
+def test_a_blend_scores_by_what_was_seen_and_remembers_what_is_measured(monkeypatch):
+    """Of the second sighting of an example at its noise level: 0.2 of the remembered loss and 0.8 of the measured."""
+    arm = replace(ARMS["evolved"], memory=LossMemory("both", every=1, half_life=6.58, blend=0.2))
+    t = trainer(arm)
+    taught = []
+    learn = t.selector.memory.learn_scores
+    monkeypatch.setattr(t.selector.memory, "learn_scores", lambda b, s: (taught.append(s.learner), learn(b, s)))
+    t.step()
+    batch, tracker = t.selector.source.draw(64, generator(9, "again")), t.selector.memory.losses["learner"]
+    measured = Scores(torch.rand(64), None, batch.sigma)
+    expected = 0.2 * tracker.recall(batch) + 0.8 * measured.learner
+    torch.testing.assert_close(t.selector.memory.blended(batch, measured).learner, expected)
+    before = copy.deepcopy(t.network)
+    step = t.step()
+    torch.testing.assert_close(taught[1], score(before, step.batch))
+    assert not torch.equal(taught[1], step.scores.learner)
+    with pytest.raises(UserError, match="blend"):
+        LossMemory("id", blend=0.5)

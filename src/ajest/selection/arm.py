@@ -280,7 +280,8 @@ class Arm:
         noising = str(self.noising)
         if not self.scores:
             kind = UNIFORM if self.policy == "uniform" else StepKind("random", f"random {self.keep:g}")
-            return (kind.noised(noising),)
+            in_turns = kind is not UNIFORM and self.trigger.mode != "always"
+            return tuple(one.noised(noising) for one in (kind, UNIFORM)[: 1 + in_turns])
         extras = [text for text, is_so in self._extras().items() if is_so]
         words = " ".join([self.policy, self.reference, f"{self.keep:g}", *extras])
         kinds = [StepKind("select", f"select {words}")] if self.memory is None or self.memory.every else []
@@ -302,6 +303,7 @@ class Arm:
             "gradient": "features" in self.registered.needs and self.scoring.features == "gradient",
             "unbiased": self.unbiased,
             f"by {self.memory.by}" if self.memory else "": self.memory is not None,
+            f"blend {self.memory.blend:g}" if self.memory else "": self.memory is not None and self.memory.blend > 0,
             f"every {self.memory.every}" if self.memory else "": self.memory is not None and self.memory.every > 0,
             f"within {self.within}": self.within is not None,
         }

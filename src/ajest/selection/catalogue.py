@@ -109,6 +109,13 @@ _ALL = (
     _kept("stale-cooling", "hard", memory=LossMemory("both", every=8), cooling=True,
         summary="stale, fading to random towards the end"),
     _kept("stale-id", "hard", memory=LossMemory("id", every=8), summary="stale, remembered by example alone"),
+    _kept("evolved", "proportional", paper="arXiv 2509.23461", power=1.0,
+        memory=LossMemory("id", every=1, half_life=6.58, blend=0.2),
+        summary="in proportion to the loss, a fifth of which is an average of what was seen before (Evolved Sampling)"),
+    # In turns (docs/method.md#triggers)
+    _kept("pods", "hard", paper="arXiv 2605.14773", trigger=Trigger("waves"),
+        summary="hard and every example in turns, eight times a run (PODS)"),
+    _kept("random-waves", "random", trigger=Trigger("waves"), summary="random and every example in turns: a control"),
     _guided("guide-hard", "guide-hard", summary="the guide's loss alone within each noise level"),
     _kept("proxy", "hard", scoring=Scoring(scorer="proxy"),
         summary="hard by the losses of a network of the guide's size that is trained along"),

@@ -34,17 +34,22 @@ class LossMemory:
             0: never score, learn from the losses of the examples trained on.
         half_life: sightings of an example (with "both": at its noise level) after which an earlier one counts half.
             Each time that an example stands in a batch is a sighting.
+        blend: share of the remembered loss in a score on steps that score the super-batch (Evolved Sampling, arXiv
+            2509.23461).
     """
 
     by: Literal["sigma", "id", "both"] = "both"
     every: int = 0
     half_life: float = 4.0
+    blend: float = 0.0
 
     def __post_init__(self) -> None:
         if self.every < 0:
             raise UserError(f"memory: every must be 0 (never score) or a number of steps, not {self.every}")
         if not self.half_life > 0:
             raise UserError(f"memory: half_life must be positive, not {self.half_life}")
+        if not 0 <= self.blend < 1 or (self.blend and not self.every):
+            raise UserError(f"memory: blend must lie in [0, 1), and needs every, not {self.blend} with {self.every}")
 
 
 def bin_of(sigma: Tensor) -> Tensor:

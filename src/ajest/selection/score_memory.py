@@ -37,6 +37,7 @@ class ScoreMemory:
         self._criterion = arm.criterion
         self._normalises = arm.effective("normalise") == "running"
         self._feeds_on_training = arm.memory is not None and not arm.memory.every
+        self._blend = 0.0 if arm.memory is None else arm.memory.blend
         self.losses: dict[str, LossTracker] = {}
         if arm.memory is not None:
             names = [n for n in ("learner", "reference") if n in arm.registered.needs]
@@ -51,6 +52,13 @@ class ScoreMemory:
     def recalled(self, batch: Batch, scores: Scores) -> Scores:
         """The scores with what is remembered in the place of what was measured."""
         return replace(scores, **{name: tracker.recall(batch) for name, tracker in self.losses.items()})
+
+    def blended(self, batch: Batch, scores: Scores) -> Scores:
+        """What was measured, with the remembered share of an arm that blends the two."""
+        if not self._blend:
+            return scores
+        mixed = {n: scores.needed(n).lerp(tracker.recall(batch), self._blend) for n, tracker in self.losses.items()}
+        return replace(scores, **mixed)
 
     def with_running_stats(self, scores: Scores) -> Scores:
         """The scores with the running statistics at their noise levels, if the policy measures against those."""

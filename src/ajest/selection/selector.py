@@ -182,7 +182,8 @@ class Selector:
         self.trigger = self.arm.trigger.observe(self.trigger, plan.step, means, plan.progress)
         if plan.measures and picked.scores is not None:
             index = slice(None) if picked.finite is None else picked.finite
-            self.memory.learn_scores(choice.drawn.batch[index], picked.scores[index])
+            measured = replace(picked.scores, learner=choice.scored.learner, reference=choice.scored.reference)
+            self.memory.learn_scores(choice.drawn.batch[index], measured[index])
         elif self.memory:
             self.memory.learn_losses(choice.trained[here], losses[here])
         if self.levels is not None:
@@ -212,7 +213,7 @@ class Selector:
 
     def _kind(self, step: int) -> StepKind:
         first, *others = self._kinds
-        if not self.arm.scores:
+        if not others:
             return first
         if not self.trigger.on:
             return others[-1]
@@ -225,7 +226,7 @@ class Selector:
             step=step,
             progress=progress,
             kind=kind,
-            drawn=self._drawn,
+            drawn=self.super_batch if kind.trains_on_all else self._drawn,
             noise_draws=self.arm.scoring.draws if measures else 1,
             measures=measures,
             watches=self._watching and (measures or not kind.chooses),
@@ -237,9 +238,10 @@ class Selector:
         return self.arm.trigger.compares and self.trigger.fired_at is None
 
     def _scores(self, batch: Batch, scored: Scored, plan: Plan) -> Scores:
-        """What the policy sees: measured, or remembered."""
+        """What the policy sees: measured, remembered, or a blend of the two."""
         scores = Scores(scored.learner, scored.reference, batch.sigma, features=scored.features)
-        return self.memory.with_running_stats(scores if plan.measures else self.memory.recalled(batch, scores))
+        seen = self.memory.blended if plan.measures else self.memory.recalled
+        return self.memory.with_running_stats(seen(batch, scores))
 
 
 def _check_needs(arm: Arm, scorer: Scorer) -> None:

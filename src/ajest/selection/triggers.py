@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from ajest.errors import unknown
 
-_MODES = ("always", "early", "late", "window", "share")
+_MODES = ("always", "early", "late", "window", "share", "waves")
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,14 @@ class Trigger:
     Attributes:
         mode: "always"; "early": until the learner's mean super-batch loss is below the reference's, then never
             again; "late": from that moment on; "window": on steps `start <= step < stop`; "share": on the first
-            `share` of the run; or one that was registered, see `rules.register_trigger`.
+            `share` of the run; "waves": on the first half of each of `waves` equal parts of the run, so that much and
+            little is trained on in turns (PODS, arXiv 2605.14773); or one that was registered, see
+            `rules.register_trigger`.
         half_life: comparisons after which an old one counts half. The trigger waits for as many before it may
             fire. 0 compares single batches, as the paper does.
         start, stop: the window, in steps from 0.
         share: of the run.
+        waves: how many.
     """
 
     mode: str = "always"
@@ -68,6 +71,7 @@ class Trigger:
     start: int = 0
     stop: int = 0
     share: float = 0.0
+    waves: int = 8
 
     def __post_init__(self) -> None:
         if self.mode not in (*_MODES, *TRIGGERS):
@@ -76,6 +80,8 @@ class Trigger:
             raise ValueError(f"half_life must not be negative, not {self.half_life}")
         if self.mode == "share" and not 0 < self.share < 1:
             raise ValueError(f"a share of the run needs 0 < share < 1, not {self.share}")
+        if self.waves < 1:
+            raise ValueError(f"waves must be at least 1, not {self.waves}")
         if self.mode == "window" and not 0 <= self.start < self.stop:
             raise ValueError(f"a window needs 0 <= start < stop, not start={self.start}, stop={self.stop}")
 
@@ -93,7 +99,8 @@ class Trigger:
         """The state before the first step."""
         if self.custom is not None:
             return TriggerState(on=self.custom.begins)
-        return TriggerState(on=self.mode in ("always", "early", "share") or (self.mode == "window" and self.start == 0))
+        at_once = self.mode in ("always", "early", "share", "waves")
+        return TriggerState(on=at_once or (self.mode == "window" and self.start == 0))
 
     def observe(
         self, state: TriggerState, step: int, losses: tuple[float, float] | None = None, progress: float = 0.0
@@ -112,6 +119,8 @@ class Trigger:
             return state
         if self.mode == "window":
             return replace(state, on=self.start <= step + 1 < self.stop)
+        if self.mode == "waves":
+            return replace(state, on=progress * self.waves % 1 < 0.5)
         if self.mode == "share":
             over = state.on and progress >= self.share
             return replace(state, on=False, fired_at=step) if over else state

@@ -119,9 +119,10 @@ _ALL = (
     Claim("infobatch", "selection", "pruning examples of low loss with rescaled gradients saves 40 % without loss",
           "arXiv 2303.04947", "no loss at 40 % less, on classification", _NOT_SEEN, ("infobatch",),
           ("random-keep-0.65",), "Random choice keeps as many, unscaled."),
-    Claim("evolved-sampling", "selection", "drawing by averages of past and present losses saves up to 45 % of the time",
-          "arXiv 2509.23461", "up to 45 % of wall-clock time; no random baseline in its main tables", "none given",
-          ("evolved",), ("random", "hard"), "Random choice scores nothing; hard scores and remembers nothing."),
+    Claim("evolved-sampling", "selection", "drawing by averages of past and present losses saves up to 45 % of the "
+          "time", "arXiv 2509.23461", "up to 45 % of wall-clock time; no random baseline in its main tables",
+          "none given", ("evolved",), ("random", "hard"),
+          "Random choice scores nothing; hard scores and remembers nothing."),
     Claim("pods", "selection", "keeping little and much in turns does better than one ratio at the same budget",
           "arXiv 2605.14773", "ImageNet-1k at half the cost; not tried on diffusion", "not opened", ("pods",),
           ("hard", "random-waves"), "Hard keeps one ratio; the other control keeps in turns and scores nothing."),

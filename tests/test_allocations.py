@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scipy import stats
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import LogNormal, edm_weight
 from ajest.diffusion.noising import ALLOCATIONS, Allocation, Noising, noised
-from ajest.diffusion.noising.allocations import BINS, Profile, bin_of, exact_error, spread
+from ajest.diffusion.noising.allocations import BINS, Profile, Seen, bin_of, exact_error, spread
 from ajest.diffusion.noising.levels import LIMIT, Table, middles
 from ajest.diffusion.noising.noising import own_log_density
 from ajest.errors import UserError
@@ -37,13 +38,13 @@ def gaussian():
 def mmse(r):
     """Of a coordinate, E (x0 - E[x0 | x])^2 = s^2 sigma^2 / (s^2 + sigma^2); the mean of its square over 8 of them."""
     error = S**2 * r.square() / (1 + r.square())
-    return error, error.square() * (1 + 2 / 8)
+    return Seen(error, error.square() * (1 + 2 / 8), error)
 
 
 def test_the_exact_error_is_the_closed_form():
-    r = CENTRES.exp()
-    for found, expected in zip(exact_error(gaussian()), mmse(r), strict=True):
-        torch.testing.assert_close(found, expected, rtol=0.08, atol=0)
+    found, expected = exact_error(gaussian()), mmse(CENTRES.exp())
+    for part in ("error", "square"):
+        torch.testing.assert_close(getattr(found, part), getattr(expected, part), rtol=0.08, atol=0)
 
 
 def density_of(table):
@@ -56,7 +57,7 @@ def test_infonoise_is_mmse_over_what_weights_do_with_its_gate():
     r = x.exp()
     gate = r**3 / (r**3 + 0.3**3)
     sigma = S * r
-    expected = Table.of((mmse(r)[0] * gate * S**2 / (sigma.square() + S**2)).log())
+    expected = Table.of((mmse(r).error * gate * S**2 / (sigma.square() + S**2)).log())
     apart = (density_of(noising.table(own)) - density_of(expected)).abs().sum() / density_of(expected).sum()
     assert apart < 0.05
     assert noising.moved(own) > 0.1
@@ -70,14 +71,14 @@ def test_importance_sampling_leaves_the_objective(name):
     seen = mmse(CENTRES.exp())
     # Of the best denoiser of normal data EDM's weight makes the same loss at every level, and nothing is left to do.
     assert replace(noising, same_objective=False).moved(own, seen) < 1e-3
-    error = seen[0] * (1 + CENTRES.exp())
-    seen = error, error.square()
+    error = seen.error * (1 + CENTRES.exp())
+    seen = Seen(error, error.square(), error)
     assert noising.moved(own, seen) < 1e-9
     assert noising.moved(own) == 0
     assert replace(noising, same_objective=False).moved(own, seen) > 0.01
     x = CENTRES[(CENTRES > -3) & (CENTRES < 3)]
     table = noising.table(own, seen)
-    loss = noising.weights(x, S * x.exp(), own, table) * mmse(x.exp())[0] * (1 + x.exp())
+    loss = noising.weights(x, S * x.exp(), own, table) * mmse(x.exp()).error * (1 + x.exp())
     if name == "first-moment":  # all levels have the same mean loss
         torch.testing.assert_close(loss / loss.mean(), torch.ones_like(loss), rtol=0.02, atol=0)
 
@@ -86,8 +87,8 @@ def test_the_second_moment_gives_the_least_variance():
     x = middles()
     r, own = x.exp(), gaussian()
     density = own_log_density(x, own).exp()
-    square = mmse(r)[0].square() * (2 + torch.sin(3 * x))  # not the same spread at every level
-    known = Profile(r, density, edm_weight(S * r, S), mmse(r)[0], square)
+    square = mmse(r).error.square() * (2 + torch.sin(3 * x))  # not the same spread at every level
+    known = Profile(r, density, edm_weight(S * r, S), mmse(r).error, square, mmse(r).error)
     moments = {}
     for name in ("second-moment", "first-moment", "speed"):
         p = density_of(Allocation(name, rest=0.0).table(known))
@@ -98,6 +99,24 @@ def test_the_second_moment_gives_the_least_variance():
     torch.testing.assert_close(moments["second-moment"], expected)
 
 
+def test_progress_draws_by_a_beta_density_of_where_the_loss_falls():
+    """Where it falls between the shares 0.5 and 1 of the levels, evenly, a draw has mean 3/4 and variance 1/48, as
+    Beta(6, 2); exponents are 5 at most."""
+    own = TensorSource(torch.zeros(50, 2), LogNormal(-1.2, 1.2), S)
+    own.weight = torch.ones_like
+    error = torch.ones(BINS, dtype=torch.float64)
+    middle = torch.log(torch.tensor(torch.e**-1.2 / S))
+    seen = Seen(error, error, 1 + (middle < CENTRES).double())
+    table, same = (
+        Noising(allocation=Allocation("progress", (strength,), rest=0.0)).table(own, seen) for strength in (1.0, 0.0)
+    )
+    u = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
+    law = torch.special.ndtr((table.quantile(u) + torch.tensor(S).log() + 1.2) / 1.2)
+    expected = stats.beta(5, 2).ppf(u)
+    assert (law - torch.tensor(expected)).abs().max() < 0.02
+    torch.testing.assert_close(density_of(same), density_of(Table.of(own_log_density(middles(), own))))
+
+
 @pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", [n for n, rule in ALLOCATIONS.items() if rule.reads != "nothing"])
 def test_nothing_to_go_by_leaves_the_density(name, bad):
@@ -105,8 +124,8 @@ def test_nothing_to_go_by_leaves_the_density(name, bad):
     noising = Noising(allocation=Allocation(name), target="x0")
     values = torch.full((BINS,), bad)
     before = density_of(Table.of(own_log_density(middles(), own)))
-    torch.testing.assert_close(density_of(noising.table(own, (values, values))), before)
-    flat = noising.table(own, (torch.ones(BINS), torch.ones(BINS)))
+    torch.testing.assert_close(density_of(noising.table(own, Seen(values, values, values))), before)
+    flat = noising.table(own, Seen(*torch.ones(3, BINS)))
     assert flat.logs.isfinite().all()
 
 
@@ -133,7 +152,7 @@ def test_errors_are_remembered_by_level_whatever_the_weights():
     assert not torch.equal(after, before)
     x = CENTRES[bin_of(torch.tensor([-3.0, -1.0, 0.0, 1.0]))]
     found, _ = seen._seen.means()
-    torch.testing.assert_close(found[bin_of(x)].double(), mmse(x.exp())[0], rtol=0.1, atol=0)
+    torch.testing.assert_close(found[bin_of(x)].double(), mmse(x.exp()).error, rtol=0.1, atol=0)
     torch.testing.assert_close(spread(found)[3000].item(), found[int(3000 / 64)].item(), rtol=0.2, atol=0)
     # Another that goes on from there draws the same; one that had seen nothing draws as at first.
     other = noised(gaussian(), source.noising, 4000)
@@ -152,7 +171,7 @@ def trainer(name, **how):
     return Trainer(task.source("cpu"), Networks(task.network("learner", 0)), small_recipe(), arm, Streams(0))
 
 
-@pytest.mark.parametrize("name", ["second-moment", "first-moment", "infonoise"])
+@pytest.mark.parametrize("name", ["second-moment", "first-moment", "infonoise", "adaptive-beta"])
 def test_a_run_goes_on_bit_for_bit_from_between_two_looks(name):
     whole, part, again = (trainer(name) for _ in range(3))
     losses = [whole.step().loss for _ in range(7)]

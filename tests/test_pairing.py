@@ -230,3 +230,18 @@ register_arm(Arm("far", "uniform", noising=Noising(target="x0", pairing=Pairing(
         for known, old in zip((PAIRINGS, ARMS), before, strict=True):
             known.clear()
             known.update(old)
+
+
+def test_what_comes_next_is_read_ahead_as_it_will_be_drawn():
+    asked = []
+
+    class Ahead(type(SOURCES["vectors"]())):
+        def expect(self, rows, stream):
+            asked.append(rows)
+
+    own = SOURCES["vectors"]()
+    assert noised(own, COPIES, 60).expect is None
+    own.__class__ = Ahead
+    noised(own, COPIES, 60).expect(range(60), generator(1))
+    noised(own, ASSIGNMENT, 60).expect(range(15, 30), generator(1))
+    assert asked == [range(15), range(40)]

@@ -151,6 +151,10 @@ _ALL = (
         "levels by the root of the second moment of their losses, with importance weights"),
     _noised("first-moment", Noising(allocation=Allocation("first-moment"), same_objective=True), "arXiv 2303.00848",
         "levels by their mean loss, with importance weights (VDM++'s adaptive schedule)"),
+    _noised("adaptive-beta", Noising(allocation=Allocation("progress")), "arXiv 2411.09998",
+        "a Beta density of levels that follows where the loss falls (the idea of adaptive non-uniform sampling)"),
+    _noised("adaptive-beta-control", Noising(allocation=Allocation("progress", (0.0,))), "",
+        "adaptive-beta held at Beta(1, 1), at the same cost"),
     _noised("infonoise-mmse", Noising(allocation=Allocation("infonoise", exact=True)), "arXiv 2602.18647",
         "levels by the information that is left at them (InfoNoise), from the error of the best denoiser"),
     # Weights (docs/method.md#weights)

@@ -176,7 +176,8 @@ def register_allocation(name: str, function: Callable[..., Tensor], *, reads: Re
         UserError: another allocation has the name, or it gives something else than it should.
     """
     r = torch.logspace(-3, 3, 33, dtype=torch.float64)
-    known = Profile(r, torch.ones_like(r), r.square().reciprocal(), r / (1 + r), (r / (1 + r)).square())
+    error = r / (1 + r)
+    known = Profile(r, torch.ones_like(r), r.square().reciprocal(), error, error.square(), 2 * error)
     found = _tried("allocation", name, lambda _: function(known), r)
     check(
         bool((found >= 0).all()) and bool(found.sum() > 0), f"allocation {name!r} must be at least 0, not 0 everywhere"

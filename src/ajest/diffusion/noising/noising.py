@@ -12,7 +12,7 @@ from torch import Tensor
 from ajest.diffusion.denoising import LogNormal
 from ajest.errors import check
 
-from .allocations import Allocation, Profile, exact_error, spread
+from .allocations import Allocation, Profile, Seen, exact_error, spread
 from .contrasts import Contrast
 from .ingredients import IngredientSource, Target
 from .levels import Levels, Table, middles
@@ -117,13 +117,12 @@ class Noising:
         among = 1 if self.pairing is None else min(self.pairing.among, drawn)
         return math.lcm(self.references, self.copies if self.contrast is None else 2 * self.copies, among)
 
-    def table(self, own: IngredientSource, seen: tuple[Tensor, Tensor] | None = None) -> Table | None:
+    def table(self, own: IngredientSource, seen: Seen | None = None) -> Table | None:
         """The density of its levels, None for the task's own.
 
         Args:
             own: what the task does.
-            seen: mean error and mean squared error in each bin of `allocations.BINS`, by which an allocation goes that
-                learns; None before there are any.
+            seen: of errors, by which an allocation goes that learns; None before there is anything.
         """
         base = None if self.levels is None else self.levels.table(own.device)
         allocation = self.allocation
@@ -135,8 +134,9 @@ class Noising:
         density = (own_log_density(x, own) if base is None else base.logs).exp()
         r = x.exp()
         weight = self._weight(own.sigma_data * r, own)
-        error, square = (torch.zeros_like(x),) * 2 if seen is None else map(spread, seen)
-        return allocation.table(Profile(r, density, weight, error, square))
+        none = torch.zeros_like(x)
+        errors = (none,) * 3 if seen is None else map(spread, (seen.error, seen.square, seen.earlier))
+        return allocation.table(Profile(r, density, weight, *errors))
 
     def weights(self, x: Tensor, sigma: Tensor, own: IngredientSource, density: Table | None) -> Tensor:
         """Weights of the squared error, of the shape of `sigma`.
@@ -166,7 +166,7 @@ class Noising:
         weight = self.weights(torch.where(inside, x, 0.0), torch.where(inside, sigma, own.sigma_data), own, density)
         return torch.where(inside, weight * logs.exp(), 0.0)
 
-    def moved(self, own: IngredientSource, seen: tuple[Tensor, Tensor] | None = None) -> float:
+    def moved(self, own: IngredientSource, seen: Seen | None = None) -> float:
         """Share of the task's objective that lies at other noise levels than before, 0 to 1: half the integral of the
         absolute difference of weight times density of ln r, each normalised. 0 is the same objective.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -13,6 +14,7 @@ from ajest.runtime.counter import CounterStream, Rows, numbers_of
 from ajest.runtime.seeding import generator as named
 from ajest.runtime.transfer import to_device
 
+from .allocations import Seen
 from .ingredients import (
     IngredientRows,
     Ingredients,
@@ -97,7 +99,15 @@ class NoisedSource:
     def __getattr__(self, name: str) -> object:
         return getattr(self.source, name)
 
-    def allocate(self, seen: tuple[Tensor, Tensor] | None) -> None:
+    @property
+    def expect(self) -> Callable[[range, torch.Generator | CounterStream], None] | None:
+        """Begins to read the examples of rows that come next, where the source reads ahead; else None."""
+        inner = getattr(self.source, "expect", None)
+        if inner is None:
+            return None
+        return lambda rows, stream: inner(_examples(_groups(rows, self._group)[0], self.noising.copies), stream)
+
+    def allocate(self, seen: Seen | None) -> None:
         """Draw levels from now on by what was seen of their losses, see `Noising.table`."""
         self._density = self.noising.table(self.source, seen)
 

@@ -21,6 +21,7 @@ from .console import readable, warn
 from .data import DATA_VERBS
 from .doctor import doctor
 from .evaluate import evaluate
+from .export import export
 from .probe import probe
 from .sample import sample
 from .show import arms, plan, report, status
@@ -32,6 +33,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "export": export,
     "probe": probe,
     "report": report,
     "plan": plan,

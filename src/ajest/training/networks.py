@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -113,6 +115,24 @@ def sampled(network: Denoiser, config: RunConfig) -> Denoiser:
     assert has_ingredients(source)
     mean = source.ingredients(_MEAN_OF, generator(0, "mean")).x0.mean(0)
     return config.arm.pushed.pushed(network, mean, source.sigma_data)
+
+
+def load_exported(folder: str | Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Task]:
+    """(the network of a folder that `ajest export` wrote, in evaluation mode; its task).
+
+    Raises:
+        UserError: it is no such folder, or its weights are of another network.
+    """
+    folder = Path(folder)
+    path = folder / "model.safetensors"
+    check(path.exists(), f"{folder} holds no exported network: it has no model.safetensors")
+    config = read_config(folder)
+    network = config.task.network(config.role, config.seed)
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except (RuntimeError, OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} is not the network of its config.json: {str(error).splitlines()[0]}") from error
+    return network.to(device).eval().requires_grad_(False), config.task
 
 
 def load_guide(

@@ -16,6 +16,7 @@ from ajest.claims.run import pieces
 from ajest.claims.settings import SETTINGS
 from ajest.errors import UserError
 from ajest.tasks.tree.task import METRICS
+from ajest.training.probe import Estimate
 
 LOSS = next(m for m in METRICS if m.name == "loss")
 BASE = {seed: 1 + 0.01 * (seed % 3) for seed in range(8)}
@@ -65,6 +66,8 @@ def test_the_answer_counts_claims_that_hold_somewhere_and_everywhere():
 
 
 def test_a_claim_is_quoted_with_its_numbers_and_its_control():
+    bounded = replace(judged(CLAIMS["min-snr"], -0.3), bound=Estimate(0.12, 0.1, 0.15))
+    assert sentences(bounded)[-1].endswith("it could save 12% at most there, 10% to 15%.")
     said = sentences(judged(CLAIMS["min-snr"], -0.3, control=-0.3))
     assert said[0].startswith("On the tree, exact targets, at equal time, `min-snr` certainly beats the tuned baseline")
     assert "0.709 against 1.009" in said[0]
@@ -161,3 +164,4 @@ def test_claims_from_command_to_page(folder):
     assert (root / "figures" / "claims.png").stat().st_size > 2000
     assert {p.name for p in (root / "tree-x0").iterdir()} == {"targets-time"}
     assert (root / "tree-x0" / "targets-time" / "tuning.json").exists()
+    assert (root / "tree-x0" / "targets-time" / "probe.json").exists()

@@ -13,6 +13,7 @@ from ajest.selection.catalogue import arms_named
 #: Claims of a group are arms of one bench.
 Group = Literal["levels", "draws", "weights", "coupling", "targets", "selection"]
 GROUPS: tuple[Group, ...] = get_args(Group)
+Bound = Literal["", "between_levels", "levels", "importance", "several_levels"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Claim:
         tests: what the controls would show, in a sentence.
         needs_noise: whether it has no meaning where targets are exact already.
         needs_exact: whether the best denoiser must be known.
+        bound: field of a `Probe` that says what it could save at most; "" where gradients say nothing of it.
         elsewhere: what would judge it where a processor cannot, a command; "" where nothing more is asked.
     """
 
@@ -45,6 +47,7 @@ class Claim:
     tests: str = ""
     needs_noise: bool = False
     needs_exact: bool = False
+    bound: Bound = ""
     elsewhere: str = ""
 
     def all_arms(self) -> tuple[Arm, ...]:
@@ -62,32 +65,35 @@ _NOT_SEEN = "none seen"
 _ALL = (
     Claim("stratified", "draws", "one noise level from each of as many ranges as there are examples lowers the "
           "gradient's variance for nothing", "arXiv 2107.00630", "on in every shipped configuration; no figure of its "
-          "own", _NOT_SEEN, ("stratified",)),
+          "own", _NOT_SEEN, ("stratified",), bound="between_levels"),
     Claim("logit-normal", "levels", "a logit-normal density of the noise level is the best of 61 formulations",
           "arXiv 2403.03206", "best overall rank, CLIP and FID on ImageNet and CC12M", _NOT_SEEN,
           ("logit-normal", "shift-3"), ("cosine-levels-same",),
-          "The control draws other levels too and keeps the objective: what it gains comes from variance alone."),
+          "The control draws other levels too and keeps the objective: what it gains comes from variance alone.",
+          bound="levels"),
     Claim("laplace", "levels", "a Laplace density of the log signal-to-noise ratio trains faster", "arXiv 2407.03297",
           "FID-10K 7.96 against 10.85 of the cosine schedule, ImageNet-256, at the best guidance of each", _NOT_SEEN,
           ("laplace", "cauchy"), ("cosine-levels", "cosine-levels-same"),
-          "Between the two controls only the objective differs: moving the density is not reweighting the loss."),
+          "Between the two controls only the objective differs: moving the density is not reweighting the loss.",
+          bound="levels"),
     Claim("speed", "levels", "drawing the noisiest levels a fifth as often trains three times as fast",
           "arXiv 2405.17403", "2.7 times as fast as Min-SNR, DiT-XL/2 on MetFaces and FFHQ, against uniform times on "
           "DDPM's linear schedule", _NOT_SEEN, ("speed-paper", "speed-code"), ("ddpm-levels", "speed-ddpm"),
-          "The controls are the schedule that it was published on, without and with it: there is the room for a gain."),
+          "The controls are the schedule that it was published on, without and with it: there is the room for a gain.",
+          bound="levels"),
     Claim("k-levels", "draws", "several noise levels an example lower the variance at equal forward passes",
           "arXiv 2605.21489", "2.6 times less computation by 8 levels, for frozen teachers", _NOT_SEEN,
           ("levels-2", "levels-4"), ("levels-4-stratified",),
           "The control stratifies the levels of an example as well; examples cost nothing here, so fewer of them lose "
-          "diversity."),
+          "diversity.", bound="several_levels"),
     Claim("importance", "draws", "drawing levels by their losses, with importance weights, lowers the variance",
           "arXiv 2102.09672, 2303.00848", "used for likelihood; no figure for samples", _NOT_SEEN,
           ("second-moment", "first-moment"), ("stratified",),
-          "The control lowers the variance between levels without weights."),
+          "The control lowers the variance between levels without weights.", bound="levels"),
     Claim("infonoise", "draws", "drawing levels by the information that is left at them trains 1.4 times as fast",
           "arXiv 2602.18647", "1.4 times on CIFAR-10; version 2: matches or slightly exceeds on images", "not opened",
           ("infonoise",), ("infonoise-mmse",), "The control has the profile of the best denoiser, not an estimate.",
-          needs_noise=True),
+          needs_noise=True, bound="levels"),
     Claim("immiscible", "coupling", "noise that is assigned to near examples trains up to three times as fast",
           "arXiv 2406.12303, 2505.18521", "up to 3 times, consistency models on CIFAR-10; 1.2 times on Tiny ImageNet",
           _NOT_SEEN, ("assignment", "nearest-4"), ("assignment-norms", "nearest-4-norms"),
@@ -113,31 +119,33 @@ _ALL = (
     Claim("jest", "selection", "training on what the learner finds hard and a reference easy takes 13 times fewer "
           "steps", "arXiv 2406.17711", "13 times fewer iterations, 10 times less computation, on CLIP-like training",
           _NOT_SEEN, ("jest-ema",), ("random", "inverted-ajest"),
-          "Random choice keeps as many; the inverted rule takes the least learnable."),
+          "Random choice keeps as many; the inverted rule takes the least learnable.", bound="importance"),
     Claim("ajest", "selection", "the guide of autoguidance as JEST's reference, at the beginning or all along, trains "
           "better at equal time", "arXiv 2509.15267", "mandala 0.507 and 0.462 against 0.511, 4,096 steps; better at "
           "equal examples", "5 seeds", ("early-ajest", "ajest"), ("random",),
-          "Random choice keeps as many and scores nothing."),
+          "Random choice keeps as many and scores nothing.", bound="importance"),
     Claim("rho", "selection", "choosing by the loss above that of a held-out model takes 18 times fewer steps",
           "arXiv 2206.07137", "18 times fewer steps on Clothing-1M; scoring is not counted", _NOT_SEEN, ("rho",),
-          ("random",), "Random choice keeps as many and scores nothing."),
+          ("random",), "Random choice keeps as many and scores nothing.", bound="importance"),
     Claim("infobatch", "selection", "pruning examples of low loss with rescaled gradients saves 40 % without loss",
           "arXiv 2303.04947", "no loss at 40 % less, on classification", _NOT_SEEN, ("infobatch",),
-          ("random-keep-0.65",), "Random choice keeps as many, unscaled."),
+          ("random-keep-0.65",), "Random choice keeps as many, unscaled.", bound="importance"),
     Claim("evolved-sampling", "selection", "drawing by averages of past and present losses saves up to 45 % of the "
           "time", "arXiv 2509.23461", "up to 45 % of wall-clock time; no random baseline in its main tables",
           "none given", ("evolved",), ("random", "hard"),
-          "Random choice scores nothing; hard scores and remembers nothing."),
+          "Random choice scores nothing; hard scores and remembers nothing.", bound="importance"),
     Claim("pods", "selection", "keeping little and much in turns does better than one ratio at the same budget",
           "arXiv 2605.14773", "ImageNet-1k at half the cost; not tried on diffusion", "not opened", ("pods",),
-          ("hard", "random-waves"), "Hard keeps one ratio; the other control keeps in turns and scores nothing."),
+          ("hard", "random-waves"), "Hard keeps one ratio; the other control keeps in turns and scores nothing.",
+          bound="importance"),
     Claim("excess", "selection", "the loss above the best possible one says what can still be learned",
           "arXiv 2506.13763", "used for levels: FID 1.75 against 1.79 on CIFAR-10; as a score of examples by this "
           "project", "none given", ("learnable-exact",), ("random", "hard"),
-          "Random choice scores nothing; hard takes the noise of targets for hardness.", needs_exact=True),
+          "Random choice scores nothing; hard takes the noise of targets for hardness.", needs_exact=True,
+          bound="importance"),
     Claim("remembered", "selection", "losses remembered from training choose as well as measured ones, for nothing",
           "this project", "docs/results-tree-full.md", "20 seeds", ("recall",), ("random", "hard"),
-          "Random choice remembers nothing; hard measures what recall remembers."),
+          "Random choice remembers nothing; hard measures what recall remembers.", bound="importance"),
 )  # fmt: skip
 
 

@@ -11,9 +11,13 @@ from ajest.bench.plan.budgets import End
 from ajest.bench.read.folder import read
 from ajest.bench.read.results import Cell, Results
 from ajest.bench.read.statistics import Comparison, corrected, paired
+from ajest.storage.checkpoint import read_sealed
+from ajest.storage.config import from_json
 from ajest.tasks.base import Metric
+from ajest.training.probe import Estimate, Probe
 
 from .catalogue import CLAIMS, GROUPS, Claim
+from .run import PROBE
 from .settings import SETTINGS, Setting
 
 ENDS: tuple[End, ...] = ("time", "samples", "flops")
@@ -54,6 +58,7 @@ class Judged:
         tests: its arms on the headlines.
         finished: whether all runs are made, diverged ones aside.
         untuned: arms whose rate was not found within the grid.
+        bound: what it could save at most by the baseline's gradients, a share; None where they say nothing of it.
     """
 
     claim: Claim
@@ -62,6 +67,7 @@ class Judged:
     tests: tuple[Test, ...]
     finished: bool
     untuned: tuple[str, ...]
+    bound: Estimate | None = None
 
     @property
     def left(self) -> Left:
@@ -86,12 +92,14 @@ def judged(root: Path) -> tuple[Judged, ...]:
             for end in ENDS:
                 folder = root / setting.name / f"{group}-{end}"
                 if (folder / "bench.json").exists():
-                    found += _of_bench(read(folder), setting, end)
+                    path = folder / PROBE
+                    probed = from_json(Probe, read_sealed(path), str(path)) if path.exists() else None
+                    found += _of_bench(read(folder), probed, setting, end)
     order = {name: i for i, name in enumerate(CLAIMS)}
     return tuple(sorted(found, key=lambda one: order[one.claim.name]))
 
 
-def _of_bench(results: Results, setting: Setting, end: End) -> Iterable[Judged]:
+def _of_bench(results: Results, probed: Probe | None, setting: Setting, end: End) -> Iterable[Judged]:
     for claim in CLAIMS.values():
         if {arm.name for arm in claim.all_arms()} - {"exact-target"} <= set(results.arms) and setting.judges(claim):
             runs = [run for (arm, _), run in results.runs.items() if arm in (*claim.arms, *claim.controls, "baseline")]
@@ -102,6 +110,7 @@ def _of_bench(results: Results, setting: Setting, end: End) -> Iterable[Judged]:
                 tests=_tests(results, claim),
                 finished=all(run.state != "unfinished" for run in runs),
                 untuned=tuple(arm for arm in claim.arms if arm in results.config.untuned),
+                bound=getattr(probed, claim.bound) if probed is not None and claim.bound else None,
             )
 
 

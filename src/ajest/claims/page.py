@@ -134,6 +134,11 @@ def sentences(one: Judged) -> list[str]:
         outcomes = {test.controls[control].outcome for test in one.tests if control in test.controls}
         verbs = " and ".join(_AGAINST[outcome] for outcome in sorted(outcomes))
         said.append(f"There {series(list(one.claim.arms))} {verbs} the control {code(control)}.")
+    if one.bound is not None:
+        said.append(
+            f"By the gradients of the baseline's end it could save {one.bound.value:.0%} at most there, "
+            f"{one.bound.low:.0%} to {one.bound.high:.0%}."
+        )
     if one.untuned:
         said.append(f"The learning rates of {series(list(one.untuned))} were not found within the grid.")
     return said

@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ajest.bench.plan.budgets import End
-from ajest.bench.plan.config import BenchConfig
+from ajest.bench.plan.config import BenchConfig, run_folder
 from ajest.bench.run.bench import run_bench
 from ajest.jobs.base import Launch
+from ajest.storage.checkpoint import write_sealed
+from ajest.storage.config import to_json
+from ajest.training.probe import probe
 
 from .catalogue import GROUPS, Claim, Group
 from .settings import Setting
+
+#: File in the folder of a bench with what the gradients of its first run of the baseline say, and of how many.
+PROBE, PROBED = "probe.json", 1024
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def pieces(
 def run_pieces(
     root: Path, asked: Sequence[Piece], launch: Launch | None, device: str, told: Callable[[Piece], None]
 ) -> None:
-    """Make what is not there yet of each bench.
+    """Make what is not there yet of each bench, and look at the gradients of its baseline.
 
     Args:
         root: folder of all.
@@ -78,5 +84,9 @@ def run_pieces(
         UserError: see `run_bench`.
     """
     for piece in asked:
-        run_bench(piece.folder(root), piece.config, launch, device)
+        folder = piece.folder(root)
+        run_bench(folder, piece.config, launch, device)
+        if not (folder / PROBE).exists():
+            found = probe(run_folder(folder, piece.config.baseline, piece.config.seeds[0]), PROBED, device=device)
+            write_sealed(folder / PROBE, to_json(found))
         told(piece)

@@ -18,6 +18,8 @@ from ajest.bench.read.folder import read_bench
 from ajest.bench.read.statistics import BySeed, Comparison, paired
 from ajest.bench.run.evaluation import key, measured
 from ajest.bench.run.reached import identity_of, reached
+from ajest.diffusion.denoising import Denoiser
+from ajest.diffusion.guides import RULES, Rule, noisier
 from ajest.jobs.pool import Report
 from ajest.storage import jsonl
 from ajest.tasks import base
@@ -41,6 +43,8 @@ class Guide:
         charged: whether the guided run was shorter by the guide's training time.
         other: which of `Task.other_guides` it is; "" is the task's own.
         curve: whether it is judged at every weight, and not at the best alone.
+        noisier: it is told so many times the noise that there is.
+        rule: by which it steers.
     """
 
     name: str
@@ -49,6 +53,19 @@ class Guide:
     charged: bool = False
     other: str = ""
     curve: bool = False
+    noisier: float = 1.0
+    rule: Rule = "autoguide"
+
+    @property
+    def passes(self) -> str:
+        """Forward passes of the guided network for each answer, g is one of the trained guide; a backward pass counts
+        as two."""
+        return "1 + g" if self.trained else "4" if self.rule == "reg" else "2"
+
+    def model(self, main: Denoiser, guiding: Denoiser, weight: float) -> base.Guided:
+        """A denoiser as it is guided."""
+        told = guiding if self.noisier == 1 else noisier(guiding, self.noisier)
+        return base.Guided(RULES[self.rule](main, told, weight), None, weight)
 
     @property
     def trained(self) -> bool:
@@ -66,6 +83,10 @@ GUIDES = (
     Guide("own longer EMA, width 0.10", 1.0, 0.1),
     Guide("own longer EMA, width 0.25", 1.0, 0.25),
     Guide("own snapshot at 1/4, width 0.25", 1 / 4, 0.25),
+    Guide("own snapshot at 1/8, projected (APG)", 1 / 8, rule="apg"),
+    Guide("own snapshot at 1/8, rectified (REG)", 1 / 8, rule="reg"),
+    Guide("itself, told 1.5 times the noise", 1.0, noisier=1.5),
+    Guide("itself, told twice the noise", 1.0, noisier=2.0),
 )
 
 
@@ -86,6 +107,7 @@ class GuideGain:
     Attributes:
         guide: its name.
         charged: what its training time was: "yes", "no" or "free".
+        passes: what sampling with it takes, see `Guide.passes`.
         metric, weight: what is compared, and how strongly it was guided.
         value: mean over seeds, guided.
         gain: guided minus the full-length run unguided.
@@ -94,6 +116,7 @@ class GuideGain:
 
     guide: str
     charged: str
+    passes: str
     metric: Metric
     weight: float
     value: float
@@ -166,7 +189,8 @@ def evaluate_guided(job: Guided, report: Report) -> list[str]:
     wanted = [
         (guide, number, weight)
         for guide in guides_of(config.task)
-        if guide.charged == job.charged and not (guide.share == 1 and guide.width == own)  # itself is no guide
+        if guide.charged == job.charged
+        and not (guide.share == 1 and guide.width == own)  # an EMA is no guide of itself
         for number in range(1, (config.guides if guide.trained else 1) + 1)
         for weight in job.weights.get(guide.name, ())
     ]
@@ -181,7 +205,7 @@ def evaluate_guided(job: Guided, report: Report) -> list[str]:
         report("evaluating", i, len(wanted), guide.name)
         guiding, _ = load_network(source, at, guide.width, job.device)
         how = Measurement(config.n_final, job.seed, job.truth, job.device)
-        judge = partial(config.task.evaluate, base.Guided(main, guiding, weight), how)
+        judge = partial(config.task.evaluate, guide.model(main, guiding, weight), how)
         found = measured(judge, f"{guide.name}, weight {weight:g}", complaints.append)
         jsonl.append(path, line | {"metrics": found.metrics})
     return complaints
@@ -267,7 +291,7 @@ def _gains(
             trained = trained or mine
             versus = None if guide is GUIDES[0] else paired(mine, trained, metric.sign, full[1].seeds)
             price = "yes" if guide.charged else "no" if guide.trained else "free"
-            yield GuideGain(guide.name, price, metric, weight, gain.value, gain, versus)
+            yield GuideGain(guide.name, price, guide.passes, metric, weight, gain.value, gain, versus)
 
 
 def _curves(folder: Path, config: BenchConfig) -> Iterator[GuideCurve]:

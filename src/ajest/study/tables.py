@@ -72,11 +72,11 @@ def costs_table(results: Results, costs: Sequence[SelectionCost]) -> Table:
 
 def guides_table(gains: Sequence[GuideGain]) -> Table:
     """What each guide gives, with its price."""
-    heads = ("guide", "charged", "weight, chosen on other seeds", "metric", "guided", "minus unguided",
-             "minus the trained guide")  # fmt: skip
+    heads = ("guide", "charged", "forward passes", "weight, chosen on other seeds", "metric", "guided",
+             "minus unguided", "minus the trained guide")  # fmt: skip
     rows: list[list[Entry]] = [
-        [g.guide, g.charged, f"{g.weight:g}", g.metric.label, number(g.value, g.metric), gap(g.gain, g.metric),
-         gap(g.trained, g.metric)]
+        [g.guide, g.charged, g.passes, f"{g.weight:g}", g.metric.label, number(g.value, g.metric),
+         gap(g.gain, g.metric), gap(g.trained, g.metric)]
         for g in gains
     ]  # fmt: skip
     several = max((g.gain.guides for g in gains), default=1)
@@ -85,7 +85,8 @@ def guides_table(gains: Sequence[GuideGain]) -> Table:
         if several > 1
         else "One guide of one seed serves all runs; the intervals do not hold what another guide would do."
     )
-    return Table.of("Autoguidance and what its guide costs", heads, rows, (limit,))
+    passes = "Forward passes are those of the sampled network for each of its answers; g is one of the trained guide."
+    return Table.of("Autoguidance and what its guide costs", heads, rows, (limit, passes))
 
 
 def screening_table(screened: Mapping[str, Results], references: str) -> Table:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,15 @@ from ajest.diffusion.guidance import autoguide
 from ajest.diffusion.guides import apg, dropped_out, noisier, reg, within
 from ajest.diffusion.sampling import sample, sigma_schedule
 from ajest.errors import UserError
-from conftest import small_images, small_task
+from ajest.selection.catalogue import ARMS
+from ajest.storage import jsonl
+from ajest.study.guides import GUIDES
+from ajest.tasks.base import Guided
+from ajest.training.networks import load_network
+from ajest.training.run import execute
+from ajest.training.run_folder import RunConfig
+from ajest.training.schedule import Schedule
+from conftest import small_images, small_recipe, small_task
 
 V = torch.tensor([0.5, 2.0, 1.0])
 X = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
@@ -146,7 +155,58 @@ def test_networks_of_images_have_dropout_and_those_of_the_tree_have_none():
         before = {k: v.clone() for k, v in network.state_dict().items()}
         assert not torch.equal(dropped_out(network, 0.5)(x, sigma, label), network(x, sigma, label))
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-    with pytest.raises(UserError, match="has no dropout"):
+    with pytest.raises(UserError, match="no dropout to turn on"):
         dropped_out(small_task().network("learner", 0), 0.1)
     with pytest.raises(UserError, match="between 0 and 1"):
         dropped_out(Net(), math.nan)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of a few steps on the tree."""
+    config = RunConfig(small_task(), "learner", small_recipe(super_batch=64), ARMS["baseline"], 0, 4)
+    assert execute(tmp_path / "run", config, Schedule()) == "done"
+    return tmp_path / "run"
+
+
+def test_a_run_guides_itself_from_the_command_line(run, command, refused):
+    network, _ = load_network(run)
+    task = small_task()
+    wanted = Guided(network, noisier(network, 2.0), 3.0, rule="reg").denoiser
+    guided = ("--guide", run, "--guide-noisier", 2)
+    done = command("sample", run, *guided, "--guide-rule", "reg", "--weight", 3, "--n", 16, "--out", "out")
+    assert done.code == 0, done.err
+    found = np.loadtxt("out/samples.csv", delimiter=",", skiprows=1)
+    assert np.allclose(found, task._sample(wanted, task.start(16, 0, "cpu"), 0).numpy(), atol=1e-5)
+    for rule in ("autoguide", "apg"):
+        done = command("evaluate", run, *guided, "--guide-rule", rule, "--weights", 2, "--n", 64)
+        assert done.code == 0, done.err
+    first, second = jsonl.read(run / "metrics.jsonl")
+    assert first["settings"]["guide"] == {"noisier": 2.0}
+    assert second["settings"]["guide"] == {"noisier": 2.0, "rule": "apg"}
+    assert first["metrics"] != second["metrics"]
+    refused("sample", run, "--guide", run, "--out", "out", says="would guide itself")
+    refused("sample", run, "--guide", run, "--guide-dropout", 0.1, "--out", "out", says="no dropout to turn on")
+    refused("sample", run, "--guide", run, "--guide-noisier", 0, "--out", "out", says="times the noise, not 0")
+
+
+def test_a_rule_takes_no_classifier_free_guidance_beside_it():
+    with pytest.raises(UserError, match="leave out one"):
+        Guided(shrunk(), shrunk(0.25), 2.0, cfg=2.0, rule="apg")
+
+
+def test_rules_act_within_the_interval_of_a_guided_denoiser():
+    model = Guided(shrunk(), shrunk(0.25), 2.0, (0.3, 1.0), rule="reg")
+    assert torch.equal(
+        model.denoiser(X, SIGMA), within(reg(shrunk(), shrunk(0.25), 2.0), shrunk(), (0.3, 1.0))(X, SIGMA)
+    )
+
+
+def test_studies_judge_free_guides_with_what_they_cost():
+    told = {guide.name: guide for guide in GUIDES}
+    twice = told["itself, told twice the noise"]
+    model = twice.model(shrunk(), shrunk(), 1.5)
+    assert torch.allclose(model.denoiser(X, SIGMA), autoguide(shrunk(), shrunk(0.25), 1.5)(X, SIGMA))
+    assert (twice.passes, twice.trained) == ("2", False)
+    assert told["own snapshot at 1/8, rectified (REG)"].passes == "4"
+    assert told["trained"].passes == "1 + g"

@@ -33,6 +33,7 @@ GainSign = Literal["free", "negative", "positive"]
 Target = Literal["exact", "x0"]
 End = Literal["time", "time_without_target", "samples", "flops", "steps"]
 Predicted = Literal["edm", "eps", "v", "x0", "flow"]
+GuideRule = Literal["autoguide", "apg", "reg"]
 Solving = Literal["heun", "flow-heun", "flow-euler"]
 NetworkSize = Literal["nano", "mini", "xxs", "xs", "s", "m"]
 
@@ -224,6 +225,10 @@ class Guiding:
         guide_step: of the guide's snapshot; without it the latest.
         interval: guide only between these two noise levels.
         unconditional_guide: ask the guide without labels, which it must have learned (see --label-dropout).
+        guide_noisier: tell the guide so many times the noise that there is, such as 2: the very same run can guide so.
+        guide_dropout: let the guide drop this share of its activations, such as 0.1: the very same run, too (images
+            only).
+        guide_rule: how it steers: along the line of "autoguide", projected by "apg" or rectified by "reg".
         cfg: weight of classifier-free guidance by the run itself, which must have learned to answer without labels;
             alone, or beside a guide and in the same interval.
     """
@@ -233,6 +238,9 @@ class Guiding:
     guide_step: Whole = None
     interval: Interval = None
     unconditional_guide: bool = False
+    guide_noisier: Number = None
+    guide_dropout: Number = None
+    guide_rule: Annotated[GuideRule | None, shown("{autoguide,apg,reg}")] = None
     cfg: Number = None
 
     def __post_init__(self) -> None:
@@ -246,7 +254,10 @@ class Guiding:
 
         if self.guide is None:
             return None
-        return Guidance(self.guide, self.guide_step, self.guide_width, self.interval, self.unconditional_guide, inexact)
+        asked = {"noisier": self.guide_noisier, "dropout": self.guide_dropout, "rule": self.guide_rule}
+        otherwise: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
+        where = (self.guide, self.guide_step, self.guide_width, self.interval, self.unconditional_guide)
+        return Guidance(*where, inexact=inexact, **otherwise)
 
 
 @dataclass(frozen=True)

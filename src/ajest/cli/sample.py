@@ -76,11 +76,11 @@ def sample(
         guide, guide_at = load_guide(guidance, task, where)
         itself = (run.resolve(), at, width) == (guidance.run.resolve(), guide_at, guidance.width)
         check(
-            not itself or guidance.unconditional,
-            f"{run} would guide itself, which changes nothing: name another --guide-step, --guide-width or "
-            "--unconditional-guide",
+            not itself or guidance.asked_otherwise,
+            f"{run} would guide itself, which changes nothing: name another --guide-step, --guide-width, "
+            "--guide-noisier or --unconditional-guide",
         )
-        model = replace(model, guide=guide, weight=weight, interval=guidance.interval)
+        model = replace(model, guide=guide, weight=weight, interval=guidance.interval, rule=guidance.rule)
         said += f", guided by {guidance.run} at step {guide_at:,} with weight {weight:g}"
     if model.cfg != 1:
         check_classifier_free(run, task)

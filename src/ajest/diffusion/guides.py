@@ -44,7 +44,7 @@ def dropped_out(network: nn.Module, share: float) -> Denoiser:
     """
     names = ((m, "p" if isinstance(m, nn.modules.dropout._DropoutNd) else "dropout") for m in network.modules())
     places = [(module, name) for module, name in names if isinstance(getattr(module, name, None), float)]
-    check(bool(places), f"a {type(network).__name__} has no dropout: name another guide")
+    check(bool(places), f"the guide's network, {type(network).__name__}, has no dropout to turn on: name another guide")
     check(0 < share < 1, f"a guide's dropout must lie between 0 and 1, not {share}")
 
     @contextmanager

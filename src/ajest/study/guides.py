@@ -19,7 +19,7 @@ from ajest.bench.read.statistics import BySeed, Comparison, paired
 from ajest.bench.run.evaluation import key, measured
 from ajest.bench.run.reached import identity_of, reached
 from ajest.diffusion.denoising import Denoiser
-from ajest.diffusion.guides import RULES, Rule, noisier
+from ajest.diffusion.guides import Rule, noisier
 from ajest.jobs.pool import Report
 from ajest.storage import jsonl
 from ajest.tasks import base
@@ -65,7 +65,7 @@ class Guide:
     def model(self, main: Denoiser, guiding: Denoiser, weight: float) -> base.Guided:
         """A denoiser as it is guided."""
         told = guiding if self.noisier == 1 else noisier(guiding, self.noisier)
-        return base.Guided(RULES[self.rule](main, told, weight), None, weight)
+        return base.Guided(main, told, weight, rule=self.rule)
 
     @property
     def trained(self) -> bool:

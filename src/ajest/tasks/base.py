@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from ajest.diffusion.batch import Source
 from ajest.diffusion.denoising import Denoiser
 from ajest.diffusion.guidance import Guide, guided, relabelled
+from ajest.diffusion.guides import RULES, Rule, within
 from ajest.diffusion.network import ExactDenoiser
 from ajest.diffusion.optimal import OptimalLoss
-from ajest.errors import UserError
+from ajest.errors import UserError, check
 from ajest.runtime.seeding import Role
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Guided:
         weight: of the guidance; 1 is none.
         interval: noise levels between which it is guided; None is all.
         cfg: weight of classifier-free guidance beside it, for which the denoiser is asked without labels; 1 is none.
+        rule: by which the guide steers.
     """
 
     main: Denoiser
@@ -97,10 +99,18 @@ class Guided:
     weight: float = 1.0
     interval: tuple[float, float] | None = None
     cfg: float = 1.0
+    rule: Rule = "autoguide"
+
+    def __post_init__(self) -> None:
+        check(
+            self.cfg == 1 or self.rule == "autoguide", f"the rule {self.rule} takes no --cfg beside it: leave out one"
+        )
 
     @property
     def denoiser(self) -> Denoiser:
         """All as one, for any sampler (docs/method.md#guidance)."""
+        if self.guide is not None and self.rule != "autoguide":
+            return within(RULES[self.rule](self.main, self.guide, self.weight), self.main, self.interval)
         weaker = [] if self.guide is None else [Guide(self.guide, self.weight, self.interval)]
         return guided(self.main, [*weaker, Guide(relabelled(self.main, None), self.cfg, self.interval)])
 

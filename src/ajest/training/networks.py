@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ajest.diffusion.denoising import Denoiser
 from ajest.diffusion.ema import TOLERANCE, average_of, posthoc_coefficients, posthoc_residual, reconstruct
 from ajest.diffusion.guidance import relabelled
+from ajest.diffusion.guides import Rule, dropped_out, noisier
 from ajest.diffusion.noising.ingredients import has_ingredients
 from ajest.errors import UserError, check, listed
 from ajest.runtime.seeding import generator
@@ -35,6 +37,9 @@ class Guidance:
         width: of its EMA; None is the first that was kept.
         interval: noise levels between which it guides; None is all.
         unconditional: it is asked without labels (classifier-free guidance).
+        noisier: it is told so many times the noise that there is.
+        dropout: share of its activations that are dropped, see `guides.dropped_out`.
+        rule: by which it steers.
         inexact: its width is taken however far it is off, see `check_width`.
     """
 
@@ -43,12 +48,21 @@ class Guidance:
     width: float | None = None
     interval: tuple[float, float] | None = None
     unconditional: bool = False
+    noisier: float = 1.0
+    dropout: float = 0.0
+    rule: Rule = "autoguide"
     inexact: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.interval is not None:
             low, high = self.interval
             check(0 <= low < high, f"an interval goes from a lower to a higher noise level, not from {low} to {high}")
+        check(0 < self.noisier < math.inf, f"a guide is told a number of times the noise, not {self.noisier}")
+
+    @property
+    def asked_otherwise(self) -> bool:
+        """Whether it answers otherwise than the network that it is, so that this can guide itself."""
+        return self.unconditional or self.noisier != 1 or self.dropout != 0
 
 
 def load_network(
@@ -155,6 +169,8 @@ def load_guide(
     task = read_config(guidance.run).task
     _same_domain(guidance.run, task, beside)
     network, step = load_network(guidance.run, guidance.step, guidance.width, device, None, guidance.inexact, say)
+    guide: Denoiser = dropped_out(network, guidance.dropout) if guidance.dropout else network
+    guide = guide if guidance.noisier == 1 else noisier(guide, guidance.noisier)
     if guidance.unconditional:
         check(
             beside.conditional,
@@ -162,17 +178,17 @@ def load_guide(
             "--unconditional-guide",
         )
     elif task.classes == beside.classes:
-        return network, step
+        return guide, step
     if guidance.unconditional or not task.classes or not beside.classes:
         _check_answers_without(guidance.run, task, "name another guide")
-        return relabelled(network, None), step
+        return relabelled(guide, None), step
     missing = [c for c in beside.classes if c not in task.classes]
     check(
         not missing,
         f"{guidance.run} cannot guide: it has not learned {listed(missing, 5)}; name a guide of these classes, or of "
         "none",
     )
-    return relabelled(network, torch.tensor([task.classes.index(c) for c in beside.classes])), step
+    return relabelled(guide, torch.tensor([task.classes.index(c) for c in beside.classes])), step
 
 
 def check_classifier_free(run: Path, task: Task) -> None:

@@ -106,7 +106,8 @@ def evaluate_snapshot(
             main = sampled(network, config)
         if guide is None and guidance is not None and weight != 1:
             guide, _ = load_guide(guidance, task, device, say=lambda _: None)
-        model = Guided(main, None if weight == 1 else guide, weight, interval, cfg)
+        rule = "autoguide" if guidance is None or weight == 1 else guidance.rule
+        model = Guided(main, None if weight == 1 else guide, weight, interval, cfg, rule)
         seed = derived_seed(config.seed, "noise", noise) if noise else config.seed
         judge = partial(task.evaluate, model, Measurement(n, seed, cache, device, keep_tensors))
         result = measured(judge, f"{folder}, step {step}, weight {weight:g}", say)

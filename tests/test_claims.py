@@ -1,5 +1,6 @@
 """Published claims: what is asked of them, how they are judged, and the page, by a real command."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,9 +9,13 @@ from importlib.util import find_spec
 import pytest
 
 from ajest.bench.plan.presets import tree_full
+from ajest.bench.plan.tuning import Tuning
+from ajest.bench.read.results import Cell, Results
 from ajest.bench.read.statistics import corrected, paired
+from ajest.claims import levels
 from ajest.claims.catalogue import CLAIMS, claims_named
 from ajest.claims.findings import Judged, Test
+from ajest.claims.levels import levels_bench, tuned_levels
 from ajest.claims.page import answer, sentences
 from ajest.claims.run import pieces
 from ajest.claims.settings import SETTINGS
@@ -89,7 +94,7 @@ def test_every_claim_names_arms_that_are_there_and_says_what_its_controls_test()
 
 def test_a_bench_has_the_claims_of_a_group_with_the_baseline_and_fresh_seeds():
     claims, (tree, noisy) = claims_named(()), (SETTINGS["tree"], SETTINGS["tree-x0"])
-    found = {(p.setting.name, p.group, p.end): p.config for p in pieces(claims, (tree, noisy))}
+    found = {(p.setting.name, p.group, p.end): p.config() for p in pieces(claims, (tree, noisy))}
     assert ("tree", "targets", "time") not in found  # exact targets have no noise to average
     assert ("tree-x0", "levels", "flops") not in found  # the same as equal samples
     for name, setting in SETTINGS.items():
@@ -107,6 +112,32 @@ def test_a_bench_has_the_claims_of_a_group_with_the_baseline_and_fresh_seeds():
         assert not known & set(config.seeds)
         assert config.tuning is not None
         assert not config.tuned
+
+
+def test_the_best_log_normal_levels_are_found_on_tuning_seeds(monkeypatch, tmp_path):
+    bench = levels_bench(SETTINGS["tree-x0"].plain())
+    own = bench.task.source("cpu")
+    middle = next(a.noising.levels for a in bench.arms if a.name == "levels-5")
+    assert middle.location == pytest.approx(own.noise.mean - math.log(own.sigma_data))
+    assert middle.scale == own.noise.std
+    assert len({a.noising for a in bench.arms}) == 9
+    assert bench.seeds == Tuning().seeds
+    assert tuned_levels(tmp_path) is None
+    values = {"levels-3": 0.1, "levels-7": 0.2}
+    cells = {}
+    for metric in bench.metrics:
+        for weight in metric.headline_weights(bench.weight):
+            for arm in bench.arms:
+                where = (bench.final_budget, arm.name, metric.name, weight)
+                cells[where] = Cell(*where, 200, {2000: -metric.sign * values.get(arm.name, 0.5)})
+    results = Results(tmp_path, bench, {}, {}, (), {}, cells, {})
+    monkeypatch.setattr(levels, "read", lambda folder: results)
+    (tmp_path / "bench.json").write_text("{}")
+    best = tuned_levels(tmp_path)
+    assert (best.name, best.noising) == ("tuned-levels", bench.arms[2].noising)
+    piece = next(p for p in pieces(claims_named(("levels",)), (SETTINGS["tree-x0"],), ("time",)))
+    assert piece.needs_levels
+    assert piece.config(best).arms[-1] == best
 
 
 @pytest.fixture(scope="module")

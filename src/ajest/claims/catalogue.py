@@ -10,6 +10,8 @@ from ajest.errors import unknown
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import arms_named
 
+from .levels import TUNED_LEVELS
+
 #: Claims of a group are arms of one bench.
 Group = Literal["levels", "draws", "weights", "coupling", "targets", "selection"]
 GROUPS: tuple[Group, ...] = get_args(Group)
@@ -51,8 +53,8 @@ class Claim:
     elsewhere: str = ""
 
     def all_arms(self) -> tuple[Arm, ...]:
-        """Those that do what is claimed, then the controls."""
-        return arms_named((*self.arms, *self.controls))
+        """Those that do what is claimed, then the controls, but for those that are found in each setting."""
+        return arms_named(tuple(name for name in (*self.arms, *self.controls) if name != TUNED_LEVELS))
 
     @property
     def moves_only_noise(self) -> bool:
@@ -68,18 +70,22 @@ _ALL = (
           "own", _NOT_SEEN, ("stratified",), bound="between_levels"),
     Claim("logit-normal", "levels", "a logit-normal density of the noise level is the best of 61 formulations",
           "arXiv 2403.03206", "best overall rank, CLIP and FID on ImageNet and CC12M", _NOT_SEEN,
-          ("logit-normal", "shift-3"), ("cosine-levels-same",),
-          "The control draws other levels too and keeps the objective: what it gains comes from variance alone.",
+          ("logit-normal", "shift-3"), (TUNED_LEVELS, "cosine-levels-same"),
+          "The first control is EDM's density at its best mean and spread; the other draws other levels too and keeps "
+          "the objective.",
           bound="levels"),
     Claim("laplace", "levels", "a Laplace density of the log signal-to-noise ratio trains faster", "arXiv 2407.03297",
           "FID-10K 7.96 against 10.85 of the cosine schedule, ImageNet-256, at the best guidance of each", _NOT_SEEN,
-          ("laplace", "cauchy"), ("cosine-levels", "cosine-levels-same"),
-          "Between the two controls only the objective differs: moving the density is not reweighting the loss.",
+          ("laplace", "cauchy"), (TUNED_LEVELS, "cosine-levels", "cosine-levels-same"),
+          "The first control is EDM's density at its best mean and spread. Between the others only the objective "
+          "differs.",
           bound="levels"),
     Claim("speed", "levels", "drawing the noisiest levels a fifth as often trains three times as fast",
           "arXiv 2405.17403", "2.7 times as fast as Min-SNR, DiT-XL/2 on MetFaces and FFHQ, against uniform times on "
-          "DDPM's linear schedule", _NOT_SEEN, ("speed-paper", "speed-code"), ("ddpm-levels", "speed-ddpm"),
-          "The controls are the schedule that it was published on, without and with it: there is the room for a gain.",
+          "DDPM's linear schedule", _NOT_SEEN, ("speed-paper", "speed-code"),
+          (TUNED_LEVELS, "ddpm-levels", "speed-ddpm"),
+          "The first control is EDM's density at its best mean and spread; the others are the schedule that it was "
+          "published on, without and with it.",
           bound="levels"),
     Claim("k-levels", "draws", "several noise levels an example lower the variance at equal forward passes",
           "arXiv 2605.21489", "2.6 times less computation by 8 levels, for frozen teachers", _NOT_SEEN,
@@ -94,6 +100,11 @@ _ALL = (
           "arXiv 2602.18647", "1.4 times on CIFAR-10; version 2: matches or slightly exceeds on images", "not opened",
           ("infonoise",), ("infonoise-mmse",), "The control has the profile of the best denoiser, not an estimate.",
           needs_noise=True, bound="levels"),
+    Claim("adaptive", "draws", "levels that follow where training makes progress train faster and better",
+          "arXiv 2411.09998", "faster and better on CIFAR-10, CelebA-HQ and ImageNet; figures not opened", "not opened",
+          ("adaptive-beta",), ("adaptive-beta-control",),
+          "The control stays at Beta(1, 1) and costs the same; the reward is here the loss's own fall.",
+          bound="levels"),
     Claim("immiscible", "coupling", "noise that is assigned to near examples trains up to three times as fast",
           "arXiv 2406.12303, 2505.18521", "up to 3 times, consistency models on CIFAR-10; 1.2 times on Tiny ImageNet",
           _NOT_SEEN, ("assignment", "nearest-4"), ("assignment-norms", "nearest-4-norms"),

@@ -10,11 +10,13 @@ from ajest.bench.plan.budgets import End
 from ajest.bench.plan.config import BenchConfig, run_folder
 from ajest.bench.run.bench import run_bench
 from ajest.jobs.base import Launch
+from ajest.selection.arm import Arm
 from ajest.storage.checkpoint import write_sealed
 from ajest.storage.config import to_json
 from ajest.training.probe import probe
 
 from .catalogue import GROUPS, Claim, Group
+from .levels import TUNED_LEVELS, levels_bench, tuned_levels
 from .settings import Setting
 
 #: File in the folder of a bench with what the gradients of its first run of the baseline say, and of how many.
@@ -30,18 +32,29 @@ class Piece:
         group: of the claims.
         end: what is equal.
         claims: that it judges.
-        config: of the bench.
+        seeds, iterations: see `Setting.bench`.
     """
 
     setting: Setting
     group: Group
     end: End
     claims: tuple[Claim, ...]
-    config: BenchConfig
+    seeds: int | None = None
+    iterations: int | None = None
 
     def folder(self, root: Path) -> Path:
         """Where it is kept."""
         return root / self.setting.name / f"{self.group}-{self.end}"
+
+    @property
+    def needs_levels(self) -> bool:
+        """Whether one of its controls are levels that are found first."""
+        return any(TUNED_LEVELS in claim.controls for claim in self.claims)
+
+    def config(self, levels: Arm | None = None) -> BenchConfig:
+        """The bench, with the levels that were found in this setting, if it needs any."""
+        more = () if levels is None else (levels,)
+        return self.setting.bench(self.claims, self.end, self.seeds, self.iterations, more)
 
 
 def pieces(
@@ -66,7 +79,7 @@ def pieces(
             alike = all(claim.moves_only_noise for claim in mine)
             for end in ends:
                 if mine and not (alike and end == "flops" and "samples" in ends):
-                    yield Piece(setting, group, end, mine, setting.bench(mine, end, seeds, iterations))
+                    yield Piece(setting, group, end, mine, seeds, iterations)
 
 
 def run_pieces(
@@ -84,9 +97,14 @@ def run_pieces(
         UserError: see `run_bench`.
     """
     for piece in asked:
-        folder = piece.folder(root)
-        run_bench(folder, piece.config, launch, device)
+        folder, levels = piece.folder(root), None
+        if piece.needs_levels:
+            found = root / piece.setting.name / TUNED_LEVELS
+            run_bench(found, levels_bench(piece.setting.plain(piece.iterations)), launch, device)
+            levels = tuned_levels(found)
+        config = piece.config(levels)
+        run_bench(folder, config, launch, device)
         if not (folder / PROBE).exists():
-            found = probe(run_folder(folder, piece.config.baseline, piece.config.seeds[0]), PROBED, device=device)
-            write_sealed(folder / PROBE, to_json(found))
+            looked = probe(run_folder(folder, config.baseline, config.seeds[0]), PROBED, device=device)
+            write_sealed(folder / PROBE, to_json(looked))
         told(piece)

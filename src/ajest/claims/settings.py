@@ -10,6 +10,7 @@ from ajest.bench.plan.config import BenchConfig
 from ajest.bench.plan.presets import VECTOR_WIDTHS, tree_full, vectors_quick
 from ajest.bench.plan.tuning import Tuning
 from ajest.diffusion.noising.ingredients import Target
+from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
 from ajest.tasks.base import Headline
 from ajest.tasks.tree.task import TreeTask
@@ -48,7 +49,12 @@ class Setting:
         return not (self.exact and claim.needs_noise) and (self.known or not claim.needs_exact)
 
     def bench(
-        self, claims: Sequence[Claim], end: End = "time", seeds: int | None = None, iterations: int | None = None
+        self,
+        claims: Sequence[Claim],
+        end: End = "time",
+        seeds: int | None = None,
+        iterations: int | None = None,
+        more: Sequence[Arm] = (),
     ) -> BenchConfig:
         """The bench of some claims: the baseline, the claims' arms and their controls, each at a rate of its own.
 
@@ -57,10 +63,12 @@ class Setting:
             end: what all runs end at.
             seeds: how many; None takes the setting's own.
             iterations: steps of the baseline; None takes the setting's own.
+            more: arms that were found in this setting.
         """
-        base = self.make()
+        base = self.plain(iterations)
         exact = self.known and not self.exact  # so that it is a control
-        arms = {"baseline": ARMS["baseline"]} | {arm.name: arm for claim in claims for arm in claim.all_arms()}
+        named = [*(arm for claim in claims for arm in claim.all_arms()), *more]
+        arms = {"baseline": ARMS["baseline"]} | {arm.name: arm for arm in named}
         count = self.seeds if seeds is None else seeds
         task = base.task
         if any(arm.noising.pairing is not None for arm in arms.values()):
@@ -70,15 +78,22 @@ class Setting:
             task=task,
             arms=tuple(arm for name, arm in arms.items() if name != "exact-target" or exact),
             seeds=tuple(range(FIRST_SEED, FIRST_SEED + count)),
-            iterations=base.iterations if iterations is None else iterations,
             end=end,
+            tuning=Tuning(),
+        )
+
+    def plain(self, iterations: int | None = None) -> BenchConfig:
+        """The bench without claims, read at the end of its runs alone; see `bench`."""
+        base = self.make()
+        return replace(
+            base,
+            iterations=base.iterations if iterations is None else iterations,
             final_only=True,
             curve=(1.0,),
             looks=(),
             minutes=None,
             rates={},
             tuned="",
-            tuning=Tuning(),
         )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from ajest.diffusion.denoising import LogNormal
 from ajest.errors import UserError
+from ajest.tasks.images.data import sizes_of
 from ajest.tasks.images.extractors import Features, extract, extractor
 from ajest.tasks.images.references import references_of
 from ajest.tasks.images.source import ImageSource, to_float, to_uint8
@@ -60,3 +61,10 @@ def test_samples_that_are_no_numbers_do_not_become_black():
     with pytest.raises(UserError, match="images are NaN"):
         to_uint8(torch.tensor([0.0, float("nan")]))
     assert to_uint8(torch.tensor([float("inf"), -float("inf"), 0.0])).tolist() == [255, 0, 128]
+
+
+def test_sizes_of_arrays_are_known_without_a_look_at_each(tmp_path, monkeypatch):
+    np.savez(tmp_path / "x.npz", images=np.zeros((5, 24, 16, 3), np.uint8))
+    monkeypatch.setattr("ajest.tasks.images.data.sizes.in_order", lambda *_: pytest.fail("looked at"))
+    assert sizes_of([str(tmp_path / "x.npz")], cache=tmp_path / "cache") == {(16, 24): 5}
+    assert not (tmp_path / "cache").exists()

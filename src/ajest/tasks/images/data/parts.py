@@ -40,6 +40,7 @@ class Part:
         words: names of classes for people, as far as they are known.
         load: an example by its number; raises Unreadable.
         size: (width, height) of a stored image by its number, without decoding it; raises Unreadable.
+        one_size: whether all stored images are of one size.
         refused: files that are not let in, with the reason.
         direct: all images at once, uint8 (N, 3, R, R), where they lie ready for use.
         notes: what was left out, merged or taken for something, a sentence each.
@@ -53,6 +54,7 @@ class Part:
     words: dict[str, str]
     load: Callable[[int], Decoded] = field(repr=False)
     size: Callable[[int], tuple[int, int]] = field(repr=False)
+    one_size: bool = False
     refused: dict[str, str] = field(default_factory=dict)
     direct: np.ndarray | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
@@ -111,7 +113,7 @@ def _files(spec: str, resolution: int, split: Split) -> Part:
     return Part(
         spec, found.layout, identity, ids, keys, found.words,
         lambda i: decoded(read(names[ids[i]]), resolution), lambda i: size_of(read(names[ids[i]])),
-        found.refused, notes=(*found.notes, *unread),
+        refused=found.refused, notes=(*found.notes, *unread),
     )  # fmt: skip
 
 
@@ -125,7 +127,7 @@ def _shapes(spec: str, rest: str, resolution: int, split: Split) -> Part:
     return Part(
         spec, f"procedural, {split}", f"shapes {seed} {count}", ids, keys, {},
         lambda i: _resized(shapes.draw(shapes.factors(i, seed)).transpose(1, 2, 0), resolution),
-        lambda i: (shapes.RESOLUTION, shapes.RESOLUTION),
+        lambda i: (shapes.RESOLUTION, shapes.RESOLUTION), one_size=True,
     )  # fmt: skip
 
 
@@ -136,7 +138,7 @@ def _npz(path: Path, resolution: int, split: Split) -> Part:
     return Part(
         str(path), ".npz", found.identity, found.ids, found.keys, found.words,
         lambda i: _resized(images[i], resolution), lambda i: (images.shape[2], images.shape[1]),
-        direct=images.transpose(0, 3, 1, 2) if square else None, notes=found.notes,
+        one_size=True, direct=images.transpose(0, 3, 1, 2) if square else None, notes=found.notes,
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ _LINKS = {
     **{source: page for page, source in _ELSEWHERE.items()},
     **{
         f"examples/{name}.py": f"examples/{name}.md"
-        for name in ("custom_task", "custom_rule", "own_training_loop", "flow_objective")
+        for name in ("custom_task", "custom_rule", "own_training_loop", "flow_objective", "diffusers_unet")
     },
     **{f"examples/{name}.ipynb": f"notebooks/{name}.md" for name in ("first_steps", "own_network")},
 }

@@ -20,6 +20,7 @@ from ajest.cli.asked import _SETTINGS, changed, class_names
 from ajest.diffusion.objectives import PARAMETRISATIONS
 from ajest.diffusion.solvers import SolverKind
 from ajest.errors import UserError
+from ajest.integrations.diffusers.prediction import PREDICTED
 from ajest.runtime.seeding import Drawing
 from ajest.tasks.images.architecture import LEARNING_RATES, SIZES
 from ajest.tasks.images.data.shapes import CLASSES
@@ -81,7 +82,9 @@ def test_options_are_named_as_what_they_change():
     for group in (*groups, options.Data):
         names = {_SETTINGS.get(f.name, f.name) for f in fields(group)} - {"skip_bad"}
         assert names <= known, group
-    assert get_args(options.NetworkSize) == tuple(SIZES) == tuple(LEARNING_RATES)
+    assert tuple(SIZES) == tuple(LEARNING_RATES)
+    assert f"{{{','.join(SIZES)},diffusers:PATH}}" == get_args(options.Network)[-1].metavar
+    assert get_args(options.Prediction) == PREDICTED
     assert (options.NotFinite, options.Course, options.GainSign) == (NotFinite, Course, GainSign)
     assert options.DrawingPlace == Drawing
     assert set(get_args(options.Predicted)) == PARAMETRISATIONS.keys()

@@ -15,6 +15,7 @@ STOREYS = (
     "storage",
     "diffusion",
     "selection",
+    "integrations",
     "tasks.base",
     "tasks",
     "training",

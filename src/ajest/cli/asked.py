@@ -6,12 +6,12 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from ajest.errors import UserError, check, unknown
 
 from .console import warn
-from .options import Launching, Networks, NetworkSize, Training, flag, given, shown
+from .options import Launching, Networks, Training, flag, given, shown
 
 if TYPE_CHECKING:
     from ajest.bench.plan.config import BenchConfig
@@ -22,20 +22,23 @@ if TYPE_CHECKING:
     from ajest.selection.arm import Arm
     from ajest.selection.keep_list import KeepList
     from ajest.tasks.base import Task
+    from ajest.tasks.images.architecture import NetworkSettings
     from ajest.tasks.images.task import ImageTask
     from ajest.tasks.vectors.task import VectorsTask
     from ajest.training.recipe import Recipe
 
 TaskName = Annotated[str, shown("TASK")]
-TrainedNetwork = Literal["learner", "guide", "strong"] | NetworkSize
 T = TypeVar("T", bound="Task")
 
+#: Options that name networks.
+NETWORKS = ("network", "guide_network")
 #: Options whose setting has another name.
-_SETTINGS = {"compiled": "compile", "network": "learner", "guide_network": "guide"}
+_SETTINGS = {"compiled": "compile", "network": "learner", "guide_network": "guide", "prediction": "learner"}
 #: Why an option means nothing for the tree.
 _NOT_THE_TREE = {
     "network": "its networks have one size each",
     "guide_network": "its networks have one size each",
+    "prediction": "its networks have one size each",
     "precision": "its networks compute in float32",
     "compiled": "its networks are not compiled",
     "label_dropout": "what is learned is class A alone, without labels",
@@ -63,6 +66,8 @@ def changed(task: T, asked: dict[str, Any]) -> T:
 
         assert isinstance(task, ImageTask)
         asked = asked | {"imagenet": read_indices(asked["imagenet"], task.classes, task.names)}
+    asked = asked | {name: settings for name, (settings, _) in networks_of(asked).items()}
+    asked.pop("prediction", None)
     return replace(task, **{_SETTINGS.get(name, name): value for name, value in asked.items()})
 
 
@@ -148,14 +153,28 @@ def vectors_of(asked: dict[str, Any], preset: str) -> VectorsTask:
 
 
 def dials_of(dials: ImageDials, asked: dict[str, Any]) -> ImageDials:
-    """The dials of images with networks of the sizes asked for, and the learning rates of these."""
-    from ajest.tasks.images.architecture import LEARNING_RATES, SIZES
-
-    if "network" in asked:
-        dials = replace(dials, learner=SIZES[asked["network"]], rate=LEARNING_RATES[asked["network"]])
-    if "guide_network" in asked:
-        dials = replace(dials, guide=SIZES[asked["guide_network"]], guide_rate=LEARNING_RATES[asked["guide_network"]])
+    """The dials of images with the networks asked for, and the learning rates of these."""
+    found = networks_of(asked)
+    if "network" in found:
+        learner, rate = found["network"]
+        dials = replace(dials, learner=learner, rate=rate)
+    if "guide_network" in found:
+        guide, rate = found["guide_network"]
+        dials = replace(dials, guide=guide, guide_rate=rate)
     return dials
+
+
+def networks_of(asked: dict[str, Any]) -> dict[str, tuple[NetworkSettings, float]]:
+    """(what it is made from, its learning rate) of each network among what was asked for."""
+    from ajest.tasks.images.architecture import network_named
+
+    named = {name: str(asked[name]) for name in NETWORKS if name in asked}
+    foreign = any(text.startswith("diffusers:") for text in named.values())
+    check(
+        foreign or "prediction" not in asked,
+        "--prediction is for models of diffusers: name one with --network diffusers:PATH",
+    )
+    return {name: network_named(text, asked.get("prediction")) for name, text in named.items()}
 
 
 def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> ImageTask:
@@ -176,7 +195,7 @@ def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> 
             warn(
                 f"{slow} does not compute in bfloat16: networks compute in float32; --precision float16 is another way"
             )
-    own = {k: v for k, v in asked.items() if k not in ("data", "validation", "classes", "network", "guide_network")}
+    own = {k: v for k, v in asked.items() if k not in ("data", "validation", "classes", "prediction", *NETWORKS)}
     settings |= {_SETTINGS.get(name, name): value for name, value in own.items()}
     classes = asked.get("classes")
     data, validation = asked.get("data", ("shapes",)), asked.get("validation", ())
@@ -243,15 +262,14 @@ def recipes_of(
 
 
 def sizes_of(networks: Networks) -> dict[str, Any]:
-    """The sizes of networks among what was asked for."""
-    return {name: value for name, value in given(networks).items() if name in ("network", "guide_network")}
+    """The networks among what was asked for."""
+    return {name: value for name, value in given(networks).items() if name in ("prediction", *NETWORKS)}
 
 
-def network_of(wanted: TrainedNetwork) -> tuple[Role, dict[str, Any]]:
-    """(the role of a network that is trained alone, its size as an option if it is not the preset's)."""
-    if wanted == "learner" or wanted == "guide" or wanted == "strong":
-        return wanted, {}
-    return "learner", {"network": wanted}
+def network_of(wanted: str) -> tuple[Role, dict[str, Any]]:
+    """(the role of a network that is trained alone, its name as an option if it is not the preset's)."""
+    roles: dict[str, Role] = {"learner": "learner", "guide": "guide", "strong": "strong"}
+    return (roles[wanted], {}) if wanted in roles else ("learner", {"network": wanted})
 
 
 def check_keep(arms: Sequence[Arm], keep: float | None) -> None:

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from ajest.errors import UserError, check, listed
 
-from .console import console, warn
+from .console import Device, console, device_of, warn
 from .options import Share, Whole, Word, share_of, shown
 
 
@@ -111,6 +111,50 @@ def prepare(
     print(f"{out}: {len(found):,} images of {len(found.classes) or 'no'} classes, {out.stat().st_size / 1e6:,.0f} MB")
 
 
+def encode(
+    paths: Positional[Annotated[tuple[str, ...], shown("SPEC [SPEC ...] OUT")]],
+    autoencoder: Annotated[Path, shown("DIR")],
+    resolution: Whole = None,
+    validation: bool = False,
+    skip_bad: bool = False,
+    device: Device = "auto",
+) -> None:
+    """Encode a data set as latents of an autoencoder, to learn these.
+
+    Example: ajest data encode pets.zip pets-latents --autoencoder sd-vae
+             ajest bench images --data pets-latents
+
+    - The same command goes on where it was stopped.
+
+    Args:
+        paths: the data set, as of prepare, and last the folder to write.
+        autoencoder: folder of an AutoencoderKL of diffusers, with safetensors.
+        resolution: height and width of the images; without it as of prepare.
+        validation: the validation part of a data set that has one.
+        skip_bad: go on without files that cannot be read.
+        device: where to compute.
+    """
+    from ajest.tasks.images import data
+    from ajest.tasks.images.data.latents import encode as encoded
+    from ajest.tasks.images.data.sizes import check_resolution, resolution_of
+
+    if len(paths) < 2:
+        raise UserError("name the data set and the folder to write: ajest data encode SPEC OUT --autoencoder DIR")
+    spec, out = paths[:-1], Path(paths[-1])
+    if out.exists():  # where OUT was forgotten, the last path is a part of the data set
+        raise UserError(f"{out} exists already: name the folder to write last, or remove the old one")
+    split: Literal["train", "val"] = "val" if validation else "train"
+    resolution = resolution_of(data.sizes_of(spec, split)) if resolution is None else resolution
+    check_resolution(resolution)
+    images = data.open_images(spec, resolution, split, skip_bad, warn=warn)
+    found = encoded(images, autoencoder, out, device_of(device))
+    space, size = found.space, sum(file.stat().st_size for file in out.iterdir())
+    print(
+        f"{out}: {len(images):,} latents of {space.channels} x {space.side} x {space.side}, standard deviation "
+        f"{found.sigma_data:.3f}, {size / 1e6:,.0f} MB"
+    )
+
+
 def kept(
     run: Positional[Path],
     out: Positional[Path],
@@ -145,4 +189,4 @@ def kept(
     print(f"{out}: {len(found.names):,} examples, {drawn:,} drawn, {trained:,} trained on{until}")
 
 
-DATA_VERBS: dict[str, Callable[..., Any]] = {"describe": describe, "prepare": prepare, "kept": kept}
+DATA_VERBS: dict[str, Callable[..., Any]] = {"describe": describe, "prepare": prepare, "encode": encode, "kept": kept}

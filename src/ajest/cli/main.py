@@ -93,7 +93,7 @@ def _main() -> None:
 
 
 def _data() -> None:
-    """Look into data sets of images, and pack them: describe, prepare, kept."""
+    """Look into data sets of images, and pack them: describe, prepare, encode, kept."""
 
 
 def _call(program: str, verbs: dict[str, Callable[..., Any]], about: str, words: list[str]) -> None:

@@ -35,7 +35,7 @@ End = Literal["time", "time_without_target", "samples", "flops", "steps"]
 Predicted = Literal["edm", "eps", "v", "x0", "flow"]
 GuideRule = Literal["autoguide", "apg", "reg"]
 Solving = Literal["heun", "flow-heun", "flow-euler"]
-NetworkSize = Literal["nano", "mini", "xxs", "xs", "s", "m"]
+Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 
 def shown(metavar: str) -> Any:
@@ -54,6 +54,8 @@ Interval = Annotated[tuple[float, float] | None, shown("LOW HIGH")]
 Folder = Annotated[Path | None, shown("DIR")]
 File = Annotated[Path | None, shown("FILE")]
 Files = Annotated[tuple[Path, ...] | None, shown("FILE [FILE ...]")]
+Network = Annotated[str | None, shown("{nano,mini,xxs,xs,s,m,diffusers:PATH}")]
+Predicts = Annotated[Prediction | None, shown("{epsilon,v_prediction,sample,flow}")]
 YesNo = Annotated[bool | None, shown("{True,False}")]
 
 
@@ -64,10 +66,12 @@ class Places:
     Attributes:
         data: those that were learned.
         validation: those that were held out.
+        autoencoder: of latents, what decodes them: a folder of diffusers.
     """
 
     data: Words = None
     validation: Words = None
+    autoencoder: Word = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ class Data(Places):
             .parquet file, or two-moons, checkerboard (as without it), swiss-roll, mixture-16d or digits.
             Several are one data set.
         validation: held-out examples of the same classes.
+        autoencoder: of a folder of latents (ajest data encode), where what decodes them is, if not where it was.
         classes: learn these alone: names or keys with commas between them (in double quotes if they hold commas), or
             how many; "all" for all. Without it cpu-mini learns four, the other presets all.
         resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the images if all are square
@@ -142,16 +147,19 @@ class Training:
 
 @dataclass(frozen=True)
 class Networks:
-    """Sizes of networks; without these the preset's.
+    """Networks; without these the preset's.
 
     Attributes:
-        network: size of the networks that are compared (images only). It brings the learning rate of its size.
+        network: size of the networks that are compared, or a model of diffusers by its config.json or a folder that
+            from_pretrained reads (images only). It brings the learning rate of its kind.
         guide_network: the same of the guide.
+        prediction: what models of diffusers predict; without it what scheduler_config.json beside them says.
         guide_learning_rate: peak of the guide's learning rate.
     """
 
-    network: Annotated[NetworkSize | None, shown("{nano,mini,xxs,xs,s,m}")] = None
-    guide_network: Annotated[NetworkSize | None, shown("{nano,mini,xxs,xs,s,m}")] = None
+    network: Network = None
+    guide_network: Network = None
+    prediction: Predicts = None
     guide_learning_rate: Number = None
 
 

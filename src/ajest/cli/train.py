@@ -14,7 +14,6 @@ from ajest.errors import UserError, check
 
 from .asked import (
     TaskName,
-    TrainedNetwork,
     check_keep,
     keep_lists,
     network_of,
@@ -30,6 +29,7 @@ from .options import (
     Files,
     Folder,
     Number,
+    Predicts,
     Tracking,
     Training,
     Word,
@@ -46,7 +46,8 @@ def train(
     *,
     out: Path,
     preset: Word = None,
-    network: Annotated[TrainedNetwork, shown("{learner,guide,strong,nano,mini,xxs,xs,s,m}")] = "learner",
+    network: Annotated[str, shown("{learner,guide,strong,nano,mini,xxs,xs,s,m,diffusers:PATH}")] = "learner",
+    prediction: Predicts = None,
     arm: str = "baseline",
     keep: Number = None,
     keep_list: File = None,
@@ -77,8 +78,9 @@ def train(
         preset: whose networks and recipe to take; without it "paper" for the tree, "cpu-mini" for images.
         network: the preset's network that is compared ("learner", as without it), the smaller one that guides it
             ("guide"), or a strong reference as large as the learner ("strong"); of images also a learner of this size,
-            with the learning rate of its size. Networks of one seed learn from the same examples only where they are
-            for the same.
+            or a model of diffusers, with the learning rate of its kind. Networks of one seed learn from the same
+            examples only where they are for the same.
+        prediction: what a model of diffusers predicts; without it what scheduler_config.json beside it says.
         arm: from which examples to learn, see `ajest arms`.
         keep: keep fraction, for arms that keep a part.
         keep_list: learn only the examples that this file names, see `ajest data kept`.
@@ -100,6 +102,7 @@ def train(
     from ajest.training.trainer import Trainer
 
     role, size = network_of(network)
+    size |= {} if prediction is None else {"prediction": prediction}
     load_rules(rules)
     found = planned(task, preset, given(data, drawing, computing) | size, device_of(device), whole=True)
     plan, (chosen,) = found.config, found.arms((arm,), keep)

@@ -87,7 +87,7 @@ def compile_network(module: nn.Module, backend: Backend | None = None) -> None:
     """Compile a module's forward, in place; its tensors' first dimension is the batch. Copies are compiled as well.
 
     Args:
-        module: whose `forward` has positional arguments.
+        module: any.
         backend: that compiles a graph; None is `inductor`.
     """
     _listen()
@@ -124,14 +124,14 @@ class _Compiled:
         self._plain = type(module).forward.__get__(module)
         self._run = torch.compile(self._plain, backend=_counted(backend))
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
         if _plain:
-            return self._plain(*arguments)
-        for argument in arguments:
+            return self._plain(*arguments, **named)
+        for argument in (*arguments, *named.values()):
             if isinstance(argument, Tensor):
                 torch._dynamo.maybe_mark_dynamic(argument, 0)
         before = _TOTALS.graph_calls
-        out = self._run(*arguments)
+        out = self._run(*arguments, **named)
         _TOTALS.eager_calls += _TOTALS.graph_calls == before
         return out
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import arms_named
-from ajest.tasks.images.architecture import Architecture, Precision
+from ajest.tasks.images.architecture import NetworkSettings, Precision
 from ajest.tasks.images.task import ImageTask
 from ajest.training.recipe import LearningRate, Recipe
 
@@ -43,8 +43,8 @@ class ImageDials:
         guides, noise_repeats: see `BenchConfig`.
     """
 
-    learner: Architecture
-    guide: Architecture
+    learner: NetworkSettings
+    guide: NetworkSettings
     rate: float
     guide_rate: float
     super_batch: int

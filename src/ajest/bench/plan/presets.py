@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ajest.errors import unknown
+from ajest.integrations.diffusers import DiffusersModel
 from ajest.selection.catalogue import arms_named, random_at
 from ajest.tasks.base import Headline, Task
-from ajest.tasks.images.architecture import LEARNING_RATES, SIZES
+from ajest.tasks.images.architecture import DIFFUSERS_RATE, LEARNING_RATES, SIZES
 from ajest.tasks.images.task import ImageTask
 from ajest.tasks.tree.task import TreeTask
 from ajest.tasks.vectors.task import VectorsTask
@@ -279,7 +280,12 @@ def bench_of(task: Task, preset: str | None = None) -> BenchConfig:
     if preset not in presets:
         raise unknown(f"preset of {task.name}", preset, presets)
     if isinstance(task, ImageTask):
-        return IMAGES[preset].bench(task)
+        dials = IMAGES[preset]
+        if isinstance(task.learner, DiffusersModel):  # whose rates are of another order
+            dials = replace(dials, rate=DIFFUSERS_RATE)
+        if isinstance(task.guide, DiffusersModel):
+            dials = replace(dials, guide_rate=DIFFUSERS_RATE)
+        return dials.bench(task)
     if isinstance(task, TreeTask):
         return replace(TREE[preset](), task=task)
     return (VECTORS if isinstance(task, VectorsTask) else ANY)[preset](task)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,10 @@ import safetensors.torch
 from ajest import __version__
 from ajest.bench.read.findings import Findings, findings
 from ajest.bench.read.folder import read
-from ajest.errors import UserError, check
 from ajest.storage import jsonl
 from ajest.storage.checkpoint import write_atomic
 from ajest.storage.config_file import write_config
+from ajest.storage.folders import new_folder
 from ajest.tasks.base import Task
 from ajest.training.networks import load_network
 from ajest.training.run_folder import RunConfig, read_config
@@ -61,32 +59,23 @@ def export(
     Raises:
         UserError: there is something in `out`, or it cannot be written; or see `load_network`.
     """
-    empty = not out.exists() or (out.is_dir() and not any(out.iterdir()))
-    check(empty, f"{out} holds something already: name another folder to export to")
     config = read_config(run)
     network, at = load_network(run, step, width, inexact=inexact)
     exported = Exported(run, config, at, config.recipe.ema_widths[0] if width is None else width)
     weights = {name: part.contiguous() for name, part in network.state_dict().items()}
     about = {"format": "pt", "step": str(at), "ema_width": f"{exported.width:g}", "ajest": __version__}
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as temporary:
-            whole = Path(temporary) / "whole"
-            write_atomic(whole / "model.safetensors", safetensors.torch.save(weights, about))
-            write_config(whole / "config.json", replace(config, task=without_places(config.task), guide=None))
-            write_atomic(whole / "README.md", card(exported, verdict_of(run)))
-            if out.exists():
-                out.rmdir()
-            shutil.move(whole, out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
+    with new_folder(out) as whole:
+        write_atomic(whole / "model.safetensors", safetensors.torch.save(weights, about))
+        write_config(whole / "config.json", replace(config, task=without_places(config.task), guide=None))
+        write_atomic(whole / "README.md", card(exported, verdict_of(run)))
     return exported
 
 
 def without_places(task: Task) -> Task:
-    """The task, its data named by their last names alone."""
+    """The task, its data and autoencoder named by their last names alone."""
     own = {f.name for f in fields(task)}
     named: dict[str, Any] = {n: tuple(map(_last, getattr(task, n))) for n in ("data", "validation") if n in own}
+    named |= {n: _last(getattr(task, n)) for n in ("autoencoder",) if n in own}
     return replace(task, **named) if named else task
 
 

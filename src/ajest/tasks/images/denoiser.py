@@ -49,6 +49,11 @@ class EDM2Denoiser(nn.Module):
         raw = self.unet((x * scale).to(self.precision), sigma.float().log() / 4, label)
         return self._denoised(x, raw, level, scale)
 
+    @property
+    def raw(self) -> Embedding:
+        """The network without its preconditioning, which is what may be compiled."""
+        return self.unet
+
     def sketched(
         self, x: Tensor, sigma: Tensor, label: Tensor | None, target: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:

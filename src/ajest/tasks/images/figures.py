@@ -139,8 +139,8 @@ def selection(snapshots: Mapping[int, Mapping[str, Tensor]]) -> Figure:
         for offset, chosen, colour in ((0, top, KEPT), (width, rest, DROPPED)):
             for column, i in enumerate(chosen):
                 clean, noised = axes[2 * row, offset + column], axes[2 * row + 1, offset + column]
-                clean.imshow(to_uint8(part["target"][i]).permute(1, 2, 0).numpy(), interpolation="nearest")
-                noised.imshow(to_uint8(part["x"][i]).permute(1, 2, 0).numpy(), interpolation="nearest")
+                clean.imshow(_colours(part["target"][i]).permute(1, 2, 0).numpy(), interpolation="nearest")
+                noised.imshow(_colours(part["x"][i]).permute(1, 2, 0).numpy(), interpolation="nearest")
                 noised.set_xlabel(f"σ {part['sigma'][i]:.2f}\n{score[i]:+.3f}", fontsize=7)
                 for axis in (clean, noised):
                     axis.spines[:].set_visible(True)
@@ -150,12 +150,21 @@ def selection(snapshots: Mapping[int, Mapping[str, Tensor]]) -> Figure:
     return figure
 
 
+def _colours(x: Tensor) -> Tensor:
+    """uint8 images of three channels: images as they are, and of latents the first three channels, from -2 to 2."""
+    channels = x.shape[-3]
+    if channels == 3:
+        return to_uint8(x)
+    three = x.narrow(-3, 0, 3) if channels > 3 else x.narrow(-3, 0, 1).expand(*x.shape[:-3], 3, *x.shape[-2:])
+    return to_uint8(three if channels == 1 else three / 2)
+
+
 def trajectories(paths: Tensor, sigmas: list[float], sigma_data: float) -> Figure:
     """States of the sampler (n, times, 3, h, w), each scaled to the contrast of an image."""
     levels = torch.tensor(sigmas)
     times = torch.linspace(0, len(sigmas) - 1, min(_TIMES, len(sigmas))).round().long()
     scale = sigma_data * torch.rsqrt(levels[times] ** 2 + sigma_data**2)
-    shown = to_uint8(paths[:, times] * scale[:, None, None, None])
+    shown = _colours(paths[:, times] * scale[:, None, None, None])
     n = len(shown)
     figure = Figure(figsize=(1.0 + len(times) * 0.72, n * 0.75 + 0.35), layout="constrained")
     axis = figure.subplots()

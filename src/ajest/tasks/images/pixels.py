@@ -51,7 +51,7 @@ class Pixels:
     """Images by number.
 
     Args:
-        images: uint8, shape (N, channels, height, width); may be memory-mapped.
+        images: shape (N, ...), of any type; may be memory-mapped.
         device: where they are wanted.
         loading: how they come there.
 
@@ -64,6 +64,7 @@ class Pixels:
         self.images, self.device = images, device
         self.resident = loading.keeps(images, device)
         self.ahead = not self.resident and (device.type != "cpu" if loading.ahead is None else loading.ahead)
+        self._type = torch.from_numpy(np.empty(0, images.dtype)).dtype
         self._there = torch.from_numpy(np.array(images)).to(device) if self.resident else None
         self._reader: ThreadPoolExecutor | None = None  # its thread ends with it
         self._expected: tuple[Tensor, Future[Tensor]] | None = None
@@ -73,7 +74,7 @@ class Pixels:
         return len(self.images)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """Images of these numbers, shape (n, channels, height, width), uint8, on the device."""
+        """Images of these numbers, shape (n, ...), on the device."""
         if self._there is not None:
             return self._there[index]
         index = index.cpu()
@@ -101,7 +102,7 @@ class Pixels:
         return None
 
     def _room(self, index: Tensor) -> Tensor:
-        return pinned((len(index), *self.images.shape[1:]), torch.uint8, self.device)
+        return pinned((len(index), *self.images.shape[1:]), self._type, self.device)
 
     def _read(self, index: Tensor, room: Tensor) -> Tensor:
         if self.images.flags.c_contiguous:

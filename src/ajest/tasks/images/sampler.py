@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,16 +26,18 @@ class Sampler:
     what else is asked for.
 
     Attributes:
-        resolution: height and width.
+        shape: (channels, height, width) of what is sampled.
         classes: how many; 0 for an unconditional set.
         solver: from start noise to samples.
         chunk: samples at a time.
+        images: from what is sampled to uint8 images.
     """
 
-    resolution: int
+    shape: tuple[int, int, int]
     classes: int
     solver: Solver
     chunk: int
+    images: Callable[[Tensor], Tensor] = to_uint8
 
     def __post_init__(self) -> None:
         check(self.chunk >= 1, f"chunk must be at least 1, not {self.chunk}")
@@ -84,7 +86,7 @@ class Sampler:
 
         start, label = self.start(slice(0, n), seed).to(device), None if labels is None else labels.to(device)
         churn = [generator(seed, "evaluation", "churn", i) for i in range(n)]
-        images = to_uint8(self.solver(denoiser, start, label, churn, watch)).cpu()
+        images = self.images(self.solver(denoiser, start, label, churn, watch)).cpu()
         tensors = {"samples": images, "trajectories": torch.stack(path, 1)}
         return tensors if labels is None else tensors | {"labels": labels}
 
@@ -106,8 +108,7 @@ class Sampler:
         return in_chunks(solved, len(pairs), self.chunk)
 
     def _noise(self, streams: Sequence[torch.Generator]) -> Tensor:
-        shape = (3, self.resolution, self.resolution)
-        return self.solver.sigma_max * torch.stack([torch.randn(shape, generator=stream) for stream in streams])
+        return self.solver.sigma_max * torch.stack([torch.randn(self.shape, generator=stream) for stream in streams])
 
     def _solved(
         self,
@@ -119,4 +120,4 @@ class Sampler:
     ) -> Tensor:
         """uint8 samples, on the device; `churn` has the noise on the way of each."""
         label = None if labels is None else labels.to(device)
-        return to_uint8(self.solver(denoiser, start.to(device), label, churn))
+        return self.images(self.solver(denoiser, start.to(device), label, churn))

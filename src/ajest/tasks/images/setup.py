@@ -11,7 +11,9 @@ from ajest.runtime.distributed import once, rank
 from ajest.tasks.images.data.sizes import USUAL_RESOLUTION, check_resolution, resolution_of, what_is_changed
 from ajest.tasks.images.data.splits import Split
 
-from .data import ImageSet, classes_wanted, is_keyword, of_classes, open_images, sizes_of
+from .architecture import NetworkSettings
+from .data import ImageSet, classes_wanted, is_keyword, of_classes, sizes_of
+from .data.latents import decoder, is_latents, open_set, read_latents
 from .imagenet import read_indices
 from .task import ImageTask
 
@@ -53,10 +55,14 @@ def image_task(
     resolution = resolution_of(sizes) if resolution is None else resolution
     mend = "; --resolution names another size" if own else ""
     check_resolution(resolution)
-    known = open_images(data, resolution, "train", skip_bad, warn=warn)
-    train = known.only(_wanted(known, classes, at_most))
-    left_out = _left_out(known, train) if classes is None else ""
-    if len(known.classes) < 2:
+    known = open_set(data, resolution, "train", skip_bad, warn)
+    learner = settings.get("learner", ImageTask.learner)
+    assert isinstance(learner, NetworkSettings)
+    train = known.only(_wanted(known, classes, at_most) if learner.labelled else _none_of(classes, learner))
+    left_out = _left_out(known, train) if classes is None and learner.labelled else ""
+    if not learner.labelled and known.classes:
+        warn(f"{learner.name} takes no classes: the images of all {len(known.classes)} are learned without labels")
+    elif len(known.classes) < 2:
         what = f"one class, {listed(known.classes)}" if known.classes else "no classes, so the network is unconditional"
         warn(f"{' '.join(data)}: {what}")
     check(
@@ -65,13 +71,15 @@ def image_task(
         f"samples by; {LEAST_LEARNED} are the least",
     )
     said = [
-        _of_size(resolution) if own else "",
+        _of_size(resolution) if own and not is_latents(data) else "",
         what_is_changed(sizes, resolution, "images", mend),
         left_out and f"learning {left_out}",
     ]
     held_out = _held_out(validation, resolution, known, train, skip_bad, warn) if validation else None
     if validation:
         said.append(what_is_changed(_sizes(validation, "val"), resolution, "validation images", mend))
+    if is_latents(data):
+        settings = _of_latents(data, validation) | settings
     task = ImageTask(
         data=tuple(_absolute(s) for s in data),
         validation=tuple(_absolute(s) for s in validation),
@@ -85,11 +93,29 @@ def image_task(
         imagenet=() if imagenet is None else read_indices(imagenet, train.classes, train.names),
         **settings,  # type: ignore[arg-type]
     )
-    for architecture in (task.learner, task.guide):
-        architecture.fit(resolution)
+    for network in (task.learner, task.guide):
+        network.fit(task.shape[1], task.shape[0], len(task.classes), task.label_dropout)
+        check(
+            task.sigma_max <= network.sigma_max * 1.001,
+            f"the schedule of {network.name} knows noise levels up to {network.sigma_max:.4g}, and samples begin at "
+            f"{task.sigma_max:g}: name --sigma-max {network.sigma_max:.3g}",
+        )
+    if task.latents is not None:
+        decoder(task.autoencoder, task.latents)  # before anything is trained
     for line in filter(None, said):
         warn(line)
     return task
+
+
+def _of_latents(data: tuple[str, ...], validation: tuple[str, ...]) -> dict[str, object]:
+    """Settings of a task whose images are learned as latents."""
+    found = read_latents(data[0])
+    check(
+        not validation or (is_latents(validation) and read_latents(validation[0]).space == found.space),
+        f"{data[0]} holds latents, and {' '.join(validation)} none of the same autoencoder: encode these images too "
+        "(ajest data encode)",
+    )
+    return {"latents": found.space, "sigma_data": found.sigma_data, "autoencoder": found.autoencoder}
 
 
 def _held_out(
@@ -107,7 +133,7 @@ def _held_out(
         known: all training images.
         train: those that are learned.
     """
-    found = open_images(validation, resolution, "val", skip_bad, warn=warn)
+    found = open_set(validation, resolution, "val", skip_bad, warn)
     found, notes = of_classes(found, known.classes, train.classes)
     for note in notes:
         warn(note)
@@ -152,6 +178,9 @@ def _absolute(spec: str) -> str:
 
 def _sizes(spec: tuple[str, ...], split: Split) -> Counter[tuple[int, int]]:
     """Sizes of the stored images; of several processes one looks."""
+    if is_latents(spec):
+        n, _, height, width = read_latents(spec[0]).images.images.shape
+        return Counter({(width, height): n})
     found = once(lambda: [[w, h, n] for (w, h), n in sizes_of(spec, split).items()])
     return Counter({(w, h): n for w, h, n in found})
 
@@ -165,6 +194,14 @@ def _wanted(images: ImageSet, classes: int | tuple[str, ...] | None, at_most: in
         f"--classes {classes}: the images have {known} classes; take 1 to {known}, or all",
     )
     return classes_wanted(images, at_most if classes is None else classes)
+
+
+def _none_of(classes: int | tuple[str, ...] | None, learner: NetworkSettings) -> tuple[str, ...]:
+    """No classes, as of a network that takes none."""
+    check(
+        classes is None, f"{learner.name} takes no classes: leave out --classes, or set num_class_embeds in its config"
+    )
+    return ()
 
 
 def _left_out(everything: ImageSet, learned: ImageSet) -> str:

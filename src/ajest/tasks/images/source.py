@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -88,6 +89,7 @@ class ImageSource:
     """
 
     own_target: Target = "x0"
+    _drawn_anew: ClassVar[bool] = False  # whether an image's x0 is another one each time
     exact: Denoiser | None = None
 
     def __init__(
@@ -101,7 +103,7 @@ class ImageSource:
         label_dropout: float = 0.0,
         loading: Loading = USUAL,
     ) -> None:
-        check_levels(images)
+        self._check(images)
         self.label_dropout = label_dropout
         self.device = torch.device(device)
         self.noise, self.sigma_data, self.flip = noise, sigma_data, flip
@@ -110,6 +112,10 @@ class ImageSource:
         self._loading = loading
         self._subset = Subset(len(self._pixels))
 
+    @staticmethod
+    def _check(images: np.ndarray) -> None:
+        check_levels(images)
+
     def restricted(self, rows: Tensor) -> ImageSource:
         """See `RestrictableSource`."""
         found = copy.copy(self)
@@ -117,16 +123,16 @@ class ImageSource:
         return found
 
     def draw(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Batch:
-        here, level, mirrored, dropped = self._on_host(count, generator)
-        index, sigma, mirrored, dropped = to_device(self.device, here, self.noise(level), mirrored, dropped)
-        x0 = self._clean(index if self._pixels.resident else here, mirrored)
+        here, level, form, dropped = self._on_host(count, generator)
+        index, sigma, form, dropped = to_device(self.device, here, self.noise(level), form, dropped)
+        x0 = self._clean(index if self._pixels.resident else here, form)
         noise = self._eps(x0, generator if eps is None else eps)
         return self._noised(self._outline(index, sigma, self._label_of(index, dropped)), x0, noise)
 
     def ingredients(self, count: int, generator: torch.Generator, eps: torch.Generator | None = None) -> Ingredients:
         here, *rest = self._on_host(count, generator)
-        index, level, mirrored, dropped = to_device(self.device, here, *rest)
-        x0 = self._clean(index if self._pixels.resident else here, mirrored)
+        index, level, form, dropped = to_device(self.device, here, *rest)
+        x0 = self._clean(index if self._pixels.resident else here, form)
         noise = self._eps(x0, generator if eps is None else eps)
         return Ingredients(x0, noise, level, index, self._label_of(index, dropped))
 
@@ -140,11 +146,11 @@ class ImageSource:
 
     def ingredients_of(self, rows: Rows, stream: CounterStream, eps: CounterStream | None) -> Ingredients:
         numbers = numbers_of(rows, self.device)
-        index, level, mirrored, label = self._drawn(numbers, stream)
+        index, level, form, label = self._drawn(numbers, stream)
         if eps is None:
             nothing = level.new_empty(len(level), 0)
             return Ingredients(nothing, nothing, level, index, label)
-        x0 = self._clean(index if self._pixels.resident else self._index(rows, stream), mirrored)
+        x0 = self._clean(index if self._pixels.resident else self._index(rows, stream), form)
         return Ingredients(x0, eps.normals(numbers, tuple(x0.shape[1:]), self.fused), level, index, label)
 
     @property
@@ -156,15 +162,17 @@ class ImageSource:
         return edm_weight(sigma, self.sigma_data)
 
     def _on_host(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(numbers of images, normal numbers of the levels, which are mirrored, which labels are lost)."""
+        """(numbers of images, normal numbers of the levels, forms of the images, which labels are lost)."""
         image, level, mirror = (substream(generator) for _ in range(3))
         # Of the example, not of its noise: another draw of that loses the same labels.
         lost = substream(mirror) if self.label_dropout else mirror
+        anew = substream(mirror) if self._drawn_anew else mirror
         index = self._subset[torch.randint(len(self._subset), (count,), generator=image)]
         normal_ = torch.randn(-(-count // _UNIT) * _UNIT, generator=level)[:count]
         mirrored = torch.rand(count if self.flip else 0, generator=mirror) < 0.5
         dropped = torch.rand(count if self.label_dropout else 0, generator=lost) < self.label_dropout
-        return index, normal_, mirrored, dropped
+        words = torch.randint(1 << 32, (count if self._drawn_anew else 0,), generator=anew)
+        return index, normal_, self._form(mirrored, words), dropped
 
     def _eps(self, x0: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randn(x0.shape, generator=substream(generator, self.device), device=self.device)
@@ -189,11 +197,15 @@ class ImageSource:
         return self._subset[below(stream.words(numbers_of(rows), 2), len(self._subset))]
 
     def _drawn(self, numbers: Tensor, stream: CounterStream) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """(numbers of images, normal numbers of the levels, which are mirrored, labels) of some rows."""
-        words = stream.words(numbers, 6)
+        """(numbers of images, normal numbers of the levels, forms of the images, labels) of some rows."""
+        words = stream.words(numbers, 7)
         index, level = self._subset[below(words[:, :2], len(self._subset))], normal(words[:, 2:4])[:, 0]
         mirrored, dropped = uniform(words[:, 4]) < 0.5, uniform(words[:, 5]) < self.label_dropout
-        return index, level, mirrored, self._label_of(index, dropped)
+        return index, level, self._form(mirrored, words[:, 6]), self._label_of(index, dropped)
+
+    def _form(self, mirrored: Tensor, words: Tensor) -> Tensor:
+        """Which form of each image is taken: mirrored or not; `words` are random ones of 32 bits, for other sources."""
+        return mirrored
 
     def _label_of(self, index: Tensor, dropped: Tensor) -> Tensor | None:
         label = None if self._labels is None else self._labels[index]
@@ -202,9 +214,9 @@ class ImageSource:
     def _outline(self, index: Tensor, sigma: Tensor, label: Tensor | None) -> Batch:
         return Batch(sigma.new_empty(len(sigma), 0), sigma, self.weight(sigma), index, None, label)
 
-    def _clean(self, index: Tensor, mirrored: Tensor) -> Tensor:
+    def _clean(self, index: Tensor, form: Tensor) -> Tensor:
         x0 = to_float(self._pixels[index])
-        return torch.where(mirrored[:, None, None, None], x0.flip(3), x0) if self.flip else x0
+        return torch.where(form[:, None, None, None], x0.flip(3), x0) if self.flip else x0
 
     @staticmethod
     def _noised(known: Batch, x0: Tensor, normals: Tensor) -> Batch:
@@ -227,3 +239,32 @@ class ImageSource:
             raise ValueError("the batch has no target yet")
         x, target, sigma = avg_pool2d(batch.x, 2), avg_pool2d(batch.target, 2), batch.sigma / 2
         return replace(batch, x=x, target=target, sigma=sigma, weight=self.weight(sigma))
+
+
+#: What the latent of an image is drawn with, from the number of the draw.
+_POSTERIOR = CounterStream.named("posterior")
+
+
+class LatentSource(ImageSource):
+    """Draws latents instead of images: x0 from the normal distribution that an autoencoder gives for each, anew each
+    time; mirrored ones are those of the mirrored image. See `ImageSource`.
+
+    Its `images` are means and log-variances, shape (N, 2, 2, channels, height, width): of the image as it is and
+    mirrored.
+    """
+
+    _drawn_anew = True
+
+    @staticmethod
+    def _check(images: np.ndarray) -> None:
+        assert images.ndim == 6
+
+    def _form(self, mirrored: Tensor, words: Tensor) -> Tensor:
+        """The number of the draw, and in its last bit whether the image is mirrored."""
+        return (words << 1) + mirrored if self.flip else words << 1
+
+    def _clean(self, index: Tensor, form: Tensor) -> Tensor:
+        both = self._pixels[index]
+        mean, log_variance = both[torch.arange(len(both), device=both.device), form & 1].float().unbind(1)
+        drawn = _POSTERIOR.normals(form >> 1, tuple(mean.shape[1:]), self._loading.fused)
+        return torch.addcmul(mean, (log_variance / 2).exp(), drawn)

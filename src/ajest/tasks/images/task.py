@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
@@ -23,16 +23,16 @@ from ajest.runtime.seeding import LARGE, Role, generator
 from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors, Task, Tensors
 
 from . import figures
-from .architecture import SIZES, Architecture, Precision
-from .data import ImageSet, cache_folder, class_number, open_images
-from .denoiser import EDM2Denoiser
+from .architecture import SIZES, NetworkSettings, Precision
+from .data import ImageSet, cache_folder, class_number
+from .data.latents import LatentSpace, decoder, open_set
 from .extractors import BATCH, Extractor, extract, extractor, looked_at
 from .imagenet import class_indices
 from .metrics import FREE_OF_N, compared, metrics_of, without_classes
-from .pixels import Loading
+from .pixels import USUAL, Loading
 from .references import References, Stock, references_of, remembered
 from .sampler import Sampler
-from .source import ImageSource
+from .source import ImageSource, LatentSource, to_uint8
 
 SHOWN = 32  # samples kept for figures
 LOSS_EXAMPLES = 512
@@ -51,6 +51,8 @@ class ImageTask(Task):
         size: training images.
         classes, names: key and name of each class; empty for an unconditional set.
         resolution: height and width.
+        latents: which latents are learned in the place of images; None learns images.
+        autoencoder: where what decodes them is; may change from machine to machine.
         flip: mirror every second training image.
         learner, guide: the networks.
         p_mean, p_std: of ln sigma in training.
@@ -78,9 +80,11 @@ class ImageTask(Task):
     classes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     resolution: int = 64
+    latents: LatentSpace | None = None
+    autoencoder: str = field(default="", compare=False)
     flip: bool = False
-    learner: Architecture = SIZES["mini"]
-    guide: Architecture = SIZES["nano"]
+    learner: NetworkSettings = SIZES["mini"]
+    guide: NetworkSettings = SIZES["nano"]
     p_mean: float = -0.4
     p_std: float = 1.0
     sigma_data: float = 0.5
@@ -107,6 +111,10 @@ class ImageTask(Task):
             self.label_dropout == 0 or bool(self.classes),
             "the images have no classes, so there is no label to drop: leave out --label-dropout",
         )
+        check(
+            self.latents is not None or not self.autoencoder,
+            "the images are learned as they are: --autoencoder is for a folder of ajest data encode",
+        )
         _ = self.sampler  # which checks its settings
         check(len(self.extractors) >= 1, "at least one feature extractor must be named")
         count = self.references
@@ -116,7 +124,13 @@ class ImageTask(Task):
 
     @property
     def domain(self) -> tuple[object, ...]:
-        return self.name, self.resolution
+        return self.name, self.resolution, self.latents
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of what networks see."""
+        seen = self.latents
+        return (3, self.resolution, self.resolution) if seen is None else (seen.channels, seen.side, seen.side)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -149,28 +163,34 @@ class ImageTask(Task):
     @property
     def subject(self) -> str:
         classes = f", {len(self.classes)} classes" if self.classes else ""
-        return f"{self.size:,} images of {self.resolution} x {self.resolution}{classes}"
+        latents = "" if self.latents is None else f" as latents of {' x '.join(map(str, self.shape))}"
+        return f"{self.size:,} images of {self.resolution} x {self.resolution}{latents}{classes}"
 
     def source(self, device: torch.device | str) -> ImageSource:
-        image_set = self._image_set("train")
         loading = Loading(self.resident_bytes, fused=self.compile)
-        return ImageSource(
-            image_set.images,
-            image_set.labels,
-            self._noise,
-            self.sigma_data,
-            self.flip,
-            device,
-            self.label_dropout,
-            loading,
-        )
+        return self._source("train", self.flip, device, self.label_dropout, loading)
 
-    def network(self, role: Role, seed: int) -> EDM2Denoiser:
+    def _source(
+        self,
+        split: Literal["train", "val"],
+        flip: bool = False,
+        device: torch.device | str = "cpu",
+        label_dropout: float = 0.0,
+        loading: Loading = USUAL,
+    ) -> ImageSource:
+        """What draws images, or latents of them."""
+        found = self._image_set(split)
+        rest = found.labels, self._noise, self.sigma_data, flip, device, label_dropout, loading
+        return ImageSource(found.images, *rest) if found.latents is None else LatentSource(found.latents, *rest)
+
+    def network(self, role: Role, seed: int) -> nn.Module:
         architecture = self.learner if role in LARGE else self.guide
         weights = generator(seed, role, "weights")
-        network = architecture.denoiser(self.resolution, len(self.classes), self.sigma_data, self.precision, weights)
+        channels, side, _ = self.shape
+        classes = len(self.classes)
+        network = architecture.denoiser(side, classes, self.sigma_data, self.precision, weights, channels)
         if self.compile:
-            compile_network(network.unet)
+            compile_network(network.raw)
         return network
 
     def example_names(self) -> Sequence[str]:
@@ -182,7 +202,11 @@ class ImageTask(Task):
         """How samples are drawn."""
         levels = self.sampler_steps, self.sigma_max, self.sigma_min
         solver = Solver(*levels, self.sigma_data, self.solver, self.churn, self.shift)
-        return Sampler(self.resolution, len(self.classes), solver, self.chunk)
+        return Sampler(self.shape, len(self.classes), solver, self.chunk, self._images)
+
+    def _images(self, x: Tensor) -> Tensor:
+        """uint8 images of what networks make."""
+        return to_uint8(x if self.latents is None else decoder(self.autoencoder, self.latents, x.device).decode(x))
 
     def prepare(self, how: Measurement) -> None:
         """Statistics of the real images, kept by content in the user's cache."""
@@ -296,8 +320,7 @@ class ImageTask(Task):
 
     def _loss_batch(self, seed: int) -> Batch:
         """Noised held-out images (training images where there are none), on the CPU."""
-        image_set = self._image_set("val" if self.validation else "train")
-        source = ImageSource(image_set.images, image_set.labels, self._noise, self.sigma_data)
+        source = self._source("val" if self.validation else "train")
         return source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
 
     def _losses(self, denoiser: Denoiser, batch: Batch, device: torch.device | str) -> Tensor:
@@ -333,4 +356,4 @@ def _opened(
     spec: tuple[str, ...], resolution: int, split: Literal["train", "val"], classes: tuple[str, ...]
 ) -> ImageSet:
     # A data set with bad files was opened with the user's consent before: the digest tells whether it is the same.
-    return open_images(spec, resolution, split, skip_bad=True, warn=lambda _: None).only(classes)
+    return open_set(spec, resolution, split, skip_bad=True, warn=lambda _: None).only(classes)

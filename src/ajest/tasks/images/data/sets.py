@@ -33,6 +33,7 @@ class ImageSet:
         ids: stable id of each image, shape (N,), str: its path inside the data set; where two archives share paths,
             after the archive's name.
         digest: of images, labels and classes.
+        latents: of the images, where these are what is learned, see `data.latents`.
     """
 
     images: np.ndarray
@@ -41,6 +42,7 @@ class ImageSet:
     names: tuple[str, ...]
     ids: np.ndarray
     digest: str
+    latents: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,8 +65,11 @@ class ImageSet:
         rows = np.flatnonzero(np.isin(self.labels, [self.classes.index(c) for c in here]))
         numbers = np.array([here.index(c) if c in here else -1 for c in self.classes])
         names = tuple(n for n, c in zip(self.names, self.classes, strict=True) if c in here)
-        images = self.images if len(rows) == len(self) else self.images[rows]  # a mapped file stays one
-        found = ImageSet(images, numbers[self.labels[rows]], here, names, self.ids[rows], self._digest_of(here))
+        whole = len(rows) == len(self)  # a mapped file stays one
+        images = self.images if whole else self.images[rows]
+        latents = self.latents if whole or self.latents is None else self.latents[rows]
+        labels, digest = numbers[self.labels[rows]], self._digest_of(here)
+        found = ImageSet(images, labels, here, names, self.ids[rows], digest, latents)
         return found.relabelled(classes)
 
     def _digest_of(self, classes: tuple[str, ...]) -> str:

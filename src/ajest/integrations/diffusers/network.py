@@ -1,0 +1,175 @@
+"""A model of diffusers as a network of ajest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from inspect import Parameter, signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ajest.errors import UserError, check, listed
+
+from .prediction import prediction_of
+
+#: Settings that tell how many numbers a token of text has, the first that is there.
+_TOKEN_WIDTHS = ("caption_channels", "joint_attention_dim", "cross_attention_dim", "encoder_hid_dim")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How a model of diffusers is told the class.
+
+    Attributes:
+        name: of its class.
+        classes: of the data; 0 without labels.
+        rows: of the model's table of classes; 0 if it has none.
+        none: row that stands for no label; None if there is none.
+        width: of a token of text, in whose place one token stands for the class (1 at its number, 0 elsewhere, and
+            all 0 for no label); 0 where no text is asked for.
+    """
+
+    name: str
+    classes: int
+    rows: int
+    none: int | None
+    width: int
+
+    @property
+    def takes_labels(self) -> bool:
+        return self.rows > 0 or self.width > 0
+
+    def check(self, dropout: float = 0.0) -> None:
+        """Raise a UserError unless the model can be told these classes, and none where labels are dropped."""
+        check(
+            self.rows == 0 or self.rows >= self.classes,
+            f"{self.name} knows {self.rows} classes, and the data have {self.classes}: set num_class_embeds (of a DiT "
+            f"num_embeds_ada_norm) in its config to {self.classes + 1}, or name fewer --classes",
+        )
+        check(
+            self.width == 0 or self.width >= self.classes,
+            f"{self.name} takes tokens of {self.width} numbers, too few to tell {self.classes} classes: name fewer "
+            "--classes",
+        )
+        check(
+            self.rows == 0 or self.none is not None or (dropout == 0 and self.classes > 0),
+            f"{self.name} has a class for each of {self.rows} labels and none for no label: set num_class_embeds in "
+            f"its config to {self.rows + 1}",
+        )
+
+    def told(self, label: Tensor | None, x: Tensor) -> dict[str, Tensor]:
+        """What the model is given beside x and t for labels of shape (n,), int64, -1 for none.
+
+        Raises:
+            UserError: no label, and the model must have one.
+        """
+        label = torch.full((len(x),), -1, device=x.device) if label is None else label
+        given: dict[str, Tensor] = {}
+        if self.rows:
+            if self.none is None and bool((label < 0).any()):
+                raise UserError(f"{self.name} cannot answer without a label: it has no class for none")
+            given["class_labels"] = label if self.none is None else torch.where(label < 0, self.none, label)
+        if self.width:
+            token = functional.one_hot(label + 1, self.width + 1)[:, None, 1:]
+            given["encoder_hidden_states"] = token.to(x.dtype)
+        return given
+
+
+def conditions_of(kind: Any, config: dict[str, Any], classes: int) -> Conditions:
+    """How a class of models with this config is told one of so many classes.
+
+    Raises:
+        UserError: it asks for more than images, times, classes and tokens.
+    """
+    name = kind.__name__
+    _, first, *others = signature(kind.forward).parameters.values()
+    known = {"timestep", "class_labels", "encoder_hidden_states"}
+    names = {p.name for p in others}
+    needed = {p.name for p in others if p.default is Parameter.empty and p.kind is Parameter.POSITIONAL_OR_KEYWORD}
+    needed |= names & {"pooled_projections"}  # which has a default that fails
+    check(
+        "timestep" in names and needed <= known and first.name in ("sample", "hidden_states"),
+        f"{name} is asked with {listed([first.name, *sorted(needed)])}: ajest can give an image, a timestep, "
+        "class_labels and encoder_hidden_states",
+    )
+    embeds, ada = config.get("num_class_embeds"), config.get("num_embeds_ada_norm")
+    rows, none = 0, None
+    if "class_labels" in names and embeds:
+        rows, none = int(embeds), int(embeds) - 1 if embeds > classes else None
+    elif "class_labels" in names and ada and "encoder_hidden_states" not in names:
+        rows, none = int(ada), int(ada)  # its table has one row more
+    elif "class_labels" in names and config.get("class_embed_type"):
+        raise UserError(f"{name} embeds classes as {config['class_embed_type']}: set num_class_embeds instead")
+    width = 0
+    if "encoder_hidden_states" in needed:
+        widths = (config.get(key) for key in _TOKEN_WIDTHS)
+        width = next((int(w) for w in widths if isinstance(w, int)), 0)
+        check(width > 0, f"{name} does not say how wide a token is: set {' or '.join(_TOKEN_WIDTHS)} in its config")
+    return Conditions(name, classes, rows, none, width)
+
+
+class DiffusersNetwork(nn.Module):
+    """A denoiser of a model of diffusers, see `ajest.Network`.
+
+    Args:
+        model: of diffusers.
+        scheduler: config of its scheduler, JSON, which says how it is read.
+        classes: of the data; 0 without labels.
+        precision: in which it computes (autocast); weights stay in float32.
+
+    Raises:
+        UserError: the model cannot be read as a denoiser, or asks for what ajest has not.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        scheduler: str,
+        classes: int = 0,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.model, self.scheduler, self.precision = model, scheduler, precision
+        self.prediction = prediction_of(json.loads(scheduler))
+        config: Any = model.config
+        self.conditions = conditions_of(type(model), dict(config), classes)
+        embeddings: list[Any] = [m for m in model.modules() if type(m).__name__ == "LabelEmbedding"]
+        for embedding in embeddings:  # which labels are dropped is a matter of the batch
+            embedding.dropout_prob = 0.0
+
+    @property
+    def raw(self) -> nn.Module:
+        """The network inside, which is what may be compiled."""
+        return self.model
+
+    def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
+        """The denoised x in float32, shape of `x`; `sigma` has shape (n,). What a model says of its own variance, in
+        further channels, is not looked at."""
+        x = x.float()
+        scale, time, keep, change = self.prediction.coefficients(sigma.float())
+        seen = _times(scale, x)
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+            answer = self.model(seen, timestep=time, return_dict=False, **self.conditions.told(label, seen))[0]
+        return _times(keep, x) + _times(change, answer[:, : x.shape[1]].float())
+
+
+def denoiser_of(model: nn.Module, scheduler: Any, classes: int = 0) -> DiffusersNetwork:
+    """A model of diffusers that is there already, such as by `from_pretrained`, as a denoiser D(x, sigma, label).
+
+    Args:
+        model: a model that takes an image, a timestep, and at most class labels or tokens.
+        scheduler: of the class that it was trained with.
+        classes: how many labels it is asked with; 0 for none.
+
+    Raises:
+        UserError: see `DiffusersNetwork`.
+    """
+    config = dict(scheduler.config) | {"_class_name": type(scheduler).__name__}
+    return DiffusersNetwork(model, json.dumps(config, default=list), classes)
+
+
+def _times(factor: Tensor, x: Tensor) -> Tensor:
+    return factor.view(-1, *[1] * (x.ndim - 1)) * x

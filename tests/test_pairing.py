@@ -12,6 +12,7 @@ from ajest.diffusion.noising.ingredients import Ingredients
 from ajest.errors import UserError
 from ajest.runtime.seeding import Streams, generator
 from ajest.selection import ARMS, load_rules
+from ajest.training.networks import sampled
 from ajest.training.run_folder import RunConfig
 from conftest import small_recipe, small_task
 from test_noising import SOURCES, strata_of
@@ -181,8 +182,12 @@ REFUSED = {
     "at least 1 copy": lambda: Noising(copies=0),
     "62 is no whole number of examples with 4 copies": lambda: noised(SOURCES["tree"](), COPIES, 62),
     "from only 10 times sigma_data begins at other points.*--sigma-max": lambda: run_of(ARMS["assignment"]),
-    "it needs a sampler that adds no noise": lambda: RunConfig(
+    "adds no noise, without --churn": lambda: run_of(ARMS["assignment"], sigma_max=80.0, churn=10.0),
+    "whose `sampled_from` says so": lambda: RunConfig(
         NoisySampler(), "learner", small_recipe(), ARMS["nearest-4"], 0, 8
+    ),
+    "a sampler that starts from only 10": lambda: sampled(
+        None, run_of(ARMS["assignment"], sigma_max=80.0), small_task()
     ),
 }
 

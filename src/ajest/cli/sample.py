@@ -68,7 +68,7 @@ def sample(
     guidance = guiding.chosen(allow_inexact_ema)
     check(weight is None or guidance is not None, "--weight needs a guide: name its run with --guide")
     network, at = load_network(run, step, width, where, inexact=allow_inexact_ema)
-    model = Guided(sampled(network, config), cfg=1.0 if guiding.cfg is None else guiding.cfg)
+    model = Guided(sampled(network, config, task), cfg=1.0 if guiding.cfg is None else guiding.cfg)
     said = f"step {at:,}"
     if guidance is not None:
         weight = task.guidance if weight is None else weight

@@ -50,6 +50,12 @@ class Solver:
         check(self.kind == "heun" or self.churn == 0, f'churn is for the solver "heun", not for {self.kind!r}')
         check(self.kind != "heun" or self.shift == 1, "shift is for the solvers of a flow: name one, such as flow-heun")
 
+    @property
+    def ode_from(self) -> float | None:
+        """The noise level from which it follows the probability-flow ODE, in standard deviations of the data; None
+        where it adds noise on the way."""
+        return None if self.churn else self.sigma_max / self.sigma_data
+
     def sigmas(self) -> list[float]:
         """Noise levels before each step, and 0."""
         if self.kind == "heun":

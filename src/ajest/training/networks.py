@@ -22,7 +22,7 @@ from ajest.runtime.seeding import generator
 from ajest.storage import checkpoint
 from ajest.tasks.base import Task
 
-from .run_folder import RunConfig, load_snapshot, read_config, snapshots
+from .run_folder import RunConfig, check_followed, load_snapshot, read_config, snapshots
 
 _MEAN_OF = 4096  # examples by which the mean of the data is known to 2 % of their standard deviation
 
@@ -116,12 +116,19 @@ def load_network(
     return network.eval().requires_grad_(False), int(stored.facts["step"])
 
 
-def sampled(network: Denoiser, config: RunConfig) -> Denoiser:
+def sampled(network: Denoiser, config: RunConfig, task: Task) -> Denoiser:
     """A run's network as its arm has it sampled from: the network itself, or pushed by a contrast.
 
+    Args:
+        network: of the run.
+        config: of the run.
+        task: whose sampler is taken.
+
     Raises:
-        UserError: the task's source hands out no clean examples, whose mean that takes.
+        UserError: the sampler cannot follow what the arm learned; or the task's source hands out no clean examples,
+            whose mean a contrast takes.
     """
+    check_followed(config.arm, task)
     if config.arm.pushed is None:
         return network
     source = config.task.source("cpu")

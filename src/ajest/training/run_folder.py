@@ -46,8 +46,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check(self.iterations >= 1, f"iterations must be at least 1, not {self.iterations}")
         self.arm.kept(self.recipe.super_batch)
-        if self.arm.noising.pairing is not None:
-            _check_sampler(self.arm, self.task)
+        check_followed(self.arm, self.task)
 
     @property
     def stretched(self) -> str:
@@ -63,13 +62,16 @@ class RunConfig:
         return next((f"{what} by the share of the run that is done" for what, is_so in goes.items() if is_so), "")
 
 
-def _check_sampler(arm: Arm, task: Task) -> None:
-    """Raise a UserError unless a task's sampler can follow what an arm learns that pairs noise with examples."""
+def check_followed(arm: Arm, task: Task) -> None:
+    """Raise a UserError unless a task's sampler can follow what an arm learns: one that pairs noise with examples
+    learns no score, and from its own start."""
+    if arm.noising.pairing is None:
+        return
     mine, start = f"arm {arm.name!r} pairs noise with examples", task.sampled_from
     check(
         start is not None,
-        f"{mine}, so that what it learns is no score: it needs a sampler that adds no noise; give the task {task.name} "
-        "a `sampled_from`, or leave the arm out",
+        f"{mine}, so that what it learns is no score: it needs a sampler that adds no noise, without --churn, and a "
+        f"task {task.name} whose `sampled_from` says so",
     )
     assert start is not None
     check(

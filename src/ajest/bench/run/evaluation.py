@@ -103,7 +103,7 @@ def evaluate_snapshot(
             continue
         if main is None:
             network, _ = load_network(folder, step, width, device, inexact=True, say=lambda _: None)
-            main = sampled(network, config)
+            main = sampled(network, config, task)
         if guide is None and guidance is not None and weight != 1:
             guide, _ = load_guide(guidance, task, device, say=lambda _: None)
         rule = "autoguide" if guidance is None or weight == 1 else guidance.rule

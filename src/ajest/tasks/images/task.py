@@ -153,8 +153,8 @@ class ImageTask(Task):
         return Stock(self.size, self.size if self.references is None else self.references, self.held_out)
 
     @property
-    def sampled_from(self) -> float:
-        return self.sigma_max / self.sigma_data
+    def sampled_from(self) -> float | None:
+        return self.sampler.solver.ode_from
 
     @property
     def guidance(self) -> float:

@@ -135,8 +135,8 @@ class TreeTask(Task):
         return SMALL_N
 
     @property
-    def sampled_from(self) -> float:
-        return self.sigma_max / self.sigma_data
+    def sampled_from(self) -> float | None:
+        return self.sampler.ode_from
 
     @property
     def guidance(self) -> float:

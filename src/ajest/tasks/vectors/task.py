@@ -131,8 +131,8 @@ class VectorsTask(Task):
         return metrics.metrics_of(len(self.classes), self.exact_denoiser() is not None)
 
     @property
-    def sampled_from(self) -> float:
-        return self.sigma_max / self.sigma_data
+    def sampled_from(self) -> float | None:
+        return self.sampler.ode_from
 
     @property
     def samples(self) -> int:

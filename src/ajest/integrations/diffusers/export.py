@@ -33,7 +33,7 @@ def export(network: nn.Module, out: Path) -> list[Path]:
             f"the run trained {type(network).__name__}, which is no class of diffusers: what was trained with "
             "--network diffusers:PATH can be exported to it, any other with --to ajest"
         )
-    model: Any = network.model
+    model: Any = network.raw
     name = type(model).__name__
     part = "unet" if name.startswith("UNet") else "transformer"
     config = json.loads(network.scheduler)

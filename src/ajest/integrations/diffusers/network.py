@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ajest.diffusion.objectives import Preconditioned
 from ajest.errors import UserError, check, listed
 
 from .prediction import prediction_of
@@ -111,7 +112,32 @@ def conditions_of(kind: Any, config: dict[str, Any], classes: int) -> Conditions
     return Conditions(name, classes, rows, none, width)
 
 
-class DiffusersNetwork(nn.Module):
+class Asked(nn.Module):
+    """A model of diffusers as a raw network of `ajest.diffusion.objectives`, called with z, times and labels.
+
+    Args:
+        model: of diffusers.
+        conditions: how it is told the class.
+        precision: in which it computes (autocast); weights stay in float32.
+    """
+
+    def __init__(self, model: nn.Module, conditions: Conditions, precision: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.conditions, self.precision = model, conditions, precision
+        embeddings: list[Any] = [m for m in model.modules() if type(m).__name__ == "LabelEmbedding"]
+        for embedding in embeddings:  # which labels are dropped is a matter of the batch
+            embedding.dropout_prob = 0.0
+
+    def forward(self, z: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
+        """The prediction, of the shape of `z`. What a model says of its own variance, in further channels, is not
+        looked at."""
+        told = self.conditions.told(label, z)
+        with torch.autocast(z.device.type, self.precision, enabled=self.precision != torch.float32):
+            answer: Tensor = self.model(z, timestep=time, return_dict=False, **told)[0]
+        return answer[:, : z.shape[1]]
+
+
+class DiffusersNetwork(Preconditioned):
     """A denoiser of a model of diffusers, see `ajest.Network`.
 
     Args:
@@ -131,29 +157,27 @@ class DiffusersNetwork(nn.Module):
         classes: int = 0,
         precision: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__()
-        self.model, self.scheduler, self.precision = model, scheduler, precision
-        self.prediction = prediction_of(json.loads(scheduler))
+        found = prediction_of(json.loads(scheduler))
         config: Any = model.config
-        self.conditions = conditions_of(type(model), dict(config), classes)
-        embeddings: list[Any] = [m for m in model.modules() if type(m).__name__ == "LabelEmbedding"]
-        for embedding in embeddings:  # which labels are dropped is a matter of the batch
-            embedding.dropout_prob = 0.0
+        asked = Asked(model, conditions_of(type(model), dict(config), classes), precision)
+        super().__init__(asked, found.parametrisation, found.process)
+        self.scheduler = scheduler
 
     @property
     def raw(self) -> nn.Module:
-        """The network inside, which is what may be compiled."""
-        return self.model
+        """The model of diffusers, which is what may be compiled."""
+        asked: Any = self.network
+        return asked.model
+
+    @property
+    def conditions(self) -> Conditions:
+        """How the model is told the class."""
+        asked: Any = self.network
+        return asked.conditions
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-        """The denoised x in float32, shape of `x`; `sigma` has shape (n,). What a model says of its own variance, in
-        further channels, is not looked at."""
-        x = x.float()
-        scale, time, keep, change = self.prediction.coefficients(sigma.float())
-        seen = _times(scale, x)
-        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
-            answer = self.model(seen, timestep=time, return_dict=False, **self.conditions.told(label, seen))[0]
-        return _times(keep, x) + _times(change, answer[:, : x.shape[1]].float())
+        """The denoised x in float32, shape of `x`; `sigma` has shape (n,)."""
+        return super().forward(x.float(), sigma.float(), label)
 
 
 def denoiser_of(model: nn.Module, scheduler: Any, classes: int = 0) -> DiffusersNetwork:
@@ -169,7 +193,3 @@ def denoiser_of(model: nn.Module, scheduler: Any, classes: int = 0) -> Diffusers
     """
     config = dict(scheduler.config) | {"_class_name": type(scheduler).__name__}
     return DiffusersNetwork(model, json.dumps(config, default=list), classes)
-
-
-def _times(factor: Tensor, x: Tensor) -> Tensor:
-    return factor.view(-1, *[1] * (x.ndim - 1)) * x

@@ -90,7 +90,8 @@ def bench(
     Args:
         task: what to learn: tree, images, vectors, or your own as path/to/file.py:NAME (see docs/extending.md).
         preset: of the tree "quick" (5 minutes on 2 cores), "full" (20 seeds, an hour) or "paper" (the published
-            settings, up to 90 minutes); of images "cpu-mini" (an hour on 2 cores), "gpu-mini" or "paper"; of others
+            settings, up to 90 minutes); of images "cpu-mini" (an hour on 2 cores), "cpu-small" (16x16, ten
+            classes, ten seeds, tuned rates), "gpu-mini" or "paper"; of others
             "quick" or "full". Without it the first.
         arms: which arms, see `ajest arms`; without it the preset's.
         seeds: which seeds; without it the preset's. Five are the least for a claim.

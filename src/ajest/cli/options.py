@@ -86,7 +86,7 @@ class Data(Places):
         validation: held-out examples of the same classes.
         autoencoder: of a folder of latents (ajest data encode), where what decodes them is, if not where it was.
         classes: learn these alone: names or keys with commas between them (in double quotes if they hold commas), or
-            how many; "all" for all. Without it cpu-mini learns four, the other presets all.
+            how many; "all" for all. Without it cpu-mini learns four, cpu-small ten, the others all.
         resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the images if all are square
             and of one such size, else 64.
         flip: mirror every second image.

@@ -9,9 +9,10 @@ from ajest.selection.arm import Arm
 from ajest.selection.catalogue import arms_named
 from ajest.tasks.images.architecture import NetworkSettings, Precision
 from ajest.tasks.images.task import ImageTask
-from ajest.training.recipe import LearningRate, Recipe
+from ajest.training.recipe import Course, LearningRate, Recipe
 
 from .config import BenchConfig
+from .tuning import Tuning
 
 IMAGE_ARMS = ("baseline", "early-ajest", "ajest", "random")
 
@@ -27,7 +28,7 @@ class ImageDials:
         micro_batch: examples in the network at a time.
         iterations, guide_iterations: steps of the baseline and of the guide.
         decay: from where on learning rates fall, by `clock`.
-        clock: see `LearningRate`.
+        clock, course: see `LearningRate`.
         rampup: examples over which they rise.
         chunks, within: of JEST arms.
         seeds: of the runs.
@@ -40,7 +41,9 @@ class ImageDials:
         references: training images that samples are compared with; None for all.
         classes: how many to learn, spread over the data set's; None for all.
         chunk: images sampled or judged at a time.
-        guides, noise_repeats: see `BenchConfig`.
+        guides, noise_repeats, tuning: see `BenchConfig`.
+        resolution: to bring images to; None is theirs.
+        compared: names of the arms.
     """
 
     learner: NetworkSettings
@@ -58,6 +61,7 @@ class ImageDials:
     n_final: int
     n_curve: int
     clock: Literal["steps", "examples", "share"] = "steps"
+    course: Course = "inverse-sqrt"
     within: int | None = None
     sampler: tuple[int, float, float] = (32, 80.0, 0.002)
     weight: float = 2.2
@@ -70,6 +74,9 @@ class ImageDials:
     chunk: int = 32
     guides: int = 1
     noise_repeats: int = 0
+    tuning: Tuning | None = None
+    resolution: int | None = None
+    compared: tuple[str, ...] = IMAGE_ARMS
 
     def settings(self) -> dict[str, object]:
         """Fields of `ImageTask` that do not come from the data."""
@@ -83,16 +90,18 @@ class ImageDials:
             "sigma_min": self.sampler[2],
             "references": self.references,
             "chunk": self.chunk,
+            "resolution": self.resolution,
         }
 
-    def arms(self, names: tuple[str, ...] = IMAGE_ARMS, keep: float | None = None) -> tuple[Arm, ...]:
-        return arms_named(names, keep, self.chunks, self.within)
+    def arms(self, names: tuple[str, ...] = (), keep: float | None = None) -> tuple[Arm, ...]:
+        """Those of these names, without any the preset's own, with its dials."""
+        return arms_named(names or self.compared, keep, self.chunks, self.within)
 
     def bench(self, task: ImageTask) -> BenchConfig:
         """The bench of these dials on a data set; its runs end at equal time."""
         recipe = Recipe(
             super_batch=self.super_batch,
-            learning_rate=LearningRate(self.rate, self.decay, self.rampup, self.clock),
+            learning_rate=LearningRate(self.rate, self.decay, self.rampup, self.clock, self.course),
             ema_widths=self.ema_widths,
             micro_batch=self.micro_batch,
             not_finite="zero",
@@ -115,4 +124,5 @@ class ImageDials:
             calibration_rounds=8,
             guides=self.guides,
             noise_repeats=self.noise_repeats,
+            tuning=self.tuning,
         )

@@ -9,7 +9,7 @@ from ajest.errors import unknown
 from ajest.integrations.diffusers import DiffusersModel
 from ajest.selection.catalogue import arms_named, random_at
 from ajest.tasks.base import Headline, Task
-from ajest.tasks.images.architecture import DIFFUSERS_RATE, LEARNING_RATES, SIZES
+from ajest.tasks.images.architecture import DIFFUSERS_RATE, LEARNING_RATES, SIZES, Architecture
 from ajest.tasks.images.task import ImageTask
 from ajest.tasks.tree.task import TreeTask
 from ajest.tasks.vectors.task import VectorsTask
@@ -17,6 +17,7 @@ from ajest.training.recipe import LearningRate, Recipe
 
 from .config import BenchConfig
 from .dials import ImageDials
+from .tuning import Tuning
 
 ANY_ARMS = ("baseline", "early-ajest", "ajest", "random")
 TREE_ARMS = (
@@ -203,6 +204,37 @@ CPU_MINI = ImageDials(
 )
 
 
+#: Thumbnails of ten classes, with what supports a claim: ten seeds, three guides, rates of their own. About an hour on
+#: 2 cores.
+CPU_SMALL = ImageDials(
+    learner=Architecture(channels=32, multipliers=(1, 2), blocks=1, attention=(8,)),
+    guide=Architecture(channels=16, multipliers=(1, 2), blocks=1, attention=(8,)),
+    rate=LEARNING_RATES["mini"],
+    guide_rate=LEARNING_RATES["nano"],
+    super_batch=64,
+    micro_batch=None,
+    iterations=400,
+    guide_iterations=200,
+    decay=1,
+    clock="share",
+    course="linear",
+    rampup=640,
+    chunks=4,
+    seeds=tuple(range(10)),
+    n_final=500,
+    n_curve=500,
+    curve=(1.0,),
+    sampler=(12, 80.0, 0.01),
+    resolution=16,
+    classes=10,
+    chunk=64,
+    guides=3,
+    noise_repeats=1,
+    tuning=Tuning(),
+    compared=("baseline", "early-ajest", "ajest", "random", "hard-running", "infobatch"),
+)
+
+
 #: Meant for one large GPU; not measured on any yet.
 GPU_MINI = ImageDials(
     learner=SIZES["xxs"],
@@ -249,7 +281,7 @@ PAPER = ImageDials(
 )
 
 
-IMAGES: dict[str, ImageDials] = {"cpu-mini": CPU_MINI, "gpu-mini": GPU_MINI, "paper": PAPER}
+IMAGES: dict[str, ImageDials] = {"cpu-mini": CPU_MINI, "cpu-small": CPU_SMALL, "gpu-mini": GPU_MINI, "paper": PAPER}
 
 
 #: Of every other task.

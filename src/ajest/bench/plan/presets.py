@@ -43,7 +43,7 @@ def tree_paper() -> BenchConfig:
     )
 
 
-#: By `ajest bench tree --preset full --tune`, seeds 2000 to 2002: what each rate gave stands in docs/results-tree.md.
+#: By `ajest bench tree --preset full --tune`, seeds 2000 to 2002: docs/results-tree-full.md has what each rate gave.
 TREE_RATES = {
     "baseline": 0.08, "early-ajest": 0.08, "ajest": 0.04, "random": 0.08, "hard": 0.04, "hard-cooling": 0.08,
     "recall": 0.08, "recall-cooling": 0.08, "stale": 0.04, "infobatch": 0.04, "random-keep-0.05": 0.04,
@@ -53,8 +53,8 @@ TREE_RATES = {
 
 #: By `ajest bench tree --tune`, the same seeds: mean losses at 0.04 and 0.08 differ by less than a tenth.
 QUICK_RATES = {"baseline": 0.04, "early-ajest": 0.08, "ajest": 0.08, "random": 0.04}
-#: By the pilot of docs/results-tree.md: what tells arms apart well, of what needs no samples and of guided ones. The
-#: energy distance, the headline elsewhere, is near that of exact samples at these rates.
+#: By the pilot of docs/results-tree-full.md: what tells arms apart well, of what needs no samples and of guided ones.
+#: The energy distance, the headline elsewhere, is near that of exact samples at these rates.
 TREE_HEADLINES: dict[str, Headline] = {"loss": "unguided", "mandala": "guided"}
 
 

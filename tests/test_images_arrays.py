@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from ajest.diffusion.denoising import LogNormal
 from ajest.errors import UserError
 from ajest.tasks.images.data import sizes_of
+from ajest.tasks.images.data.cache import content_digest, write_rows
 from ajest.tasks.images.extractors import Features, extract, extractor
 from ajest.tasks.images.references import references_of
 from ajest.tasks.images.source import ImageSource, to_float, to_uint8
@@ -68,3 +71,22 @@ def test_sizes_of_arrays_are_known_without_a_look_at_each(tmp_path, monkeypatch)
     monkeypatch.setattr("ajest.tasks.images.data.sizes.in_order", lambda *_: pytest.fail("looked at"))
     assert sizes_of([str(tmp_path / "x.npz")], cache=tmp_path / "cache") == {(16, 24): 5}
     assert not (tmp_path / "cache").exists()
+
+
+def mapped():
+    """Bytes of files that this process holds in memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssFile"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="tells what is mapped on Linux alone")
+def test_going_through_images_that_lie_in_a_file_takes_the_memory_of_a_part(tmp_path):
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, (16384, 3, 32, 32))[:] = 7
+    images = np.load(tmp_path / "x.npy", mmap_mode="r")
+    before = mapped()
+    digest = content_digest(images.transpose(0, 2, 3, 1), None, ())
+    with (tmp_path / "y.npy").open("wb") as file:
+        write_rows(file, images, images.shape)
+    assert mapped() - before < images.nbytes / 4
+    assert content_digest(np.array(images).transpose(0, 2, 3, 1), None, ()) == digest
+    assert np.array_equal(np.load(tmp_path / "y.npy"), images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
 import os
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ from .loading import loaded
 from .locks import is_free, sole_writer
 from .parts import Part
 
+_TOGETHER = 1024  # images that are gone through at a time
 _MAKING = ".making-"  # begins the name of a folder that is being filled
 
 
@@ -34,11 +36,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ajest"
 
 
+def let_go(images: np.ndarray) -> None:
+    """Give back the memory of an array that lies in a file, so that whoever goes through it needs no more than a part:
+    what is in the file stays there, what was written is kept. Nothing happens to other arrays."""
+    base: Any = images
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
 def content_digest(images: np.ndarray, labels: np.ndarray | None, classes: Sequence[str]) -> str:
     """Of images, labels and classes."""
     found = hashlib.blake2b(json.dumps([list(classes), images.shape]).encode(), digest_size=16)
-    for start in range(0, len(images), 1024):
-        found.update(np.ascontiguousarray(images[start : start + 1024]).data)
+    for start in range(0, len(images), _TOGETHER):
+        found.update(np.ascontiguousarray(images[start : start + _TOGETHER]).data)
+        let_go(images)
     found.update(b"" if labels is None else np.ascontiguousarray(labels, dtype="<i8").tobytes())
     return found.hexdigest()
 
@@ -192,6 +205,8 @@ def _fill(
         images[n] = found.pixels
         changes.add(str(name), found)
         n += 1
+        if n % _TOGETHER == 0:
+            let_go(images)
     judge(bad)
     if not n:
         raise UserError(f"{wanted.parts[0].spec} holds no image that can be read")
@@ -260,6 +275,7 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
 def write_rows(file: IO[bytes], rows: np.ndarray, shape: tuple[int, ...], axes: tuple[int, ...] | None = None) -> None:
     """An array of images as .npy, some at a time; with `axes`, each transposed by these (0 stays the rows)."""
     _write_header(file, shape)
-    for start in range(0, len(rows), 1024):
-        part = rows[start : start + 1024]
+    for start in range(0, len(rows), _TOGETHER):
+        part = rows[start : start + _TOGETHER]
         file.write(np.ascontiguousarray(part if axes is None else part.transpose(axes)).data)
+        let_go(rows)

@@ -8,7 +8,7 @@ between examples, and of the square of its mean.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -225,7 +225,8 @@ def probe(
 def crossed(source: Source, noising: Noising, blocks: int, seed: int = 0) -> Batch:
     """Noised examples in blocks of 16: four clean examples, each at the same four levels, every one with its own noise.
 
-    What an arm does with several examples together (strata, references, copies, pairings) is left out.
+    Of an arm, that counts which concerns an example by itself: densities, weights, and targets. Strata, references,
+    copies, pairings and contrasts join several examples and are left out.
 
     Raises:
         UserError: the source does not hand out what it noises.
@@ -235,7 +236,13 @@ def crossed(source: Source, noising: Noising, blocks: int, seed: int = 0) -> Bat
         f"the task's source, {type(source).__name__}, noises its examples itself, so its levels cannot be crossed with "
         "its examples: give it the members of ajest.diffusion.noising.ingredients.IngredientSource",
     )
-    plain = replace(noising, stratified=False, references=1, copies=1, pairing=None)
+    plain = Noising(
+        levels=noising.levels,
+        same_objective=noising.same_objective,
+        weight=noising.weight,
+        target=noising.target,
+        allocation=noising.allocation,
+    )
     made = NoisedSource(cast(IngredientSource, _Crossed(cast(IngredientSource, source))), plain, blocks * BLOCK)
     return made.complete(made.draw(blocks * BLOCK, generator(seed, "probe")))
 

@@ -12,6 +12,8 @@ from ajest.diffusion.optimal import OptimalLoss
 from .results import Results, Run
 from .table import Entry, Table, TableCell
 
+#: An optimal loss below this is as good as none.
+_HARDLY_ANY = 0.01
 #: One of the numbers of a row for each range of noise levels.
 Curve = tuple[float, ...]
 
@@ -85,8 +87,9 @@ def level_table(curves: LevelCurves | None) -> Table:
 def _notes(curves: LevelCurves) -> list[str]:
     parts = len(curves.sigma)
     said = [f"Columns are the middles of {parts} ranges of the noise level, equally likely in training."]
-    shares = (e / v for e, v in zip(curves.optimal.error, curves.optimal.value, strict=True) if v > 0)
-    error = f"The optimal loss has a standard error of at most {max(shares, default=math.nan):.1%}."
+    known = zip(curves.optimal.error, curves.optimal.value, strict=True)
+    share = max((e / v for e, v in known if v > _HARDLY_ANY), default=0.0)
+    error = f"The optimal loss has a standard error of at most {share:.1%} of it."
     if curves.optimal.exact:
         return [
             *said,

@@ -89,12 +89,14 @@ class Data(Places):
             how many; "all" for all. Without it cpu-mini learns four, cpu-small ten, the others all.
         resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the images if all are square
             and of one such size, else 64.
+        grey: learn images in grey, of one channel.
         flip: mirror every second image.
         skip_bad: go on without images that cannot be read.
     """
 
     classes: Word = None
     resolution: Whole = None
+    grey: bool = False
     flip: bool = False
     skip_bad: bool = False
 

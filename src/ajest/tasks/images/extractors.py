@@ -41,7 +41,7 @@ class Features:
 
 
 class Extractor(Protocol):
-    """A feature network: images (n, 3, h, w), uint8, on any device -> Features.
+    """A feature network: images (n, 3, h, w), or (n, 1, h, w) in grey, uint8, on any device -> Features.
 
     Attributes:
         name: by which it is asked for.
@@ -104,6 +104,8 @@ class Network:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Features:
+        if images.ndim == 4 and images.shape[1] == 1:  # in grey
+            images = images.expand(-1, 3, -1, -1)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be uint8 of shape (n, 3, h, w), not {images.dtype} of {(*images.shape,)}")
         found = self.run(images.to(self.device))

@@ -195,7 +195,7 @@ def write_images(images: Tensor, captions: Sequence[tuple[str, int]], columns: i
     """A PNG for each image, named by class and seed, and `sheet.png` of all; returns the files, the sheet last.
 
     Args:
-        images: uint8, shape (n, 3, h, w).
+        images: uint8, shape (n, 3, h, w), or (n, 1, h, w) in grey.
         captions: (class, as in `file_names`, "" for none; seed) of each.
         columns: of the sheet.
         out: folder.
@@ -203,7 +203,7 @@ def write_images(images: Tensor, captions: Sequence[tuple[str, int]], columns: i
     written = []
     for image, (name, seed) in zip(images, captions, strict=True):
         path = out / f"{name + '-' if name else ''}seed{seed:04d}.png"
-        write_atomic(path, png(image.permute(1, 2, 0).numpy()))
+        write_atomic(path, png(mosaic(image.numpy()[None], 1)))
         written.append(path)
     write_atomic(out / "sheet.png", png(mosaic(images.numpy(), columns)))
     return [*written, out / "sheet.png"]

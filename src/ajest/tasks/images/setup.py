@@ -55,7 +55,8 @@ def image_task(
     resolution = resolution_of(sizes) if resolution is None else resolution
     mend = "; --resolution names another size" if own else ""
     check_resolution(resolution)
-    known = open_set(data, resolution, "train", skip_bad, warn)
+    in_grey = bool(settings.get("grey", False))
+    known = open_set(data, resolution, "train", skip_bad, warn, in_grey)
     learner = settings.get("learner", ImageTask.learner)
     assert isinstance(learner, NetworkSettings)
     train = known.only(_wanted(known, classes, at_most) if learner.labelled else _none_of(classes, learner))
@@ -75,7 +76,10 @@ def image_task(
         what_is_changed(sizes, resolution, "images", mend),
         left_out and f"learning {left_out}",
     ]
-    held_out = _held_out(validation, resolution, known, train, skip_bad, warn) if validation else None
+    held_out = None
+    if validation:
+        others = open_set(validation, resolution, "val", skip_bad, warn, in_grey)
+        held_out = _held_out(validation, others, known, train, warn)
     if validation:
         said.append(what_is_changed(_sizes(validation, "val"), resolution, "validation images", mend))
     if is_latents(data):
@@ -120,20 +124,19 @@ def _of_latents(data: tuple[str, ...], validation: tuple[str, ...]) -> dict[str,
 
 def _held_out(
     validation: tuple[str, ...],
-    resolution: int,
+    found: ImageSet,
     known: ImageSet,
     train: ImageSet,
-    skip_bad: bool,
     warn: Callable[[str], None],
 ) -> ImageSet:
     """The held-out images of the classes that are learned.
 
     Args:
-        validation, resolution, skip_bad, warn: see `image_task`.
+        validation, warn: see `image_task`.
+        found: all images of it.
         known: all training images.
         train: those that are learned.
     """
-    found = open_set(validation, resolution, "val", skip_bad, warn)
     found, notes = of_classes(found, known.classes, train.classes)
     for note in notes:
         warn(note)

@@ -12,7 +12,7 @@ GAP = 3  # pixels between images
 
 
 def mosaic(images: Sequence[np.ndarray] | np.ndarray, columns: int) -> np.ndarray:
-    """uint8 images (3, h, w) in rows of `columns` on white, shape (H, W, 3)."""
+    """uint8 images (3, h, w), or (1, h, w) in grey, in rows of `columns` on white, shape (H, W, 3)."""
     if not len(images):
         return np.full((GAP, GAP, 3), 255, dtype=np.uint8)
     _, h, w = images[0].shape

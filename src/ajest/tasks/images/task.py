@@ -51,6 +51,7 @@ class ImageTask(Task):
         size: training images.
         classes, names: key and name of each class; empty for an unconditional set.
         resolution: height and width.
+        grey: learn one channel, the luminance.
         latents: which latents are learned in the place of images; None learns images.
         autoencoder: where what decodes them is; may change from machine to machine.
         flip: mirror every second training image.
@@ -80,6 +81,7 @@ class ImageTask(Task):
     classes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     resolution: int = 64
+    grey: bool = False
     latents: LatentSpace | None = None
     autoencoder: str = field(default="", compare=False)
     flip: bool = False
@@ -124,13 +126,15 @@ class ImageTask(Task):
 
     @property
     def domain(self) -> tuple[object, ...]:
-        return self.name, self.resolution, self.latents
+        return self.name, self.resolution, self.grey, self.latents
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of what networks see."""
         seen = self.latents
-        return (3, self.resolution, self.resolution) if seen is None else (seen.channels, seen.side, seen.side)
+        if seen is not None:
+            return seen.channels, seen.side, seen.side
+        return 1 if self.grey else 3, self.resolution, self.resolution
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -164,7 +168,7 @@ class ImageTask(Task):
     def subject(self) -> str:
         classes = f", {len(self.classes)} classes" if self.classes else ""
         latents = "" if self.latents is None else f" as latents of {' x '.join(map(str, self.shape))}"
-        return f"{self.size:,} images of {self.resolution} x {self.resolution}{latents}{classes}"
+        return f"{self.size:,} {'grey ' * self.grey}images of {self.resolution} x {self.resolution}{latents}{classes}"
 
     def source(self, device: torch.device | str) -> ImageSource:
         loading = Loading(self.resident_bytes, fused=self.compile)
@@ -345,7 +349,7 @@ class ImageTask(Task):
 
     def _image_set(self, split: Literal["train", "val"]) -> ImageSet:
         spec, digest = (self.data, self.digest) if split == "train" else (self.validation, self.validation_digest)
-        found = _opened(spec, self.resolution, split, self.classes)
+        found = _opened(spec, self.resolution, split, self.classes, self.grey)
         if found.digest != digest:
             raise UserError(f"{' '.join(spec)} holds other images than this run was made with: name the old data set")
         return found
@@ -353,7 +357,7 @@ class ImageTask(Task):
 
 @lru_cache(maxsize=4)
 def _opened(
-    spec: tuple[str, ...], resolution: int, split: Literal["train", "val"], classes: tuple[str, ...]
+    spec: tuple[str, ...], resolution: int, split: Literal["train", "val"], classes: tuple[str, ...], in_grey: bool
 ) -> ImageSet:
     # A data set with bad files was opened with the user's consent before: the digest tells whether it is the same.
-    return open_set(spec, resolution, split, skip_bad=True, warn=lambda _: None).only(classes)
+    return open_set(spec, resolution, split, True, lambda _: None, in_grey).only(classes)

@@ -23,6 +23,7 @@ from ajest.errors import Corrupt, UserError, check
 from ajest.integrations.diffusers.autoencoder import Autoencoder, load_autoencoder
 from ajest.storage.checkpoint import read_sealed, unwritable, write_sealed
 
+from .grey import grey
 from .loading import progress
 from .sets import ImageSet, open_images
 from .splits import Split
@@ -96,14 +97,17 @@ def open_set(
     split: Split,
     skip_bad: bool = False,
     warn: Callable[[str], None] = print,
+    in_grey: bool = False,
 ) -> ImageSet:
-    """A data set of images, or of a folder of latents; see `open_images`.
+    """A data set of images, in grey where that is wanted, or of a folder of latents; see `open_images`.
 
     Raises:
         UserError: see there; or latents of images of another resolution.
     """
     if not is_latents(spec):
-        return open_images(spec, resolution, split, skip_bad, warn=warn)
+        images = open_images(spec, resolution, split, skip_bad, warn=warn)
+        return grey(images, warn) if in_grey else images
+    check(not in_grey, f"{spec[0]} holds latents, which have no grey: leave out --grey")
     found = read_latents(spec[0]).images
     side = found.images.shape[2]
     check(side == resolution, f"{spec[0]} holds latents of images of {side} x {side}: leave out --resolution")

@@ -13,14 +13,14 @@ from .options import Number, Whole, shown, verb
 @verb
 def export(
     run: Positional[Path],
-    out: Positional[Path],
+    out: Positional[Annotated[Path, shown("FOLDER")]],
     *,
     to: Annotated[Literal["ajest", "diffusers"], shown("{ajest,diffusers}")] = "ajest",
     width: Number = None,
     step: Whole = None,
     allow_inexact_ema: Annotated[bool, FlagCreatePairsOff] = False,
 ) -> None:
-    """Write a run's network for others: weights, config and a model card; or for diffusers.
+    """Write a run's network for others, with a model card; or for diffusers.
 
     Example: ajest export runs/pets/arms/hard-running/seed-0 pets-hard
              ajest export runs/pets --to diffusers pets-unet

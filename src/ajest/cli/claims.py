@@ -36,9 +36,10 @@ def claims(
              ajest claims --only selection --settings tree digits
              ajest claims
 
-    - The same command goes on where it was stopped; the page claims.md is written again after each bench.
+    - The same command goes on where it was stopped.
+    - The page claims.md is written again after each bench.
     - Every arm has a learning rate of its own, found on other seeds first.
-    - All of it takes hours on 2 cores: name claims, settings and ends for a part.
+    - All of it takes a night on 2 cores: name claims, settings and ends.
 
     Args:
         only: claims, or groups of them: levels, draws, weights, coupling, targets, selection; without it all. Claims of

@@ -30,7 +30,7 @@ def claims(
     workers: Whole = None,
     device: Device = "auto",
 ) -> None:
-    """Judge published claims of cheaper training at equal time, samples and operations.
+    """Judge published claims of cheaper training at equal budgets.
 
     Example: ajest claims --only min-snr stratified --settings tree-x0 --ends time
              ajest claims --only selection --settings tree digits

@@ -85,7 +85,7 @@ def pieces(out: Path) -> list[Piece]:
         rounds, kernels = ("--rounds", "2" if DRY else "9"), ("--kernels", str(out / "kernels.txt"))
         return Piece(name, title, (*_part(name), *rounds, *kernels), least, 400, _compiled(name) if compiles else ())
 
-    tests = (sys.executable, "-m", "pytest", "-m", "cuda", "tests/test_cuda.py", "-W", "default", "-v",
+    tests = (sys.executable, "-m", "pytest", "-m", "cuda", "tests/runtime/test_cuda.py", "-W", "default", "-v",
              "-p", "no:cacheprovider", "--durations", "12", "--tb", "short")  # fmt: skip
     tree = (sys.executable, str(HERE / "tree.py"), "--device", DEVICE, "--rounds", "2" if DRY else "15")
     return [

@@ -375,7 +375,7 @@ def main() -> None:
     store = ROOT / "runs" / "mutation.jsonl"
     store.parent.mkdir(exist_ok=True)
     files = [ROOT / "src" / "ajest" / name for name in given.files or JUDGES]
-    tests = [str(ROOT / "tests" / f"test_{name}.py") for name in given.tests]
+    tests = [str(path) for name in given.tests for path in (ROOT / "tests").rglob(f"test_{name}.py")]
     options = ["-s", "-p", "no:cacheprovider"]
     sys.exit(pytest.main([*options, *tests], plugins=[Driver(files, store, given.every)]))
 

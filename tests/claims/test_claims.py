@@ -1,0 +1,198 @@
+"""Published claims: what is asked of them, how they are judged, and the page, by a real command."""
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+
+import pytest
+
+from ajest.bench.plan.presets import tree_full
+from ajest.bench.plan.tuning import Tuning
+from ajest.bench.read.results import Cell, Results
+from ajest.bench.read.statistics import corrected, paired
+from ajest.claims import levels
+from ajest.claims.catalogue import CLAIMS, claims_named
+from ajest.claims.findings import Judged, Test
+from ajest.claims.levels import levels_bench, tuned_levels
+from ajest.claims.page import answer, sentences
+from ajest.claims.run import pieces
+from ajest.claims.settings import SETTINGS
+from ajest.errors import UserError
+from ajest.tasks.tree.task import METRICS
+from ajest.training.probe import Estimate
+
+LOSS = next(m for m in METRICS if m.name == "loss")
+BASE = {seed: 1 + 0.01 * (seed % 3) for seed in range(8)}
+
+
+def judged(claim, *shifts, control=None, end="time", finished=True):
+    """A claim whose first arms differ by so much from the baseline, and from a control."""
+    arms = claim.arms[: len(shifts)]
+    noise = {seed: 1e-3 * ((7 * seed) % 5 - 2) for seed in BASE}
+    values = [{s: v + shift + noise[s] for s, v in BASE.items()} for shift in shifts]
+    margins = dict.fromkeys(BASE, 0.05)
+    against = corrected([paired(mine, BASE, -1, list(BASE), margins) for mine in values])
+    other = {} if control is None else {s: v + control + 2 * noise[s] for s, v in BASE.items()}
+    held = [paired(mine, other, -1, list(BASE), margins) for mine in values]
+    controls = [{} if one is None else {claim.controls[0]: corrected([one])[0]} for one in held]
+    tests = [
+        Test(arm, LOSS, 1.0, found, tuple(mine[s] - BASE[s] for s in BASE), c)
+        for arm, found, mine, c in zip(arms, against, values, controls, strict=True)
+    ]
+    return Judged(claim, SETTINGS["tree"], end, tuple(tests), finished, ())
+
+
+@pytest.mark.parametrize(
+    ("shifts", "left"),
+    [
+        ((-0.3, -0.2), "better"),
+        ((-0.3, 0.0), "better"),
+        ((0.3, 0.0), "worse"),
+        ((-0.3, 0.3), "mixed"),
+        ((0.0, 0.0), "equivalent"),
+    ],
+)
+def test_what_is_left_of_a_claim_by_its_arms(shifts, left):
+    one = judged(CLAIMS["laplace"], *shifts)
+    assert one.left == left
+    assert replace(one, finished=False).left == "unfinished"
+
+
+def test_the_answer_counts_claims_that_hold_somewhere_and_everywhere():
+    holds, fails = judged(CLAIMS["min-snr"], -0.3), judged(CLAIMS["laplace"], 0.3, 0.2)
+    elsewhere = replace(judged(CLAIMS["min-snr"], 0.3), setting=SETTINGS["digits"])
+    assert answer(()) == "No claim is judged at equal time yet."
+    assert "Of 2 claims judged at equal time, 1 certainly holds" in answer((holds, fails))
+    assert "1 in every one that judged it" in answer((holds, fails))
+    assert "0 in every one" in answer((holds, elsewhere, fails))
+    assert "No claim" in answer((replace(holds, end="samples"),))
+
+
+def test_a_claim_is_quoted_with_its_numbers_and_its_control():
+    bounded = replace(judged(CLAIMS["min-snr"], -0.3), bound=Estimate(0.12, 0.1, 0.15))
+    assert sentences(bounded)[-1].endswith("it could save 12% at most there, 10% to 15%.")
+    said = sentences(judged(CLAIMS["min-snr"], -0.3, control=-0.3))
+    assert said[0].startswith("On the tree, exact targets, at equal time, `min-snr` certainly beats the tuned baseline")
+    assert "0.709 against 1.009" in said[0]
+    assert "the control `soft-min-snr`" in said[1]
+    assert "equivalent" in said[1]
+    assert sentences(judged(CLAIMS["min-snr"], 0.1, finished=False)) == [
+        "On the tree, exact targets, at equal time: not judged yet."
+    ]
+
+
+def test_every_claim_names_arms_that_are_there_and_says_what_its_controls_test():
+    for claim in CLAIMS.values():
+        assert claim.all_arms()
+        assert bool(claim.controls) == bool(claim.tests)
+    assert [c.name for c in claims_named(("weights", "jest"))] == ["min-snr", "jest"]
+    with pytest.raises(UserError, match="min-snr"):
+        claims_named(("min-snrr",))
+
+
+def test_a_bench_has_the_claims_of_a_group_with_the_baseline_and_fresh_seeds():
+    claims, (tree, noisy) = claims_named(()), (SETTINGS["tree"], SETTINGS["tree-x0"])
+    found = {(p.setting.name, p.group, p.end): p.config() for p in pieces(claims, (tree, noisy))}
+    assert ("tree", "targets", "time") not in found  # exact targets have no noise to average
+    assert ("tree-x0", "levels", "flops") not in found  # the same as equal samples
+    for name, setting in SETTINGS.items():
+        if name == "digits" and find_spec("sklearn") is None:
+            continue
+        assert setting.judges(CLAIMS["excess"]) == (setting.make().task.exact_denoiser() is not None), name
+    assert ("tree-x0", "selection", "flops") in found
+    names = [arm.name for arm in found["tree-x0", "selection", "time"].arms]
+    assert names[0] == "baseline"
+    assert len(names) == len(set(names))
+    assert {"random", "random-keep-0.65", "recall", "rho"} < set(names)
+    assert found["tree-x0", "targets", "time"].task.target == "x0"
+    known = {*tree_full().seeds, *range(25), *range(200, 220), 1000, 2000}
+    for config in found.values():
+        assert not known & set(config.seeds)
+        assert config.tuning is not None
+        assert not config.tuned
+
+
+def test_the_best_log_normal_levels_are_found_on_tuning_seeds(monkeypatch, tmp_path):
+    bench = levels_bench(SETTINGS["tree-x0"].plain())
+    own = bench.task.source("cpu")
+    middle = next(a.noising.levels for a in bench.arms if a.name == "levels-5")
+    assert middle.location == pytest.approx(own.noise.mean - math.log(own.sigma_data))
+    assert middle.scale == own.noise.std
+    assert len({a.noising for a in bench.arms}) == 9
+    assert bench.seeds == Tuning().seeds
+    assert tuned_levels(tmp_path) is None
+    values = {"levels-3": 0.1, "levels-7": 0.2}
+    cells = {}
+    for metric in bench.metrics:
+        for weight in metric.headline_weights(bench.weight):
+            for arm in bench.arms:
+                where = (bench.final_budget, arm.name, metric.name, weight)
+                cells[where] = Cell(*where, 200, {2000: -metric.sign * values.get(arm.name, 0.5)})
+    results = Results(tmp_path, bench, {}, {}, (), {}, cells, {})
+    monkeypatch.setattr(levels, "read", lambda folder: results)
+    (tmp_path / "bench.json").write_text("{}")
+    best = tuned_levels(tmp_path)
+    assert (best.name, best.noising) == ("tuned-levels", bench.arms[2].noising)
+    piece = next(p for p in pieces(claims_named(("levels",)), (SETTINGS["tree-x0"],), ("time",)))
+    assert piece.needs_levels
+    assert piece.config(best).arms[-1] == best
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A claim on a small tree, by the command."""
+    out = tmp_path_factory.mktemp("claims")
+    code = """
+import sys
+from dataclasses import replace
+from ajest.bench.plan.tuning import Tuning
+from ajest.claims import settings
+from conftest import small_bench, small_task
+def small():
+    return replace(small_bench(), task=small_task(gain_sign="negative", target="x0"), n_final=200, n_curve=200)
+plain = settings.Setting.bench
+def bench(self, *args):
+    config = plain(self, *args)
+    return replace(config, tuning=replace(config.tuning, seeds=(2000,), most=3), iterations=32, noise_repeats=0)
+settings.Setting.bench = bench
+settings.SETTINGS["tree-x0"] = replace(settings.SETTINGS["tree-x0"], make=small)
+from ajest.cli.main import main
+if __name__ == "__main__":
+    sys.argv[1:] = ["claims", "--only", "targets", "--settings", "tree-x0", "--ends", "time", "--seeds", "2",
+                    "--workers", "1", "--out", sys.argv[1]]
+    main()
+"""
+    script = out / "small.py"
+    script.write_text(code)
+    for _ in range(2):  # the second time all is there
+        run = subprocess.run(
+            [sys.executable, str(script), str(out / "c")], capture_output=True, text=True, timeout=600, env=with_tests()
+        )
+        assert run.returncode == 0, run.stderr
+    return out / "c", run.stdout
+
+
+def with_tests():
+    import os
+    from pathlib import Path
+
+    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def test_claims_from_command_to_page(folder):
+    root, said = folder
+    page = (root / "claims.md").read_text()
+    assert said.splitlines()[0] == "tree-x0, targets, equal time: done"
+    assert page.splitlines()[2].strip("*") in said
+    assert "| [stable-target](#stable-target) |" in page
+    assert "ajest claims --only targets --settings tree-x0 --ends time --seeds 2" in page
+    for arm in ("stable-target-16", "stable-target-256"):
+        assert f"`{arm}` cannot be told from the tuned baseline" in page  # two seeds decide nothing
+    assert "the control `exact-target`" in page
+    assert (root / "figures" / "claims.png").stat().st_size > 2000
+    assert {p.name for p in (root / "tree-x0").iterdir()} == {"targets-time"}
+    assert (root / "tree-x0" / "targets-time" / "tuning.json").exists()
+    assert (root / "tree-x0" / "targets-time" / "probe.json").exists()

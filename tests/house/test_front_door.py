@@ -1,0 +1,89 @@
+"""What whoever lands on the repository finds: the contributor's shelf says what is there."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import ajest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks" / "README.md"])
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_line_is_longer_than_120_characters(path):
+    """Tables and lines of one link or image aside."""
+    lines = path.read_text().splitlines()
+    alone = re.compile(r"\||!?\[[^\]]*\]\([^)\s]*\)$")
+    assert not [line for line in lines if len(line) > 120 and not alone.match(line)]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_that_are_there(path):
+    """As the repository shows them; the site checks its own."""
+    text = re.sub(r"```.*?```|`[^`]*`", "", path.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text):
+        place, _, _ = target.partition("#")
+        assert "://" in place or not place or (path.parent / place).exists(), target
+
+
+def run_first_example(path: Path, names: dict) -> int:
+    """Run the first Python of a page. Returns how many lines of it are not empty."""
+    code = re.search(r"```python\n(.*?)```", path.read_text(), re.DOTALL).group(1)
+    exec(code, names)
+    assert names["points"].shape == (64, 2)
+    assert names["points"].isfinite().all()
+    return len([line for line in code.splitlines() if line.strip()])
+
+
+def test_the_examples_of_the_loop_run():
+    names: dict = {}
+    assert run_first_example(ROOT / "docs" / "how-to" / "own-loop.md", names) < 24
+    assert run_first_example(ROOT / "README.md", {name: names[name] for name in ("learner", "guide")}) <= 10
+
+
+def test_the_notebooks_are_light_and_their_code_reads():
+    notebooks = sorted((ROOT / "examples").glob("*.ipynb"))
+    assert len(notebooks) == 2
+    for path in notebooks:
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        assert not any(cell["outputs"] or cell["execution_count"] for cell in cells), f"{path.name} holds outputs"
+        for cell in cells:
+            ast.parse("".join(cell["source"]))
+
+
+def test_the_version_stands_in_one_place_and_all_others_say_the_same():
+    cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited[1] == ajest.__version__
+    assert f"## {ajest.__version__}\n" in (ROOT / "CHANGELOG.md").read_text()
+    assert "version = " not in (ROOT / "pyproject.toml").read_text().split("[tool")[0]
+
+
+def test_the_tree_of_files_is_what_stands_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    block = text.split("    src/ajest/\n")[1].split("\n\n")[0]
+    place, named = ROOT / "src" / "ajest", set()
+    for line in block.splitlines():
+        depth, name = len(line) - len(line.lstrip()), line.split()[0]
+        path = {4: ROOT, 6: place, 8: place / "tasks"}[depth] / name
+        assert path.exists(), line
+        named.add(path)
+    packages = {path.parent for path in place.glob("*/__init__.py")} | {
+        p.parent for p in place.glob("tasks/*/__init__.py")
+    }
+    assert packages <= named
+
+
+@pytest.mark.parametrize("path", [".ci/run", "CONTRIBUTING.md", ".pre-commit-config.yaml", *(
+    f".github/workflows/{name}.yml" for name in ("tests", "docs", "release")
+)])  # fmt: skip
+def test_scripts_that_are_named_can_be_run(path):
+    named = set(re.findall(r"\bscripts/[\w.-]*\w|\.ci/run", (ROOT / path).read_text()))
+    assert named
+    for script in named:
+        place = ROOT / script
+        assert place.suffix == ".py" or place.stat().st_mode & 0o111, script
+        assert place.exists(), script

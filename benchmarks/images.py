@@ -88,8 +88,7 @@ def whole_graph(trainer: Trainer) -> Callable[[], None]:
         scores = Scores(losses.detach(), score(guide, batch))
         kept = choose(scores, count, torch.Generator(batch.x.device).manual_seed(0))
         objective(losses[kept], batch[kept], learner).mean().backward()
-        trainer.learner.optimizer.step()
-        trainer.learner.optimizer.zero_grad()
+        trainer.learner.step(finite=True)
         trainer.ema.update(1_000_000)
 
     return work

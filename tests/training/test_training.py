@@ -460,7 +460,7 @@ def test_a_linear_course_follows_the_run_and_its_last_step_still_moves():
     for step in range(4):
         t.progress = step / 4
         t.step()
-        rates.append(t.learner.optimizer.param_groups[0]["lr"])
+        rates.append(t.learner.rate)
     assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025])
 
 

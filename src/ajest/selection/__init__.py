@@ -8,6 +8,7 @@ from .rules import (
     load_rules,
     register_allocation,
     register_contrast,
+    register_course,
     register_density,
     register_normalisation,
     register_pairing,
@@ -17,6 +18,7 @@ from .rules import (
 )
 from .scoring import Scores, score
 from .triggers import Trigger, TriggerState
+from .updates import Updates
 
 __all__ = [
     "ARMS",
@@ -28,6 +30,7 @@ __all__ = [
     "Scoring",
     "Trigger",
     "TriggerState",
+    "Updates",
     "importance",
     "inclusion_of",
     "load_rules",
@@ -35,6 +38,7 @@ __all__ = [
     "register_allocation",
     "register_arm",
     "register_contrast",
+    "register_course",
     "register_density",
     "register_normalisation",
     "register_pairing",

@@ -19,6 +19,7 @@ from .policies import Criterion, PolicyFunction, within
 from .registry import POLICIES, Policy, inclusion_of, policy
 from .rules import Kind, RulesFile, rules_of
 from .triggers import Trigger
+from .updates import Updates
 
 CHUNKS = 16  # N of JEST unless an arm says otherwise
 
@@ -75,6 +76,7 @@ class Arm:
         rules: the user's code that its policy, normalisation, trigger or what its noising names comes from; found by
             itself.
         noising: how its examples are noised; by default as the task does it.
+        updates: how its weights are updated; by default as the recipe says.
         examples: those that it draws from; None: all.
         pushed: push its denoiser in sampling as training with this contrast would have; None leaves it.
     """
@@ -101,6 +103,7 @@ class Arm:
     noising: Noising = field(
         default_factory=Noising
     )  # after its rules, which are read before the names in it are looked up
+    updates: Updates = field(default_factory=Updates)
     examples: KeepList | None = None
     pushed: Contrast | None = None
 
@@ -143,6 +146,7 @@ class Arm:
             ("weight", None if weight is None else weight.name),
             ("allocation", None if allocation is None else allocation.name),
             ("pairing", None if pairing is None else pairing.name),
+            ("course", self.updates.course),
             *(("contrast", contrast.name) for contrast in contrasts if contrast is not None),
         )
 
@@ -198,11 +202,12 @@ class Arm:
 
     @property
     def axis(self) -> str:
-        """In what it differs from training on every drawn example, noised as the task does it; "" in nothing."""
+        """In what it differs from training on every drawn example, noised as the task does it, by the recipe; "" in
+        nothing."""
         chooses = ("selection",) if self.policy != "uniform" else ()
         pruned = ("examples",) if self.examples is not None else ()
         sampled = ("sampling",) if self.pushed is not None else ()
-        return ", ".join((*chooses, *pruned, *self.noising.axes, *sampled))
+        return ", ".join((*chooses, *pruned, *self.noising.axes, *sampled, *self.updates.axes))
 
     @property
     def scores(self) -> bool:
@@ -277,11 +282,11 @@ class Arm:
     def kinds(self) -> tuple[StepKind, ...]:
         """The kinds of step it can take, one of each mode at most: those that select first, then what it does
         otherwise."""
-        noising = str(self.noising)
+        how = ", ".join(filter(None, (str(self.noising), self.updates.optimizer)))
         if not self.scores:
             kind = UNIFORM if self.policy == "uniform" else StepKind("random", f"random {self.keep:g}")
             in_turns = kind is not UNIFORM and self.trigger.mode != "always"
-            return tuple(one.noised(noising) for one in (kind, UNIFORM)[: 1 + in_turns])
+            return tuple(one.differing(how) for one in (kind, UNIFORM)[: 1 + in_turns])
         extras = [text for text, is_so in self._extras().items() if is_so]
         words = " ".join([self.policy, self.reference, f"{self.keep:g}", *extras])
         kinds = [StepKind("select", f"select {words}")] if self.memory is None or self.memory.every else []
@@ -289,7 +294,7 @@ class Arm:
         if self.trigger.mode != "always":
             watches = self.trigger.compares and not self.trigger.begin().on
             kinds.append(WATCH if watches else UNIFORM)
-        return tuple(kind.noised(noising) for kind in kinds)
+        return tuple(kind.differing(how) for kind in kinds)
 
     def _extras(self) -> dict[str, bool]:
         chunks, strata = self.effective("chunks"), self.effective("strata") or 1

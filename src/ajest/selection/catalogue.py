@@ -16,6 +16,7 @@ from .arm import Arm, Scoring
 from .keep_list import KeepList
 from .memory import LossMemory
 from .triggers import Trigger
+from .updates import INVERSE_SQRT, Updates
 
 KEEP = 0.2  # the paper's filter ratio of 0.8
 
@@ -29,6 +30,11 @@ _guided = partial(Arm, keep=KEEP, reference="guide")
 def _noised(name: str, noising: Noising, paper: str, summary: str) -> Arm:
     """An arm that trains on every drawn example, noised in its own way."""
     return Arm(name, "uniform", noising=noising, paper=paper, summary=summary)
+
+
+def _updated(name: str, updates: Updates, paper: str, summary: str) -> Arm:
+    """An arm that trains on every drawn example and updates its weights in its own way."""
+    return Arm(name, "uniform", updates=updates, paper=paper, summary=summary)
 
 
 def _weight(name: str) -> Noising:
@@ -202,6 +208,20 @@ _ALL = (
         "the lengths of noise that nearest-4 gives, in random directions: a control"),
     _noised("minibatch-ot", _paired(Pairing("assignment", among=256, with_replacement=True)), "arXiv 2302.00482",
         "assignment, of which pairs are drawn with replacement (minibatch optimal transport)"),
+    # Courses of the learning rate, optimizers (docs/method.md#updates)
+    _updated("linear-to-zero", Updates("linear"), "arXiv 2502.15938",
+        "a rate that falls linearly to zero over the whole run"),
+    _updated("wsd", Updates("linear", 0.2), "arXiv 2404.06395",
+        "a rate that stays at its peak, then falls to zero over the last fifth of the run"),
+    _updated("inverse-sqrt", Updates(INVERSE_SQRT, 1 / 8), "arXiv 2312.02696",
+        "a rate that falls with the square root of the run from an eighth on, never to zero (EDM2)"),
+    _updated("constant", Updates(INVERSE_SQRT, 0.0), "", "a rate that stays at its peak: a control"),
+    _updated("schedule-free", Updates(INVERSE_SQRT, 0.0, optimizer="schedule-free"), "arXiv 2405.15682",
+        "AdamW at a constant rate, sampled from by its own running mean"),
+    _updated("muon", Updates(optimizer="muon"), "arXiv 2502.16982",
+        "Muon for weights that are matrices, Adam for all others"),
+    _updated("beta2-0.95", Updates(beta2=0.95), "", "a shorter memory of squared gradients in Adam"),
+    _updated("beta2-0.999", Updates(beta2=0.999), "arXiv 1412.6980", "a longer one, Adam's default"),
 )  # fmt: skip
 
 

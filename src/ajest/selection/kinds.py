@@ -25,8 +25,9 @@ class StepKind:
     def __str__(self) -> str:
         return self.label
 
-    def noised(self, how: str) -> StepKind:
-        """The kind of step whose examples are noised in another way than the task's own; "" is that."""
+    def differing(self, how: str) -> StepKind:
+        """The kind of step whose examples are noised, or whose weights are updated, in another way than the task's and
+        the recipe's; "" is theirs."""
         return replace(self, label=f"{self.label}, {how}") if how else self
 
     @property

@@ -1,4 +1,4 @@
-"""Rules of the user's own: policies, normalisations, triggers, ways of noising and arms, registered by name.
+"""Rules of the user's own: policies, normalisations, triggers, ways of noising, courses and arms, registered by name.
 
 A file of rules is code of the user's (`ajest bench tree --rules my_rules.py`). An arm that needs one carries its place
 and its digest, so that workers, clusters and later days read the same code before they look a name up.
@@ -6,6 +6,7 @@ and its digest, so that workers, clusters and later days read the same code befo
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,11 +26,12 @@ from .normalisation import NORMALISATIONS, by_stratum
 from .registry import POLICIES, Policy
 from .scoring import Scores
 from .triggers import TRIGGERS, TriggerRule, TriggerState
+from .updates import FALLS, INVERSE_SQRT
 
 DIALS = frozenset({"temperature", "normalise", "strata", "chunks", "power", "redundancy"})
 NEEDS = frozenset({"learner", "reference", "sigma", "features"})
 
-Kind = Literal["policy", "normalisation", "trigger", "density", "weight", "allocation", "pairing", "contrast"]
+Kind = Literal["policy", "normalisation", "trigger", "density", "weight", "allocation", "pairing", "contrast", "course"]
 
 _places: dict[tuple[Kind, str], RulesFile] = {}  # of what was registered, by kind and name
 
@@ -228,6 +230,25 @@ def register_contrast(name: str, function: Callable[..., Tensor]) -> None:
     affine = torch.allclose(at(0.5), (at(0.0) + at(1.0)) / 2, rtol=1e-3, atol=1e-3)
     check(affine, f"contrast {name!r} must be affine in the other example and the other noise, and is not")
     _register("contrast", name, CONTRASTS, function, function)
+
+
+def register_course(name: str, function: Callable[[float, float], float]) -> None:
+    """Make a course of the learning rate known to arms, as `Updates(course=name, decay=decay)`.
+
+    Args:
+        name: by which arms name it.
+        function: of the share of the run that is done, 0 to 1, and the arm's decay, above 0 and at most 1, to the part
+            of the peak that is left: at least 0 and finite.
+
+    Raises:
+        UserError: another course has the name, or it gives something else than it should.
+    """
+    shares = [k / 8 for k in range(9)]
+    found = plugins.ran(f"course {name!r}", lambda: [function(share, 0.5) for share in shares])
+    right = all(isinstance(part, int | float) and 0 <= part < math.inf for part in found)
+    check(right, f"course {name!r} must give a finite number, at least 0, for each share of the run")
+    check(name != INVERSE_SQRT, f"there is another course {name!r}: choose another name")
+    _register("course", name, FALLS, function, function)
 
 
 def _tried(kind: Kind, name: str, function: Callable[..., Tensor], values: Tensor) -> Tensor:

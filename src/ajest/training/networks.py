@@ -233,9 +233,14 @@ def check_width(
     Raises:
         UserError: more than 2 % (`ema.TOLERANCE`) and not `inexact`; or no average has such a width.
     """
-    kept = read_config(folder).recipe.ema_widths
+    config = read_config(folder)
+    kept = config.recipe.ema_widths
     if width in kept:
         return
+    check(
+        config.recipe.of(config.arm).optimizer != "schedule-free",
+        f"{folder} keeps the average of its optimizer under every width, and no other can be made of it: name no width",
+    )
     stems, times, widths = _stored(folder, step, kept)
     try:
         residual = posthoc_residual(times, widths, float(step), width)

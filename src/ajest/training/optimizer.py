@@ -10,14 +10,36 @@ from torch import Tensor, nn
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import objective, per_example_loss
+from ajest.diffusion.ema import PowerEMA
 from ajest.errors import check
 from ajest.runtime import compiling, distributed, interrupts
 
 from .recipe import Recipe
+from .schedule_free import OwnAverage, ScheduleFree
+
+
+def optimizers_of(network: nn.Module, recipe: Recipe) -> dict[str, torch.optim.Optimizer]:
+    """What makes the steps of a network's parameters, by the name that their states are kept under.
+
+    Raises:
+        UserError: Muon is to train a network without matrices.
+    """
+    parameters, rate, betas = list(network.parameters()), recipe.learning_rate.peak, recipe.betas
+    if recipe.optimizer == "schedule-free":
+        return {"schedule-free": ScheduleFree(parameters, lr=rate, betas=betas)}
+    found: dict[str, torch.optim.Optimizer] = {}
+    if recipe.optimizer == "muon":
+        matrices, parameters = [p for p in parameters if p.ndim == 2], [p for p in parameters if p.ndim != 2]
+        check(bool(matrices), "muon trains matrices, and this network has none: choose another optimizer")
+        # Its steps are as large as Adam's (arXiv 2502.16982, section 2.2), so that one rate does for both.
+        found["muon"] = torch.optim.Muon(matrices, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    if parameters:
+        found["adam"] = torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True)
+    return found
 
 
 class OptimizedNetwork:
-    """A network with its Adam optimiser.
+    """A network with its optimizer.
 
     Args:
         network: to be trained, on its device.
@@ -27,8 +49,8 @@ class OptimizedNetwork:
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
         self.network, self.recipe = network.train(), recipe
         self._module = distributed.averaging(network)
-        peak = recipe.learning_rate.peak
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=peak, betas=recipe.betas, fused=True)
+        self.optimizers = optimizers_of(network, recipe)
+        self.rate = recipe.learning_rate.peak  # of the step to come
         # To look for the weights of a small network takes longer than to copy them.
         self._parameters: list[Tensor] = list(network.parameters())
         self._has_buffers = any(True for _ in network.buffers())
@@ -57,8 +79,10 @@ class OptimizedNetwork:
         """
         total = len(batch) if total is None else total
         check(total >= distributed.world(), f"{total} examples a step are too few for {distributed.world()} processes")
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.rate = rate
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         self._remember()
         try:
             with interrupts.undoable():
@@ -71,7 +95,7 @@ class OptimizedNetwork:
     def undo(self) -> None:
         """Be as before the last `gradients`, bit for bit: a network that normalises its own weights in each forward
         pass too. Without any since the last step there is nothing to undo."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self._drop_gradients()
         if self._undoable:
             for tensors, before in zip(self._tensors(), self._before, strict=True):
                 torch._foreach_copy_(tensors, before)
@@ -117,31 +141,45 @@ class OptimizedNetwork:
             parameter.grad = gradient
 
     def step(self, finite: bool) -> None:
-        """An Adam step by what `gradients` left, unless that is not finite and to be skipped."""
+        """A step by what `gradients` left, unless that is not finite and to be skipped."""
         if not finite and self.recipe.not_finite == "zero":
             for parameter in self._parameters:
                 if parameter.grad is not None:
                     torch.nan_to_num_(parameter.grad, nan=0.0, posinf=0.0, neginf=0.0)
         if finite or self.recipe.not_finite == "zero":
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+        self._drop_gradients()
         self._undoable = False
+
+    def _drop_gradients(self) -> None:
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def averages(self) -> PowerEMA:
+        """Averages of its weights from here on, of the recipe's widths; or that of an optimizer that keeps its own."""
+        own = self.optimizers.get("schedule-free")
+        if isinstance(own, ScheduleFree):
+            return OwnAverage(self.network, self.recipe.ema_widths, own)
+        return PowerEMA(self.network, self.recipe.ema_widths)
 
     def state(self) -> dict[str, Tensor]:
         tensors = {f"network/{k}": v for k, v in self.network.state_dict().items()}
-        for i, slots in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam/{i}/{k}": v for k, v in slots.items()}
+        for name, optimizer in self.optimizers.items():
+            for i, slots in optimizer.state_dict()["state"].items():
+                tensors |= {f"{name}/{i}/{k}": v for k, v in slots.items()}
         return tensors
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned."""
         self.network.load_state_dict(strip_prefix("network/", tensors))
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in strip_prefix("adam/", tensors).items():
-            index, name = key.split("/")
-            slots.setdefault(int(index), {})[name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        for name, optimizer in self.optimizers.items():
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, value in strip_prefix(f"{name}/", tensors).items():
+                index, slot = key.split("/")
+                slots.setdefault(int(index), {})[slot] = value
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
 def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
 
 from ajest.errors import check
 from ajest.runtime.seeding import Drawing
+from ajest.selection.arm import Arm
+from ajest.selection.updates import FALLS, INVERSE_SQRT, OptimizerName, check_fall
 
 NotFinite = Literal["stop", "skip", "zero"]
-Course = Literal["inverse-sqrt", "linear"]
+Course = Literal["inverse-sqrt", "linear"]  # of presets; arms may have others
+#: A rate that ends below this part of its peak leaves a network unfinished until then.
+LOW = 0.1
 
 
 @dataclass(frozen=True)
@@ -24,39 +28,46 @@ class LearningRate:
 
     Attributes:
         peak: the highest rate.
-        decay: when it begins to fall, 0 keeps it constant; of "linear" the share of the run over which it falls.
+        decay: when it begins to fall, 0 keeps it constant; of other courses than the first the share of the run over
+            which it falls.
         rampup: examples over which it rises from 0; 0 starts at the peak.
         clock: what `decay` counts: steps; examples trained on, which arms of different batches share; or the share
             of the run, so that the whole course is stretched to each budget (No Train No Gain, arXiv 2307.06440), as
-            "linear" always is.
-        course: of the fall.
+            all but the first always are.
+        course: of the fall: "inverse-sqrt" or one of `updates.FALLS`.
     """
 
     peak: float = 0.01
     decay: float = 512
     rampup: float = 0
     clock: Literal["steps", "examples", "share"] = "steps"
-    course: Course = "inverse-sqrt"
+    course: str = INVERSE_SQRT
 
     def __post_init__(self) -> None:
         check(0 < self.peak < inf, f"the learning rate must be above 0, not {self.peak}")
-        check(
-            self.course != "linear" or (self.clock == "share" and 0 < self.decay <= 1),
-            f'a linear course falls by the share of the run: it takes clock="share" and a decay above 0 and at most 1, '
-            f"not {self.clock!r} and {self.decay:g}",
-        )
+        if self.course != INVERSE_SQRT:
+            check_fall(self.course, self.decay)
+            check(
+                self.clock == "share",
+                f'a {self.course} course falls by the share of the run: it takes clock="share", not {self.clock!r}',
+            )
 
     @property
     def follows_share(self) -> bool:
         """Whether it depends on how much of the run is done."""
         return self.clock == "share" and self.decay > 0
 
+    @property
+    def ends_low(self) -> bool:
+        """Whether it ends so low that what is read before the end of a run is of a network that is not finished."""
+        return self.course != INVERSE_SQRT and FALLS[self.course](1.0, self.decay) < LOW
+
     def __call__(self, step: int, examples: int, share: float = 0.0) -> float:
         rate = self.peak
         if self.rampup:
             rate *= min(examples / self.rampup, 1)
-        if self.course == "linear":
-            rate *= max(min((1 - share) / self.decay, 1), 0)
+        if self.course != INVERSE_SQRT:
+            rate *= FALLS[self.course](share, self.decay)
         elif self.decay:
             rate /= max({"steps": step, "examples": examples, "share": share}[self.clock] / self.decay, 1) ** 0.5
         return rate
@@ -69,7 +80,7 @@ class Recipe:
     Attributes:
         super_batch: examples drawn for a step, B.
         learning_rate: its course.
-        betas: of Adam.
+        betas: of Adam, and of what stands in its place.
         ema_widths: relative widths of the averages kept; the first is the one reported.
         micro_batch: examples that are scored or trained on at a time, which bounds memory and keeps a CPU's caches
             warm; selection acts on the whole super-batch all the same. None takes all at once.
@@ -80,6 +91,7 @@ class Recipe:
             (docs/method.md#drawing).
         not_finite: what to do where a loss or gradient is not finite: "stop" the run, "skip" the step, which leaves the
             weights as they were, or put "zero" in the place of such gradients (EDM2). The ledger counts them.
+        optimizer: that makes the steps.
     """
 
     super_batch: int = 4096
@@ -90,6 +102,7 @@ class Recipe:
     scope: Literal["global", "rank"] = "global"
     not_finite: NotFinite = "stop"
     drawing: Drawing = "host"
+    optimizer: OptimizerName = "adam"
 
     def __post_init__(self) -> None:
         check(
@@ -97,3 +110,11 @@ class Recipe:
         )
         check(self.super_batch >= 1, f"super_batch must be at least 1, not {self.super_batch}")
         check(len(self.ema_widths) >= 1, "ema_widths must name at least one width")
+
+    def of(self, arm: Arm) -> Recipe:
+        """How an arm is trained by it: with what the arm changes of how weights are updated."""
+        new, rate, (beta1, beta2) = arm.updates, self.learning_rate, self.betas
+        if new.course is not None:
+            rate = replace(rate, course=new.course, decay=new.decay, clock="share")
+        beta2 = beta2 if new.beta2 is None else new.beta2
+        return replace(self, learning_rate=rate, betas=(beta1, beta2), optimizer=new.optimizer or self.optimizer)

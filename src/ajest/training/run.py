@@ -120,8 +120,8 @@ def make_trainer(
         at: step of the reference's snapshot; None is the latest.
         warn: told of a reference that learned from the run's own examples.
         beside: trainers of other arms of the same task, recipe, seed and role, whose learner this one trains too, with
-            its optimiser and averages, and whose references it takes: for measuring what steps cost, which does not
-            hang on what the weights are. All together take hardly more memory than one.
+            its optimizer and averages, and whose references it takes: for measuring what steps cost, which does not
+            hang on what the weights are. All of one optimizer together take hardly more memory than one.
 
     Raises:
         UserError: the reference is not there or learned something else; or the arm needs what the network lacks.
@@ -130,7 +130,8 @@ def make_trainer(
     def network(role: Role) -> nn.Module:
         return config.task.network(role, config.seed).to(device)
 
-    first = next(iter(beside), None)
+    optimizer = config.recipe.of(config.arm).optimizer
+    first = next((other for other in beside if other.recipe.optimizer == optimizer), None)
     learner = network(config.role) if first is None else first.network
     alike = next((other for other in beside if other.arm.reference == config.arm.reference), None)
     reference = _reference_of(folder, config, device, at, warn) if alike is None else alike.selector.networks.reference

@@ -52,7 +52,7 @@ class RunConfig:
     def stretched(self) -> str:
         """What of it goes by the share of the run that is done, so that a longer run differs from its beginning; ""
         where nothing does."""
-        rate = self.recipe.learning_rate
+        rate = self.recipe.of(self.arm).learning_rate
         goes = {
             "its learning rate falls": rate.follows_share,
             "its selection fades": self.arm.cooling,

@@ -105,7 +105,7 @@ class Trainer:
         source: where examples come from.
         networks: the learner, on its device; the reference and the proxy of arms that need them. An arm whose
             reference is the learner's own average brings it itself.
-        recipe: how it is trained.
+        recipe: how it is trained, but for what the arm changes of that.
         arm: what it is trained on.
         streams: names of the random streams.
         beside: a trainer of the same learner, with which optimiser and averages are shared: what either learns, both
@@ -128,12 +128,12 @@ class Trainer:
         streams: Streams,
         beside: Trainer | None = None,
     ) -> None:
-        arm, network = _within_ranks(arm, recipe), networks.learner
+        arm, recipe, network = _within_ranks(arm, recipe), recipe.of(arm), networks.learner
         self.network, self.recipe, self.arm = network, recipe, arm
         self.device = next(network.parameters()).device
         self.ledger = Ledger(self.device)
-        self.ema: PowerEMA = PowerEMA(network, recipe.ema_widths) if beside is None else beside.ema
         self.learner: OptimizedNetwork = OptimizedNetwork(network, recipe) if beside is None else beside.learner
+        self.ema: PowerEMA = self.learner.averages() if beside is None else beside.ema
         self.proxy = None if networks.proxy is None else OptimizedNetwork(networks.proxy, recipe)
         if arm.reference == "ema":
             networks = replace(networks, reference=self.ema[recipe.ema_widths[0]])
@@ -240,8 +240,7 @@ class Trainer:
         finite, rule, why = all(outcome.finite), self.recipe.not_finite, ""
         self._skipped = self._skipped + 1 if rule == "skip" and not outcome.finite[0] else 0
         if rule == "stop" and not finite:
-            rate = self.learner.optimizer.param_groups[0]["lr"]
-            why = f"the loss or its gradient is not finite (learning rate {rate:g})"
+            why = f"the loss or its gradient is not finite (learning rate {self.learner.rate:g})"
         elif self._skipped > SKIPS:
             why = f"{SKIPS} steps in a row were skipped: no loss or gradient was finite"
         if why:

@@ -191,7 +191,8 @@ class BenchConfig:
         """Where this bench compares. Where learning rates fall to zero, what is read before the end of a run is of a
         network that is not finished: then the end alone counts."""
         absent = {"steps", "flops"} if self.task.costly_target else {"steps", "flops", "time_without_target"}
-        ends_alone = self.final_only or self.recipe.learning_rate.course == "linear"
+        rates = (self.recipe.of(arm).learning_rate for arm in self.arms)
+        ends_alone = self.final_only or any(rate.ends_low for rate in rates)
         wanted = {self.final_budget} if ends_alone else (BUDGETS.keys() - absent) | {self.final_budget}
         return {name: budget for name, budget in BUDGETS.items() if name in wanted}
 
@@ -207,7 +208,8 @@ class BenchConfig:
         return Schedule({"steps": tuple(self.guide_iterations * k / 4 for k in range(1, 5))})
 
     def recipe_of(self, arm: Arm) -> Recipe:
-        """How an arm is trained: the recipe, with its own learning rate if it has one."""
+        """How an arm is trained: the recipe, with its own peak rate if it has one; what the arm itself changes of a
+        recipe is not in it (`Recipe.of`)."""
         if arm.name not in self.rates:
             return self.recipe
         return replace(self.recipe, learning_rate=replace(self.recipe.learning_rate, peak=self.rates[arm.name]))

@@ -26,7 +26,7 @@ def _alike(arm: Arm, super_batch: int) -> tuple[object, ...]:
     """What arms that share a rate have in common."""
     chooses = any(kind.chooses for kind in arm.kinds())
     whole = any(kind.trains_on_all for kind in arm.kinds())
-    return arm.kept(super_batch), chooses, whole, arm.unbiased
+    return arm.kept(super_batch), chooses, whole, arm.unbiased, arm.updates
 
 
 def trial_bench(config: BenchConfig, tuning: Tuning, rates: Sequence[float]) -> BenchConfig:

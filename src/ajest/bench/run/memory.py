@@ -33,7 +33,7 @@ class Memory:
 
     Attributes:
         weights: of the network in training, and of a proxy.
-        gradients, moments: of their parameters; moments are Adam's two.
+        gradients, moments: of their parameters; moments are Adam's two, or what another optimizer keeps.
         undo: the copy of the weights that a step which is given up goes back to.
         averages: of the weights.
         reference: its weights.
@@ -182,7 +182,7 @@ def _memory_of(run: RunConfig, costs: dict[Role, _Costs], data: int) -> Memory:
     return Memory(
         weights=state,
         gradients=parameters,
-        moments=2 * parameters,
+        moments=(3 if run.recipe.of(run.arm).optimizer == "schedule-free" else 2) * parameters,
         undo=state,
         averages=len(run.recipe.ema_widths) * costs[run.role].state,
         reference=sum(costs[role].state for role, what in roles.items() if what == "reference"),

@@ -107,6 +107,8 @@ def test_a_bench_has_the_claims_of_a_group_with_the_baseline_and_fresh_seeds():
     assert len(names) == len(set(names))
     assert {"random", "random-keep-0.65", "recall", "rho"} < set(names)
     assert found["tree-x0", "targets", "time"].task.target == "x0"
+    courses = {group: found["tree", group, "time"].recipe.learning_rate.course for group in ("course", "optimizer")}
+    assert courses == {"course": "inverse-sqrt", "optimizer": "linear"}  # the first are judged beside another course
     known = {*tree_full().seeds, *range(25), *range(200, 220), 1000, 2000}
     for config in found.values():
         assert not known & set(config.seeds)

@@ -13,14 +13,14 @@ from ajest.selection.catalogue import arms_named
 from .levels import TUNED_LEVELS
 
 #: Claims of a group are arms of one bench.
-Group = Literal["levels", "draws", "weights", "coupling", "targets", "selection"]
+Group = Literal["levels", "draws", "weights", "coupling", "targets", "selection", "course", "optimizer"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 Bound = Literal["", "between_levels", "levels", "importance", "several_levels"]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A published claim.
+    """A published claim. Those of the group course are judged beside a rate that does not fall to zero.
 
     Attributes:
         name: for options and pages.
@@ -157,6 +157,23 @@ _ALL = (
     Claim("remembered", "selection", "losses remembered from training choose as well as measured ones, for nothing",
           "this project", "docs/results-tree-full.md", "20 seeds", ("recall",), ("random", "hard"),
           "Random choice remembers nothing; hard measures what recall remembers.", bound="importance"),
+    Claim("linear-to-zero", "course", "a rate that falls to zero over the whole run saves 60 % of the computation",
+          "arXiv 2502.15938", "80 tokens a parameter beat 200 with a fall to a tenth, a language model of 610 million",
+          _NOT_SEEN, ("linear-to-zero",), ("constant",),
+          "The control leaves it to averages of the weights alone to remove the noise of a high rate."),
+    Claim("wsd", "course", "a constant rate with a short fall at the end does as well as one that falls all along",
+          "arXiv 2404.06395, 2405.18392", "as low a loss as a cosine's, language models", _NOT_SEEN, ("wsd",),
+          ("linear-to-zero", "constant"), "One control falls all along, the other not at all."),
+    Claim("schedule-free", "optimizer", "steps at a constant rate, with gradients near their running mean, need no "
+          "schedule", "arXiv 2405.15682", "as good as or better than tuned schedules on most of its problems",
+          "not opened", ("schedule-free",), ("constant",),
+          "The control has a constant rate too, and power-function averages of its weights."),
+    Claim("muon", "optimizer", "orthogonalised steps of matrices end at a lower loss than Adam's",
+          "arXiv 2502.16982, 2510.19376", "18 % lower final loss, at 1.45 times the time of a step, a U-Net of 23 "
+          "million weights on Navier-Stokes flows", "3 seeds", ("muon",)),
+    Claim("beta2", "optimizer", "the memory of Adam's second moment has to suit the length of the run", "arXiv "
+          "1412.6980, 2312.02696", "0.999 by default, 0.99 in EDM2; no figure of its own", _NOT_SEEN,
+          ("beta2-0.95", "beta2-0.999")),
 )  # fmt: skip
 
 

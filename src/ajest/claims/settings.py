@@ -56,7 +56,8 @@ class Setting:
         iterations: int | None = None,
         more: Sequence[Arm] = (),
     ) -> BenchConfig:
-        """The bench of some claims: the baseline, the claims' arms and their controls, each at a rate of its own.
+        """The bench of some claims: the baseline, the claims' arms and their controls, each at a rate of its own. The
+        baseline of claims on courses has EDM2's: one whose rate falls to zero already would leave nothing to judge.
 
         Args:
             claims: that are judged together.
@@ -73,9 +74,11 @@ class Setting:
         task = base.task
         if any(arm.noising.pairing is not None for arm in arms.values()):
             task = replace(task, sigma_max=WHERE_PAIRED)  # type: ignore[call-arg]  # of the tree and of vectors
+        course = any(claim.group == "course" for claim in claims)
         return replace(
             base,
             task=task,
+            recipe=base.recipe.of(ARMS["inverse-sqrt"]) if course else base.recipe,
             arms=tuple(arm for name, arm in arms.items() if name != "exact-target" or exact),
             seeds=tuple(range(FIRST_SEED, FIRST_SEED + count)),
             end=end,

@@ -1,4 +1,4 @@
-"""Verbs about data sets: describe, prepare, kept."""
+"""Verbs about data sets: describe, prepare, encode, kept, prune."""
 
 from __future__ import annotations
 
@@ -189,4 +189,53 @@ def kept(
     print(f"{out}: {len(found.names):,} examples, {drawn:,} drawn, {trained:,} trained on{until}")
 
 
-DATA_VERBS: dict[str, Callable[..., Any]] = {"describe": describe, "prepare": prepare, "encode": encode, "kept": kept}
+def prune(
+    run: Positional[Path],
+    out: Positional[Path],
+    by: Literal["clusters", "difficulty"],
+    keep: Annotated[str, shown("X%")],
+    prefer: Literal["hard", "easy"] = "hard",
+    clusters: Annotated[int, shown("N")] = 64,
+    device: Device = "auto",
+) -> None:
+    """Choose a part of a data set before training: a keep-list in CSV.
+
+    Example: ajest data prune runs/pets half.csv --by clusters --keep 50%
+             ajest data prune runs/pets hard.csv --by difficulty --keep 50%
+             ajest bench images --keep-list half.csv
+
+    Args:
+        run: folder of a run that learns the data set; of a bench too, for clusters.
+        out: the CSV file.
+        by: clusters of coordinates or of 8 x 8 fields of images, of each of which a share is kept; or difficulty, the
+            loss of the run's network in units of the mean at like noise levels.
+        keep: the share that is kept.
+        prefer: hard: the farthest from their cluster's centre, or of the highest losses; easy: the nearest, the lowest.
+        clusters: how many there are.
+        device: where losses are computed.
+    """
+    from ajest.bench.plan.config import BenchConfig
+    from ajest.storage import checkpoint
+    from ajest.storage.config_file import read_config_file
+    from ajest.training.pruning import by_clusters, by_difficulty
+    from ajest.training.run_folder import read_config
+
+    share, bench = share_of(keep, "--keep"), run / "bench.json"
+    check(share < 1, f"--keep {keep}: keep less than all, such as 50%")
+    check(clusters >= 1, f"--clusters {clusters}: there must be at least 1")
+    if by == "difficulty":
+        found = by_difficulty(run, share, prefer, device_of(device))
+    else:
+        task = read_config_file(bench, BenchConfig).task if bench.exists() else read_config(run).task
+        found = by_clusters(task, share, prefer, clusters)
+    checkpoint.write_atomic(out, found.as_csv())
+    print(f"{out}: {len(found.rows):,} of {len(found.names):,} examples")
+
+
+DATA_VERBS: dict[str, Callable[..., Any]] = {
+    "describe": describe,
+    "prepare": prepare,
+    "encode": encode,
+    "kept": kept,
+    "prune": prune,
+}

@@ -82,16 +82,17 @@ def restricted(source: Source, keep_list: KeepList, names: Sequence[str]) -> Sou
         UserError: the source cannot leave out examples, or see `KeepList.rows`.
     """
     check(
-        _can_restrict(source) and len(names) > 0,
+        can_restrict(source) and len(names) > 0,
         f"{keep_list.file}: the task's source, {type(getattr(source, 'source', source)).__name__}, cannot leave out "
         "examples: a keep-list is for tasks with a data set, whose source has `restricted` and whose examples have "
         "names",
     )
-    assert _can_restrict(source)
+    assert can_restrict(source)
     return source.restricted(keep_list.rows(names))
 
 
-def _can_restrict(source: Source) -> TypeGuard[RestrictableSource]:
+def can_restrict(source: Source) -> TypeGuard[RestrictableSource]:
+    """Whether a source can leave out examples."""
     return hasattr(source, "restricted")
 
 

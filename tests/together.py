@@ -42,6 +42,7 @@ SCENARIOS = {
     "noised-device": ("stable-target-16", {"drawing": "device", "super_batch": 250}),
     "paired-device": ("minibatch-ot", {"drawing": "device", "super_batch": 250}),
     "levels": ("first-moment", {}),
+    "schedule-free": ("schedule-free", {}),
     "device": ("learnable-draws", {"drawing": "device"}),
     "images-device": ("ajest", {"drawing": "device"}),
     "images": ("ajest", {}),

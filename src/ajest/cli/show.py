@@ -85,7 +85,7 @@ def _known(folder: Path) -> None:
 
 
 def arms(rules: Files = None) -> None:
-    """List the arms: ways of choosing and noising training examples.
+    """List the arms: ways of choosing examples, of noising and of training.
 
     Example: ajest arms
              ajest arms --rules my_rules.py

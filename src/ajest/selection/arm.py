@@ -1,4 +1,4 @@
-"""Arms: the ways of choosing and noising training examples that a bench compares."""
+"""Arms: the ways of choosing examples, of noising and of training that a bench compares."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of choosing what to train on, and of noising it.
+    """One way of choosing what to train on, of noising it and of updating weights by it.
 
     Attributes:
         name: what it is called.

@@ -111,6 +111,11 @@ class Recipe:
         check(self.super_batch >= 1, f"super_batch must be at least 1, not {self.super_batch}")
         check(len(self.ema_widths) >= 1, "ema_widths must name at least one width")
 
+    @property
+    def moments(self) -> int:
+        """Numbers that the optimizer keeps of each weight."""
+        return 3 if self.optimizer == "schedule-free" else 2
+
     def of(self, arm: Arm) -> Recipe:
         """How an arm is trained by it: with what the arm changes of how weights are updated."""
         new, rate, (beta1, beta2) = arm.updates, self.learning_rate, self.betas

@@ -110,11 +110,12 @@ class _Sizes:
         return len(config.recipe.ema_widths) * self._network(config, config.role)[0]
 
     def checkpoint(self, config: RunConfig) -> int:
-        """Network, Adam's two moments and the averages, a proxy too; what memories and counts take is not known before
-        the data."""
+        """Network, what the optimizer keeps and the averages, a proxy too; what memories and counts take is not known
+        before the data."""
         roles = [config.role, *(["proxy"] if config.arm.scoring.scorer == "proxy" else [])]
         return self.snapshot(config) + sum(
-            state + 2 * parameters for state, parameters in (self._network(config, role) for role in roles)
+            state + config.recipe.of(config.arm).moments * parameters
+            for state, parameters in (self._network(config, role) for role in roles)
         )
 
     def _network(self, config: RunConfig, role: str) -> tuple[int, int]:

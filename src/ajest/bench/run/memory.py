@@ -182,7 +182,7 @@ def _memory_of(run: RunConfig, costs: dict[Role, _Costs], data: int) -> Memory:
     return Memory(
         weights=state,
         gradients=parameters,
-        moments=(3 if run.recipe.of(run.arm).optimizer == "schedule-free" else 2) * parameters,
+        moments=run.recipe.of(run.arm).moments * parameters,
         undo=state,
         averages=len(run.recipe.ema_widths) * costs[run.role].state,
         reference=sum(costs[role].state for role, what in roles.items() if what == "reference"),

@@ -197,7 +197,7 @@ def test_presets_that_do_not_reproduce_bring_tuned_rates():
 def test_the_quick_preset_adds_seeds_until_all_is_decided_or_its_minutes_are_over():
     config = tree_quick()
     assert config.looks[0] == len(config.seeds) == 5
-    assert (config.looks[-1], config.minutes) == (20, 4.5)
+    assert (config.looks[-1], config.minutes) == (20, 4.25)
     assert tree_full().looks == ()
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, stats
+
+from .distributions import normal_cdf, normal_pdf, normal_ppf, root, t_isf, t_sf
 
 #: Fewer of either say nothing of the shape of a distribution: the interval is that of normal data.
 LEAST_FOR_SHAPE = 5
@@ -61,22 +62,22 @@ class MeanSquares:
         if large == 0:
             return float(x < 0)
         nodes, weights = _nodes(its)
-        return float(weights @ stats.t.sf((x - small * nodes) / large, degrees))
+        return float(weights @ t_sf((x - small * nodes) / large, degrees))
 
     def reach(self, level: float) -> float:
         """What the error of the mean stays within, this often."""
         if self.seeds == self.guides == 0:
             return 0.0
         unit = math.sqrt((self.seeds + self.guides) / math.prod(self.shape))
-        most = unit * float(stats.t.isf((1 - level) / 4, min(self.shape) - 1)) * 2
-        return float(optimize.brentq(lambda x: self.above(x) - (1 - level) / 2, 0.0, most, xtol=1e-9 * most))
+        most = unit * float(t_isf((1 - level) / 4, min(self.shape) - 1)) * 2
+        return root(lambda x: self.above(x) - (1 - level) / 2, 0.0, most)
 
 
 @lru_cache
 def _nodes(degrees: int) -> tuple[np.ndarray, np.ndarray]:
     """(values of a t variable, weights) for means over it, by the trapezoidal rule in a normal variable."""
     z = np.arange(0.0, _REACH + _STEP, _STEP)
-    upper, weights = stats.t.isf(stats.norm.sf(z), degrees), stats.norm.pdf(z)
+    upper, weights = t_isf(normal_cdf(-z), degrees), normal_pdf(z)
     nodes, weights = np.concatenate([-upper[:0:-1], upper]), np.concatenate([weights[:0:-1], weights])
     return nodes, weights / weights.sum()
 
@@ -115,6 +116,6 @@ def crossed_interval(values: np.ndarray, level: float) -> tuple[float, float]:
         return found.mean - reach, found.mean + reach
     seeds, guides = _shares(*found.shape)
     errors = ((seeds @ values) * guides).sum(1) - found.mean
-    stretch = reach / (float(stats.norm.ppf(0.5 + level / 2)) * float(errors.std()))
+    stretch = reach / (float(normal_ppf(0.5 + level / 2)) * float(errors.std()))
     low, high = np.quantile(errors, [0.5 - level / 2, 0.5 + level / 2])
     return found.mean + float(low) * stretch, found.mean + float(high) * stretch

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, stats
 
 from ajest.bench.plan.budgets import BUDGETS
 from ajest.tasks.base import Metric
 
+from .distributions import chi2_ppf, normal_cdf, root, t_isf
 from .numbers import number
 from .results import Results, Run
 from .sequential import look_levels
@@ -24,7 +24,7 @@ from .wording import metric_name
 POWER = 0.8
 #: No bench has more seeds.
 MOST_SEEDS = 10_000
-_QUANTILES = 4096
+_QUANTILES = 1024
 #: Of the baseline's value: the difference for which seeds are counted.
 DETECT = 0.05
 
@@ -39,22 +39,22 @@ def power_of(effect: float, seeds: int, tests: int = 1, looks: tuple[int, ...] =
         looks: planned, of which this is one.
     """
     level = look_levels(looks).level(ALPHA / tests)
-    shift, edge = abs(effect) * math.sqrt(seeds), stats.t.isf(level / 2, seeds - 1)
+    shift, edge = abs(effect) * math.sqrt(seeds), t_isf(level / 2, seeds - 1)
     # A noncentral t, as a mean over the spread that samples have: scipy's own is NaN far out.
     reach = edge * _spreads(seeds - 1)
-    return float((stats.norm.cdf(shift - reach) + stats.norm.cdf(-shift - reach)).mean())
+    return float((normal_cdf(shift - reach) + normal_cdf(-shift - reach)).mean())
 
 
 @lru_cache
 def _spreads(degrees: int) -> np.ndarray:
     """Quantiles of a sample's standard deviation over the true one."""
-    return np.sqrt(stats.chi2.ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES, degrees) / degrees)
+    return np.sqrt(chi2_ppf((np.arange(_QUANTILES) + 0.5) / _QUANTILES, degrees) / degrees)
 
 
 @lru_cache
 def smallest_effect(seeds: int, tests: int = 1, looks: tuple[int, ...] = ()) -> float:
     """The difference, in standard deviations of differences, that is found with `POWER`."""
-    return float(optimize.brentq(lambda effect: power_of(effect, seeds, tests, looks) - POWER, 1e-3, 1e3))
+    return root(lambda effect: power_of(effect, seeds, tests, looks) - POWER, 1e-3, 1e3)
 
 
 def seeds_for(effect: float, tests: int = 1) -> int | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from scipy import stats
-
 from ajest.bench.plan.config import BenchConfig
 from ajest.selection.arm import Arm
 from ajest.selection.triggers import Trigger
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import LearningRate
 
+from .distributions import t_ppf
 from .results import Results
 from .statistics import ALPHA, COVERAGE
 from .table import Entry, Table, TableCell, Tone
@@ -158,7 +157,7 @@ def welch_reach(sd: float, n: int, other_sd: float, other_n: int) -> float:
         return math.nan
     mine, theirs = sd**2 / n, other_sd**2 / other_n
     freedom = (mine + theirs) ** 2 / (mine**2 / (n - 1) + theirs**2 / (other_n - 1))
-    return float(stats.t.ppf(1 - ALPHA / 2, freedom)) * math.sqrt(mine + theirs)
+    return float(t_ppf(1 - ALPHA / 2, freedom)) * math.sqrt(mine + theirs)
 
 
 def _others(results: Results, arms: list[str]) -> list[Row]:

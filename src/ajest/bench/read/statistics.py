@@ -14,12 +14,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from ajest.bench.plan import looks
 from ajest.errors import UserError, check
 
 from .crossed import crossed_below_zero, crossed_interval, crossed_p
+from .distributions import normal_cdf, t_cdf, t_ppf, t_sf
 from .numbers import interval, number, p_value
 from .sequential import look_levels
 
@@ -146,8 +146,8 @@ def bootstrap_interval(values: np.ndarray, level: float = 1 - ALPHA) -> tuple[fl
         return math.nan, math.nan
     if values.ndim == 2:
         return crossed_interval(values, level)
-    t = float(stats.t.ppf(0.5 + level / 2, n - 1))
-    tail = float(stats.norm.cdf(-t * math.sqrt(n / (n - 1))))
+    t = float(t_ppf(0.5 + level / 2, n - 1))
+    tail = float(normal_cdf(-t * math.sqrt(n / (n - 1))))
     if tail < float(n) ** -n:
         reach = t * float(values.std(ddof=1)) / math.sqrt(n)
         return float(values.mean()) - reach, float(values.mean()) + reach
@@ -298,7 +298,7 @@ def paired_p(gaps: np.ndarray) -> float:
     if gaps.ndim == 2:
         return crossed_p(gaps)
     t = abs(gaps.mean()) / gaps.std(ddof=1) * math.sqrt(len(gaps))
-    return float(2 * stats.t.sf(t, len(gaps) - 1))
+    return float(2 * t_sf(t, len(gaps) - 1))
 
 
 def equivalence_p(gaps: np.ndarray, margins: np.ndarray | float) -> float:
@@ -314,7 +314,7 @@ def _below_zero(values: np.ndarray) -> float:
         return math.nan
     if values.ndim == 2:
         return crossed_below_zero(values)
-    return float(stats.t.cdf(values.mean() / values.std(ddof=1) * math.sqrt(len(values)), len(values) - 1))
+    return float(t_cdf(values.mean() / values.std(ddof=1) * math.sqrt(len(values)), len(values) - 1))
 
 
 def holm(p: Sequence[float]) -> list[float]:

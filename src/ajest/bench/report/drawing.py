@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from ajest.storage.checkpoint import write_atomic
 from ajest.tasks.base import RunTensors
 
 from . import figures
-from .figures import WHISKERS, Encoded, encoded
+from .figures import WHISKERS, Encoded, encoded_image, rasterised
 from .forest import bench_forest, strips
 from .levels import loss_by_level
 
@@ -82,16 +83,20 @@ class Figures:
 def draw(findings: Findings) -> Figures:
     """Every figure, from findings and from the tensors that the bench's folder keeps for that."""
     results = findings.results
-    return Figures(
-        lead=_drawn("lead", _differences(results, findings.decisive[:1])),
-        differences=_drawn("differences", _differences(results, findings.decisive[1:])),
-        seeds=_drawn("seeds", _seeds(findings)),
-        curves=_drawn("curves", _curves(results)),
-        levels=_drawn("levels", _levels(findings)),
-        costs=_drawn("costs", _costs(results)),
-        side_by_side=_drawn("arms", _side_by_side(results)),
-        galleries={arm: _drawn(f"gallery-{arm}", _gallery(results, arm)) for arm in results.arms},
-    )
+    # Encoders let go of the interpreter: one figure is encoded while the next is drawn.
+    with ThreadPoolExecutor(max_workers=1) as encoder:
+        groups = {
+            "lead": _begun(encoder, "lead", _differences(results, findings.decisive[:1])),
+            "differences": _begun(encoder, "differences", _differences(results, findings.decisive[1:])),
+            "seeds": _begun(encoder, "seeds", _seeds(findings)),
+            "curves": _begun(encoder, "curves", _curves(results)),
+            "levels": _begun(encoder, "levels", _levels(findings)),
+            "costs": _begun(encoder, "costs", _costs(results)),
+            "side_by_side": _begun(encoder, "arms", _side_by_side(results)),
+        }
+        galleries = {arm: _begun(encoder, f"gallery-{arm}", _gallery(results, arm)) for arm in results.arms}
+        drawn = {name: _finished(begun) for name, begun in groups.items()}
+        return Figures(**drawn, galleries={arm: _finished(begun) for arm, begun in galleries.items()})
 
 
 def write_figures(root: Path, drawn: Figures) -> None:
@@ -100,13 +105,21 @@ def write_figures(root: Path, drawn: Figures) -> None:
         write_atomic(root / figure.name, figure.content.data)
 
 
-def _drawn(group: str, found: Sequence[Captioned]) -> tuple[DrawnFigure, ...]:
+#: (caption, name of the file without its ending, what is being encoded)
+_Begun = tuple[str, str, "Future[Encoded]"]
+
+
+def _begun(encoder: Executor, group: str, found: Sequence[Captioned]) -> list[_Begun]:
     safe = "".join(c if c.isalnum() else "-" for c in group)
-    drawn = []
-    for i, (caption, figure) in enumerate(found, 1):
-        content = encoded(figure)
-        drawn.append(DrawnFigure(caption, f"figures/{safe}-{i}.{content.kind}", content))
-    return tuple(drawn)
+    return [
+        (caption, f"figures/{safe}-{i}", encoder.submit(encoded_image, rasterised(figure)))
+        for i, (caption, figure) in enumerate(found, 1)
+    ]
+
+
+def _finished(begun: Sequence[_Begun]) -> tuple[DrawnFigure, ...]:
+    files = ((caption, name, content.result()) for caption, name, content in begun)
+    return tuple(DrawnFigure(caption, f"{name}.{content.kind}", content) for caption, name, content in files)
 
 
 def _differences(results: Results, budgets: Sequence[str]) -> list[Captioned]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-from dataclasses import asdict
 from typing import Any
 
 from ajest.bench.read.by_level import LevelCurves
@@ -89,7 +88,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
                 "guidance_weight": c.weight,
                 "by_seed": c.values,
                 "by_guide": {k + 1: {s: v[k] for s, v in c.by_guide.items()} for k in range(c.guides) if c.by_guide},
-                "against": {k: {a: _finite(b) for a, b in asdict(v).items()} for k, v in c.against.items()},
+                "against": {k: {a: _finite(b) for a, b in vars(v).items()} for k, v in c.against.items()},
             }
             for c in results.cells.values()
         ],

@@ -64,11 +64,20 @@ def encoded(figure: Figure, kind: str = "", dpi: int = 110) -> Encoded:
         kind: "png" or "webp"; without it PNG, or WebP where that would be large.
         dpi: pixels for an inch of the figure.
     """
+    return encoded_image(rasterised(figure, dpi), kind, dpi)
+
+
+def rasterised(figure: Figure, dpi: int = 110) -> Image.Image:
+    """A figure drawn once."""
     figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    size = canvas.get_width_height()
-    image = _trimmed(Image.frombuffer("RGBA", size, canvas.buffer_rgba()).convert("RGB"), round(_MARGIN * dpi))
+    return Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+
+
+def encoded_image(image: Image.Image, kind: str = "", dpi: int = 110) -> Encoded:
+    """The file of a figure that is drawn; see `encoded`."""
+    image = _trimmed(image, round(_MARGIN * dpi))
     if kind != "webp":
         data = _saved(image, "png", dpi=(dpi, dpi), compress_level=4)
         if kind == "png" or len(data) <= _LARGE:

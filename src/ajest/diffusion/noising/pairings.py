@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ajest.errors import check
@@ -25,6 +24,8 @@ LEAST_START = 50.0
 def assignment(x0: Tensor, noise: Tensor) -> Tensor:
     """The pairs whose squared distances have the least sum: immiscible diffusion's linear assignment (arXiv
     2406.12303); for equally many of equal weight also the plan of optimal transport (arXiv 2302.00482)."""
+    from scipy.optimize import linear_sum_assignment  # whose import takes longer than most of what needs none of it
+
     pool = noise.flatten(0, 1)
     distance = pool.square().sum(1) - 2 * x0 @ pool.T  # and |x0|^2, which is the same for all of a row
     return torch.from_numpy(linear_sum_assignment(distance.cpu().numpy())[1]).to(x0.device)

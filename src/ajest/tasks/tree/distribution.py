@@ -175,14 +175,17 @@ class TreeDistribution:
     @torch.no_grad()
     def _blocks(self, x: Tensor, sigma: Tensor | float, part: int) -> Tensor:
         x = x.to(self.dtype)
-        sigma = torch.as_tensor(sigma, dtype=self.dtype, device=x.device).expand(len(x))
+        sigma = torch.as_tensor(sigma, dtype=self.dtype, device=x.device)
+        one = part == 0 and sigma.dim() == 0  # then the Gaussians are the same for all examples
         size = self.BLOCK * torch.get_num_threads() if x.device.type == "cpu" else 8192
-        blocks = zip(x.split(size), sigma.split(size), strict=True)
-        results = [self._block(a, b, part) for a, b in blocks]
+        points = x.split(size)
+        levels = [sigma[None]] * len(points) if one else sigma.expand(len(x)).split(size)
+        results = [self._block(a, b, part) for a, b in zip(points, levels, strict=True)]
         return torch.cat(results) if results else x.new_empty(0)
 
     def _block(self, x: Tensor, sigma: Tensor, part: int) -> Tensor:
-        """One block; rows are branches, columns examples; exponents in base 2, where exp2 is fastest."""
+        """One block; rows are branches, columns examples; exponents in base 2, where exp2 is fastest. The noise levels
+        are those of all examples, or one for all of them where densities are asked for."""
         x_row, y_row = x.T.contiguous()[:, None]
         variance = (sigma * sigma)[None]
         a, c = self._cxx + variance, self._cyy + variance
@@ -192,7 +195,8 @@ class TreeDistribution:
         uy = torch.mul(a, self._dy).sub_(self._cxy * self._dx).mul_(inverse_det)
         v = torch.mul(ux, self._dx).addcmul_(uy, self._dy)
         inverse_v = v.reciprocal()
-        nearest = ux.mul_(rx).addcmul_(uy, ry).mul_(inverse_v)  # t*, where the line comes closest to x
+        along = ux if len(sigma) > 1 else ux.expand_as(rx).clone()
+        nearest = along.mul_(rx).addcmul_(uy, ry).mul_(inverse_v)  # t*, where the line comes closest to x
         across = torch.mul(ry, self._dx).sub_(torch.mul(rx, self._dy)).square_().mul_(inverse_v)
         peak = across.mul_(inverse_det).mul_(-0.5 * LOG2_E)
         peak.add_(inverse_det.log2(), alpha=0.5).add_(self._log2_phi)
@@ -205,12 +209,13 @@ class TreeDistribution:
         largest = closest.square_().mul_(half_v).add_(peak).amax(0)
         peak.sub_(largest)
 
-        weight, first_moment = torch.zeros_like(v), torch.zeros_like(v)  # sums of w_j and of w_j t_j
+        weight, first_moment = torch.zeros_like(nearest), torch.zeros_like(nearest)  # sums of w_j and of w_j t_j
         term = closest
         for t in self._t:
             torch.sub(nearest, t, out=term).square_().mul_(half_v).add_(peak).exp2_()
             weight.add_(term)
-            first_moment.add_(term, alpha=t)
+            if part == 1:
+                first_moment.add_(term, alpha=t)
 
         total = weight.sum(0)
         if part == 0:

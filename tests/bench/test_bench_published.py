@@ -6,10 +6,13 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
+from ajest.bench.api import Bench
 from ajest.bench.plan.presets import tree_paper
 from ajest.bench.read.published import PUBLISHED, beside_ours, comparable, welch_reach
 from ajest.bench.read.results import Cell, Run
+from ajest.cli.asked import planned
 from ajest.selection.catalogue import ARMS, arms_named
+from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import LearningRate
 from made_up import made_up
 
@@ -273,3 +276,15 @@ def test_cells_are_read_where_the_figures_were_taken():
     results.cells[where] = Cell(*where, 163_840, dict(enumerate([0.6, 0.7, 0.68, 0.72, 0.7])))
     judged = {what for (what, _), row in rows_of(results).items() if row.judgement != "not comparable"}
     assert judged == {"guided mandala, whole run"}
+
+
+def test_the_preset_as_it_is_asked_for_is_the_published_one():
+    """By the command line and from Python: with gains of free sign, though the task's own default fixes it."""
+    alone = planned("tree", None, {}, whole=True)  # of `ajest train`
+    for config in (planned("tree", "paper", {}).config, alone.config, Bench("tree", "paper").config):
+        assert config.task.gain_sign == "free"
+        assert comparable(config)
+    fixed = Bench(TreeTask(), "paper").config  # a task that is given is meant as it is
+    assert fixed.task.gain_sign == "negative"
+    assert Bench("tree").config.task.gain_sign == "negative"
+    assert planned("tree", "paper", {"gain_sign": "negative"}).config.task.gain_sign == "negative"

@@ -60,8 +60,8 @@ class Bench:
         max_seeds: int | None = None,
         **settings: Any,
     ) -> None:
-        if isinstance(task, str):
-            task = registry.from_spec(task) if plugins.is_spec(task) else registry.make(task)
+        if isinstance(task, str) and plugins.is_spec(task):
+            task = registry.from_spec(task)
         config = bench_of(task, preset)
         if arms is not None:
             settings["arms"] = tuple(arms_named((arm,))[0] if isinstance(arm, str) else arm for arm in arms)

@@ -129,7 +129,7 @@ def planned(task: str, preset: str | None, asked: dict[str, Any], device: str = 
     if name == "images" and made is None:
         dials = dials_of(IMAGES[preset], asked)
         return Planned(dials.bench(images_of(dials, asked, device)), preset, dials.arms)
-    config = bench_of(registry.make(name) if made is None else made, preset)
+    config = bench_of(name if made is None else made, preset)
     return Planned(altered(config, task=changed(config.task, asked)), preset, arms_named)
 
 

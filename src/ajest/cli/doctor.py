@@ -68,12 +68,11 @@ def _step(device: str) -> str:
     from ajest.bench.plan.presets import bench_of, presets_of
     from ajest.bench.run.calibration import step_seconds
     from ajest.runtime.threads import configure_threads
-    from ajest.tasks import registry
 
     configure_threads()
     preset = presets_of("tree")[0]
     counts = tuple(sorted({1, torch.get_num_threads()})) if device == "cpu" else (1,)
-    seconds = step_seconds(Path(), bench_of(registry.make("tree"), preset), counts, device)
+    seconds = step_seconds(Path(), bench_of("tree", preset), counts, device)
     found = ", ".join(
         f"{1000 * s:.3g} ms" + f" on {n} of {counts[-1]} threads" * (len(counts) > 1) for n, s in seconds.items()
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 from ajest.errors import unknown
 from ajest.integrations.diffusers import DiffusersModel
 from ajest.selection.catalogue import arms_named, random_at
+from ajest.tasks import registry
 from ajest.tasks.base import Headline, Task
 from ajest.tasks.images.architecture import DIFFUSERS_RATE, LEARNING_RATES, SIZES, Architecture
 from ajest.tasks.images.task import ImageTask
@@ -297,20 +298,24 @@ def presets_of(task: str) -> tuple[str, ...]:
     return _PRESETS.get(task, tuple(ANY))
 
 
-def bench_of(task: Task, preset: str | None = None) -> BenchConfig:
-    """The bench of a preset on a task that is made already.
+def bench_of(task: Task | str, preset: str | None = None) -> BenchConfig:
+    """The bench of a preset.
 
     Args:
-        task: what is learned, with its networks.
+        task: what is learned, with its networks; or the name of a task, whose settings are then the preset's own.
         preset: its name; None takes the task's first.
 
     Raises:
         UserError: an unknown preset.
     """
-    presets = presets_of(task.name)
+    name = task if isinstance(task, str) else task.name
+    presets = presets_of(name)
     preset = presets[0] if preset is None else preset
     if preset not in presets:
-        raise unknown(f"preset of {task.name}", preset, presets)
+        raise unknown(f"preset of {name}", preset, presets)
+    if task == "tree":
+        return TREE[preset]()
+    task = registry.make(task) if isinstance(task, str) else task
     if isinstance(task, ImageTask):
         dials = IMAGES[preset]
         if isinstance(task.learner, DiffusersModel):  # whose rates are of another order

@@ -2,6 +2,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
@@ -33,6 +34,19 @@ def test_every_verb_has_a_help_with_an_example(verb):
     assert usage.startswith(f"usage: ajest {verb}")
     assert about.endswith(".")
     assert example.startswith("Example: ajest ")
+    assert not broken_early(lines)
+
+
+def broken_early(lines):
+    """Lines in the boxes of a help that end before they are full, as if its text were broken twice."""
+    body = [line[2:-2] for line in lines if line.startswith("│")]
+    found = []
+    for line, after in pairwise(body):
+        column, words = len(after) - len(after.lstrip()), after.split()
+        runs_on = column >= 4 and words and line[column - 1] == " " and line[column].strip()
+        if runs_on and line[: column - 1].endswith(" ") and len(line.rstrip()) + 1 + len(words[0]) <= len(line):
+            found.append(f"{line.strip()} | {words[0]}")
+    return found
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from inspect import cleandoc, unwrap
 from typing import Any
 
 import tyro
@@ -114,7 +116,16 @@ def _call(program: str, verbs: dict[str, Callable[..., Any]], about: str, words:
     elif first not in verbs:
         raise unknown("command", first, verbs)
     else:
+        for function in verbs.values():
+            unwrap(function).__doc__ = _flowing(function.__doc__ or "")
         tyro.extras.subcommand_cli_from_dict(verbs, prog=program, description=about, args=words)
+
+
+def _flowing(text: str) -> str:
+    """A docstring with what it says of each argument on one line. The parser of options keeps the breaks of ours, and
+    would break lines twice where the terminal is narrower."""
+    about, args, arguments = cleandoc(text).partition("\nArgs:\n")
+    return about + args + re.sub(r"\n {8,}", " ", arguments)
 
 
 def _together(words: list[str]) -> AbstractContextManager[None]:

@@ -80,8 +80,8 @@ class Data(Places):
 
     Attributes:
         data: images are a folder, .zip, .npz, .tar or .parquet file, a folder of such shards, hf:NAME[:split], or
-            shapes, which is what is learned without it; see `ajest data describe`. Vectors are a .npy, .npz, .csv or
-            .parquet file, or two-moons, checkerboard (as without it), swiss-roll, mixture-16d or digits.
+            shapes, which is what is learned without it; see `ajest data describe`. Vectors are a .npy, .npz, .csv
+            or .parquet file, or two-moons, checkerboard (as without it), swiss-roll, mixture-16d or digits.
             Several are one data set.
         validation: held-out examples of the same classes.
         autoencoder: of a folder of latents (ajest data encode), where what decodes them is, if not where it was.
@@ -109,8 +109,8 @@ class Drawing:
         p_mean: mean of ln sigma.
         p_std: standard deviation of ln sigma.
         sigma_data: standard deviation of the data, for preconditioning and loss weights.
-        label_dropout: share of examples that lose their label, so that the network also learns to answer without one
-            (for classifier-free guidance; the tree has no labels).
+        label_dropout: share of examples that lose their label, so that the network also learns to answer without
+            one (for classifier-free guidance; the tree has no labels).
         target: what the tree's networks are to return: the "exact" posterior mean, as published, or the clean example
             "x0", which is all that real data have (tree only).
         objective: what networks predict, and in whose squared error they learn (vectors only); without it "edm".
@@ -215,8 +215,8 @@ class Judging:
     Attributes:
         extractors: feature networks, each NAME or NAME=PATH: lite0, inception, dinov2. The first decides a verdict.
         references: at most so many real training images are what samples are compared with; without it all.
-        imagenet: JSON file that says which class of ImageNet each class is, for class accuracy, such as
-            {"cat": 281, "teapot": "n04398044"}; without it they are found by WordNet ids and names.
+        imagenet: JSON file that says which class of ImageNet each class is, for class accuracy, such
+            as {"cat": 281, "teapot": "n04398044"}; without it they are found by WordNet ids and names.
     """
 
     extractors: Words = None

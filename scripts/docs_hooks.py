@@ -29,13 +29,12 @@ _ELSEWHERE = {
     "security.md": "SECURITY.md",
     "changelog.md": "CHANGELOG.md",
 }
+#: Examples, each a page.
+_EXAMPLES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").rglob("*.py"))
 #: Links of pages that stand elsewhere, or lead there, by what they name.
 _LINKS = {
     **{source: page for page, source in _ELSEWHERE.items()},
-    **{
-        f"examples/{name}.py": f"examples/{name}.md"
-        for name in ("custom_task", "custom_rule", "own_training_loop", "flow_objective", "diffusers_unet")
-    },
+    **{source: source.replace(".py", ".md") for source in _EXAMPLES},
     **{f"examples/{name}.ipynb": f"notebooks/{name}.md" for name in ("first_steps", "own_network")},
 }
 
@@ -45,8 +44,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     execute = os.environ.get("AJEST_DOCS_NOTEBOOKS") != "0"
     made: dict[str, str | bytes] = {"cli.md": docs_reference.command_line(), "api.md": docs_reference.python()}
     made |= {page: (ROOT / source).read_text() for page, source in _ELSEWHERE.items()}
-    for path in sorted((ROOT / "examples").glob("*.py")):
-        made[f"examples/{path.stem}.md"] = f"# `{path.name}`\n\n```python\n{path.read_text()}```\n"
+    for source in _EXAMPLES:
+        path = ROOT / source
+        made[_LINKS[source]] = f"# `{path.name}`\n\n```python\n{path.read_text()}```\n"
     for path in sorted((ROOT / "examples").glob("*.ipynb")):
         made |= docs_notebooks.pages(path, execute)
     for name, content in made.items():

@@ -30,6 +30,14 @@ def test_links_lead_to_files_that_are_there(path):
         assert "://" in place or not place or (path.parent / place).exists(), target
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_have_a_head(path):
+    """An empty line within a table makes its rest a paragraph."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)
+    tables = re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)
+    assert not [table for table in tables if not re.match(r"\|.*\n\|[ :|-]+\|\n", table)]
+
+
 def run_first_example(path: Path, names: dict) -> int:
     """Run the first Python of a page. Returns how many lines of it are not empty."""
     code = re.search(r"```python\n(.*?)```", path.read_text(), re.DOTALL).group(1)

@@ -128,6 +128,16 @@ def test_options_reach_a_study(command, benches):
     assert "--network xs" in done.out  # a page's command gives that page
 
 
+@pytest.mark.parametrize(
+    ("words", "tuned"),
+    [((), True), (("--learning-rate", "0.02"), False), (("--learning-rate", "0.02", "--tune"), True)],
+)
+def test_a_rate_that_is_named_is_not_tuned_by_the_preset(words, tuned, command, benches):
+    done = command("bench", "images", "--preset", "cpu-small", "--data", "shapes:256", *words)
+    assert done.code == 0, done.err
+    assert (benches[0].tuning is not None) == tuned
+
+
 @pytest.mark.parametrize(("verb", "more"), [("bench", ()), ("study", ("--stages", "screening")), ("train", ())])
 def test_the_gains_sign_and_the_rates_course_reach_the_tree(verb, more, command, benches, refused):
     asked = ("--gain-sign", "negative", "--course", "linear", "--learning-rate", "0.05")

@@ -139,7 +139,6 @@ def bench(
         "noise_repeats": noise_repeats,
         "end": end,
         "rates": None if training.learning_rate is None else {},  # one for all, the preset's too
-        "tuning": Tuning() if tune else None,
     }
     names = tuple(a.name for a in config.arms) if arms is None else arms
     lists = keep_lists(() if keep_list is None else keep_list, config.task)
@@ -148,6 +147,7 @@ def bench(
         arms=distinct((*plan.arms(names, keep), *map(pruned, lists))),
         recipe=recipe,
         guide_recipe=guide_recipe,
+        tuning=Tuning() if tune else config.tuning if training.learning_rate is None else None,
         **{name: value for name, value in named.items() if value is not None},
     )
     check(until_certain == (max_seeds is not None), "--until-certain and --max-seeds N belong together: give both")

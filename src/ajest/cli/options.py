@@ -131,7 +131,7 @@ class Training:
     Attributes:
         iterations: steps of every run (of the baseline where runs end at equal time).
         super_batch: examples drawn for a step.
-        learning_rate: its peak, of all arms.
+        learning_rate: its peak, of all arms; a preset that would tune it does not.
         course: of the learning rate's fall: "inverse-sqrt", or "linear" to zero over the whole run.
         not_finite: where a loss or gradient is not finite, "stop" the run, "skip" the step, or put "zero" in the place
             of such gradients. Each is counted.

@@ -451,6 +451,7 @@ def test_flat_rows_hold_every_number():
         "amounts",
         "costs",
         "real_data_reference",
+        "by_level",
         "rows",
         "values",
         "ledgers",

@@ -95,6 +95,7 @@ def test_with_one_guide_lines_are_those_of_today(one):
         "guide",
         "clocks",
         "metrics",
+        "by_level",
     }
     assert not (one / "guide-2").exists()
     assert all(not cell.by_guide for cell in read(one).cells.values())

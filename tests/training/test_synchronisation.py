@@ -18,7 +18,7 @@ from simulated_device import simulated_cuda
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 
 #: Arms that look examples up in a hash table, which asks whether all were found; the others wait once a step.
-LOOK_UP = {"infobatch", "recall", "recall-cooling", "recall-id", "stale", "stale-cooling", "stale-id"}
+LOOK_UP = {"evolved", "infobatch", "recall", "recall-cooling", "recall-id", "stale", "stale-cooling", "stale-id"}
 #: An assignment of noise is found on the host.
 ASSIGNED = {"assignment", "assignment-norms", "minibatch-ot"}
 #: The table of remembered losses, the tree's sketch of gradients and assignments still wait.

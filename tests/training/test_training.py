@@ -56,7 +56,8 @@ def test_counts_phases_and_flops_of_every_arm(name):
     assert ledger.flops == scoring + 3 * trained * (learner + proxy)
     assert ("learner scoring" in step.seconds) == reads_learner
     assert ("reference scoring" in step.seconds) == reads_reference
-    assert ("select" in step.seconds) == (arm.scores and not watched)
+    follows = arm.noising.allocation is not None and arm.noising.allocation.learns
+    assert ("select" in step.seconds) == ((arm.scores and not watched) or follows)
     assert (step.kept is None) == (not arm.scores or watched)
     if step.kept is not None:
         assert len(step.kept) == kept

@@ -24,7 +24,7 @@ from .wording import metric_name
 POWER = 0.8
 #: No bench has more seeds.
 MOST_SEEDS = 10_000
-_QUANTILES = 1024
+_QUANTILES = 4096
 #: Of the baseline's value: the difference for which seeds are counted.
 DETECT = 0.05
 

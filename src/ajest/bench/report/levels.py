@@ -25,12 +25,14 @@ def loss_by_level(curves: LevelCurves, baseline: str) -> Figure:
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ms": 4, "lw": 1.3}
         if arm == (baseline if baseline in arms else arms[0]):
             whole.plot(curves.sigma, least + values, label=arm, **style)
-            whole.set_ylim(0, 1.15 * float(np.nanmax(least + values)))
+            seen = (least + values)[np.isfinite(least + values)]
+            whole.set_ylim(0, 1.15 * float(seen.max()) if seen.size else 1.0)
         shown = np.where(values > 0, values, np.nan)
         excess.plot(curves.sigma, shown, label=arm, **style)
         excess.fill_between(curves.sigma, np.maximum(values - error, shown * 1e-3), values + error,
                             color=style["color"], alpha=0.13, lw=0)  # fmt: skip
-    excess.set_yscale("log")
+    if any(value > 0 for values in curves.excess.values() for value in values):  # else a logarithm has no axis
+        excess.set_yscale("log")
     for axis, title in ((whole, "loss"), (excess, "excess loss")):
         axis.set_xscale("log")
         axis.set_xlabel("noise level σ")

@@ -6,6 +6,7 @@ only the product of weight and density of ln r sets the objective.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -57,11 +58,9 @@ def speed_code(r: Tensor) -> Tensor:
     low, span = DDPM_BETA
     t, rate = ddpm_time(r.log().double())
 
-    def slope(rate: Tensor) -> Tensor:
-        return rate * (-(rate.square() - low**2) / (2 * span)).exp()  # beta(t) alpha bar(t)
-
-    least, most = slope(rate.new_tensor(low + span)), slope(rate.new_tensor(span**0.5))
-    weight = 0.4 + 0.2 * ((slope(rate) - least) / (most - least)).clamp(0, 1)
+    slope = rate * (-(rate.square() - low**2) / (2 * span)).exp()  # beta(t) alpha bar(t)
+    least, most = (at * math.exp(-(at**2 - low**2) / (2 * span)) for at in (low + span, span**0.5))
+    weight = 0.4 + 0.2 * ((slope - least) / (most - least)).clamp(0, 1)
     return eps(r) * torch.where(t >= SPEED_EDGES[-1], 1.0, weight).to(r.dtype)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -154,13 +155,14 @@ def _curves(results: Results) -> list[Captioned]:
 
 
 def _levels(findings: Findings) -> list[Captioned]:
-    if findings.levels is None:
-        return []
+    curves = findings.levels
+    if curves is None or not any(0 < value < math.inf for values in curves.excess.values() for value in values):
+        return []  # nor has a logarithmic axis anything to show
     caption = (
         "Left: the baseline's loss and the optimal one, which no denoiser can go below; grey: between what that lies, "
         "where it is estimated. Right: what each arm has above the optimal one; bands are one standard error."
     )
-    return [(caption, loss_by_level(findings.levels, findings.results.config.baseline))]
+    return [(caption, loss_by_level(curves, findings.results.config.baseline))]
 
 
 def _costs(results: Results) -> list[Captioned]:

@@ -12,7 +12,7 @@ from .figures import COLOURS, MARKERS, clean
 
 def loss_by_level(curves: LevelCurves, baseline: str) -> Figure:
     """On the left the least loss, with its bounds, and the baseline's; on the right the excess of every arm, with bands
-    of one standard error."""
+    of one standard error. Some excess is above 0 and finite."""
     figure = Figure(figsize=(10.6, 3.9), layout="constrained")
     whole, excess = figure.subplots(1, 2)
     optimal = curves.optimal
@@ -27,12 +27,11 @@ def loss_by_level(curves: LevelCurves, baseline: str) -> Figure:
             whole.plot(curves.sigma, least + values, label=arm, **style)
             seen = (least + values)[np.isfinite(least + values)]
             whole.set_ylim(0, 1.15 * float(seen.max()) if seen.size else 1.0)
-        shown = np.where(values > 0, values, np.nan)
+        shown = np.where((values > 0) & np.isfinite(values), values, np.nan)
         excess.plot(curves.sigma, shown, label=arm, **style)
         excess.fill_between(curves.sigma, np.maximum(values - error, shown * 1e-3), values + error,
                             color=style["color"], alpha=0.13, lw=0)  # fmt: skip
-    if any(value > 0 for values in curves.excess.values() for value in values):  # else a logarithm has no axis
-        excess.set_yscale("log")
+    excess.set_yscale("log")
     for axis, title in ((whole, "loss"), (excess, "excess loss")):
         axis.set_xscale("log")
         axis.set_xlabel("noise level σ")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ajest.errors import UserError, check
 
-from .library import class_named, read_json_object
+from .loading import class_named, read_json_object
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from torch import nn
 from ajest.errors import UserError
 from ajest.storage.folders import new_folder
 
-from .library import class_named, library, made
+from .loading import class_named, library, made
 from .network import DiffusersNetwork
 
 

@@ -13,7 +13,7 @@ import torch
 from ajest.errors import UserError, check
 from ajest.runtime.seeding import drawing_from
 
-from .library import PARTS, class_named, made, read_json_object
+from .loading import PARTS, class_named, made, read_json_object
 from .network import Conditions, DiffusersNetwork, conditions_of
 from .prediction import PREDICTED, Predicted, prediction_of
 

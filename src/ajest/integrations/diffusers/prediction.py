@@ -8,7 +8,7 @@ from typing import Any, Literal
 from ajest.diffusion.objectives import EDM, DiscreteVP, Process, RectifiedFlow
 from ajest.errors import UserError, check, unknown
 
-from .library import class_named, made
+from .loading import class_named, made
 
 Predicted = Literal["epsilon", "v_prediction", "sample", "flow"]
 PREDICTED: tuple[Predicted, ...] = ("epsilon", "v_prediction", "sample", "flow")

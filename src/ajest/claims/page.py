@@ -68,9 +68,8 @@ def answer(found: Sequence[Judged]) -> str:
         return "No claim is judged at equal time yet."
     better = [name for name in claims if any(one.left == "better" for one in timed if one.claim.name == name)]
     everywhere = [name for name in better if all(one.left == "better" for one in timed if one.claim.name == name)]
-    said = f"Of {len(claims)} claims judged at equal time, {len(better)} certainly hold{'s' * (len(better) == 1)} in "
-    said += "at least one setting"
-    return f"{said}, {len(everywhere)} in every one that judged {'it' if len(everywhere) == 1 else 'them'}."
+    many = f"{len(claims)} claim{'s' * (len(claims) > 1)}"
+    return f"Of {many} judged at equal time, certainly better somewhere: {len(better)}; everywhere: {len(everywhere)}."
 
 
 def summary(found: Sequence[Judged], claims: Sequence[Claim]) -> Table:

@@ -138,11 +138,11 @@ class Noising:
         errors = (none,) * 3 if seen is None else map(spread, (seen.error, seen.square, seen.earlier))
         return allocation.table(Profile(r, density, weight, *errors))
 
-    def weights(self, x: Tensor, sigma: Tensor, own: IngredientSource, density: Table | None) -> Tensor:
+    def weights(self, x: Tensor | None, sigma: Tensor, own: IngredientSource, density: Table | None) -> Tensor:
         """Weights of the squared error, of the shape of `sigma`.
 
         Args:
-            x: ln r, float64.
+            x: ln r, float64; None where `density` is.
             sigma: the levels.
             own: what the task does.
             density: that they were drawn from, None for the task's own.
@@ -152,6 +152,7 @@ class Noising:
             weight = weight * (1 - self.contrast.share)
         if not self.same_objective or density is None:
             return weight
+        assert x is not None
         ratio = own_log_density(x, own) - density.log_density(x)
         return (weight * ratio.exp()).to(weight.dtype)
 

@@ -168,8 +168,7 @@ class NoisedSource:
         if density is None:
             if stratum is not None:
                 normal = torch.special.ndtri(self._uniform(normal, stratum)).to(normal.dtype)
-            sigma = source.noise(normal)
-            x = (sigma.double() / source.sigma_data).log()
+            x, sigma = None, source.noise(normal)
         else:
             x = density.quantile(self._uniform(normal, stratum))
             sigma = (source.sigma_data * x.exp()).to(normal.dtype)

@@ -74,3 +74,14 @@ def test_a_watching_step_is_timed_as_such_though_the_learner_overtakes(config, t
     assert all(fired)
     assert len(fired) == WARMUP_ROUNDS + config.calibration_rounds
     assert costs["watch"]["reference scoring"] > 0
+
+
+def test_arms_that_train_on_as_many_examples_share_what_that_takes(tmp_path):
+    arms = arms_named(("baseline", "eps-weight", "random", "hard", "random-keep-0.5", "muon"))
+    costs = measure(tmp_path, small_bench(arms=arms, calibration_rounds=3))
+    labels = {arm.name: arm.kinds()[0].label for arm in arms}
+    of = {name: costs[label]["update"] for name, label in labels.items()}
+    assert of["baseline"] == of["eps-weight"]
+    assert of["random"] == of["hard"]
+    assert len(set(of.values())) == 4
+    assert costs[labels["baseline"]]["draw"] != costs[labels["eps-weight"]]["draw"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ajest.bench.plan.config import altered
 from ajest.bench.plan.presets import tree_full, tree_quick
 from ajest.bench.plan.trials import trial_bench, trial_name, tried_for
-from ajest.bench.plan.tuning import Tuned, Tuning, best_rate
+from ajest.bench.plan.tuning import Tuned, Tuning, best_rate, between
 from ajest.bench.read.findings import findings
 from ajest.bench.read.folder import read
 from ajest.bench.read.rates import rates_table, tuning_table, untuned_note
@@ -55,6 +55,27 @@ def test_a_rate_at_which_a_run_diverged_is_not_taken():
     trials = {0.01: {90: 1.0, 91: 2.0}, 0.02: {90: 0.1}}
     assert best_rate(trials, (90, 91), -1) == 0.01
     assert best_rate({0.02: {90: 0.1}}, (90, 91), -1) is None
+
+
+@given(st.floats(-3, 3), st.floats(0.1, 5), st.sampled_from((1, -1)))
+def test_the_top_of_a_parabola_is_found_between_the_rates_of_the_grid(top, height, sign):
+    grid = [2.0**k for k in range(-5, 6)]
+    trials = {r: {s: -sign * height * (math.log2(r) - top) ** 2 + s for s in (90, 91)} for r in grid}
+    best = best_rate(trials, (90, 91), sign)
+    assert between(trials, best, (90, 91), 2.0, sign) == pytest.approx(2.0**top, rel=6e-3)
+
+
+@given(st.lists(st.floats(0, 5), min_size=3, max_size=3), st.sampled_from((1, -1)))
+def test_the_rate_taken_is_within_half_a_factor_of_the_best(losses, sign):
+    trials = {rate: {90: -sign * loss} for rate, loss in zip((0.01, 0.02, 0.04), losses, strict=True)}
+    best = best_rate(trials, (90,), sign)
+    assert 2**-0.51 <= between(trials, best, (90,), 2.0, sign) / best <= 2**0.51
+
+
+def test_beside_a_rate_that_diverged_the_best_itself_is_taken():
+    trials = {0.01: {90: 1.0, 91: 2.0}, 0.02: {90: 1.0, 91: 1.0}, 0.04: {90: 0.1}}
+    assert between(trials, 0.02, (90, 91), 2.0, -1) == 0.02
+    assert between(trials, 0.01, (90, 91), 2.0, -1) == 0.01
 
 
 def test_arms_share_a_rate_that_train_on_as_many_examples_in_like_steps():
@@ -140,7 +161,8 @@ def test_runs_are_made_at_the_rates_that_tuning_found(tuned_bench):
         trials = found.trials[arm.name]
         assert all(set(values) == {90, 91} and all(map(math.isfinite, values.values())) for values in trials.values())
         if arm.name not in found.at_edge:
-            assert best_rate(trials, TUNING.seeds, -1) == found.rates[arm.name]
+            best = best_rate(trials, TUNING.seeds, -1)
+            assert between(trials, best, TUNING.seeds, TUNING.factor, -1) == found.rates[arm.name]
     assert len({len(trials) for trials in found.trials.values()}) == 1  # as many for every arm
     assert found.seconds > 0
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
+import torch
 
 from ajest.bench.plan.presets import tree_full
 from ajest.bench.plan.tuning import Tuning
@@ -18,7 +19,8 @@ from ajest.claims.findings import Judged, Test
 from ajest.claims.levels import levels_bench, tuned_levels
 from ajest.claims.page import answer, sentences
 from ajest.claims.run import pieces
-from ajest.claims.settings import SETTINGS
+from ajest.claims.settings import SETTINGS, with_data
+from ajest.diffusion.noising.source import noised
 from ajest.errors import UserError
 from ajest.tasks.tree.task import METRICS
 from ajest.training.probe import Estimate
@@ -98,7 +100,7 @@ def test_a_bench_has_the_claims_of_a_group_with_the_baseline_and_fresh_seeds():
     assert ("tree", "targets", "time") not in found  # exact targets have no noise to average
     assert ("tree-x0", "levels", "flops") not in found  # the same as equal samples
     for name, setting in SETTINGS.items():
-        if name == "digits" and find_spec("sklearn") is None:
+        if name == "images" or (name == "digits" and find_spec("sklearn") is None):
             continue
         assert setting.judges(CLAIMS["excess"]) == (setting.make().task.exact_denoiser() is not None), name
     assert ("tree-x0", "selection", "flops") in found
@@ -114,6 +116,31 @@ def test_a_bench_has_the_claims_of_a_group_with_the_baseline_and_fresh_seeds():
         assert not known & set(config.seeds)
         assert config.tuning is not None
         assert not config.tuned
+
+
+@pytest.mark.parametrize("name", ["tree", "tree-x0", "mixture", "images"])
+def test_the_arm_that_changes_nothing_draws_what_the_baseline_draws(name, tmp_path):
+    setting = SETTINGS[name] if name != "images" else with_data(SETTINGS[name], ("shapes:300",))
+    config = setting.bench(claims_named(("min-snr",)))
+    assert [arm.name for arm in config.arms[:2]] == ["baseline", setting.null]
+    batches = []
+    for arm in config.arms[:2]:
+        source = noised(config.task.source("cpu"), arm.noising, 32)
+        batches.append(source.complete(source.draw(32, torch.Generator().manual_seed(1))))
+    mine, null = batches
+    torch.testing.assert_close(null.x, mine.x)
+    torch.testing.assert_close(null.weight, mine.weight)
+
+
+def test_pictures_are_ones_own():
+    with pytest.raises(UserError, match="name them with --data"):
+        SETTINGS["images"].bench(claims_named(("min-snr",)))
+    with pytest.raises(UserError, match="brings its own data"):
+        with_data(SETTINGS["tree"], ("shapes",))
+    config = with_data(SETTINGS["images"], ("shapes:300",)).bench(claims_named(("ajest",)), seeds=2)
+    assert config.task.resolution == 16
+    assert config.headlines == {"loss": "unguided", "fd_lite0": "guided"}
+    assert config.seeds == (400, 401)
 
 
 def test_the_best_log_normal_levels_are_found_on_tuning_seeds(monkeypatch, tmp_path):
@@ -194,6 +221,7 @@ def test_claims_from_command_to_page(folder):
     for arm in ("stable-target-16", "stable-target-256"):
         assert f"`{arm}` cannot be told from the tuned baseline" in page  # two seeds decide nothing
     assert "the control `exact-target`" in page
+    assert "| the tree, clean examples as targets | targets | equal time | eps-weight | energy distance" in page
     assert (root / "figures" / "claims.png").stat().st_size > 2000
     assert {p.name for p in (root / "tree-x0").iterdir()} == {"targets-time"}
     assert (root / "tree-x0" / "targets-time" / "tuning.json").exists()

@@ -59,6 +59,7 @@ class Judged:
         finished: whether all runs are made, diverged ones aside.
         untuned: arms whose rate was not found within the grid.
         bound: what it could save at most by the baseline's gradients, a share; None where they say nothing of it.
+        null: the bench's arm that changes nothing, on the headlines; see `Setting.null`.
     """
 
     claim: Claim
@@ -68,6 +69,7 @@ class Judged:
     finished: bool
     untuned: tuple[str, ...]
     bound: Estimate | None = None
+    null: tuple[Test, ...] = ()
 
     @property
     def left(self) -> Left:
@@ -100,6 +102,7 @@ def judged(root: Path) -> tuple[Judged, ...]:
 
 
 def _of_bench(results: Results, probed: Probe | None, setting: Setting, end: End) -> Iterable[Judged]:
+    null = _tests(results, (setting.null,))
     for claim in CLAIMS.values():
         if {arm.name for arm in claim.all_arms()} - {"exact-target"} <= set(results.arms) and setting.judges(claim):
             runs = [run for (arm, _), run in results.runs.items() if arm in (*claim.arms, *claim.controls, "baseline")]
@@ -107,22 +110,24 @@ def _of_bench(results: Results, probed: Probe | None, setting: Setting, end: End
                 claim=claim,
                 setting=setting,
                 end=end,
-                tests=_tests(results, claim),
+                tests=_tests(results, claim.arms, claim.controls),
                 finished=all(run.state != "unfinished" for run in runs),
                 untuned=tuple(arm for arm in claim.arms if arm in results.config.untuned),
                 bound=getattr(probed, claim.bound) if probed is not None and claim.bound else None,
+                null=null,
             )
 
 
-def _tests(results: Results, claim: Claim) -> tuple[Test, ...]:
+def _tests(results: Results, arms: Sequence[str], named: Sequence[str] = ()) -> tuple[Test, ...]:
+    """Arms against the baseline and the controls that are named."""
     budget, tests = results.config.final_budget, list[Test]()
     for metric, weight in results.headlines():
-        for arm in claim.arms:
+        for arm in arms:
             cell = results.cell(budget, arm, metric.name, weight)
             other = results.cell(budget, results.config.baseline, metric.name, weight)
             if cell is None or other is None or results.config.baseline not in cell.against:
                 continue
-            controls = {name: results.cell(budget, name, metric.name, weight) for name in claim.controls}
+            controls = {name: results.cell(budget, name, metric.name, weight) for name in named}
             against = {name: _paired(results, metric, cell, control) for name, control in controls.items() if control}
             found = {name: comparison for name, comparison in against.items() if comparison is not None}
             gaps = tuple(cell.gaps(other).values())

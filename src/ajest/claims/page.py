@@ -55,6 +55,7 @@ def render(found: Sequence[Judged], command: str) -> str:
         f"any; mixed where both happen. Certain is a Holm-corrected p below {ALPHA:g} over all arms and headlines of a "
         f"bench; intervals hold {COVERAGE}. Made by `{command}`.",
     ]
+    parts += section(nothing(found), 2)
     for claim in claims:
         parts += _of_claim(claim, [one for one in found if one.claim == claim])
     return "\n\n".join(parts) + "\n"
@@ -84,6 +85,25 @@ def summary(found: Sequence[Judged], claims: Sequence[Claim]) -> Table:
             row.append(_left(here[0]) if here else TableCell("-"))
         rows.append(row)
     return Table.of("What is left at equal time", heads, rows, (MARKS,))
+
+
+def nothing(found: Sequence[Judged]) -> Table:
+    """How far an arm that changes nothing is off, by bench: an error of timing and tuning that no interval holds."""
+    heads = ("on", "group", "budget", "arm", "metric", "minus baseline", "in per cent")
+    benches = {(one.setting.title, one.claim.group, BUDGETS[END_CLOCKS[one.end]].title): one.null for one in found}
+    rows: list[list[Entry]] = [
+        [*where, test.arm, metric_head(test.metric, test.weight), gap(test.baseline, test.metric, tested=True),
+         _relative(test)]
+        for where, tests in benches.items()
+        for test in tests
+    ]  # fmt: skip
+    return Table.of(
+        "How far an arm that changes nothing is off",
+        heads,
+        rows,
+        ("Such an arm has the task's own weight, computed as an arm's. Drawing takes it a little longer, and its "
+         "learning rate is found anew. A difference of this size is no finding, whatever its p.",),
+    )  # fmt: skip
 
 
 def _left(one: Judged) -> TableCell:

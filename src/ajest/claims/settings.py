@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ajest.bench.plan.budgets import End
 from ajest.bench.plan.config import BenchConfig
-from ajest.bench.plan.presets import VECTOR_WIDTHS, tree_full, vectors_quick
+from ajest.bench.plan.presets import CPU_SMALL, VECTOR_WIDTHS, tree_full, vectors_quick
 from ajest.bench.plan.tuning import Tuning
 from ajest.diffusion.noising.ingredients import Target
+from ajest.errors import UserError, check
 from ajest.selection.arm import Arm
-from ajest.selection.catalogue import ARMS
+from ajest.selection.catalogue import ARMS, on_running_scale
 from ajest.tasks.base import Headline
+from ajest.tasks.images.setup import image_task
 from ajest.tasks.tree.task import TreeTask
 from ajest.tasks.vectors.setup import vectors_task
 
@@ -34,7 +37,10 @@ class Setting:
         seeds: how many training seeds each arm has.
         exact: whether targets are exact, so that claims about their noise have no meaning.
         known: whether the best denoiser is known.
-        make: the bench, with the baseline alone.
+        null: an arm that changes nothing but how its weight, the task's own, is computed: by how much it differs from
+            the baseline is the error of timing and tuning.
+        make: the bench, with the baseline alone; see `with_data` for settings that learn one's own.
+        adapt: what arms have to be changed in to fit the super-batch.
     """
 
     name: str
@@ -42,7 +48,9 @@ class Setting:
     seeds: int
     exact: bool
     known: bool
+    null: str
     make: Callable[[], BenchConfig]
+    adapt: Callable[[Arm], Arm] = lambda arm: arm
 
     def judges(self, claim: Claim) -> bool:
         """Whether a claim has a meaning here."""
@@ -69,7 +77,7 @@ class Setting:
         base = self.plain(iterations)
         exact = self.known and not self.exact  # so that it is a control
         named = [*(arm for claim in claims for arm in claim.all_arms()), *more]
-        arms = {"baseline": ARMS["baseline"]} | {arm.name: arm for arm in named}
+        arms = {name: ARMS[name] for name in ("baseline", self.null)} | {arm.name: self.adapt(arm) for arm in named}
         count = self.seeds if seeds is None else seeds
         task = base.task
         if any(arm.noising.pairing is not None for arm in arms.values()):
@@ -100,6 +108,34 @@ class Setting:
         )
 
 
+def with_data(setting: Setting, data: Sequence[str], validation: Sequence[str] = ()) -> Setting:
+    """A setting that learns one's own data.
+
+    Args:
+        setting: "images".
+        data: what to learn, see `image_task`.
+        validation: what to judge by; without it a part of the data is held out.
+
+    Raises:
+        UserError: a setting that brings its own data.
+    """
+    check(setting.make is _no_images, f"the setting {setting.name} brings its own data: leave out --data")
+    return replace(setting, make=partial(_images, tuple(data), tuple(validation)))
+
+
+def _images(data: tuple[str, ...], validation: tuple[str, ...]) -> BenchConfig:
+    task = image_task(data, validation, classes=CPU_SMALL.classes, warn=lambda _: None, **CPU_SMALL.settings())  # type: ignore[arg-type]
+    return replace(CPU_SMALL.bench(task), headlines={"loss": "unguided", "fd_lite0": "guided"})
+
+
+def _for_small_batches(arm: Arm) -> Arm:
+    return on_running_scale(replace(arm, chunks=CPU_SMALL.chunks) if arm.scores else arm)
+
+
+def _no_images() -> BenchConfig:
+    raise UserError("the setting images learns pictures of yours: name them with --data")
+
+
 def _tree(target: Target) -> BenchConfig:
     """Half the steps of the preset full."""
     full = tree_full()
@@ -113,12 +149,14 @@ def _vectors(data: str, headlines: dict[str, Headline]) -> BenchConfig:
 
 
 _ALL = (
-    Setting("tree", "the tree, exact targets", 20, True, True, lambda: _tree("exact")),
-    Setting("tree-x0", "the tree, clean examples as targets", 20, False, True, lambda: _tree("x0")),
-    Setting("mixture", "a mixture in 16 dimensions", 10, False, True,
+    Setting("tree", "the tree, exact targets", 20, True, True, "eps-weight", lambda: _tree("exact")),
+    Setting("tree-x0", "the tree, clean examples as targets", 20, False, True, "eps-weight", lambda: _tree("x0")),
+    Setting("mixture", "a mixture in 16 dimensions", 10, False, True, "edm-weight",
             lambda: _vectors("mixture-16d", {"excess_loss": "unguided", "energy_distance": "unguided"})),
-    Setting("digits", "digits of 8 by 8 pixels", 10, False, False,
+    Setting("digits", "digits of 8 by 8 pixels", 10, False, False, "edm-weight",
             lambda: _vectors("digits", {"loss": "unguided", "energy_distance": "unguided"})),
+    Setting("images", "photographs of 16 by 16 pixels", 10, False, False, "edm-weight", _no_images,
+            _for_small_batches),
 )  # fmt: skip
 
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _ALL}

@@ -25,6 +25,8 @@ def claims(
     ends: Annotated[tuple[ClaimEnd, ...], shown("{time,samples,flops} [...]")] = ("time", "samples", "flops"),
     seeds: Whole = None,
     iterations: Whole = None,
+    data: Words = None,
+    validation: Words = None,
     rules: Files = None,
     out: Folder = None,
     workers: Whole = None,
@@ -44,10 +46,13 @@ def claims(
     Args:
         only: claims, or groups of them: levels, draws, weights, coupling, targets, selection, course, optimizer;
             without it all. Claims of a group are arms of one bench: to add one later, begin another folder.
-        settings: on what: tree (exact targets), tree-x0 (clean ones), mixture, digits; without it all.
+        settings: on what: tree (exact targets), tree-x0 (clean ones), mixture, digits, images; without it all but
+            images, which need --data.
         ends: what is equal. Where all steps cost the same, equal operations are equal samples and not run twice.
         seeds: how many, from 400 on; without it 20 on the tree and 10 elsewhere.
         iterations: steps of the baseline; without it the setting's own.
+        data: of the setting images: a folder, archive or what else `ajest data describe` reads, ten classes or more.
+        validation: held-out examples of the same classes.
         rules: Python files that register arms of one's own, see docs/extending.md.
         out: folder of all benches; without it runs/claims.
         workers: processes; without it one for each core, or on CUDA for each card.
@@ -56,7 +61,7 @@ def claims(
     from ajest.claims.catalogue import claims_named
     from ajest.claims.page import write_page
     from ajest.claims.run import pieces, run_pieces
-    from ajest.claims.settings import SETTINGS
+    from ajest.claims.settings import SETTINGS, with_data
     from ajest.jobs.local import Local
 
     load_rules(rules)
@@ -64,11 +69,16 @@ def claims(
         if name not in SETTINGS:
             raise unknown("setting", name, SETTINGS)
     check(seeds is None or seeds >= 1, f"--seeds is how many: at least 1, not {seeds}")
-    places = [SETTINGS[name] for name in SETTINGS if not settings or name in settings]
+    check(data is None or settings == ("images",), "--data is for --settings images alone: judge others without it")
+    places = [SETTINGS[name] for name in SETTINGS if (name in settings if settings else name != "images")]
+    if data is not None:
+        places = [with_data(place, data, validation or ()) for place in places]
     asked = list(pieces(claims_named(only or ()), places, ends, seeds, iterations))
     check(bool(asked), "none of these claims has a meaning in these settings: name others")
     root = Path("runs") / "claims" if out is None else out
-    command = _command(only=only, settings=settings, ends=ends, seeds=seeds, iterations=iterations)
+    command = _command(
+        only=only, settings=settings, ends=ends, seeds=seeds, iterations=iterations, data=data, validation=validation
+    )
 
     def told(piece: Piece) -> None:
         console().print(f"{piece.setting.name}, {piece.group}, equal {piece.end}: done", highlight=False)

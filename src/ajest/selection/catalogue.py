@@ -261,6 +261,13 @@ def random_at(keep: float) -> Arm:
     return arm if keep == arm.keep else replace(arm, name=variant_name(arm.name, {"keep": keep}), keep=keep)
 
 
+def on_running_scale(arm: Arm) -> Arm:
+    """A rule for super-batches that are too small for strata of their own: against what is usual at a noise level."""
+    if "strata" not in arm.registered.dials:
+        return arm
+    return replace(arm, normalise="running", strata=1, summary=f"{arm.summary}; on a running scale")
+
+
 def _named(name: str) -> Arm:
     """A known arm, or one at a keep fraction that its name says."""
     if name in ARMS:

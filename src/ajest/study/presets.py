@@ -10,7 +10,7 @@ from ajest.bench.plan.presets import CPU_MINI
 from ajest.bench.plan.presets import tree_full as bench_full
 from ajest.bench.plan.tuning import Tuning
 from ajest.selection.arm import Arm
-from ajest.selection.catalogue import ARMS, arms_named, random_at
+from ajest.selection.catalogue import ARMS, arms_named, on_running_scale, random_at
 from ajest.tasks.images.task import ImageTask
 
 from .plan import ALWAYS, Grid, Study
@@ -89,14 +89,6 @@ def tree_quick() -> Study:
     )
 
 
-def _small_batch(name: str) -> Arm:
-    """A rule for super-batches that are too small for strata of their own: against what is usual at a noise level."""
-    arm = ARMS[name]
-    if "strata" not in arm.registered.dials:
-        return arm
-    return replace(arm, normalise="running", strata=1, summary=f"{arm.summary}; on a running scale")
-
-
 IMAGE_RULES = (
     "hard", "hard-cooling", "easy", "learnable", "learnable-strong", "hard-draws", "learnable-draws", "hard-unbiased",
     "stale-id", "guide-hard", "proxy", "half-resolution", "infobatch", "speed", "sigma-loss",
@@ -106,7 +98,9 @@ IMAGE_RULES = (
 def images_full(task: ImageTask, dials: ImageDials = CPU_MINI) -> Study:
     """The super-batch of `cpu-mini` and a quarter of its steps; with its networks under an hour a stage on 2 cores."""
     bench = dials.bench(task)
-    named = {arm.name: arm for arm in (*dials.arms((*ALWAYS, "ajest")), *map(_small_batch, IMAGE_RULES))}
+    named = {
+        arm.name: arm for arm in (*dials.arms((*ALWAYS, "ajest")), *map(on_running_scale, arms_named(IMAGE_RULES)))
+    }
     grid = Grid("hard-running", ("keep", (0.2, 0.4)), ("temperature", (0.5, 1.0, 2.0)))
     return Study(
         task=task,

@@ -208,8 +208,8 @@ CPU_MINI = ImageDials(
 #: Thumbnails of ten classes, with what supports a claim: ten seeds, three guides, rates of their own. About an hour on
 #: 2 cores.
 CPU_SMALL = ImageDials(
-    learner=Architecture(channels=32, multipliers=(1, 2), blocks=1, attention=(8,)),
-    guide=Architecture(channels=16, multipliers=(1, 2), blocks=1, attention=(8,)),
+    learner=Architecture(channels=16, multipliers=(1, 2), blocks=1, attention=(8,)),
+    guide=Architecture(channels=8, multipliers=(1, 2), blocks=1, attention=(8,)),
     rate=LEARNING_RATES["mini"],
     guide_rate=LEARNING_RATES["nano"],
     super_batch=64,
@@ -231,8 +231,8 @@ CPU_SMALL = ImageDials(
     chunk=64,
     guides=3,
     noise_repeats=1,
-    tuning=Tuning(),
-    compared=("baseline", "early-ajest", "ajest", "random", "hard-running", "infobatch"),
+    tuning=Tuning(shared=True),
+    compared=("baseline", "early-ajest", "ajest", "random", "hard-running"),
 )
 
 

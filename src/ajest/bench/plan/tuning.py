@@ -17,7 +17,8 @@ Trials = Mapping[float, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Tuning:
-    """Whole runs of every arm at each rate of a grid; the rate of the best mean is taken.
+    """Whole runs of every arm at each rate of a grid; the top of the parabola through the best mean and its neighbours
+    is taken.
 
     Attributes:
         seeds: of these runs, none of them reported.
@@ -62,13 +63,38 @@ def best_rate(trials: Trials, seeds: Sequence[int], sign: int) -> float | None:
     return max(whole, key=lambda rate: (sign * sum(whole[rate].values()), -rate), default=None)
 
 
+def between(trials: Trials, best: float, seeds: Sequence[int], factor: float, sign: int) -> float:
+    """The rate at the top of the parabola through the best mean and its two neighbours, over the logarithm of the rate;
+    the best itself where a neighbour lacks a seed.
+
+    By which rate of a coarse grid is best, few seeds toss a coin, and a whole factor hangs on it. The top moves little
+    with their noise, by half a factor from the best at most; arms of equal gradients get nearly equal rates.
+
+    Args:
+        trials, seeds, sign: see `best_rate`.
+        best: what that found.
+        factor: from each rate of the grid to the next.
+    """
+    means = [
+        sum(found.values())
+        for at in (best / factor, best, best * factor)
+        for rate, found in trials.items()
+        if math.isclose(rate, at, rel_tol=1e-6) and set(found) == set(seeds)
+    ]
+    if len(means) < 3:
+        return best
+    lower, upper = (sign * (means[1] - mean) for mean in (means[0], means[2]))
+    offset = (lower - upper) / (2 * (lower + upper)) if lower + upper > 0 else 0.0
+    return float(f"{best * factor**offset:.3g}")  # no more digits than say anything, for names and pages
+
+
 @dataclass(frozen=True)
 class Tuned:
     """What tuning found, as it is kept.
 
     Attributes:
         metric: name of what rates were chosen by.
-        rates: of every arm that has one.
+        rates: of every arm that has one, see `between`.
         tried_for: for every arm the one whose runs it takes its rate from.
         trials: of every arm that was tried.
         at_edge: arms whose best lies at the edge of the whole grid, or that have none: it is not known to be the best.
@@ -86,4 +112,5 @@ class Tuned:
         """How the rates were found, in words."""
         grid = {rate for trials in self.trials.values() for rate in trials}
         seeds = len(tuning.seeds)
-        return f"each of {len(grid)} rates on {seeds} other seed{'s' if seeds > 1 else ''}, by the {self.metric}"
+        where = f"{seeds} other seed{'s' if seeds > 1 else ''}"
+        return f"a parabola through the best of {len(grid)} rates on {where}, by the {self.metric}"

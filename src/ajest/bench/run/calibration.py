@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ajest.bench.plan.config import BenchConfig, Costs, run_folder
+from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
 from ajest.selection.kinds import StepKind
 from ajest.storage.checkpoint import read_sealed, write_sealed
@@ -90,7 +91,7 @@ def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu")
     """`calibrate` without its file. Among the kinds is always the uniform step, which others are held against.
 
     One source, one learner with its optimiser and averages, and one of each reference are enough for all kinds: what a
-    step costs does not hang on what the weights are.
+    step costs does not hang on what the weights are. Updates of as many examples share one median.
     """
     source, seed = config.task.source(device), config.seeds[0]
     trainers: dict[StepKind, Trainer] = {}
@@ -104,15 +105,30 @@ def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu")
         if any(kind.mode == "recall" for kind in kinds):  # looking up in an empty memory takes less time
             trainer.step(arm.kinds()[0])
     steps: dict[str, Callable[[], Step]] = {k.label: partial(_forced, t, k) for k, t in trainers.items()}
+    arms: dict[str, Arm] = {k.label: t.arm for k, t in trainers.items()}
     steps["guide"] = make_trainer(root / "guide", config.guide(), device, source).step
-    times: dict[str, dict[str, list[float]]] = {label: defaultdict(list) for label in steps}
+    times: dict[Hashable, list[float]] = defaultdict(list)
+    works: dict[str, dict[str, Hashable]] = {label: {} for label in steps}
     for turn in range(WARMUP_ROUNDS + config.calibration_rounds):
         for label, step in steps.items():
             taken = step()
             if turn >= WARMUP_ROUNDS:
                 for phase, seconds in taken.seconds.items():
-                    times[label][phase].append(seconds)
-    return {label: {p: float(np.median(v)) for p, v in phases.items()} for label, phases in times.items()}
+                    work = works[label][phase] = _work(phase, label, arms.get(label), taken)
+                    times[work].append(seconds)
+    return {label: {p: float(np.median(times[work])) for p, work in found.items()} for label, found in works.items()}
+
+
+def _work(phase: str, label: str, arm: Arm | None, taken: Step) -> Hashable:
+    """What a phase's seconds are the median over: those of its kind of step, and of all kinds that do the same in it.
+
+    Arms that train on as many examples would else be given unequal budgets by chance: what is left of it differs by a
+    few percent.
+    """
+    if arm is None or phase not in ("update", "ema"):
+        return phase, label
+    trained = len(taken.batch if taken.kept is None else taken.kept)
+    return phase, trained, arm.updates.optimizer, arm.noising.contrast is None, arm.scoring.scorer
 
 
 def _forced(trainer: Trainer, kind: StepKind) -> Step:

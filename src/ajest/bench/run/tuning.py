@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ajest.bench.plan.config import BenchConfig, run_folder
 from ajest.bench.plan.trials import trial_bench, trial_name, tried_for
-from ajest.bench.plan.tuning import Tuned, Tuning, best_rate
+from ajest.bench.plan.tuning import Tuned, Tuning, best_rate, between
 from ajest.jobs.base import Launch, Report
 from ajest.jobs.progress import board
 from ajest.storage import checkpoint, jsonl
@@ -85,7 +85,12 @@ def tune(bench: AtWork, launch: Launch, threads: int, say: Callable[[str], None]
             best[name] = best_rate(found, tuning.seeds, sign)
         fresh = tuning.further(grid, (rate for rate in best.values() if rate is not None))
     at_edge = tuple(arm for arm, name in names.items() if best[name] in (None, grid[0], grid[-1]))
-    rates = {arm: rate for arm, name in names.items() if (rate := best[name]) is not None}
+    taken = {
+        name: between(trials[name], rate, tuning.seeds, tuning.factor, sign)
+        for name, rate in best.items()
+        if rate is not None
+    }
+    rates = {arm: taken[name] for arm, name in names.items() if name in taken}
     tuned = Tuned(metric, rates, names, trials, at_edge, sum(map(_seconds, rounds)))
     write_sealed(root / "tuning.json", {"tuned": to_json(tuned)})
     for arm in at_edge:

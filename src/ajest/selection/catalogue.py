@@ -121,6 +121,8 @@ _ALL = (
     # In turns (docs/method.md#triggers)
     _kept("pods", "hard", paper="arXiv 2605.14773", trigger=Trigger("waves"),
         summary="hard and every example in turns, eight times a run (PODS)"),
+    _kept("batch-warm-up", "random", paper="arXiv 2505.23971", trigger=Trigger("share", share=0.5),
+        summary="random for half of the run, then every example: a batch that grows"),
     _kept("random-waves", "random", trigger=Trigger("waves"), summary="random and every example in turns: a control"),
     _guided("guide-hard", "guide-hard", summary="the guide's loss alone within each noise level"),
     _kept("proxy", "hard", scoring=Scoring(scorer="proxy"),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,15 +14,17 @@ from ajest.bench.plan.presets import tree_full
 from ajest.bench.plan.tuning import Tuning
 from ajest.bench.read.results import Cell, Results
 from ajest.bench.read.statistics import corrected, paired
+from ajest.claims import findings as of_claims
 from ajest.claims import levels
-from ajest.claims.catalogue import CLAIMS, claims_named
+from ajest.claims.catalogue import CHARGED, CLAIMS, EARLIER, PROJECTED, claims_named
 from ajest.claims.findings import Judged, Test
 from ajest.claims.levels import levels_bench, tuned_levels
-from ajest.claims.page import answer, sentences
+from ajest.claims.page import answer, render, sentences
 from ajest.claims.run import pieces
 from ajest.claims.settings import SETTINGS, with_data
 from ajest.diffusion.noising.source import noised
 from ajest.errors import UserError
+from ajest.study.guides import GUIDES, GuideGain, GuidesResults
 from ajest.tasks.tree.task import METRICS
 from ajest.training.probe import Estimate
 
@@ -86,8 +89,9 @@ def test_a_claim_is_quoted_with_its_numbers_and_its_control():
 
 
 def test_every_claim_names_arms_that_are_there_and_says_what_its_controls_test():
+    guides = {guide.name for guide in GUIDES}
     for claim in CLAIMS.values():
-        assert claim.all_arms()
+        assert claim.all_arms() or {*claim.arms, *claim.controls} <= guides
         assert bool(claim.controls) == bool(claim.tests)
     assert [c.name for c in claims_named(("weights", "jest"))] == ["min-snr", "jest"]
     with pytest.raises(UserError, match="min-snr"):
@@ -116,6 +120,40 @@ def test_a_bench_has_the_claims_of_a_group_with_the_baseline_and_fresh_seeds():
         assert not known & set(config.seeds)
         assert config.tuning is not None
         assert not config.tuned
+
+
+def test_guides_are_judged_against_none_and_against_their_controls(tmp_path, monkeypatch):
+    def gain(guide, shift, number=1):
+        noise = {seed: 1e-3 * ((7 * seed + len(guide)) % 5) for seed in BASE}
+        guided = {s: tuple(v + shift + noise[s] + 1e-3 * k for k in range(number)) for s, v in BASE.items()}
+        values = guided if number > 1 else {seed: value for seed, (value,) in guided.items()}
+        found = paired(values, BASE, -1, list(BASE))
+        return GuideGain(guide, "no", "2", LOSS, 2.0, values, BASE, found, None)
+
+    gains = (gain(EARLIER, -0.4), gain(CHARGED, -0.3, 3), gain("trained", -0.5, 3), gain(PROJECTED, 0.2))
+    monkeypatch.setattr(of_claims, "read_guides", lambda folder: GuidesResults(gains))
+    found = {one.claim.name: one for one in of_claims.judged(tmp_path) if one.setting.name == "tree"}
+    assert set(found) == {"autoguidance", "own-snapshot", "apg"}
+    assert {name: one.left for name, one in found.items()} == {
+        "autoguidance": "better", "own-snapshot": "better", "apg": "worse"
+    }  # fmt: skip
+    (own,) = found["own-snapshot"].tests
+    assert own.controls[CHARGED].outcome == "better"
+    assert own.gaps == pytest.approx([-0.4 + 1e-3 * ((7 * seed + len(EARLIER)) % 5) for seed in BASE])
+    assert found["autoguidance"].tests[0].controls["trained"].outcome == "worse"
+    said = sentences(found["own-snapshot"])[0]
+    assert f"`{EARLIER}` certainly beats no guide on guided loss" in said
+    assert f"| {EARLIER} | guided loss" in render(list(found.values()), "ajest claims --only guides")
+
+
+def test_guides_are_chosen_and_judged_on_seeds_of_their_own():
+    (piece,) = pieces(claims_named(("guides",)), (SETTINGS["tree-x0"],))
+    study = piece.study()
+    assert (piece.end, piece.folder(Path("c"))) == ("time", Path("c/tree-x0/guides-time"))
+    assert study.final_seeds == piece.setting.bench(claims_named(("min-snr",))).seeds
+    assert not {*study.screening_seeds, *study.tuning.seeds} & set(study.final_seeds)
+    assert not set(study.screening_seeds) & set(study.tuning.seeds)
+    assert study.guides == 3
 
 
 @pytest.mark.parametrize("name", ["tree", "tree-x0", "mixture", "images"])

@@ -432,4 +432,4 @@ def test_a_guides_weight_is_the_best_on_some_seeds_and_its_gain_is_judged_on_oth
     assert [found[n].gain.difference for n in (trained, charged, early)] == [0.5, 0.375, 0.25]
     assert found[trained].trained is None
     assert [found[n].trained.difference for n in (charged, early)] == [-0.125, -0.25]
-    assert found[trained].value == 0.75 + 1 / 16
+    assert found[trained].gain.value == 0.75 + 1 / 16

@@ -12,8 +12,8 @@ from ajest.selection.catalogue import arms_named
 
 from .levels import TUNED_LEVELS
 
-#: Claims of a group are arms of one bench.
-Group = Literal["levels", "draws", "weights", "coupling", "targets", "selection", "course", "optimizer"]
+#: Claims of a group are arms of one bench; those of the last are guides of its baseline.
+Group = Literal["levels", "draws", "weights", "coupling", "targets", "selection", "course", "optimizer", "guides"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 Bound = Literal["", "between_levels", "levels", "importance", "several_levels"]
 
@@ -29,8 +29,8 @@ class Claim:
         paper: where.
         published: its figures, as published.
         seeds: over how many training seeds, in words.
-        arms: that do what is claimed.
-        controls: arms that share everything with these but the mechanism.
+        arms: that do what is claimed; of the group guides, names of guides (`ajest.study.guides`).
+        controls: arms, or guides, that share everything with these but the mechanism.
         tests: what the controls would show, in a sentence.
         needs_noise: whether it has no meaning where targets are exact already.
         needs_exact: whether the best denoiser must be known.
@@ -53,7 +53,10 @@ class Claim:
     elsewhere: str = ""
 
     def all_arms(self) -> tuple[Arm, ...]:
-        """Those that do what is claimed, then the controls, but for those that are found in each setting."""
+        """Those that do what is claimed, then the controls, but for those that are found in each setting; of guides
+        none."""
+        if self.group == "guides":
+            return ()
         return arms_named(tuple(name for name in (*self.arms, *self.controls) if name != TUNED_LEVELS))
 
     @property
@@ -64,6 +67,8 @@ class Claim:
 
 
 _NOT_SEEN = "none seen"
+CHARGED, EARLIER = "trained, its time charged", "own snapshot at 1/8"
+PROJECTED, RECTIFIED = f"{EARLIER}, projected (APG)", f"{EARLIER}, rectified (REG)"
 _ALL = (
     Claim("stratified", "draws", "one noise level from each of as many ranges as there are examples lowers the "
           "gradient's variance for nothing", "arXiv 2107.00630", "on in every shipped configuration; no figure of its "
@@ -178,6 +183,23 @@ _ALL = (
     Claim("beta2", "optimizer", "the memory of Adam's second moment has to suit the length of the run", "arXiv "
           "1412.6980, 2312.02696", "0.999 by default, 0.99 in EDM2; no figure of its own", _NOT_SEEN,
           ("beta2-0.95", "beta2-0.999")),
+    Claim("autoguidance", "guides", "a smaller, less trained version of the network guides its samples", "arXiv "
+          "2406.02507", "FID 1.34 against 2.23 with classifier-free guidance, EDM2-S, ImageNet-512", _NOT_SEEN,
+          (CHARGED,), ("trained",), "The control's training is not charged."),
+    Claim("own-snapshot", "guides", "a run's own earlier snapshot guides as well as a network trained for it",
+          "arXiv 2406.02507", "being less trained does most of autoguidance: FID 1.51 with a guide of the same size",
+          _NOT_SEEN, ("own snapshot at 1/16", EARLIER, "own snapshot at 1/4"), (CHARGED,),
+          "The control is a smaller network, by whose training the guided run is shorter."),
+    Claim("self-guidance", "guides", "the network itself, told of more noise than there is, guides its samples",
+          "arXiv 2412.05827", "on text to images alone; figures not opened", "not opened",
+          ("itself, told 1.5 times the noise", "itself, told twice the noise"), (CHARGED,),
+          "The control is a smaller network, by whose training the guided run is shorter."),
+    Claim("apg", "guides", "guidance without its part along the sample bears higher weights", "arXiv 2410.02416",
+          "higher weights without saturation; figures not opened", "not opened", (PROJECTED,), (EARLIER,),
+          "The control has the same guide and leaves nothing out."),
+    Claim("reg", "guides", "guidance that is rectified by the network's own slope samples what it means to", "arXiv "
+          "2501.18865", "better fronts of FID and inception score, EDM2-S, ImageNet-512", _NOT_SEEN, (RECTIFIED,),
+          (EARLIER,), "The control has the same guide, for half the cost of a sample."),
 )  # fmt: skip
 
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from ajest.bench.plan.budgets import End
 from ajest.bench.read.folder import read
 from ajest.bench.read.results import Cell, Results
 from ajest.bench.read.statistics import Comparison, corrected, paired
 from ajest.storage.checkpoint import read_sealed
 from ajest.storage.config import from_json
+from ajest.study.guides import GuideGain, GuidesResults, read_guides
 from ajest.tasks.base import Metric
 from ajest.training.probe import Estimate, Probe
 
@@ -93,6 +96,8 @@ def judged(root: Path) -> tuple[Judged, ...]:
         for group in GROUPS:
             for end in ENDS:
                 folder = root / setting.name / f"{group}-{end}"
+                if group == "guides":
+                    found += _of_guides(read_guides(folder / "guides"), setting, end)
                 if (folder / "bench.json").exists():
                     path = folder / PROBE
                     probed = from_json(Probe, read_sealed(path), str(path)) if path.exists() else None
@@ -116,6 +121,39 @@ def _of_bench(results: Results, probed: Probe | None, setting: Setting, end: End
                 bound=getattr(probed, claim.bound) if probed is not None and claim.bound else None,
                 null=null,
             )
+
+
+def _of_guides(guides: GuidesResults, setting: Setting, end: End) -> Iterable[Judged]:
+    """Guides of the baseline against none, each at the weight that was best on other seeds. All runs are made, or
+    there are no gains yet."""
+    known = {(gain.guide, gain.metric.name): gain for gain in guides.gains}
+    family = corrected([gain.gain for gain in guides.gains])
+    against = dict(zip(known, family, strict=True))
+    for claim in CLAIMS.values():
+        tests = [
+            Test(gain.guide, gain.metric, gain.weight, against[key], _gaps(gain), _held(gain, others))
+            for key, gain in known.items()
+            for others in [{n: known[n, key[1]] for n in claim.controls if (n, key[1]) in known}]
+            if claim.group == "guides" and gain.guide in claim.arms
+        ]
+        if tests:
+            yield Judged(claim, setting, end, _corrected(tests), True, ())
+
+
+def _gaps(gain: GuideGain) -> tuple[float, ...]:
+    """Guided minus unguided by seed, means over guides."""
+    return tuple(
+        float(np.mean(gain.values[seed]) - np.mean(gain.unguided[seed]))
+        for seed in gain.values
+        if seed in gain.unguided
+    )
+
+
+def _held(gain: GuideGain, controls: Mapping[str, GuideGain]) -> dict[str, Comparison]:
+    """A guide against those that are its controls, on one metric."""
+    seeds, sign = tuple(gain.unguided), gain.metric.sign
+    found = {name: paired(gain.values, other.values, sign, seeds) for name, other in controls.items()}
+    return {name: comparison for name, comparison in found.items() if comparison is not None}
 
 
 def _tests(results: Results, arms: Sequence[str], named: Sequence[str] = ()) -> tuple[Test, ...]:

@@ -147,7 +147,8 @@ def sentences(one: Judged) -> list[str]:
     for test in one.tests:
         base, metric = test.baseline, test.metric
         numbers = f"{number(base.value, metric)} against {number(base.other, metric)}, {p_value(base.corrected)}"
-        verb = f"{code(test.arm)} {_AGAINST[base.outcome]} the tuned baseline"
+        other = "no guide" if one.claim.group == "guides" else "the tuned baseline"
+        verb = f"{code(test.arm)} {_AGAINST[base.outcome]} {other}"
         said.append(f"{where}, {verb} on {metric_name(metric, test.weight)} ({numbers}).")
     for control in dict.fromkeys(name for test in one.tests for name in test.controls):
         outcomes = {test.controls[control].outcome for test in one.tests if control in test.controls}

@@ -8,24 +8,30 @@ from pathlib import Path
 
 from ajest.bench.plan.budgets import End
 from ajest.bench.plan.config import BenchConfig, run_folder
+from ajest.bench.plan.tuning import Tuning
 from ajest.bench.run.bench import run_bench
-from ajest.jobs.base import Launch
+from ajest.jobs.local import Local
 from ajest.selection.arm import Arm
 from ajest.storage.checkpoint import write_sealed
 from ajest.storage.config import to_json
+from ajest.study.plan import Study
+from ajest.study.run import run_guides, tune_study
 from ajest.training.probe import probe
 
 from .catalogue import GROUPS, Claim, Group
 from .levels import TUNED_LEVELS, levels_bench, tuned_levels
-from .settings import Setting
+from .settings import FIRST_SEED, Setting
 
 #: File in the folder of a bench with what the gradients of its first run of the baseline say, and of how many.
 PROBE, PROBED = "probe.json", 1024
 
+#: On these seeds the weight of each guide is chosen.
+WEIGHT_SEEDS = tuple(range(2003, 2008))
+
 
 @dataclass(frozen=True)
 class Piece:
-    """One bench of the whole.
+    """One bench of the whole, or one comparison of guides.
 
     Attributes:
         setting: on what.
@@ -50,6 +56,28 @@ class Piece:
     def needs_levels(self) -> bool:
         """Whether one of its controls are levels that are found first."""
         return any(TUNED_LEVELS in claim.controls for claim in self.claims)
+
+    def study(self) -> Study:
+        """What compares guides of the baseline; see `ajest.study.guides`."""
+        base = self.setting.plain(self.iterations)
+        count = self.setting.seeds if self.seeds is None else self.seeds
+        return Study(
+            task=base.task,
+            recipe=base.recipe,
+            guide_recipe=base.guide_recipe,
+            rules=(),
+            grids=(),
+            iterations=base.iterations,
+            guide_iterations=base.guide_iterations,
+            strong_iterations=base.strong_iterations,
+            screening_seeds=WEIGHT_SEEDS,
+            final_seeds=tuple(range(FIRST_SEED, FIRST_SEED + count)),
+            screening_ends=("time",),
+            n=base.n_final,
+            weight=base.weight,
+            guides=base.guides,
+            tuning=Tuning(shared=True),
+        )
 
     def config(self, levels: Arm | None = None) -> BenchConfig:
         """The bench, with the levels that were found in this setting, if it needs any."""
@@ -77,14 +105,12 @@ def pieces(
         for group in GROUPS:
             mine = tuple(claim for claim in claims if claim.group == group and setting.judges(claim))
             alike = all(claim.moves_only_noise for claim in mine)
-            for end in ends:
+            for end in ends[:1] if group == "guides" else ends:
                 if mine and not (alike and end == "flops" and "samples" in ends):
                     yield Piece(setting, group, end, mine, seeds, iterations)
 
 
-def run_pieces(
-    root: Path, asked: Sequence[Piece], launch: Launch | None, device: str, told: Callable[[Piece], None]
-) -> None:
+def run_pieces(root: Path, asked: Sequence[Piece], launch: Local, device: str, told: Callable[[Piece], None]) -> None:
     """Make what is not there yet of each bench, and look at the gradients of its baseline.
 
     Args:
@@ -98,6 +124,10 @@ def run_pieces(
     """
     for piece in asked:
         folder, levels = piece.folder(root), None
+        if piece.group == "guides":
+            run_guides(folder, tune_study(folder, piece.study(), launch, device), launch, device)
+            told(piece)
+            continue
         if piece.needs_levels:
             found = root / piece.setting.name / TUNED_LEVELS
             run_bench(found, levels_bench(piece.setting.plain(piece.iterations)), launch, device)

@@ -109,8 +109,9 @@ class GuideGain:
         charged: what its training time was: "yes", "no" or "free".
         passes: what sampling with it takes, see `Guide.passes`.
         metric, weight: what is compared, and how strongly it was guided.
-        value: mean over seeds, guided.
-        gain: guided minus the full-length run unguided.
+        values: by seed, guided.
+        unguided: those of the full-length run without a guide.
+        gain: the first minus the second.
         trained: minus the trained guide uncharged, None for that itself.
     """
 
@@ -119,7 +120,8 @@ class GuideGain:
     passes: str
     metric: Metric
     weight: float
-    value: float
+    values: BySeed
+    unguided: BySeed
     gain: Comparison
     trained: Comparison | None
 
@@ -291,7 +293,7 @@ def _gains(
             trained = trained or mine
             versus = None if guide is GUIDES[0] else paired(mine, trained, metric.sign, full[1].seeds)
             price = "yes" if guide.charged else "no" if guide.trained else "free"
-            yield GuideGain(guide.name, price, guide.passes, metric, weight, gain.value, gain, versus)
+            yield GuideGain(guide.name, price, guide.passes, metric, weight, mine, plain, gain, versus)
 
 
 def _curves(folder: Path, config: BenchConfig) -> Iterator[GuideCurve]:

@@ -75,7 +75,7 @@ def guides_table(gains: Sequence[GuideGain]) -> Table:
     heads = ("guide", "charged", "forward passes", "weight, chosen on other seeds", "metric", "guided",
              "minus unguided", "minus the trained guide")  # fmt: skip
     rows: list[list[Entry]] = [
-        [g.guide, g.charged, g.passes, f"{g.weight:g}", g.metric.label, number(g.value, g.metric),
+        [g.guide, g.charged, g.passes, f"{g.weight:g}", g.metric.label, number(g.gain.value, g.metric),
          gap(g.gain, g.metric), gap(g.trained, g.metric)]
         for g in gains
     ]  # fmt: skip

@@ -7,6 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from ajest.bench.read.findings import findings
+from ajest.bench.read.folder import read
+from ajest.bench.report.markdown import as_markdown
+from ajest.bench.run.bench import run_bench
 from ajest.diffusion import Guide, LearnedNull, LogNormal, as_denoiser, autoguide, guided
 from ajest.diffusion.conditions import drop, is_none, without
 from ajest.diffusion.guidance import relabelled
@@ -16,14 +20,17 @@ from ajest.diffusion.objectives import RectifiedFlow
 from ajest.errors import UserError
 from ajest.runtime.seeding import Streams, generator
 from ajest.selection import ARMS
+from ajest.selection.catalogue import arms_named
 from ajest.selection.flow import Networks
+from ajest.storage.config_file import write_config
 from ajest.tasks import Guided, Metric, Task, TensorSource
+from ajest.tasks.vectors.setup import vectors_task
 from ajest.training.networks import Guidance, check_classifier_free, load_guide
 from ajest.training.run import execute
 from ajest.training.run_folder import RunConfig
 from ajest.training.schedule import Schedule
 from ajest.training.trainer import Trainer
-from conftest import small_recipe
+from conftest import Here, small_bench, small_recipe
 
 DOUBLE = torch.float64
 MEANS = torch.tensor([[-1.0, 0.5], [2.0, 0.0]], dtype=DOUBLE)
@@ -243,6 +250,31 @@ def test_guides_are_asked_with_embeddings_and_without(tmp_path):
     check_classifier_free(tmp_path / "run", task)
     with pytest.raises(UserError, match="learned with every label, so that it cannot be asked without one"):
         check_classifier_free(tmp_path / "run", replace(task, label_dropout=0.0))
+
+
+def test_a_bench_guides_both_ways_at_once(tmp_path, command, refused):
+    table = "\n".join(["x,label", *(f"{i % 7 + 3 * (i % 2)},{'ab'[i % 2]}" for i in range(400))])
+    (tmp_path / "x.csv").write_text(table)
+    task = vectors_task((str(tmp_path / "x.csv"),), hidden=8, guide_hidden=4, label_dropout=0.2)
+    config = small_bench(
+        task=task, arms=arms_named(("baseline", "random")), cfg=2.0, guides=2, n_final=200, n_curve=200
+    )
+    run_bench(tmp_path / "bench", config, Here(1), "cpu")
+    results = read(tmp_path / "bench")
+    for metric, weight in results.headlines():
+        for arm in results.arms:
+            assert len(results.cell(config.final_budget, arm, metric.name, weight).values) == 2
+    assert results.cell(config.final_budget, "random", "loss", 1.0) is not None
+    lines = [line for run in results.runs.values() for line in run.lines]
+    assert {(line["weight"], line.get("settings", {}).get("cfg")) for line in lines} == {(1.0, None), (3.0, 2.0)}
+    other = replace(config, cfg=1.0)
+    write_config(tmp_path / "bench" / "bench.json", other)
+    plain = read(tmp_path / "bench")
+    assert all(plain.cell(other.final_budget, "random", m.name, w) is None for m, w in plain.headlines() if w != 1)
+    assert "classifier-free guidance weight 2" in as_markdown(findings(results))
+    with pytest.raises(UserError, match="--label-dropout"):
+        replace(config, task=replace(task, label_dropout=0.0))
+    refused("bench", "tree", "--cfg", "2", "--out", "b", says="--cfg asks networks without labels")
 
 
 def test_commands_guide_both_ways_at_once(command, refused, tmp_path):

@@ -60,6 +60,7 @@ def bench(
     keep_list: Files = None,
     rules: Files = None,
     weight: Number = None,
+    cfg: Number = None,
     delta: Share = None,
     guides: Whole = None,
     noise_repeats: Whole = None,
@@ -102,6 +103,7 @@ def bench(
             `ajest data kept`.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         weight: of autoguidance; without it the preset's.
+        cfg: weight of classifier-free guidance beside it, in all that is guided; with --label-dropout.
         delta: the difference within which arms count as equivalent, in per cent of the baseline's value, such as 5%;
             without it a quarter of what the baseline gains over the last half of its run.
         guides: train so many guides, and measure what is guided with each; without it as many as the preset says.
@@ -134,6 +136,7 @@ def bench(
         "seeds": seeds,
         "iterations": training.iterations,
         "weight": weight,
+        "cfg": cfg,
         "delta": None if delta is None else share_of(delta, "--delta"),
         "guides": guides,
         "noise_repeats": noise_repeats,

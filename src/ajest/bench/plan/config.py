@@ -65,6 +65,7 @@ class BenchConfig:
         strong_iterations: steps of the strong reference, for arms that use one: a network like the learners, trained
             by the baseline on examples of its own.
         weight: of autoguidance.
+        cfg: weight of classifier-free guidance beside it, in all that is guided; 1 is none.
         n_final: samples at the budgets that count.
         n_curve: samples at the points of learning curves and at secondary budgets.
         curve: points of learning curves, as shares of the run.
@@ -94,6 +95,7 @@ class BenchConfig:
     strong_iterations: int = 0
     samples: int | None = None
     weight: float = 3.0
+    cfg: float = 1.0
     n_final: int = 16384
     n_curve: int = 16384
     curve: tuple[float, ...] = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
@@ -128,6 +130,12 @@ class BenchConfig:
         check(not unheard, f"headlines that the task {self.task.name} does not measure: {listed(unheard)}")
         check(math.isfinite(self.weight), f"the guidance weight must be a number, not {self.weight}")
         check(self.weight != 1, "a guidance weight of 1 is no guidance: take another one")
+        check(math.isfinite(self.cfg), f"the weight of classifier-free guidance must be a number, not {self.cfg}")
+        check(
+            self.cfg == 1 or (self.task.conditional and self.task.label_dropout > 0),
+            f"--cfg asks networks without labels, which those of {self.task.subject} do not learn to answer: it needs "
+            "labels, and --label-dropout 0.1",
+        )
         check(min(self.n_final, self.n_curve) >= 200, "evaluations need at least 200 samples")
         check(
             self.delta is None or 0 < self.delta < math.inf,

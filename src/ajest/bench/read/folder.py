@@ -103,7 +103,8 @@ def _own(lines: list[dict[str, Any]], config: BenchConfig, guides: Mapping[str |
     width, found = config.recipe.ema_widths[0], []
     for line in lines:
         guide = line.get("guide")
-        if "settings" not in line and line["width"] == width and (guide is None or guide in guides):
+        settings = {"cfg": config.cfg} if line["weight"] != 1 and config.cfg != 1 else None
+        if line.get("settings") == settings and line["width"] == width and (guide is None or guide in guides):
             found.append(line if guide is None else {**line, "guide": guides[guide]})
     return found
 

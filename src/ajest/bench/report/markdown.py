@@ -24,6 +24,7 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
     config = findings.results.config
     arms, seeds = " ".join(findings.results.arms), " ".join(map(str, config.seeds))
     drawn = Figures() if figures is None else figures
+    beside = f", classifier-free guidance weight {config.cfg:g}" if config.cfg != 1 else ""
     parts = [
         f"# Results: {config.task.name}",
         f"**{findings.answer}**",
@@ -37,8 +38,8 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
         "## What is compared",
         f"{config.task.subject[0].upper()}{config.task.subject[1:]}. {findings.ends}, "
         f"with {config.recipe.super_batch:,} drawn examples each, seeds {seeds}, up to "
-        f"{config.n_final:,} samples a measurement, autoguidance weight {config.weight:g}; report made with Python "
-        f"{platform.python_version()}, torch {torch.__version__}. Arms: {arms}.",
+        f"{config.n_final:,} samples a measurement, autoguidance weight {config.weight:g}{beside}; report made with "
+        f"Python {platform.python_version()}, torch {torch.__version__}. Arms: {arms}.",
         findings.caution,
         "## All metrics",
         f"{findings.legend} {MARKS}",

@@ -121,11 +121,16 @@ def evaluate_snapshot(
     return lines
 
 
-def each_guide(root: Path, config: BenchConfig, guides: int) -> Iterator[tuple[Guidance, tuple[float, ...]]]:
-    """(a guide of a bench, the weights to evaluate with it) of the first so many: what is unguided comes with the first
-    alone."""
+def each_guide(root: Path, config: BenchConfig, guides: int) -> Iterator[tuple[Guidance, tuple[float, ...], float]]:
+    """(a guide of a bench, the weights to evaluate with it, that of classifier-free guidance) of the first so many:
+    what is unguided comes with the first alone, and without either."""
     for number in range(1, guides + 1):
-        yield Guidance(guide_folder(root, number)), (1.0, config.weight) if number == 1 else (config.weight,)
+        guidance = Guidance(guide_folder(root, number))
+        plain = (1.0,) * (number == 1)
+        if plain and config.cfg != 1:
+            yield guidance, plain, 1.0
+            plain = ()
+        yield guidance, (*plain, config.weight), config.cfg
 
 
 def measured(judge: Callable[[], Evaluation], what: str, say: Callable[[str], None]) -> Evaluation:

@@ -224,13 +224,13 @@ def _evaluate(job: OfRun, report: Report, warn: Say) -> None:
         step, n = due.step, due.n
         report("evaluating", i + 1, len(job.evaluations) + 1, f"step {step}")
         shown = (step == end and n == config.n_final) or (step in history and n == config.n_curve)
-        for guidance, weights in each_guide(bench.root, config, due.guides):
-            keep = shown and not due.noise and 1.0 in weights
-            asked = config.headline_weights() if due.noise else weights
+        for guidance, weights, cfg in each_guide(bench.root, config, due.guides):
+            keep = shown and not due.noise and guidance.run == guide_folder(bench.root, 1)
+            asked = [weight for weight in weights if not due.noise or weight in config.headline_weights()]
             try:
                 evaluate_snapshot(
                     folder, step, asked, n, bench.cache, guidance, device=bench.device, keep_tensors=keep,
-                    noise=due.noise, say=warn,
+                    noise=due.noise, cfg=cfg, say=warn,
                 )  # fmt: skip
             except Corrupt as error:
                 warn(f"{error}; delete {folder} and start again to make it anew")

@@ -36,6 +36,12 @@ def test_a_training_loop_of_ones_own():
     assert "4,920 of 24,576 examples trained on" in said
 
 
+def test_descriptions_are_learned_and_guided_both_ways():
+    said = program("captions.py", "--steps", "16").splitlines()
+    assert [line.split(":")[0] for line in said] == ["alone", "classifier-free", "both"]
+    assert len({line.split(":")[1] for line in said}) == 3
+
+
 def test_a_task_of_ones_own_is_benched_by_workers_and_by_the_command_line(command, tmp_path):
     """As a program with worker processes, which read the file anew, and then by the command line in the same folder."""
     words = ("--arms", "baseline", "random", "--seeds", "0", "1", "--iterations", "48", "--super-batch", "64")

@@ -2,6 +2,9 @@
 
 import math
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,3 +179,11 @@ def test_what_does_not_fit_is_refused_in_one_line(encoded, autoencoder, command,
     (damaged / "latents.npy").write_bytes(b"no")
     with pytest.raises(UserError, match="holds no whole set of latents"):
         task_of(damaged)
+
+
+def test_the_example_encodes_learns_and_decodes(tmp_path):
+    path = Path(__file__).parents[3] / "examples" / "latents.py"
+    words = ("--steps", "1", "--resolution", "16", "--out", str(tmp_path / "out"))
+    done = subprocess.run([sys.executable, str(path), *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "out" / "drawn").rglob("*.png"))) >= 8

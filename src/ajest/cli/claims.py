@@ -44,8 +44,9 @@ def claims(
     - All of it takes a night on 2 cores: name claims, settings and ends.
 
     Args:
-        only: claims, or groups of them: levels, draws, weights, coupling, targets, selection, course, optimizer,
-            guides; without it all. Claims of a group are arms of one bench: to add one later, begin another folder.
+        only: claims, or groups of them: levels, draws, weights, coupling, targets, terms, selection, course,
+            optimizer, guides; without it all. Claims of a group are arms of one bench: to add one later, begin another
+            folder.
         settings: on what: tree (exact targets), tree-x0 (clean ones), mixture, digits, images; without it all but
             images, which need --data.
         ends: what is equal. Where all steps cost the same, equal operations are equal samples and not run twice.

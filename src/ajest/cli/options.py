@@ -238,6 +238,8 @@ class Guiding:
         guide_noisier: tell the guide so many times the noise that there is, such as 2: the very same run can guide so.
         guide_dropout: let the guide drop this share of its activations, such as 0.1: the very same run, too (images
             only).
+        guide_head: ask the guide for its second answer, which runs of the arm internal-head have: the very same run can
+            guide so.
         guide_rule: how it steers: along the line of "autoguide", projected by "apg" or rectified by "reg".
         cfg: weight of classifier-free guidance by the run itself, which must have learned to answer without labels;
             alone, or beside a guide and in the same interval.
@@ -250,6 +252,7 @@ class Guiding:
     unconditional_guide: bool = False
     guide_noisier: Number = None
     guide_dropout: Number = None
+    guide_head: bool = False
     guide_rule: Annotated[GuideRule | None, shown("{autoguide,apg,reg}")] = None
     cfg: Number = None
 
@@ -267,7 +270,7 @@ class Guiding:
         asked = {"noisier": self.guide_noisier, "dropout": self.guide_dropout, "rule": self.guide_rule}
         otherwise: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
         where = (self.guide, self.guide_step, self.guide_width, self.interval, self.unconditional_guide)
-        return Guidance(*where, inexact=inexact, **otherwise)
+        return Guidance(*where, head=self.guide_head, inexact=inexact, **otherwise)
 
 
 @dataclass(frozen=True)

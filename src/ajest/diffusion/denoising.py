@@ -78,8 +78,12 @@ def per_example_loss(denoised: Tensor, batch: Batch) -> Tensor:
 
 def objective(losses: Tensor, batch: Batch, network: object) -> Tensor:
     """What training minimises, shape (n,): the losses, or for a network with an uncertainty head `u(sigma)`
-    `d (loss / exp(u) + u)`, d elements an example: the sum over pixels of EDM2 (arXiv 2312.02696, equation 21).
+    `d (loss / exp(u) + u)`, d elements an example: the sum over pixels of EDM2 (arXiv 2312.02696, equation 21); plus
+    the term of a network that has one (`terms.WithTerm`).
     """
+    extra = getattr(network, "extra", None)
+    if extra is not None:
+        losses = losses + extra(batch)
     head = getattr(network, "uncertainty", None)
     if head is None:
         return losses

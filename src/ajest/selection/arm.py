@@ -282,7 +282,7 @@ class Arm:
     def kinds(self) -> tuple[StepKind, ...]:
         """The kinds of step it can take, one of each mode at most: those that select first, then what it does
         otherwise."""
-        how = ", ".join(filter(None, (str(self.noising), self.updates.optimizer)))
+        how = ", ".join(filter(None, (str(self.noising), self.updates.work)))
         if not self.scores:
             kind = UNIFORM if self.policy == "uniform" else StepKind("random", f"random {self.keep:g}")
             in_turns = kind is not UNIFORM and self.trigger.mode != "always"

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ajest.diffusion.noising import Allocation, Contrast, Levels, Noising, Pairing, Weighting
+from ajest.diffusion.terms import Term
 from ajest.errors import UserError, check, listed, unknown
 
 from .arm import Arm, Scoring
@@ -224,6 +225,11 @@ _ALL = (
         "Muon for weights that are matrices, Adam for all others"),
     _updated("beta2-0.95", Updates(beta2=0.95), "", "a shorter memory of squared gradients in Adam"),
     _updated("beta2-0.999", Updates(beta2=0.999), "arXiv 1412.6980", "a longer one, Adam's default"),
+    # Terms beside the loss (docs/method.md#terms)
+    Arm("internal-head", "uniform", paper="arXiv 2512.24176", updates=Updates(term=Term("head")),
+        summary="a second answer from the network's middle is learned, too, and guides the first"),
+    Arm("dispersive", "uniform", paper="arXiv 2506.09027", updates=Updates(term=Term("dispersive")),
+        summary="hidden layers of different examples are pushed apart"),
 )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
-"""What an arm may change of how weights are updated: the learning rate's fall, Adam's second moment, the optimizer
-(docs/method.md#updates)."""
+"""What an arm may change of how weights are updated: the learning rate's fall, Adam's second moment, the optimizer, a
+term beside the loss (docs/method.md#updates)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from ajest.diffusion.terms import Term
 from ajest.errors import check, unknown
 
 #: Adam; AdamW without a schedule (arXiv 2405.15682); or Muon for matrices and Adam for all else (arXiv 2502.16982).
 OptimizerName = Literal["adam", "schedule-free", "muon"]
-Axis = Literal["learning rate", "optimizer"]
+Axis = Literal["learning rate", "optimizer", "term"]
 
 #: EDM2's fall, whose decay may be counted by any clock; the others follow the share of the run.
 INVERSE_SQRT = "inverse-sqrt"
@@ -47,12 +48,14 @@ class Updates:
         decay: when an inverse square root begins to fall, 0 keeps the peak; or over how much of the run a rate falls.
         beta2: of Adam's second moment, None for the recipe's.
         optimizer: None for the recipe's.
+        term: what is minimised beside the loss, None for nothing.
     """
 
     course: str | None = None
     decay: float = 1.0
     beta2: float | None = None
     optimizer: OptimizerName | None = None
+    term: Term | None = None
 
     def __post_init__(self) -> None:
         if self.course is not None:
@@ -66,5 +69,16 @@ class Updates:
         found: dict[Axis, bool] = {
             "learning rate": self.course is not None,
             "optimizer": self.beta2 is not None or self.optimizer is not None,
+            "term": self.term is not None,
         }
         return tuple(axis for axis, differs in found.items() if differs)
+
+    @property
+    def work(self) -> str:
+        """What makes an update another piece of work than the recipe's; "" if nothing."""
+        return ", ".join(filter(None, (self.optimizer, "" if self.term is None else f"term {self.term}")))
+
+    @property
+    def answers_twice(self) -> bool:
+        """Whether the network has a second answer that can guide the first."""
+        return self.term is not None and self.term.name == "head"

@@ -251,7 +251,7 @@ def _group(group: Group, report: Report) -> list[str]:
             complaints.append(f"{arm.name}: diverged: {status['why']}")
             continue
         report("evaluating", total + k, 2.0 * total, arm.name)
-        for guidance, weights, cfg in each_guide(root, config, config.guides):
+        for guidance, weights, cfg in each_guide(root, config, config.guides, folder, status["step"]):
             evaluate_snapshot(
                 folder, status["step"], weights, config.n_final, group.truth, guidance, device=group.device,
                 cfg=cfg, say=complaints.append,

@@ -17,6 +17,7 @@ from ajest.diffusion.ema import TOLERANCE, average_of, posthoc_coefficients, pos
 from ajest.diffusion.guidance import relabelled
 from ajest.diffusion.guides import Rule, dropped_out, noisier
 from ajest.diffusion.noising.ingredients import has_ingredients
+from ajest.diffusion.terms import WithTerm
 from ajest.errors import UserError, check, listed
 from ajest.runtime.seeding import generator
 from ajest.storage import checkpoint
@@ -37,6 +38,7 @@ class Guidance:
         width: of its EMA; None is the first that was kept.
         interval: noise levels between which it guides; None is all.
         unconditional: it is asked without labels (classifier-free guidance).
+        head: it is asked for its second answer (Internal Guidance, arXiv 2512.24176).
         noisier: it is told so many times the noise that there is.
         dropout: share of its activations that are dropped, see `guides.dropped_out`.
         rule: by which it steers.
@@ -51,6 +53,7 @@ class Guidance:
     noisier: float = 1.0
     dropout: float = 0.0
     rule: Rule = "autoguide"
+    head: bool = False
     inexact: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,7 +65,17 @@ class Guidance:
     @property
     def asked_otherwise(self) -> bool:
         """Whether it answers otherwise than the network that it is, so that this can guide itself."""
-        return self.unconditional or self.noisier != 1 or self.dropout != 0
+        return self.unconditional or self.head or self.noisier != 1 or self.dropout != 0
+
+
+def network_of(config: RunConfig) -> nn.Module:
+    """A run's network, untrained, with what the arm's loss asks of it beside its answer.
+
+    Raises:
+        UserError: see `terms.WithTerm`.
+    """
+    network, term = config.task.network(config.role, config.seed), config.arm.updates.term
+    return network if term is None else WithTerm(network, term)
 
 
 def load_network(
@@ -111,7 +124,7 @@ def load_network(
     else:
         check_width(folder, int(stored.facts["step"]), width, inexact, say)
         weights = _posthoc(folder, int(stored.facts["step"]), kept, width)
-    network = config.task.network(config.role, config.seed).to(device)
+    network = network_of(config).to(device)
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False), int(stored.facts["step"])
 
@@ -148,7 +161,7 @@ def load_exported(folder: str | Path, device: torch.device | str = "cpu") -> tup
     path = folder / "model.safetensors"
     check(path.exists(), f"{folder} holds no exported network: it has no model.safetensors")
     config = read_config(folder)
-    network = config.task.network(config.role, config.seed)
+    network = network_of(config)
     try:
         network.load_state_dict(safetensors.torch.load_file(path))
     except (RuntimeError, OSError, safetensors.SafetensorError) as error:
@@ -177,6 +190,14 @@ def load_guide(
     _same_domain(guidance.run, task, beside)
     network, step = load_network(guidance.run, guidance.step, guidance.width, device, None, guidance.inexact, say)
     guide: Denoiser = dropped_out(network, guidance.dropout) if guidance.dropout else network
+    if guidance.head:
+        check(
+            isinstance(network, WithTerm) and network.head is not None and not guidance.dropout,
+            f"{guidance.run} has no second answer to guide by: train it with --arm internal-head, and leave out "
+            "--guide-dropout",
+        )
+        assert isinstance(network, WithTerm)
+        guide = network.aside
     guide = guide if guidance.noisier == 1 else noisier(guide, guidance.noisier)
     if guidance.unconditional:
         check(

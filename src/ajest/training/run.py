@@ -16,14 +16,14 @@ from torch import nn
 from ajest.diffusion.batch import Source
 from ajest.errors import Diverged, UserError
 from ajest.runtime import distributed, interrupts
-from ajest.runtime.seeding import Role, Streams
+from ajest.runtime.seeding import Streams
 from ajest.selection.flow import Networks
 from ajest.selection.keep_list import restricted
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.lock import locked
 
 from . import references
-from .networks import load_network
+from .networks import load_network, network_of
 from .recorder import Recorder, prune
 from .run_folder import RunConfig, claim_folder, read_config, read_status
 from .schedule import Schedule
@@ -127,15 +127,14 @@ def make_trainer(
         UserError: the reference is not there or learned something else; or the arm needs what the network lacks.
     """
 
-    def network(role: Role) -> nn.Module:
-        return config.task.network(role, config.seed).to(device)
-
-    optimizer = config.recipe.of(config.arm).optimizer
-    first = next((other for other in beside if other.recipe.optimizer == optimizer), None)
-    learner = network(config.role) if first is None else first.network
+    optimizer, term = config.recipe.of(config.arm).optimizer, config.arm.updates.term
+    like = (t for t in beside if (t.recipe.optimizer, t.arm.updates.term) == (optimizer, term))
+    first = next(like, None)
+    learner = network_of(config).to(device) if first is None else first.network
     alike = next((other for other in beside if other.arm.reference == config.arm.reference), None)
     reference = _reference_of(folder, config, device, at, warn) if alike is None else alike.selector.networks.reference
-    networks = Networks(learner, reference, network("proxy") if config.arm.scoring.scorer == "proxy" else None)
+    proxy = config.task.network("proxy", config.seed).to(device) if config.arm.scoring.scorer == "proxy" else None
+    networks = Networks(learner, reference, proxy)
     source = config.task.source(device) if source is None else source
     if config.arm.examples is not None:
         source = restricted(source, config.arm.examples, config.task.example_names())

@@ -51,11 +51,12 @@ def read(root: Path) -> Results:
     """
     config, costs = read_bench(root), calibrated_costs(root)
     numbers = range(1, config.guides + 1)
+    twice = _guide_themselves(config)
     identities = {identity_of(guide_folder(root, number)): number for number in numbers}
 
     def run(folder: Path, arm: str, seed: int) -> Run:
         found = _run(folder, arm, seed, config, costs)
-        return replace(found, lines=_own(found.lines, config, identities))
+        return replace(found, lines=_own(found.lines, config, identities, arm in twice))
 
     runs = {(a.name, s): run(run_folder(root, a.name, s), a.name, s) for a in config.arms for s in config.seeds}
     runs = _judged_alike(runs)
@@ -80,6 +81,11 @@ def read(root: Path) -> Results:
     )
 
 
+def _guide_themselves(config: BenchConfig) -> set[str]:
+    """Names of the arms whose networks answer twice."""
+    return {arm.name for arm in config.arms if arm.updates.answers_twice}
+
+
 def _run(folder: Path, arm: str, seed: int, config: BenchConfig, costs: Costs) -> Run:
     status = read_status(folder)
     ledger = jsonl.read(folder / "ledger.jsonl")
@@ -97,15 +103,19 @@ def _run(folder: Path, arm: str, seed: int, config: BenchConfig, costs: Costs) -
     )
 
 
-def _own(lines: list[dict[str, Any]], config: BenchConfig, guides: Mapping[str | None, int]) -> list[dict[str, Any]]:
-    """The evaluations that belong to the bench: with its own guides, named by their numbers, and settings, of the
-    average it reports."""
+def _own(
+    lines: list[dict[str, Any]], config: BenchConfig, guides: Mapping[str | None, int], own: bool
+) -> list[dict[str, Any]]:
+    """The evaluations that belong to the bench: with its own guides, named by their numbers, or of a run that guides
+    itself (`own`) by its second answer; and settings, of the average it reports."""
     width, found = config.recipe.ema_widths[0], []
     for line in lines:
-        guide = line.get("guide")
-        settings = {"cfg": config.cfg} if line["weight"] != 1 and config.cfg != 1 else None
-        if line.get("settings") == settings and line["width"] == width and (guide is None or guide in guides):
-            found.append(line if guide is None else {**line, "guide": guides[guide]})
+        guided, guide = line["weight"] != 1, line.get("guide")
+        settings: dict[str, Any] = {"guide": {"head": True}} if guided and own else {}
+        settings |= {"cfg": config.cfg} if guided and config.cfg != 1 else {}
+        known = guide is None or own or guide in guides
+        if line.get("settings", {}) == settings and line["width"] == width and known:
+            found.append(line if guide is None else {**line, "guide": 1 if own else guides[guide]})
     return found
 
 
@@ -121,6 +131,7 @@ def _judged_alike(runs: dict[tuple[str, int], Run]) -> dict[tuple[str, int], Run
 
 def _cells(config: BenchConfig, runs: Mapping[tuple[str, int], Run], amounts: Mapping[str, float]) -> dict[Where, Cell]:
     cells: dict[Where, Cell] = {}
+    twice = _guide_themselves(config)
     for (arm, seed), run in runs.items():
         if run.state != "done":
             continue
@@ -129,7 +140,7 @@ def _cells(config: BenchConfig, runs: Mapping[tuple[str, int], Run], amounts: Ma
             if budget == "steps" and amount != config.iterations:
                 n, guides = config.n_curve, 1
             for (metric, weight), by_guide in _measured(config, run, step, n).items():
-                wanted = range(1, (guides if weight != 1 else 1) + 1)
+                wanted = range(1, (guides if weight != 1 and arm not in twice else 1) + 1)
                 if all(number in by_guide for number in wanted):  # a mean over some guides is no match for one over all
                     where = (budget, arm, metric, weight)
                     cell = cells.setdefault(where, Cell(*where, n, {}))

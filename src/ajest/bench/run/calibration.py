@@ -128,7 +128,7 @@ def _work(phase: str, label: str, arm: Arm | None, taken: Step) -> Hashable:
     if arm is None or phase not in ("update", "ema"):
         return phase, label
     trained = len(taken.batch if taken.kept is None else taken.kept)
-    return phase, trained, arm.updates.optimizer, arm.noising.contrast is None, arm.scoring.scorer
+    return phase, trained, arm.updates.work, arm.noising.contrast is None, arm.scoring.scorer
 
 
 def _forced(trainer: Trainer, kind: StepKind) -> Step:

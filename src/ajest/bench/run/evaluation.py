@@ -121,11 +121,20 @@ def evaluate_snapshot(
     return lines
 
 
-def each_guide(root: Path, config: BenchConfig, guides: int) -> Iterator[tuple[Guidance, tuple[float, ...], float]]:
+def each_guide(
+    root: Path, config: BenchConfig, guides: int, folder: Path, step: int
+) -> Iterator[tuple[Guidance, tuple[float, ...], float]]:
     """(a guide of a bench, the weights to evaluate with it, that of classifier-free guidance) of the first so many:
-    what is unguided comes with the first alone, and without either."""
-    for number in range(1, guides + 1):
-        guidance = Guidance(guide_folder(root, number))
+    what is unguided comes with the first alone, and without either. A run whose network answers twice guides itself.
+
+    Args:
+        root, config: the bench.
+        guides: how many.
+        folder, step: the snapshot that is guided.
+    """
+    own = read_config(folder).arm.updates.answers_twice
+    for number in range(1, (1 if own else guides) + 1):
+        guidance = Guidance(folder, step, head=True) if own else Guidance(guide_folder(root, number))
         plain = (1.0,) * (number == 1)
         if plain and config.cfg != 1:
             yield guidance, plain, 1.0

@@ -224,8 +224,8 @@ def _evaluate(job: OfRun, report: Report, warn: Say) -> None:
         step, n = due.step, due.n
         report("evaluating", i + 1, len(job.evaluations) + 1, f"step {step}")
         shown = (step == end and n == config.n_final) or (step in history and n == config.n_curve)
-        for guidance, weights, cfg in each_guide(bench.root, config, due.guides):
-            keep = shown and not due.noise and guidance.run == guide_folder(bench.root, 1)
+        for guidance, weights, cfg in each_guide(bench.root, config, due.guides, folder, step):
+            keep = shown and not due.noise and guidance.run in (folder, guide_folder(bench.root, 1))
             asked = [weight for weight in weights if not due.noise or weight in config.headline_weights()]
             try:
                 evaluate_snapshot(

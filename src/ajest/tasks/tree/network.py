@@ -134,18 +134,33 @@ class EnergyMLP(nn.Module):
 
     def score(self, x: Tensor, sigma: Tensor) -> Tensor:
         """dE/dx, shape (n, 2), differentiable once with respect to the weights."""
+        return self._score(x, sigma)[0]
+
+    def _score(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """(dE/dx, the layer in the middle)."""
         scale, inputs = self._inputs(x, sigma)
         first, *rest = self._weights()
         y = inputs @ first.T
-        slopes = []
+        slopes, values = [], []
         for weight in rest:
             value, slope = _SiluWithSlope.apply(y)
             slopes.append(slope)
+            values.append(value)
             y = value @ weight.T
         grad = y * (self.acting_gain() * (2 / y.shape[1]) / sigma[:, None])
         for weight, slope in zip(reversed(rest), reversed(slopes), strict=True):
             grad = (grad @ weight) * slope
-        return (grad @ first[:, :2] - inputs[:, :2]) * scale
+        return (grad @ first[:, :2] - inputs[:, :2]) * scale, values[len(values) // 2]
+
+    @property
+    def middle_shape(self) -> tuple[int, int]:
+        """(numbers in the middle layer, coordinates)."""
+        return self.get_parameter("layer0.weight").shape[0], 2
+
+    def middle(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(the denoised x, the hidden layer in the middle, shape (n, hidden))."""
+        score, hidden = self._score(x, sigma)
+        return x + sigma[:, None].square() * score, hidden
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         """The denoised x, shape (n, 2)."""

@@ -81,7 +81,17 @@ class VectorDenoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
         """The denoised x, shape (n, d), for sigma of shape (n,) and labels of shape (n,), int64, or None."""
-        return self._denoised(x, sigma, self._hidden(x, sigma, label))
+        return self._denoised(x, sigma, self._hidden(x, sigma, label)[0])
+
+    @property
+    def middle_shape(self) -> tuple[int, int]:
+        """(numbers in the middle layer, coordinates)."""
+        return self.last.in_features, self.last.out_features
+
+    def middle(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(the denoised x, what the blocks before the middle make of it, normalised, shape (n, hidden))."""
+        hidden, middle = self._hidden(x, sigma, label)
+        return self._denoised(x, sigma, hidden), silu(self.norm(middle))
 
     def sketched(
         self, x: Tensor, sigma: Tensor, label: Tensor | None, target: Tensor, weight: Tensor
@@ -91,7 +101,7 @@ class VectorDenoiser(nn.Module):
         That gradient is the outer product of the error and the last hidden layer; random signs on both sides make
         inner products of sketches estimate those of gradients.
         """
-        hidden = self._hidden(x, sigma, label)
+        hidden, _ = self._hidden(x, sigma, label)
         denoised = self._denoised(x, sigma, hidden)
         error = (denoised - target) * (weight * self._scales(sigma)[1])[:, None]
         signs = torch.Generator().manual_seed(0)
@@ -120,8 +130,8 @@ class VectorDenoiser(nn.Module):
         c_skip, c_out, _ = self._scales(sigma)
         return c_skip[:, None] * x + c_out[:, None] * self.last(hidden)
 
-    def _hidden(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> Tensor:
-        """The last hidden layer, shape (n, hidden)."""
+    def _hidden(self, x: Tensor, sigma: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(the last hidden layer, the stream in the middle), shape (n, hidden)."""
         angles = (sigma.log() / 4)[:, None] * self.frequencies
         embedding = self.level(torch.cat([angles.cos(), angles.sin()], 1) * 2**0.5)
         if self.label is not None:
@@ -130,6 +140,8 @@ class VectorDenoiser(nn.Module):
             embedding = embedding + self.label[torch.where(known < 0, nobody, known)]
         embedding = silu(embedding)
         h = self.first(x * self._scales(sigma)[2][:, None])
-        for block in self.blocks:
+        middle = h
+        for i, block in enumerate(self.blocks):
+            middle = h if i <= len(self.blocks) // 2 else middle
             h = block(h, embedding)
-        return silu(self.norm(h))
+        return silu(self.norm(h)), middle

@@ -1,11 +1,13 @@
-"""What a probe says, as a table and a sentence for each claim."""
+"""What a probe and branches say, as tables and sentences."""
 
 from __future__ import annotations
 
 import math
 
+from ajest.training.branches import Branch, Branches
 from ajest.training.probe import Estimate, Probe
 
+from .statistics import Comparison, corrected, paired
 from .table import Entry, Table, TableCell
 
 #: Below this, what a claim could save at most is less than a bench of twenty seeds can show.
@@ -70,3 +72,51 @@ def _batch(found: Probe) -> str:
             f"Its {found.batch:,} examples a step are more than the critical batch: smaller steps would learn as much."
         )
     return f"Its {found.batch:,} examples a step are about the critical batch."
+
+
+def branches_table(found: Branches) -> Table:
+    """The loss after as many examples, by batch, and its difference to that of the run's own batch."""
+    against = _against_own(found)
+    rows: list[list[Entry]] = [
+        [f"{b.batch:,}", f"{b.rate:.3g}", f"{b.steps:,}", f"{b.loss:.4g}", _difference(against.get(b.batch))]
+        for b in found.branches
+    ]
+    return Table.of(
+        f"Branches of {found.folder} from step {found.step:,} over {found.examples:,} examples",
+        ("batch", "rate", "steps", "loss", f"minus {found.own:,}, 95 % interval"),
+        rows,
+        (f"Before them the loss was {found.before:.4g}. Rates follow the root of the batch.",),
+    )
+
+
+def branches_sentence(found: Branches) -> str:
+    """Up to which batch a step learns as much from an example."""
+    against = _against_own(found)
+    worse = [b.batch for b in found.branches if b.batch > found.own and against[b.batch].outcome == "worse"]
+    better = [b.batch for b in found.branches if b.batch < found.own and against[b.batch].outcome == "better"]
+    if better:
+        return f"Batches of {min(better):,} learn certainly more from as many examples: the critical batch is smaller."
+    larger = [b.batch for b in found.branches if found.own < b.batch < min(worse, default=math.inf)]
+    if not larger:
+        return f"The critical batch is about {found.own:,}: no smaller one learns certainly more, all larger ones less."
+    end = "no branch was larger" if not worse else f"{min(worse):,} learns certainly less"
+    return f"Up to {max(larger):,} examples a step nothing is certainly lost; {end}."
+
+
+def _against_own(found: Branches) -> dict[int, Comparison]:
+    """Every other batch against the run's own, by repeat, corrected together."""
+    own = next(b for b in found.branches if b.batch == found.own)
+    others = [b for b in found.branches if b is not own]
+    pairs = [paired(_by_repeat(b), _by_repeat(own), -1, range(len(own.losses))) for b in others]
+    tested = corrected([pair for pair in pairs if pair is not None])
+    return {b.batch: comparison for b, comparison in zip(others, tested, strict=True)}
+
+
+def _by_repeat(branch: Branch) -> dict[int, float]:
+    return dict(enumerate(branch.losses))
+
+
+def _difference(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return ""
+    return f"{comparison.difference:+.2g} ({comparison.low:.2g} to {comparison.high:.2g})"

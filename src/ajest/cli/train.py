@@ -53,6 +53,7 @@ def train(
     keep_list: File = None,
     rules: Files = None,
     guide: Folder = None,
+    begin: Folder = None,
     seed: int = 0,
     scope: Annotated[Literal["global", "rank"] | None, shown("{global,rank}")] = None,
     data: Flat[Data],
@@ -67,6 +68,7 @@ def train(
     Example: ajest train tree --network guide --iterations 512 --out runs/guide
              ajest train tree --arm ajest --guide runs/guide --out runs/ajest
              ajest train images --data pets.zip --network xxs --out runs/pets
+             ajest train tree --arm wsd --begin runs/constant --out runs/wsd
              torchrun --nproc-per-node=2 -m ajest train tree --out runs/two
 
     - The same command goes on where it was stopped.
@@ -86,6 +88,8 @@ def train(
         keep_list: learn only the examples that this file names, see `ajest data kept`.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         guide: run whose latest snapshot is the reference, for arms that need one: the guide, or any other run.
+        begin: run whose last checkpoint this one goes on from, in a folder of its own: one of the same settings, whose
+            rate has not fallen where this one's has not. So every budget of the arm wsd comes from one constant run.
         seed: names all random numbers.
         scope: where several processes train together: choose from the whole super-batch ("global", the default) or each
             from its own part of it ("rank", as published).
@@ -96,6 +100,7 @@ def train(
     from ajest.jobs.progress import board
     from ajest.runtime import distributed
     from ajest.runtime.threads import configure_threads
+    from ajest.training.begin import begin as begin_at
     from ajest.training.run import execute
     from ajest.training.run_folder import RunConfig, read_status
     from ajest.training.schedule import Schedule
@@ -123,6 +128,10 @@ def train(
     snapshots = tuple(float(steps * k // 16) for k in range(1, 17))
     claim = Claim(out, config, len(snapshots), len(snapshots))
     distributed.once(lambda: check_room(out, [claim], 1, sayer()))
+    if begin is not None:
+        other = begin
+        at = distributed.once(lambda: begin_at(out, config, other, warn))
+        print(f"{out}: begins at step {at:,} of {other}")
     with board(f"training {out}", {arm: 1.0}) as lines:
 
         def progress(step: int, trainer: Trainer) -> None:

@@ -94,11 +94,15 @@ class Setting:
         )
 
     def plain(self, iterations: int | None = None) -> BenchConfig:
-        """The bench without claims, read at the end of its runs alone; see `bench`."""
+        """The bench without claims, read at the end of its runs alone; see `bench`. Guides and the strong reference are
+        shortened with the runs."""
         base = self.make()
+        share = 1.0 if iterations is None else iterations / base.iterations
         return replace(
             base,
-            iterations=base.iterations if iterations is None else iterations,
+            iterations=round(share * base.iterations),
+            guide_iterations=max(1, round(share * base.guide_iterations)),
+            strong_iterations=max(1, round(share * base.strong_iterations)),
             final_only=True,
             curve=(1.0,),
             looks=(),
@@ -125,7 +129,7 @@ def with_data(setting: Setting, data: Sequence[str], validation: Sequence[str] =
 
 def _images(data: tuple[str, ...], validation: tuple[str, ...]) -> BenchConfig:
     task = image_task(data, validation, classes=CPU_SMALL.classes, warn=lambda _: None, **CPU_SMALL.settings())  # type: ignore[arg-type]
-    return replace(CPU_SMALL.bench(task), headlines={"loss": "unguided", "fd_lite0": "guided"})
+    return CPU_SMALL.bench(task)
 
 
 def _for_small_batches(arm: Arm) -> Arm:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import arms_named
+from ajest.tasks.base import Headline
 from ajest.tasks.images.architecture import NetworkSettings, Precision
 from ajest.tasks.images.task import ImageTask
 from ajest.training.recipe import Course, LearningRate, Recipe
@@ -44,6 +45,7 @@ class ImageDials:
         guides, noise_repeats, tuning: see `BenchConfig`.
         resolution: to bring images to; None is theirs.
         compared: names of the arms.
+        headlines: see `BenchConfig`.
     """
 
     learner: NetworkSettings
@@ -77,6 +79,7 @@ class ImageDials:
     tuning: Tuning | None = None
     resolution: int | None = None
     compared: tuple[str, ...] = IMAGE_ARMS
+    headlines: dict[str, Headline] = field(default_factory=dict)
 
     def settings(self) -> dict[str, object]:
         """Fields of `ImageTask` that do not come from the data."""
@@ -125,4 +128,5 @@ class ImageDials:
             guides=self.guides,
             noise_repeats=self.noise_repeats,
             tuning=self.tuning,
+            headlines=self.headlines,
         )

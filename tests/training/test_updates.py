@@ -103,9 +103,9 @@ def test_a_recipe_by_an_arm_keeps_its_peak_and_takes_what_the_arm_changes():
 def test_arms_that_update_in_their_own_way_survive_json_and_say_so(name):
     arm = ARMS[name]
     assert from_json(Arm, json.loads(json.dumps(to_json(arm))), "x") == arm
-    assert arm.axis in ("learning rate", "optimizer", "learning rate, optimizer")
+    assert arm.axis in ("learning rate", "optimizer", "learning rate, optimizer", "term")
     (kind,) = arm.kinds()
-    assert kind.label == "uniform" + (f", {arm.updates.optimizer}" if arm.updates.optimizer else "")
+    assert kind.label == "uniform" + (f", {arm.updates.work}" if arm.updates.work else "")
 
 
 @pytest.mark.parametrize("name", ["schedule-free", "muon", "wsd"])

@@ -78,7 +78,8 @@ class WithTerm(nn.Module):
             )
         self.network, self.term = network, term
         # At 0 like the last layer of most denoisers: an untrained head answers c_skip x.
-        self.head = nn.Parameter(torch.zeros(network.middle_shape)) if term.name == "head" else None
+        where = next(network.parameters())
+        self.head = nn.Parameter(where.new_zeros(network.middle_shape)) if term.name == "head" else None
         self._seen: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -121,6 +122,15 @@ class WithTerm(nn.Module):
         c_skip, c_out = (self.network.sigma_data * scale).square(), sigma * self.network.sigma_data * scale
         assert self.head is not None
         return c_skip[:, None] * x + c_out[:, None] * (hidden @ self.head)
+
+
+def with_term(network: Any, term: Term | None) -> Any:
+    """A network with a term in training; the network itself without one, or if it has it already.
+
+    Raises:
+        UserError: see `WithTerm`.
+    """
+    return network if term is None or isinstance(network, WithTerm) else WithTerm(network, term)
 
 
 def dispersion(hidden: Tensor, temperature: float = TEMPERATURE) -> Tensor:

@@ -17,7 +17,7 @@ from ajest.diffusion.ema import TOLERANCE, average_of, posthoc_coefficients, pos
 from ajest.diffusion.guidance import relabelled
 from ajest.diffusion.guides import Rule, dropped_out, noisier
 from ajest.diffusion.noising.ingredients import has_ingredients
-from ajest.diffusion.terms import WithTerm
+from ajest.diffusion.terms import WithTerm, with_term
 from ajest.errors import UserError, check, listed
 from ajest.runtime.seeding import generator
 from ajest.storage import checkpoint
@@ -74,8 +74,7 @@ def network_of(config: RunConfig) -> nn.Module:
     Raises:
         UserError: see `terms.WithTerm`.
     """
-    network, term = config.task.network(config.role, config.seed), config.arm.updates.term
-    return network if term is None else WithTerm(network, term)
+    return with_term(config.task.network(config.role, config.seed), config.arm.updates.term)
 
 
 def load_network(

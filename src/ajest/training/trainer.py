@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ajest.diffusion.batch import Batch, Source
 from ajest.diffusion.ema import PowerEMA
+from ajest.diffusion.terms import with_term
 from ajest.errors import Diverged, check
 from ajest.runtime import distributed, interrupts
 from ajest.runtime.host import to_host
@@ -128,7 +129,9 @@ class Trainer:
         streams: Streams,
         beside: Trainer | None = None,
     ) -> None:
-        arm, recipe, network = _within_ranks(arm, recipe), recipe.of(arm), networks.learner
+        arm, recipe = _within_ranks(arm, recipe), recipe.of(arm)
+        network = with_term(networks.learner, arm.updates.term)
+        networks = replace(networks, learner=network)
         self.network, self.recipe, self.arm = network, recipe, arm
         self.device = next(network.parameters()).device
         self.ledger = Ledger(self.device)

@@ -109,7 +109,8 @@ def judged(root: Path) -> tuple[Judged, ...]:
 def _of_bench(results: Results, probed: Probe | None, setting: Setting, end: End) -> Iterable[Judged]:
     null = _tests(results, (setting.null,))
     for claim in CLAIMS.values():
-        if {arm.name for arm in claim.all_arms()} - {"exact-target"} <= set(results.arms) and setting.judges(claim):
+        known = {arm.name for arm in claim.all_arms()} - {"exact-target"}
+        if claim.group != "guides" and known <= set(results.arms) and setting.judges(claim):
             runs = [run for (arm, _), run in results.runs.items() if arm in (*claim.arms, *claim.controls, "baseline")]
             yield Judged(
                 claim=claim,

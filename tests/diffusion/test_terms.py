@@ -16,6 +16,7 @@ from ajest.selection.catalogue import ARMS, arms_named
 from ajest.tasks.tree.network import EnergyMLP
 from ajest.tasks.vectors.network import VectorDenoiser
 from ajest.training.networks import load_network
+from ajest.training.probe import probe
 from ajest.training.run import execute, make_trainer
 from ajest.training.run_folder import RunConfig
 from ajest.training.schedule import Schedule
@@ -127,6 +128,18 @@ def test_a_bench_guides_runs_that_answer_twice_by_themselves(tmp_path):
         "baseline": "uniform", "internal-head": "uniform, term head 0.5", "dispersive": "uniform, term dispersive 0.5"
     }  # fmt: skip
     assert set(labels.values()) <= set(results.costs)
+
+
+def test_gradients_that_a_probe_takes_hold_the_term(tmp_path):
+    """It looks at averages in evaluation mode."""
+    config = RunConfig(small_task(), "learner", small_recipe(super_batch=64), ARMS["internal-head"], 0, 6)
+    assert execute(tmp_path / "run", config, Schedule()) == "done"
+    assert probe(tmp_path / "run", examples=128).examples == 128
+    network, _ = load_network(tmp_path / "run")
+    batch = batch_of(16)
+    losses = per_example_loss(network(batch.x, batch.sigma), batch)
+    again = per_example_loss(network.aside(batch.x, batch.sigma), batch)
+    torch.testing.assert_close(objective(losses, batch, network), losses + 0.5 * again)
 
 
 def test_a_network_without_a_middle_is_refused(tmp_path):

@@ -1,5 +1,7 @@
 """The critical batch by branching: what branches train on, what is said of them, and what is refused."""
 
+from dataclasses import replace
+
 import pytest
 
 from ajest.bench.read.probed import branches_sentence, branches_table
@@ -49,6 +51,8 @@ def test_what_cannot_be_branched_is_refused_in_one_line(tmp_path):
         branch(folder, 100)
     with pytest.raises(UserError, match=r"has fallen to .* --arm constant"):
         branch(trained(tmp_path / "fallen", "linear-to-zero"), 1024)
+    with pytest.raises(UserError, match="let 1 be among the factors"):
+        branch(folder, 1024, (2, 4))
     for path in folder.glob("checkpoint-*"):
         path.unlink()
     with pytest.raises(UserError, match="no checkpoint to branch from"):
@@ -82,6 +86,12 @@ def test_what_is_said_of_branches(losses, said):
     table = branches_table(found)
     assert [row[0].value for row in table.rows] == [f"{b.batch:,}" for b in found.branches]
     assert [bool(row[4].value) for row in table.rows] == [b.batch != 64 for b in found.branches]
+
+
+def test_few_repeats_decide_nothing_and_say_so():
+    found = made(b32=1.0, b64=1.0, b128=1.5)
+    few = replace(found, branches=tuple(replace(b, losses=b.losses[:2]) for b in found.branches))
+    assert branches_sentence(few) == "Fewer than 5 repeats of each branch decide nothing: raise --repeats."
 
 
 def test_the_command_branches_where_it_is_asked_to(command, tmp_path):

@@ -71,6 +71,9 @@ def claims(
             raise unknown("setting", name, SETTINGS)
     check(seeds is None or seeds >= 1, f"--seeds is how many: at least 1, not {seeds}")
     check(data is None or settings == ("images",), "--data is for --settings images alone: judge others without it")
+    check(
+        validation is None or data is not None, "--validation is what samples of --data are judged by: name that, too"
+    )
     places = [SETTINGS[name] for name in SETTINGS if (name in settings if settings else name != "images")]
     if data is not None:
         places = [with_data(place, data, validation or ()) for place in places]

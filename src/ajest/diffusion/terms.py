@@ -90,15 +90,15 @@ class WithTerm(nn.Module):
             return getattr(super().__getattr__("network"), name)
 
     def forward(self, x: Tensor, sigma: Tensor, label: Tensor | None = None) -> Tensor:
-        """The denoised x; in training the middle is kept for `extra`."""
-        if not (self.training and torch.is_grad_enabled()):
+        """The denoised x; where gradients are taken, the middle is kept for `extra`."""
+        if not torch.is_grad_enabled():
             return self.network(x, sigma, label)
         denoised, hidden = self.network.middle(x, sigma, label)
         self._seen = x, sigma, hidden
         return denoised
 
     def extra(self, batch: Batch) -> Tensor:
-        """The term of the last training pass times its weight, shape (n,)."""
+        """The term of the last pass with gradients, times its weight, shape (n,)."""
         assert self._seen is not None
         x, sigma, hidden = self._seen
         self._seen = None

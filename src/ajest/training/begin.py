@@ -21,7 +21,7 @@ from .recipe import LearningRate
 from .run_folder import RunConfig, read_config
 
 #: What is a run's own: written anew, or of its end.
-_OWN = ("config.json", "status.json", "metrics.jsonl", "*.lock", "truth", "samples")
+_OWN = ("config.json", "status.json", "metrics.jsonl", "*.lock", "truth", "samples", "checkpoint-*")
 _ALIKE = 1e-12  # relative; courses are computed in float64
 
 
@@ -60,17 +60,15 @@ def begin(folder: Path, config: RunConfig, other: Path, warn: Callable[[str], No
             f"{other} took step {at + 1:,} of its {step:,} at a learning rate of {mine:.4g}, where this run takes "
             f"{theirs:.4g}: begin where its rate has not fallen, or take more --iterations",
         )
+    check(not folder.exists() or not any(folder.iterdir()), f"{folder} is not empty: name a new folder with --out")
     half = folder.with_name(f".{folder.name}.begun")
     shutil.rmtree(half, ignore_errors=True)
     shutil.copytree(other, half, ignore=shutil.ignore_patterns(*_OWN))
-    for stem in checkpoint.stems(half, "checkpoint").values():
-        checkpoint.delete(stem)
     # As much of this run is done, not of the other.
     facts = stored.facts | {"progress": step / config.iterations}
     checkpoint.save(half / f"checkpoint-{step:07d}", stored.tensors, facts)
     write_config(half / "config.json", config)
     folder.mkdir(parents=True, exist_ok=True)
-    check(not any(folder.iterdir()), f"{folder} is not empty: name a new folder with --out")
     half.replace(folder)
     return step
 

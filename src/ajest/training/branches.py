@@ -93,6 +93,7 @@ def branch(
     stored = checkpoint.latest(folder, "checkpoint", lambda _: None)
     check(stored is not None, f"{folder} has no checkpoint to branch from: train it on, or anew")
     assert stored is not None
+    check(1 in factors, "branches are held against the run's own batch: let 1 be among the factors")
     recipe, own = config.recipe.of(config.arm), config.recipe.super_batch
     step, progress = int(stored.facts["step"]), float(stored.facts["progress"])
     rate = recipe.learning_rate(step, int(stored.facts["ledger"]["trained"]), progress)

@@ -7,7 +7,7 @@ import math
 from ajest.training.branches import Branch, Branches
 from ajest.training.probe import Estimate, Probe
 
-from .statistics import Comparison, corrected, paired
+from .statistics import LEAST_SEEDS, Comparison, corrected, paired
 from .table import Entry, Table, TableCell
 
 #: Below this, what a claim could save at most is less than a bench of twenty seeds can show.
@@ -91,6 +91,8 @@ def branches_table(found: Branches) -> Table:
 
 def branches_sentence(found: Branches) -> str:
     """Up to which batch a step learns as much from an example."""
+    if len(found.branches[0].losses) < LEAST_SEEDS:
+        return f"Fewer than {LEAST_SEEDS} repeats of each branch decide nothing: raise --repeats."
     against = _against_own(found)
     worse = [b.batch for b in found.branches if b.batch > found.own and against[b.batch].outcome == "worse"]
     better = [b.batch for b in found.branches if b.batch < found.own and against[b.batch].outcome == "better"]

@@ -141,16 +141,17 @@ class EnergyMLP(nn.Module):
         scale, inputs = self._inputs(x, sigma)
         first, *rest = self._weights()
         y = inputs @ first.T
-        slopes, values = [], []
-        for weight in rest:
+        slopes, middle = [], y
+        for i, weight in enumerate(rest):
             value, slope = _SiluWithSlope.apply(y)
             slopes.append(slope)
-            values.append(value)
+            if i == len(rest) // 2:
+                middle = value
             y = value @ weight.T
         grad = y * (self.acting_gain() * (2 / y.shape[1]) / sigma[:, None])
         for weight, slope in zip(reversed(rest), reversed(slopes), strict=True):
             grad = (grad @ weight) * slope
-        return (grad @ first[:, :2] - inputs[:, :2]) * scale, values[len(values) // 2]
+        return (grad @ first[:, :2] - inputs[:, :2]) * scale, middle
 
     @property
     def middle_shape(self) -> tuple[int, int]:

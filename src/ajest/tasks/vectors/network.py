@@ -142,6 +142,7 @@ class VectorDenoiser(nn.Module):
         h = self.first(x * self._scales(sigma)[2][:, None])
         middle = h
         for i, block in enumerate(self.blocks):
-            middle = h if i <= len(self.blocks) // 2 else middle
+            if i == len(self.blocks) // 2:
+                middle = h
             h = block(h, embedding)
         return silu(self.norm(h)), middle

@@ -38,6 +38,13 @@ def test_tables_have_a_head(path):
     assert not [table for table in tables if not re.match(r"\|.*\n\|[ :|-]+\|\n", table)]
 
 
+def test_the_site_leads_to_every_page_and_example():
+    nav = set(re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in ROOT.glob("docs/**/*.md")}
+    examples = {str(path.relative_to(ROOT).with_suffix(".md")) for path in ROOT.glob("examples/**/*.py")}
+    assert not (pages | examples) - nav
+
+
 def run_first_example(path: Path, names: dict) -> int:
     """Run the first Python of a page. Returns how many lines of it are not empty."""
     code = re.search(r"```python\n(.*?)```", path.read_text(), re.DOTALL).group(1)

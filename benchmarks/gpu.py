@@ -86,7 +86,8 @@ def pieces(out: Path) -> list[Piece]:
         return Piece(name, title, (*_part(name), *rounds, *kernels), least, 400, _compiled(name) if compiles else ())
 
     tests = (sys.executable, "-m", "pytest", "-m", "cuda", "tests/runtime/test_cuda.py", "-W", "default", "-v",
-             "-p", "no:cacheprovider", "--durations", "12", "--tb", "short")  # fmt: skip
+             "-p", "no:cacheprovider", "--durations", "12", "--tb", "short",
+             "-o", "addopts=")  # fmt: skip  # the project's own need pytest-xdist
     tree = (sys.executable, str(HERE / "tree.py"), "--device", DEVICE, "--rounds", "2" if DRY else "15")
     return [
         measured("machine", "The machine", 15, compiles=False),

@@ -10,20 +10,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from ajest.bench.plan.config import run_folder
 from ajest.bench.plan.presets import tree_full
 from ajest.bench.plan.tuning import Tuning
 from ajest.bench.read.results import Cell, Results
 from ajest.bench.read.statistics import corrected, paired
 from ajest.claims import findings as of_claims
 from ajest.claims import levels
+from ajest.claims import run as running
 from ajest.claims.catalogue import CHARGED, CLAIMS, EARLIER, PROJECTED, claims_named
 from ajest.claims.findings import Judged, Test
 from ajest.claims.levels import levels_bench, tuned_levels
 from ajest.claims.page import answer, render, sentences
-from ajest.claims.run import pieces
+from ajest.claims.run import PROBE, look, pieces, run_pieces
 from ajest.claims.settings import SETTINGS, with_data
 from ajest.diffusion.noising.source import noised
 from ajest.errors import UserError
+from ajest.jobs.local import Local
 from ajest.study.guides import GUIDES, GuideGain, GuidesResults
 from ajest.tasks.tree.task import METRICS
 from ajest.training.probe import Estimate
@@ -264,3 +267,27 @@ def test_claims_from_command_to_page(folder):
     assert {p.name for p in (root / "tree-x0").iterdir()} == {"targets-time"}
     assert (root / "tree-x0" / "targets-time" / "tuning.json").exists()
     assert (root / "tree-x0" / "targets-time" / "probe.json").exists()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_card_is_left_to_workers_by_the_probe_as_well(device, tmp_path, monkeypatch):
+    """A process that has computed on a card keeps memory there until it ends, and that of the command lives longest."""
+    sent, looked = [], []
+
+    class Recording(Local):
+        def work(self, do, jobs, device, threads, lines, say, folder):
+            sent.extend((do, job) for job in jobs)
+
+    monkeypatch.setattr(running, "run_bench", lambda *_: None)
+    monkeypatch.setattr(running, "probe", lambda folder, *_, **__: looked.append(folder) or {"all": 1.0})
+    piece = next(pieces(claims_named(("targets",)), (SETTINGS["tree-x0"],), ("time",), seeds=2))
+    config = piece.config()
+    piece.folder(tmp_path).mkdir(parents=True)
+    run_pieces(tmp_path, [piece], Recording(workers=1), device, lambda _: None)
+    baseline = run_folder(piece.folder(tmp_path), config.baseline, config.seeds[0])
+    assert looked == ([baseline] if device == "cpu" else [])
+    assert [(do, job.run, job.device) for do, job in sent] == ([(look, baseline, "cuda")] if device == "cuda" else [])
+    for do, job in sent:
+        do(job, lambda *_: None)
+    assert looked == [baseline]
+    assert (piece.folder(tmp_path) / PROBE).exists()

@@ -10,7 +10,10 @@ from ajest.bench.plan.budgets import End
 from ajest.bench.plan.config import BenchConfig, run_folder
 from ajest.bench.plan.tuning import Tuning
 from ajest.bench.run.bench import run_bench
+from ajest.jobs.base import Report
 from ajest.jobs.local import Local
+from ajest.jobs.pool import sayer
+from ajest.jobs.progress import board
 from ajest.selection.arm import Arm
 from ajest.storage.checkpoint import write_sealed
 from ajest.storage.config import to_json
@@ -85,6 +88,23 @@ class Piece:
         return self.setting.bench(self.claims, self.end, self.seeds, self.iterations, more)
 
 
+@dataclass(frozen=True)
+class Probed:
+    """What is looked at: the gradients of a run.
+
+    Attributes:
+        name: for people.
+        bench: folder of the bench, which is to have a `PROBE`.
+        run: folder of the run.
+        device: where to compute.
+    """
+
+    name: str
+    bench: Path
+    run: Path
+    device: str
+
+
 def pieces(
     claims: Sequence[Claim],
     settings: Sequence[Setting],
@@ -135,6 +155,18 @@ def run_pieces(root: Path, asked: Sequence[Piece], launch: Local, device: str, t
         config = piece.config(levels)
         run_bench(folder, config, launch, device)
         if not (folder / PROBE).exists():
-            looked = probe(run_folder(folder, config.baseline, config.seeds[0]), PROBED, device=device)
-            write_sealed(folder / PROBE, to_json(looked))
+            run = run_folder(folder, config.baseline, config.seeds[0])
+            job = Probed(f"gradients of {piece.setting.name}", folder, run, device)
+            if launch.near(device):
+                look(job, lambda *_: None)
+            else:
+                with board(f"probing {folder}", {job.name: 1.0}) as lines:
+                    launch.work(look, [job], device, launch.threads(device), lines, sayer(), folder)
         told(piece)
+
+
+def look(job: Probed, report: Report) -> list[str]:
+    """Look at the gradients of a run, and keep what they say in the folder of its bench."""
+    examined = probe(job.run, PROBED, device=job.device, say=lambda done, total: report(job.name, done, total, ""))
+    write_sealed(job.bench / PROBE, to_json(examined))
+    return []

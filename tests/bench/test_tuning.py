@@ -15,11 +15,13 @@ from ajest.bench.plan.tuning import Tuned, Tuning, best_rate, between
 from ajest.bench.read.findings import findings
 from ajest.bench.read.folder import read
 from ajest.bench.read.rates import rates_table, tuning_table, untuned_note
+from ajest.bench.run import tuning as jobs_of_tuning
 from ajest.bench.run.bench import run_bench
-from ajest.bench.run.tuning import tuning_of
+from ajest.bench.run.tuning import borrow, tuning_of
 from ajest.errors import UserError
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.storage.checkpoint import read_sealed, write_sealed
+from ajest.storage.config import to_json
 from ajest.training.run_folder import read_config
 from conftest import Here, small_bench, small_recipe, small_task
 
@@ -188,14 +190,45 @@ def test_what_was_tried_is_not_tried_again_and_a_stopped_search_goes_on(tuned_be
     assert lost.is_dir()
     shutil.rmtree(lost)
     trained = []
-    from ajest.bench.run import tuning as module
-
-    real = module.train
-    monkeypatch.setattr(module, "train", lambda job, *rest: trained.append(job.folder) or real(job, *rest))
+    real = jobs_of_tuning.train
+    monkeypatch.setattr(jobs_of_tuning, "train", lambda job, *rest: trained.append(job.folder) or real(job, *rest))
     run_bench(copy, config, Here(2), "cpu")
     assert trained == [lost.resolve()]
     again, first = tuning_of(copy), tuning_of(root)
     assert (again.rates, again.trials) == (first.rates, first.trials)
+
+
+def test_rates_of_another_bench_are_taken_and_nothing_is_tried(tuned_bench, tmp_path, monkeypatch):
+    root, config = tuned_bench
+    monkeypatch.setattr(jobs_of_tuning, "trial", lambda *_: pytest.fail("tried a rate"))
+    fewer = replace(config, arms=config.arms[:2], seeds=(7,))
+    run_bench(tmp_path / "bench", fewer, Here(2), "cpu", rates=root / "tuning.json")
+    mine, theirs = tuning_of(tmp_path / "bench"), tuning_of(root)
+    assert mine == replace(theirs, borrowed=True)
+    said = findings(read(tmp_path / "bench"))
+    assert any("another bench's" in note for note in said.tuning.notes)
+    for arm in fewer.arms:
+        run = read_config(tmp_path / "bench" / "arms" / arm.name / "seed-7")
+        assert run.recipe.learning_rate.peak == theirs.rates.get(arm.name, config.recipe.learning_rate.peak)
+
+
+def test_rates_of_another_bench_that_do_not_fit_are_refused(tuned_bench, tmp_path):
+    path = tmp_path / "tuning.json"
+    trials = {"baseline": {0.1: {90: 1.0}}}
+    found = Tuned("loss", {"baseline": 0.1}, {"baseline": "baseline"}, trials, (), 12.0)
+    write_sealed(path, {"tuned": to_json(found)})
+    config = small_bench(tuning=TUNING, arms=arms_named(("baseline", "random")))
+    with pytest.raises(UserError, match="no learning rate for random: leave these out, or tune"):
+        borrow(tmp_path / "mine", config, path)
+    alone = replace(config, arms=config.arms[:1])
+    with pytest.raises(UserError, match="found on seeds that this bench reports: 90"):
+        borrow(tmp_path / "mine", replace(alone, seeds=(90,), tuning=Tuning(seeds=(91,))), path)
+    write_sealed(path, {"tuned": to_json(replace(found, metric="fd"))})
+    with pytest.raises(UserError, match="has rates by fd, and this task's are found by loss"):
+        borrow(tmp_path / "mine", alone, path)
+    with pytest.raises(UserError, match=r"none\.json is not there"):
+        borrow(tmp_path / "mine", alone, tmp_path / "none.json")
+    assert not (tmp_path / "mine").exists()
 
 
 def test_a_best_at_the_edge_is_said_and_does_not_count_as_tuned(tmp_path):

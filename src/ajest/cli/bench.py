@@ -25,6 +25,7 @@ from .options import (
     Data,
     Drawing,
     End,
+    File,
     Files,
     Folder,
     Judging,
@@ -66,6 +67,7 @@ def bench(
     noise_repeats: Whole = None,
     end: Annotated[End | None, shown("{steps,time,time_without_target,samples,flops}")] = None,
     tune: bool = False,
+    rates: File = None,
     data: Flat[Data],
     drawing: Flat[Drawing],
     networks: Flat[Networks],
@@ -112,6 +114,7 @@ def bench(
             that apart from the chance of training; without it as often as the preset says.
         end: what is equal at the end of all runs; without it the preset's.
         tune: find each arm's learning rate first, on seeds of their own: as long again as the runs of 9 seeds and more.
+        rates: take the learning rates that another bench found, from tuning.json in its folder.
         out: folder of the bench; without it runs/TASK-PRESET.
         device: where to compute.
     """
@@ -145,12 +148,14 @@ def bench(
     }
     names = tuple(a.name for a in config.arms) if arms is None else arms
     lists = keep_lists(() if keep_list is None else keep_list, config.task)
+    check(rates is None or training.learning_rate is None, "--rates and --learning-rate both set rates: give one")
+    tuning = Tuning() if tune or (rates is not None and config.tuning is None) else config.tuning
     config = altered(
         config,
         arms=distinct((*plan.arms(names, keep), *map(pruned, lists))),
         recipe=recipe,
         guide_recipe=guide_recipe,
-        tuning=Tuning() if tune else config.tuning if training.learning_rate is None else None,
+        tuning=tuning if tune or training.learning_rate is None else None,
         **{name: value for name, value in named.items() if value is not None},
     )
     check(until_certain == (max_seeds is not None), "--until-certain and --max-seeds N belong together: give both")
@@ -158,7 +163,7 @@ def bench(
         config = config.until_certain(max_seeds)
     check_keep(config.arms, keep)
     root = Path("runs") / f"{config.task.name}-{plan.preset}" if out is None else out
-    run_bench(root, config, launch, where, tracking.checked(), is_decided)
+    run_bench(root, config, launch, where, tracking.checked(), is_decided, rates)
     _print_verdict(write_report(root))
     print(f"\nReport: {root / 'report.html'}")
 

@@ -18,6 +18,7 @@ from .options import (
     Data,
     Drawing,
     End,
+    File,
     Files,
     Folder,
     Judging,
@@ -57,6 +58,7 @@ def study(
     weight: Number = None,
     guides: Whole = None,
     tune: bool = False,
+    rates: File = None,
     rules: Files = None,
     data: Flat[Data],
     drawing: Flat[Drawing],
@@ -90,6 +92,7 @@ def study(
         guides: measure what is guided in the final with so many guides; without it as many as the preset says.
         tune: find the learning rates of all arms first; those share one that train on as many examples in like steps.
             The preset "full" does so without being asked, unless --learning-rate names one for all.
+        rates: take the learning rates that another study found, from tuned/tuning.json in its folder.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         out: folder of the study; without it runs/study-TASK-PRESET.
         workers: processes; without it one for each core, or on CUDA for each card.
@@ -109,6 +112,8 @@ def study(
     load_rules(rules)
     plan = _preset_of(task, preset, asked, place)
     recipe, guide_recipe = recipes_of(plan.recipe, plan.guide_recipe, training, networks)
+    check(rates is None or training.learning_rate is None, "--rates and --learning-rate both set rates: give one")
+    tune = tune or (rates is not None and plan.tuning is None)
     plan = replace(
         plan,
         recipe=recipe,
@@ -123,11 +128,11 @@ def study(
     root = Path("runs") / f"study-{task}-{preset}" if out is None else out
     named = plan.known(() if finalists is None else finalists)
     groups = (data, drawing, networks, training, computing, sampling, judging)
-    asked_for = typed(*groups, finalists=finalists, final_ends=final_ends, weight=weight, guides=guides)
+    asked_for = typed(*groups, finalists=finalists, final_ends=final_ends, weight=weight, guides=guides, rates=rates)
     asked_for += " --tune" * tune
     command = " ".join(f"ajest study {task} --preset {preset} {asked_for}".split())
     said: tuple[str, ...] = ()
-    plan = tune_study(root, plan, launch, place)
+    plan = tune_study(root, plan, launch, place, rates)
     for stage in stages:
         arms = named
         if stage == "final" and not named:

@@ -15,7 +15,7 @@ from ajest.bench.run.calibration import agree_on_threads, agreed_threads, calibr
 from ajest.bench.run.disk import check_room, claims
 from ajest.bench.run.evaluation import each_guide, evaluate_snapshot
 from ajest.bench.run.jobs import AtWork, Say, train_references
-from ajest.bench.run.tuning import tune, tuning_of, with_tuned_rates
+from ajest.bench.run.tuning import borrow, tune, tuning_of, with_tuned_rates
 from ajest.jobs.local import Local
 from ajest.jobs.pool import Report, sayer
 from ajest.jobs.progress import board
@@ -113,9 +113,9 @@ def _other_guides(folder: Path, study: Study, bench: BenchConfig) -> dict[Path, 
     return {others_folder(folder, name): replace(bench, task=task) for name, task in others.items()}
 
 
-def tune_study(root: Path, study: Study, launch: Local, device: str) -> Study:
+def tune_study(root: Path, study: Study, launch: Local, device: str, rates: Path | None = None) -> Study:
     """The study with the learning rates that it asks for, found now unless they are there: of all arms of all stages,
-    at the first budget of the screening.
+    at the first budget of the screening. `rates` is tuning.json of another study, whose rates are taken instead.
 
     Raises:
         UserError: as `run_stage`.
@@ -124,16 +124,18 @@ def tune_study(root: Path, study: Study, launch: Local, device: str) -> Study:
         return study
     end = study.screening_ends[0]
     bench = replace(study.bench(study.every_arm(), study.screening_seeds, end), tuning=study.tuning)
-    if tuning_of(root / TUNED) is None:
+    folder = root / TUNED
+    if tuning_of(folder) is None:
         with locked(root):
             claim_folder(root, study.asked, "study.json")
-            say = sayer()
-            preparation = Preparation("what tuning needs", root, root, {TUNED: bench}, device)
-            threads = _prepared(preparation, launch, say)
-            folder = root / TUNED
-            at_work = AtWork(folder.resolve(), bench, device, costs=calibrated_costs(folder))
-            tune(at_work, launch, threads, say)
-    found = with_tuned_rates(root / TUNED, bench)
+            if rates is not None:
+                borrow(folder, bench, rates)
+            else:
+                say = sayer()
+                threads = _prepared(Preparation("what tuning needs", root, root, {TUNED: bench}, device), launch, say)
+                at_work = AtWork(folder.resolve(), bench, device, costs=calibrated_costs(folder))
+                tune(at_work, launch, threads, say)
+    found = with_tuned_rates(folder, bench)
     return replace(study, rates=found.rates, tuned=found.tuned)
 
 

@@ -99,6 +99,7 @@ class Tuned:
         trials: of every arm that was tried.
         at_edge: arms whose best lies at the edge of the whole grid, or that have none: it is not known to be the best.
         seconds: of training, of all runs together.
+        borrowed: whether another bench found it.
     """
 
     metric: str
@@ -107,10 +108,16 @@ class Tuned:
     trials: dict[str, dict[float, dict[int, float]]]
     at_edge: tuple[str, ...]
     seconds: float
+    borrowed: bool = False
 
-    def said(self, tuning: Tuning) -> str:
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """On which the rates were tried."""
+        return tuple(sorted({seed for trials in self.trials.values() for values in trials.values() for seed in values}))
+
+    def said(self) -> str:
         """How the rates were found, in words."""
         grid = {rate for trials in self.trials.values() for rate in trials}
-        seeds = len(tuning.seeds)
-        where = f"{seeds} other seed{'s' if seeds > 1 else ''}"
-        return f"a parabola through the best of {len(grid)} rates on {where}, by the {self.metric}"
+        where = f"{len(self.seeds)} other seed{'s' if len(self.seeds) > 1 else ''}"
+        by = ", in another bench" if self.borrowed else ""
+        return f"a parabola through the best of {len(grid)} rates on {where}, by the {self.metric}{by}"

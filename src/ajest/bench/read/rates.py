@@ -52,7 +52,10 @@ def tuning_table(task: Task, tuned: Tuned | None) -> Table:
         ]
         best = tuned.rates.get(arm)
         rows.append([arm, *cells, "-" if best is None else f"{best:.4g}"])
-    notes = [f"Runs of {_most(tuned)} other seeds, {tuned.seconds:,.0f} s of training in all, charged to no arm."]
+    where = "another bench's, " if tuned.borrowed else ""
+    notes = [
+        f"Runs of {_most(tuned)} other seeds, {where}{tuned.seconds:,.0f} s of training in all, charged to no arm."
+    ]
     if tuned.at_edge:
         notes.append(f"At the edge of the grid, so perhaps not the best: {', '.join(tuned.at_edge)}.")
     sharing = [f"{arm} has that of {other}" for arm, other in tuned.tried_for.items() if arm != other]

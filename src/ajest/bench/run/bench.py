@@ -49,6 +49,7 @@ def run_bench(
     device: str = "cpu",
     tracking: Tracking | None = None,
     decided: Callable[[Path], bool] = lambda root: False,
+    rates: Path | None = None,
 ) -> None:
     """Train and evaluate everything that is not there yet.
 
@@ -59,6 +60,7 @@ def run_bench(
         device: "cpu" or "cuda".
         tracking: who is told of every run, beside its ledger.
         decided: whether nothing is open of what the folder has, for a bench that adds seeds until then.
+        rates: tuning.json of another bench, whose learning rates a bench that asks for tuned ones takes.
 
     Raises:
         UserError: the folder holds another bench, is in use or cannot be written to; the device's memory is too small
@@ -85,7 +87,7 @@ def run_bench(
                 launch.work(prepare, [first], device, threads, lines, say, root)
         threads = agreed_threads(root) or threads
         bench = replace(bench, costs=calibrated_costs(root))
-        bench = replace(bench, config=tune(bench, launch, threads, say))
+        bench = replace(bench, config=tune(bench, launch, threads, say, rates))
         made, at_once = 0, launch.count(device)
         while made < stage.seeds:
             bench = replace(bench, config=bench.config.with_seeds(stage.seeds))

@@ -11,6 +11,7 @@ from pathlib import Path
 from ajest.bench.plan.config import BenchConfig, run_folder
 from ajest.bench.plan.trials import trial_bench, trial_name, tried_for
 from ajest.bench.plan.tuning import Tuned, Tuning, best_rate, between
+from ajest.errors import check, listed
 from ajest.jobs.base import Launch, Report
 from ajest.jobs.progress import board
 from ajest.storage import checkpoint, jsonl
@@ -49,25 +50,53 @@ def with_tuned_rates(root: Path, config: BenchConfig) -> BenchConfig:
     tuned = None if config.tuning is None else tuning_of(root)
     if tuned is None or config.tuning is None:
         return config
-    return replace(config, rates=tuned.rates, tuned="" if tuned.at_edge else tuned.said(config.tuning))
+    return replace(config, rates=tuned.rates, tuned="" if tuned.at_edge else tuned.said())
 
 
-def tune(bench: AtWork, launch: Launch, threads: int, say: Callable[[str], None]) -> BenchConfig:
+def borrow(root: Path, config: BenchConfig, path: Path) -> None:
+    """Take the learning rates that another bench found, if it is what this one asks for.
+
+    Args:
+        root: folder of this bench.
+        config: of this bench.
+        path: the other's tuning.json.
+
+    Raises:
+        UserError: no such file, arms without a rate, another metric, or seeds that this bench reports.
+    """
+    check(path.is_file(), f"{path} is not there: give the tuning.json of a bench that was tuned")
+    tuned = replace(from_json(Tuned, read_sealed(path)["tuned"], str(path)), borrowed=True)
+    lacking = [arm.name for arm in config.arms if arm.name not in tuned.rates]
+    check(not lacking, f"{path} has no learning rate for {listed(lacking)}: leave these out, or tune")
+    metric = config.task.tuned_by
+    check(tuned.metric == metric, f"{path} has rates by {tuned.metric}, and this task's are found by {metric}")
+    both = sorted({*tuned.seeds} & {*config.seeds})
+    check(not both, f"the rates of {path} were found on seeds that this bench reports: {listed(both)}")
+    root.mkdir(parents=True, exist_ok=True)
+    write_sealed(root / "tuning.json", {"tuned": to_json(tuned)})
+
+
+def tune(
+    bench: AtWork, launch: Launch, threads: int, say: Callable[[str], None], rates: Path | None = None
+) -> BenchConfig:
     """Find the learning rates that a bench asks for, unless they are found. Resumable, run by run.
 
     Args:
         bench: calibrated, its references trained.
         launch, threads: where and how its runs are made.
         say: told complaints, and what was found.
+        rates: tuning.json of another bench, whose rates are taken instead.
 
     Returns:
         The bench with these rates.
 
     Raises:
-        UserError: runs failed for good (the others are done).
+        UserError: runs failed for good (the others are done); or see `borrow`.
     """
     root, config = bench.root, bench.config
     tuning = config.tuning
+    if tuning is not None and rates is not None and tuning_of(root) is None:
+        borrow(root, config, rates)
     if tuning is None or tuning_of(root) is not None:
         return with_tuned_rates(root, config)
     names, metric = tried_for(config, tuning.shared), config.task.tuned_by
@@ -90,8 +119,8 @@ def tune(bench: AtWork, launch: Launch, threads: int, say: Callable[[str], None]
         for name, rate in best.items()
         if rate is not None
     }
-    rates = {arm: taken[name] for arm, name in names.items() if name in taken}
-    tuned = Tuned(metric, rates, names, trials, at_edge, sum(map(_seconds, rounds)))
+    peaks = {arm: taken[name] for arm, name in names.items() if name in taken}
+    tuned = Tuned(metric, peaks, names, trials, at_edge, sum(map(_seconds, rounds)))
     write_sealed(root / "tuning.json", {"tuned": to_json(tuned)})
     for arm in at_edge:
         say(f"{arm}: no rate from {grid[0]:.3g} to {grid[-1]:.3g} is its best with a worse one on either side")

@@ -65,7 +65,7 @@ def trainer_of(name: str) -> Trainer:
         arm = replace(arm, trigger=replace(arm.trigger, half_life=STEPS / 2))
     allocation = arm.noising.allocation
     if allocation is not None:  # looks at losses twice within these steps
-        allocation = replace(allocation, warmup=4, every=4)
+        allocation = replace(allocation, warmup=0.4, every=0.4)
         arm = replace(arm, noising=replace(arm.noising, allocation=allocation))
     proxy = task.network("guide", 2) if arm.scoring.scorer == "proxy" else None
     networks = Networks(task.network("learner", 0), guide, proxy)
@@ -74,7 +74,8 @@ def trainer_of(name: str) -> Trainer:
 
 def state_of(name: str) -> tuple[dict, dict]:
     trainer = trainer_of(name)
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        trainer.progress = step / STEPS
         trainer.step()
     tensors, facts = trainer.state()
     for timed in ("seconds", "seconds_by_kind", "warmup_seconds"):

@@ -139,7 +139,7 @@ def test_a_rest_is_drawn_as_before():
 
 
 def test_errors_are_remembered_by_level_whatever_the_weights():
-    source = noised(gaussian(), Noising(allocation=Allocation("infonoise", warmup=4, every=4)), 4000)
+    source = noised(gaussian(), Noising(allocation=Allocation("infonoise", warmup=0.75, every=1.0)), 4000)
     seen = SeenLevels(source)
     before = source.draw(100, generator(1)).sigma
     for step in range(4):
@@ -147,7 +147,7 @@ def test_errors_are_remembered_by_level_whatever_the_weights():
         error = (source.exact(batch.x, batch.sigma) - batch.target).square().mean(1)
         if step == 3:
             assert torch.equal(source.draw(100, generator(1)).sigma, before)
-        seen.learn(step, batch, error * batch.weight)
+        seen.learn(step / 4, batch, error * batch.weight)
     after = source.draw(100, generator(1)).sigma
     assert not torch.equal(after, before)
     x = CENTRES[bin_of(torch.tensor([-3.0, -1.0, 0.0, 1.0]))]
@@ -165,25 +165,52 @@ def test_errors_are_remembered_by_level_whatever_the_weights():
 
 def trainer(name, **how):
     arm = ARMS[name]
-    noising = replace(arm.noising, allocation=replace(arm.noising.allocation, warmup=2, every=2, **how))
+    noising = replace(arm.noising, allocation=replace(arm.noising.allocation, warmup=0.1, every=0.2, **how))
     task = small_task()
     arm = replace(arm, noising=noising)
     return Trainer(task.source("cpu"), Networks(task.network("learner", 0)), small_recipe(), arm, Streams(0))
 
 
+def steps(trainer, count):
+    """The losses of so many steps, of ten that make a run."""
+    losses = []
+    for _ in range(count):
+        trainer.progress = trainer.steps_taken / 10
+        losses.append(trainer.step().loss)
+    return losses
+
+
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if arm.noising.learns])
+def test_levels_follow_the_losses_of_a_short_run_as_well(name):
+    """An arm that never looks, or looks when all is over, would be judged for what it does not do."""
+    task = small_task(gain_sign="negative", target="x0")
+    networks = Networks(task.network("learner", 0))
+    short = Trainer(task.source("cpu"), networks, small_recipe(), ARMS[name], Streams(0))
+    before = short.selector.source.draw(4000, generator(1)).sigma
+    seen = []
+    for step in range(40):
+        short.progress = step / 40
+        short.step()
+        seen.append(short.selector.state()["noise levels/looks"].item())
+    assert len(set(seen)) == 19  # none, and one after every twentieth of what a warm-up of a tenth leaves
+    assert seen.index(1) == 4
+    moved = (short.selector.source.draw(4000, generator(1)).sigma / before).log().abs().mean()
+    assert moved < 1e-3 if name == "adaptive-beta-control" else moved > 0.02
+
+
 @pytest.mark.parametrize("name", ["second-moment", "first-moment", "infonoise", "adaptive-beta"])
 def test_a_run_goes_on_bit_for_bit_from_between_two_looks(name):
     whole, part, again = (trainer(name) for _ in range(3))
-    losses = [whole.step().loss for _ in range(7)]
-    found = [part.step().loss for _ in range(3)]
+    losses = steps(whole, 7)
+    found = steps(part, 3)
     tensors, facts = part.state()
     again.restore({key: value.clone() for key, value in tensors.items()}, facts)
-    found += [again.step().loss for _ in range(4)]
+    found += steps(again, 4)
     assert found == losses
     for key, value in whole.state()[0].items():
         assert torch.equal(again.state()[0][key], value), key
     plain = trainer(name, rest=0.5)
-    assert [plain.step().loss for _ in range(7)][:2] == losses[:2]
+    assert steps(plain, 7)[:2] == losses[:2]
 
 
 def test_a_loss_that_is_not_finite_is_not_remembered():
@@ -205,7 +232,8 @@ REFUSED = {
         small_images().source("cpu"), ARMS["infonoise-mmse"].noising, 64
     ),
     "it reads no error: leave out exact": lambda: Allocation("speed", exact=True),
-    "every must be at least 1 step": lambda: Allocation("infonoise", every=0),
+    "are shares of the run": lambda: Allocation("infonoise", every=0),
+    "at least 0 and above 0, not above 1": lambda: Allocation("infonoise", warmup=200, every=100),
     "below 1, not 1": lambda: Allocation("infonoise", rest=1),
     "unknown allocation 'infonoize'.*infonoise": lambda: Allocation("infonoize"),
     "trains on a part that it chooses": lambda: Arm(
@@ -235,7 +263,7 @@ def test_an_allocation_of_the_user_s_own():
 
 
 def test_a_batch_of_zero_weight_says_nothing_wrong():
-    source = noised(gaussian(), Noising(allocation=Allocation("first-moment", warmup=1, every=1)), 64)
+    source = noised(gaussian(), Noising(allocation=Allocation("first-moment", warmup=0, every=1)), 64)
     batch = source.draw(64, generator(1))
     nothing = Batch(batch.x, batch.sigma, batch.weight * 0, batch.id, batch.target)
     SeenLevels(source).learn(0, nothing, torch.zeros(64))

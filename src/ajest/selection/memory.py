@@ -68,9 +68,13 @@ class Levels:
     Args:
         device: where it lives.
         count: how many bins there are.
+        half_life: steps that see a bin, after which what was seen in it counts half; infinite fades nothing.
     """
 
-    def __init__(self, device: torch.device | str = "cpu", count: int = BINS) -> None:
+    def __init__(
+        self, device: torch.device | str = "cpu", count: int = BINS, half_life: float = _LEVEL_HALF_LIFE
+    ) -> None:
+        self._fade = 0.5 ** (1 / half_life)
         self.sums = torch.zeros(3, count, device=device)  # faded count, sum and sum of squares
         bins = torch.arange(count, device=device)
         away = bins - bins[:, None]
@@ -79,7 +83,7 @@ class Levels:
     def update(self, level: Tensor, values: Tensor) -> None:
         """Take one step's observations in: `values` seen in the bins `level`, shape (n,) each."""
         values = values.to(self.sums.dtype)
-        fade = torch.ones_like(self.sums[0]).index_fill_(0, level, 0.5 ** (1 / _LEVEL_HALF_LIFE))
+        fade = torch.ones_like(self.sums[0]).index_fill_(0, level, self._fade)
         self.sums.mul_(fade).index_add_(1, level, torch.stack([torch.ones_like(values), values, values.square()]))
 
     def mean(self, level: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ class Selector:
         elif self.memory:
             self.memory.learn_losses(choice.trained[here], losses[here])
         if self.levels is not None:
-            self.levels.learn(plan.step, choice.trained[here], losses[here])
+            self.levels.learn(plan.progress, choice.trained[here], losses[here])
         if agreement_due(plan.step):
             check_agreement(plan.step, choice.drawn.batch.id, choice.trained_id, self.trigger, self.state())
 

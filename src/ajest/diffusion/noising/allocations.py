@@ -132,23 +132,24 @@ class Allocation:
         name: of a registered allocation.
         parameters: of it, in its order.
         exact: read the error of the best denoiser there is, where the task knows it, in place of the learner's.
-        warmup: steps with the density as it was, where losses are read.
-        every: steps from one look at the losses to the next.
+        warmup: share of the run with the density as it was, where losses are read.
+        every: share of the run from one look at the losses to the next.
         rest: share of the levels that is drawn from the density as it was all along, so that none is lost from sight.
     """
 
     name: str
     parameters: tuple[float, ...] = ()
     exact: bool = False
-    warmup: int = 200
-    every: int = 100
+    warmup: float = 0.1
+    every: float = 0.05
     rest: float = 0.01
 
     def __post_init__(self) -> None:
         check_named("allocation", self.name, {n: r.function for n, r in ALLOCATIONS.items()}, self.parameters)
         mine = f"allocation {self.name!r}:"
         check(not self.exact or self.reads != "nothing", f"{mine} it reads no error: leave out exact")
-        check(self.every >= 1 and self.warmup >= 0, f"{mine} every must be at least 1 step and warmup at least 0")
+        shares = 0 <= self.warmup < 1 and 0 < self.every <= 1
+        check(shares, f"{mine} warmup and every are shares of the run: at least 0 and above 0, not above 1")
         check(0 <= self.rest < 1, f"{mine} the rest must be at least 0 and below 1, not {self.rest}")
 
     def __str__(self) -> str:

@@ -224,7 +224,7 @@ def test_rates_of_another_bench_that_do_not_fit_are_refused(tuned_bench, tmp_pat
     with pytest.raises(UserError, match="found on seeds that this bench reports: 90"):
         borrow(tmp_path / "mine", replace(alone, seeds=(90,), tuning=Tuning(seeds=(91,))), path)
     write_sealed(path, {"tuned": to_json(replace(found, metric="fd"))})
-    with pytest.raises(UserError, match="has rates by fd, and this task's are found by loss"):
+    with pytest.raises(UserError, match="has rates by fd, and this bench's are found by loss"):
         borrow(tmp_path / "mine", alone, path)
     with pytest.raises(UserError, match=r"none\.json is not there"):
         borrow(tmp_path / "mine", alone, tmp_path / "none.json")

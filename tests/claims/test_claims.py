@@ -20,11 +20,12 @@ from ajest.claims import levels
 from ajest.claims import run as running
 from ajest.claims.catalogue import CHARGED, CLAIMS, EARLIER, PROJECTED, claims_named
 from ajest.claims.findings import Judged, Test
-from ajest.claims.levels import levels_bench, tuned_levels
+from ajest.claims.levels import levels_bench, tune_levels, tuned_levels
 from ajest.claims.page import answer, render, sentences
 from ajest.claims.run import PROBE, look, pieces, run_pieces
 from ajest.claims.settings import SETTINGS, with_data
 from ajest.diffusion.noising.source import noised
+from ajest.diffusion.terms import with_term
 from ajest.errors import UserError
 from ajest.jobs.local import Local
 from ajest.study.guides import GUIDES, GuideGain, GuidesResults
@@ -114,7 +115,7 @@ def test_a_bench_has_the_claims_of_a_group_with_the_baseline_and_fresh_seeds():
     names = [arm.name for arm in found["tree-x0", "selection", "time"].arms]
     assert names[0] == "baseline"
     assert len(names) == len(set(names))
-    assert {"random", "random-keep-0.65", "recall", "rho"} < set(names)
+    assert {"random", "random-keep-0.65", "recall", "rho-keep-0.1"} < set(names)
     assert found["tree-x0", "targets", "time"].task.target == "x0"
     courses = {group: found["tree", group, "time"].recipe.learning_rate.course for group in ("course", "optimizer")}
     assert courses == {"course": "inverse-sqrt", "optimizer": "linear"}  # the first are judged beside another course
@@ -171,6 +172,68 @@ def test_the_arm_that_changes_nothing_draws_what_the_baseline_draws(name, tmp_pa
     mine, null = batches
     torch.testing.assert_close(null.x, mine.x)
     torch.testing.assert_close(null.weight, mine.weight)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_claim_of_a_setting_can_be_made_there(name):
+    """What a source or a network refuses would stop a bench that has trained its guides already."""
+    if name == "digits":
+        pytest.importorskip("sklearn")
+    setting = with_data(SETTINGS[name], ("shapes:300",)) if name == "images" else SETTINGS[name]
+    mine = [claim for claim in CLAIMS.values() if setting.judges(claim) and claim.group != "guides"]
+    assert len(mine) > 20
+    for group in {claim.group for claim in mine}:
+        config = setting.bench([claim for claim in mine if claim.group == group])
+        source, network = config.task.source("cpu"), config.task.network("learner", 0)
+        for arm in config.arms:
+            drawn = config.recipe.super_batch if arm.scores or arm.policy == "uniform" else 128
+            noised(source, arm.noising, drawn)
+            with_term(network, arm.updates.term)
+        moved = [arm.name for arm in config.arms if not arm.noising.keeps_best]
+        assert bool(moved) == (group == "coupling")
+        assert ("loss" in config.tuned_by) == (not moved)
+
+
+def test_a_bench_that_cannot_be_made_leaves_the_others_alone(tmp_path, monkeypatch):
+    asked = list(pieces(claims_named(("min-snr", "targets")), (SETTINGS["tree-x0"],), ("time",)))
+    tried, told = [], []
+
+    def refused(root, piece, launch, device):
+        tried.append(piece.group)
+        if piece.group == "weights":
+            raise UserError("no room")
+
+    monkeypatch.setattr(running, "_run", refused)
+    with pytest.raises(UserError, match="1 of 2 benches were not made; tree-x0, weights, equal time: no room"):
+        run_pieces(tmp_path, asked, Local(1), "cpu", lambda piece, error: told.append((piece.group, error is None)))
+    assert tried == ["weights", "targets"]
+    assert told == [("weights", False), ("targets", True)]
+
+
+def test_levels_are_looked_for_around_the_best_until_that_is_the_middle(monkeypatch, tmp_path):
+    made = []
+    best = {0: "levels-6", 1: "levels-8", 2: "levels-5"}
+
+    def make(where, bench):
+        made.append((where.name, bench))
+
+    def found(folder):
+        arms = {arm.name: arm for arm in made[-1][1].arms}
+        return arms[best.get(len(made) - 1, "levels-1")]
+
+    monkeypatch.setattr(levels, "tuned_levels", found)
+    base = SETTINGS["tree-x0"].plain()
+    taken = tune_levels(tmp_path / "tuned-levels", base, make)
+    assert [name for name, _ in made] == ["tuned-levels", "tuned-levels-2", "tuned-levels-3"]
+    for (_, before), (_, after), name in zip(made, made[1:], best.values(), strict=False):
+        middle = next(arm for arm in after.arms if arm.name == "levels-5")
+        assert middle.noising == next(arm for arm in before.arms if arm.name == name).noising
+    assert taken.noising == made[-1][1].arms[4].noising
+    best.clear()  # from here on an edge is best each time
+    made.clear()
+    taken = tune_levels(tmp_path / "tuned-levels", base, make)
+    assert len(made) == 4
+    assert taken.summary.endswith("lie at the edge of what was tried")
 
 
 def test_pictures_are_ones_own():
@@ -283,7 +346,7 @@ def test_a_card_is_left_to_workers_by_the_probe_as_well(device, tmp_path, monkey
     piece = next(pieces(claims_named(("targets",)), (SETTINGS["tree-x0"],), ("time",), seeds=2))
     config = piece.config()
     piece.folder(tmp_path).mkdir(parents=True)
-    run_pieces(tmp_path, [piece], Recording(workers=1), device, lambda _: None)
+    run_pieces(tmp_path, [piece], Recording(workers=1), device, lambda *_: None)
     baseline = run_folder(piece.folder(tmp_path), config.baseline, config.seeds[0])
     assert looked == ([baseline] if device == "cpu" else [])
     assert [(do, job.run, job.device) for do, job in sent] == ([(look, baseline, "cuda")] if device == "cuda" else [])

@@ -109,7 +109,7 @@ def judged(root: Path) -> tuple[Judged, ...]:
 def _of_bench(results: Results, probed: Probe | None, setting: Setting, end: End) -> Iterable[Judged]:
     null = _tests(results, (setting.null,))
     for claim in CLAIMS.values():
-        known = {arm.name for arm in claim.all_arms()} - {"exact-target"}
+        known = {arm.name for arm in claim.all_arms() if setting.has(arm)}
         if claim.group != "guides" and known <= set(results.arms) and setting.judges(claim):
             runs = [run for (arm, _), run in results.runs.items() if arm in (*claim.arms, *claim.controls, "baseline")]
             yield Judged(

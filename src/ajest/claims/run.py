@@ -10,6 +10,7 @@ from ajest.bench.plan.budgets import End
 from ajest.bench.plan.config import BenchConfig, run_folder
 from ajest.bench.plan.tuning import Tuning
 from ajest.bench.run.bench import run_bench
+from ajest.errors import UserError, check
 from ajest.jobs.base import Report
 from ajest.jobs.local import Local
 from ajest.jobs.pool import sayer
@@ -22,11 +23,14 @@ from ajest.study.run import run_guides, tune_study
 from ajest.training.probe import probe
 
 from .catalogue import GROUPS, Claim, Group
-from .levels import TUNED_LEVELS, levels_bench, tuned_levels
+from .levels import TUNED_LEVELS, tune_levels
 from .settings import FIRST_SEED, Setting
 
 #: File in the folder of a bench with what the gradients of its first run of the baseline say, and of how many.
 PROBE, PROBED = "probe.json", 1024
+
+#: Told of a piece, and why it was not made if it was not.
+Told = Callable[["Piece", UserError | None], None]
 
 #: On these seeds the weight of each guide is chosen.
 WEIGHT_SEEDS = tuple(range(2003, 2008))
@@ -50,6 +54,9 @@ class Piece:
     claims: tuple[Claim, ...]
     seeds: int | None = None
     iterations: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.setting.name}, {self.group}, equal {self.end}"
 
     def folder(self, root: Path) -> Path:
         """Where it is kept."""
@@ -130,39 +137,52 @@ def pieces(
                     yield Piece(setting, group, end, mine, seeds, iterations)
 
 
-def run_pieces(root: Path, asked: Sequence[Piece], launch: Local, device: str, told: Callable[[Piece], None]) -> None:
-    """Make what is not there yet of each bench, and look at the gradients of its baseline.
+def run_pieces(root: Path, asked: Sequence[Piece], launch: Local, device: str, told: Told) -> None:
+    """Make what is not there yet of each bench, and look at the gradients of its baseline. One that fails is said, and
+    those after it are made.
 
     Args:
         root: folder of all.
         asked: the benches.
         launch, device: see `run_bench`.
-        told: called after each.
+        told: called after each, with why it was not made or None.
 
     Raises:
-        UserError: see `run_bench`.
+        UserError: some were not made, see `run_bench`; all others are.
     """
+    failed = list[str]()
     for piece in asked:
-        folder, levels = piece.folder(root), None
-        if piece.group == "guides":
-            run_guides(folder, tune_study(folder, piece.study(), launch, device), launch, device)
-            told(piece)
-            continue
-        if piece.needs_levels:
-            found = root / piece.setting.name / TUNED_LEVELS
-            run_bench(found, levels_bench(piece.setting.plain(piece.iterations)), launch, device)
-            levels = tuned_levels(found)
-        config = piece.config(levels)
-        run_bench(folder, config, launch, device)
-        if not (folder / PROBE).exists():
-            run = run_folder(folder, config.baseline, config.seeds[0])
-            job = Probed(f"gradients of {piece.setting.name}", folder, run, device)
-            if launch.near(device):
-                look(job, lambda *_: None)
-            else:
-                with board(f"probing {folder}", {job.name: 1.0}) as lines:
-                    launch.work(look, [job], device, launch.threads(device), lines, sayer(), folder)
-        told(piece)
+        try:
+            _run(root, piece, launch, device)
+        except UserError as error:  # others are none the worse for it
+            failed.append(f"{piece}: {error}")
+            told(piece, error)
+        else:
+            told(piece, None)
+    check(not failed, f"{len(failed)} of {len(asked)} benches were not made; {'; '.join(failed[:1])}")
+
+
+def _run(root: Path, piece: Piece, launch: Local, device: str) -> None:
+    folder, levels = piece.folder(root), None
+    if piece.group == "guides":
+        run_guides(folder, tune_study(folder, piece.study(), launch, device), launch, device)
+        return
+    if piece.needs_levels:
+        base = piece.setting.plain(piece.iterations)
+        levels = tune_levels(
+            root / piece.setting.name / TUNED_LEVELS, base, lambda at, bench: run_bench(at, bench, launch, device)
+        )
+    config = piece.config(levels)
+    run_bench(folder, config, launch, device)
+    if (folder / PROBE).exists():
+        return
+    run = run_folder(folder, config.baseline, config.seeds[0])
+    job = Probed(f"gradients of {piece.setting.name}", folder, run, device)
+    if launch.near(device):
+        look(job, lambda *_: None)
+    else:
+        with board(f"probing {folder}", {job.name: 1.0}) as lines:
+            launch.work(look, [job], device, launch.threads(device), lines, sayer(), folder)
 
 
 def look(job: Probed, report: Report) -> list[str]:

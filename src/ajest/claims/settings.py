@@ -39,8 +39,11 @@ class Setting:
         known: whether the best denoiser is known.
         null: an arm that changes nothing but how its weight, the task's own, is computed: by how much it differs from
             the baseline is the error of timing and tuning.
+        by_samples: headlines, unguided, of claims that change which denoiser is the best one: there a loss against the
+            task's own says nothing, and learning rates are found by the first of these.
         make: the bench, with the baseline alone; see `with_data` for settings that learn one's own.
         adapt: what arms have to be changed in to fit the super-batch.
+        middle: whether its networks show a hidden layer, which terms ask for.
     """
 
     name: str
@@ -49,12 +52,22 @@ class Setting:
     exact: bool
     known: bool
     null: str
+    by_samples: tuple[str, ...]
     make: Callable[[], BenchConfig]
     adapt: Callable[[Arm], Arm] = lambda arm: arm
+    middle: bool = True
 
     def judges(self, claim: Claim) -> bool:
         """Whether a claim has a meaning here."""
-        return not (self.exact and claim.needs_noise) and (self.known or not claim.needs_exact)
+        meant = not (self.exact and claim.needs_noise) and (self.known or not claim.needs_exact)
+        return meant and (self.middle or claim.group != "terms")
+
+    def has(self, arm: Arm) -> bool:
+        """Whether an arm can be made here and is another than the baseline: some ask for the best denoiser."""
+        allocation = arm.noising.allocation
+        if allocation is not None and allocation.exact:
+            return self.known
+        return arm.noising.target != "exact" or (self.known and not self.exact)
 
     def bench(
         self,
@@ -75,7 +88,6 @@ class Setting:
             more: arms that were found in this setting.
         """
         base = self.plain(iterations)
-        exact = self.known and not self.exact  # so that it is a control
         named = [*(arm for claim in claims for arm in claim.all_arms()), *more]
         arms = {name: ARMS[name] for name in ("baseline", self.null)} | {arm.name: self.adapt(arm) for arm in named}
         count = self.seeds if seeds is None else seeds
@@ -83,14 +95,16 @@ class Setting:
         if any(arm.noising.pairing is not None for arm in arms.values()):
             task = replace(task, sigma_max=WHERE_PAIRED)  # type: ignore[call-arg]  # of the tree and of vectors
         course = any(claim.group == "course" for claim in claims)
+        moved = not all(arm.noising.keeps_best for arm in arms.values())
         return replace(
             base,
             task=task,
             recipe=base.recipe.of(ARMS["inverse-sqrt"]) if course else base.recipe,
-            arms=tuple(arm for name, arm in arms.items() if name != "exact-target" or exact),
+            arms=tuple(filter(self.has, arms.values())),
+            headlines=dict.fromkeys(self.by_samples, "unguided") if moved else base.headlines,
             seeds=tuple(range(FIRST_SEED, FIRST_SEED + count)),
             end=end,
-            tuning=Tuning(),
+            tuning=Tuning(metric=self.by_samples[0] if moved else ""),
         )
 
     def plain(self, iterations: int | None = None) -> BenchConfig:
@@ -153,15 +167,18 @@ def _vectors(data: str, headlines: dict[str, Headline]) -> BenchConfig:
     return replace(vectors_quick(task), headlines=headlines, guides=1, iterations=600, strong_iterations=1200)
 
 
+_POINTS, _TREE = ("energy_distance",), ("energy_distance", "mandala")
 _ALL = (
-    Setting("tree", "the tree, exact targets", 20, True, True, "eps-weight", lambda: _tree("exact")),
-    Setting("tree-x0", "the tree, clean examples as targets", 20, False, True, "eps-weight", lambda: _tree("x0")),
-    Setting("mixture", "a mixture in 16 dimensions", 10, False, True, "edm-weight",
+    Setting("tree", "the tree, exact targets", 20, True, True, "eps-weight", _TREE,
+            lambda: _tree("exact")),
+    Setting("tree-x0", "the tree, clean examples as targets", 20, False, True, "eps-weight",
+            _TREE, lambda: _tree("x0")),
+    Setting("mixture", "a mixture in 16 dimensions", 10, False, True, "edm-weight", _POINTS,
             lambda: _vectors("mixture-16d", {"excess_loss": "unguided", "energy_distance": "unguided"})),
-    Setting("digits", "digits of 8 by 8 pixels", 10, False, False, "edm-weight",
+    Setting("digits", "digits of 8 by 8 pixels", 10, False, False, "edm-weight", _POINTS,
             lambda: _vectors("digits", {"loss": "unguided", "energy_distance": "unguided"})),
-    Setting("images", "photographs of 16 by 16 pixels", 10, False, False, "edm-weight", _no_images,
-            _for_small_batches),
+    Setting("images", "photographs of 16 by 16 pixels", 10, False, False, "edm-weight", ("fd_lite0",),
+            _no_images, _for_small_batches, middle=False),
 )  # fmt: skip
 
 SETTINGS: dict[str, Setting] = {setting.name: setting for setting in _ALL}

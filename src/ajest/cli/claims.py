@@ -6,9 +6,9 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from ajest.errors import check, unknown
+from ajest.errors import UserError, check, unknown
 
-from .console import Device, console, device_of
+from .console import Device, console, device_of, warn
 from .options import Files, Folder, Whole, Words, flag, load_rules, shown, verb
 
 if TYPE_CHECKING:
@@ -84,8 +84,11 @@ def claims(
         only=only, settings=settings, ends=ends, seeds=seeds, iterations=iterations, data=data, validation=validation
     )
 
-    def told(piece: Piece) -> None:
-        console().print(f"{piece.setting.name}, {piece.group}, equal {piece.end}: done", highlight=False)
+    def told(piece: Piece, error: UserError | None) -> None:
+        if error is not None:
+            warn(f"{piece}: not made, the others go on: {error}")
+            return
+        console().print(f"{piece}: done", highlight=False)
         write_page(root, command)
 
     run_pieces(root, asked, Local(workers), device_of(device), told)

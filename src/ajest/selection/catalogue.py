@@ -98,8 +98,9 @@ _ALL = (
         summary="with replacement, proportional to the root of the loss, with importance weights"),
     # Nothing to score
     Arm("infobatch", "infobatch", paper="arXiv 2303.04947",
-        keep=0.65, unbiased=True, memory=LossMemory("id"), normalise="running",
-        summary="random pruning of what was below the mean when last seen, rescaled (InfoBatch)"),
+        keep=0.65, unbiased=True, memory=LossMemory("id"), normalise="running", trigger=Trigger("share", share=0.875),
+        summary="random pruning of what was below the mean when last seen, rescaled; every example in the last eighth "
+        "(InfoBatch)"),
     _kept("speed", "speed", paper="arXiv 2405.17403", summary="the noisiest levels a fifth as often (SpeeD)"),
     _kept("sigma-loss", "proportional", memory=LossMemory("sigma"),
         summary="noise levels in proportion to the root of their running loss"),
@@ -119,6 +120,7 @@ _ALL = (
     _kept("evolved", "proportional", paper="arXiv 2509.23461", power=1.0,
         memory=LossMemory("id", every=1, half_life=6.58, blend=0.2),
         summary="in proportion to the loss, a fifth of which is an average of what was seen before (Evolved Sampling)"),
+    _kept("by-loss", "proportional", power=1.0, summary="in proportion to the loss, with replacement: a control"),
     # In turns (docs/method.md#triggers)
     _kept("pods", "hard", paper="arXiv 2605.14773", trigger=Trigger("waves"),
         summary="hard and every example in turns, eight times a run (PODS)"),
@@ -150,9 +152,11 @@ _ALL = (
     _noised("levels-4-stratified", Noising(copies=4, stratified=True), "arXiv 2605.21489",
         "levels-4, stratified over the copies of each example and over all"),
     # Levels allocated anew (docs/method.md#allocation)
-    _noised("speed-paper", Noising(allocation=Allocation("speed")), "arXiv 2405.17403",
-        "levels below r = 11.9 five times as often (SpeeD, as its paper has it, on the task's own levels)"),
-    _noised("speed-ddpm", Noising(Levels("linear-ddpm"), allocation=Allocation("speed")), "arXiv 2405.17403",
+    _noised("speed-paper", Noising(allocation=Allocation("speed"), weight=Weighting("speed-paper")),
+        "arXiv 2405.17403",
+        "levels below r = 11.9 five times as often, and the weight of SpeeD's paper, on the task's own levels"),
+    _noised("speed-ddpm", Noising(Levels("linear-ddpm"), allocation=Allocation("speed"),
+                                  weight=Weighting("speed-paper")), "arXiv 2405.17403",
         "the same on ddpm-levels, as published"),
     _noised("speed-code", Noising(Levels("speed-code"), weight=Weighting("speed-code")), "arXiv 2405.17403",
         "levels and weights of SpeeD's public code"),
@@ -214,6 +218,8 @@ _ALL = (
     # Courses of the learning rate, optimizers (docs/method.md#updates)
     _updated("linear-to-zero", Updates("linear"), "arXiv 2502.15938",
         "a rate that falls linearly to zero over the whole run"),
+    _updated("linear-to-tenth", Updates("linear-to-tenth"), "arXiv 2502.15938",
+        "a rate that falls linearly to a tenth of its peak: a control"),
     _updated("wsd", Updates("linear", 0.2), "arXiv 2404.06395",
         "a rate that stays at its peak, then falls to zero over the last fifth of the run"),
     _updated("inverse-sqrt", Updates(INVERSE_SQRT, 1 / 8), "arXiv 2312.02696",

@@ -23,8 +23,13 @@ def linear(share: float, decay: float) -> float:
     return max(min((1 - share) / decay, 1), 0)
 
 
+def linear_to_tenth(share: float, decay: float) -> float:
+    """To a tenth of the peak over the last `decay` of the run."""
+    return 0.1 + 0.9 * linear(share, decay)
+
+
 #: The part of the peak that is left at a share of the run, given the share of the run over which it falls.
-FALLS: dict[str, Callable[[float, float], float]] = {"linear": linear}
+FALLS: dict[str, Callable[[float, float], float]] = {"linear": linear, "linear-to-tenth": linear_to_tenth}
 
 
 def check_fall(course: str, decay: float) -> None:

@@ -126,7 +126,8 @@ class BenchConfig:
         )
         both = sorted(set(self.seeds) & set(() if self.tuning is None else self.tuning.seeds))
         check(not both, f"seeds that learning rates are tuned on must not be those that are reported: {listed(both)}")
-        unheard = sorted(self.headlines.keys() - {m.name for m in self.task.metrics})
+        named = {*self.headlines, self.tuned_by} if self.tuning else {*self.headlines}
+        unheard = sorted(named - {m.name for m in self.task.metrics})
         check(not unheard, f"headlines that the task {self.task.name} does not measure: {listed(unheard)}")
         check(math.isfinite(self.weight), f"the guidance weight must be a number, not {self.weight}")
         check(self.weight != 1, "a guidance weight of 1 is no guidance: take another one")
@@ -183,6 +184,11 @@ class BenchConfig:
         if not self.headlines:
             return self.task.metrics
         return tuple(replace(m, headline=self.headlines.get(m.name, "no")) for m in self.task.metrics)
+
+    @property
+    def tuned_by(self) -> str:
+        """Name of the metric by which learning rates are found."""
+        return (self.tuning.metric if self.tuning else "") or self.task.tuned_by
 
     @property
     def untuned(self) -> tuple[str, ...]:

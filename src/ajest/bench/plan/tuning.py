@@ -27,6 +27,7 @@ class Tuning:
         most: at most so many; until then the grid is extended, for all arms, where any arm's best lies at its edge.
         shared: whether arms share a rate that train on equally many examples in steps of equal modes: the first of
             them is tried.
+        metric: unguided, by which they are found; "" is `Task.tuned_by`.
     """
 
     seeds: tuple[int, ...] = (2000, 2001, 2002)
@@ -34,6 +35,7 @@ class Tuning:
     rates: int = 3
     most: int = 9
     shared: bool = False
+    metric: str = ""
 
     def __post_init__(self) -> None:
         check(len(self.seeds) >= 1 and len(set(self.seeds)) == len(self.seeds), "tuning needs seeds, each named once")

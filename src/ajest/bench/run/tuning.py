@@ -68,8 +68,8 @@ def borrow(root: Path, config: BenchConfig, path: Path) -> None:
     tuned = replace(from_json(Tuned, read_sealed(path)["tuned"], str(path)), borrowed=True)
     lacking = [arm.name for arm in config.arms if arm.name not in tuned.rates]
     check(not lacking, f"{path} has no learning rate for {listed(lacking)}: leave these out, or tune")
-    metric = config.task.tuned_by
-    check(tuned.metric == metric, f"{path} has rates by {tuned.metric}, and this task's are found by {metric}")
+    metric = config.tuned_by
+    check(tuned.metric == metric, f"{path} has rates by {tuned.metric}, and this bench's are found by {metric}")
     both = sorted({*tuned.seeds} & {*config.seeds})
     check(not both, f"the rates of {path} were found on seeds that this bench reports: {listed(both)}")
     root.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def tune(
         borrow(root, config, rates)
     if tuning is None or tuning_of(root) is not None:
         return with_tuned_rates(root, config)
-    names, metric = tried_for(config, tuning.shared), config.task.tuned_by
+    names, metric = tried_for(config, tuning.shared), config.tuned_by
     sign = next(m.sign for m in config.metrics if m.name == metric)
     trials: dict[str, dict[float, dict[int, float]]] = {name: {} for name in dict.fromkeys(names.values())}
     best: dict[str, float | None] = {}

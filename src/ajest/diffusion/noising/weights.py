@@ -52,16 +52,20 @@ def p2(r: Tensor, k: float = 1.0, gamma: float = 1.0) -> Tensor:
     return eps(r) / (k + eps(r)).pow(gamma)
 
 
-def speed_code(r: Tensor) -> Tensor:
-    """That of the noise, times the weight of SpeeD's public code (arXiv 2405.17403): from 0.4 to 0.6 with the slope
-    of 1 - alpha bar on DDPM's linear schedule, and 1 from its time 0.7 on."""
+def speed_paper(r: Tensor) -> Tensor:
+    """That of the noise, times the weight of SpeeD's paper (arXiv 2405.17403): from 0.4 to 0.6 with the slope of
+    1 - alpha bar on DDPM's linear schedule."""
     low, span = DDPM_BETA
-    t, rate = ddpm_time(r.log().double())
-
+    _, rate = ddpm_time(r.log().double())
     slope = rate * (-(rate.square() - low**2) / (2 * span)).exp()  # beta(t) alpha bar(t)
     least, most = (at * math.exp(-(at**2 - low**2) / (2 * span)) for at in (low + span, span**0.5))
-    weight = 0.4 + 0.2 * ((slope - least) / (most - least)).clamp(0, 1)
-    return eps(r) * torch.where(t >= SPEED_EDGES[-1], 1.0, weight).to(r.dtype)
+    return eps(r) * (0.4 + 0.2 * ((slope - least) / (most - least)).clamp(0, 1)).to(r.dtype)
+
+
+def speed_code(r: Tensor) -> Tensor:
+    """The same as SpeeD's public code has it: that of the noise itself, at full weight, from time 0.7 on."""
+    t, _ = ddpm_time(r.log().double())
+    return torch.where(t >= SPEED_EDGES[-1], eps(r), speed_paper(r))
 
 
 WEIGHTS: dict[str, Function] = {
@@ -72,6 +76,7 @@ WEIGHTS: dict[str, Function] = {
     "min-snr": min_snr,
     "soft-min-snr": soft_min_snr,
     "p2": p2,
+    "speed-paper": speed_paper,
     "speed-code": speed_code,
 }
 

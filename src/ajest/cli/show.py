@@ -96,34 +96,38 @@ def arms(rules: Files = None) -> None:
     """
     from rich.table import Table
 
+    from ajest.bench.plan.objectives import objective_of
     from ajest.bench.plan.operations import passes_text
-    from ajest.diffusion.noising.allocations import exact_error
     from ajest.selection.catalogue import ARMS
     from ajest.selection.rules import place_of
     from ajest.tasks.tree.task import TreeTask
 
     load_rules(rules)
     table = Table(box=None, pad_edge=False)
-    for heading in ("arm", "keeps", "reference", "passes", "moves", "from", "what it does"):
+    for heading in ("arm", "keeps", "reference", "passes", "objective", "from", "what it does"):
         table.add_column(heading)
     tree = TreeTask().source("cpu")
-    seen = exact_error(tree)
     for axis in dict.fromkeys(arm.axis for arm in ARMS.values()):
         if axis:
             table.add_section()
             table.add_row(f"[bold]{axis}[/bold]")
         for arm in (arm for arm in ARMS.values() if arm.axis == axis):
-            moves = f"{arm.noising.moved(tree, seen):.0%}" if arm.noising.axes else ""
-            moves += "" if arm.noising.keeps_best else ", bias"
             place = Path(place_of(arm.rules)).name or arm.paper
-            table.add_row(arm.name, f"{arm.keep:.0%}", arm.reference, passes_text(arm), moves, place, arm.summary)
+            table.add_row(
+                arm.name,
+                f"{arm.keep:.0%}",
+                arm.reference,
+                passes_text(arm),
+                objective_of(arm, tree),
+                place,
+                arm.summary,
+            )
     console().print(table)
     console().print(
         "passes: forward passes of the learner for each example trained on, its update included; g is one of the "
         "guide, and the exact denoiser counts as one of the learner.\n"
-        "moves: share of the tree's objective that lies at other noise levels than before; 0% is the same objective. "
-        "Levels that follow losses are taken where those of the best denoiser would lead. Bias: the best denoiser is "
-        "another one."
+        "objective: whether the tree's expected objective stays the same; or what share of it lies at other noise "
+        "levels, taken where the errors of the best denoiser would lead."
     )
 
 

@@ -122,7 +122,7 @@ def findings(results: Results) -> Findings:
         caution=caution(config),
         legend=legend(config),
         headlines=tuple(headline_table(results, budget) for budget in rests_on),
-        arms=arms_table(config),
+        arms=arms_table(results),
         rates=rates_table(config),
         tuning=tuning_table(config.task, results.tuned),
         tables=tuple(budget_table(results, budget) for budget in results.evaluated()),

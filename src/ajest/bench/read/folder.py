@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from ajest.bench.plan.config import BenchConfig, Costs, guide_folder, run_folder
-from ajest.bench.run.calibration import calibrated_costs
+from ajest.bench.run.calibration import calibrated_costs, known_objectives
 from ajest.bench.run.optimal_loss import optimal_loss
 from ajest.bench.run.reached import curve_points, identity_of, largest_common, reached
 from ajest.bench.run.real_data import real_data_reference
@@ -78,6 +78,7 @@ def read(root: Path) -> Results:
         ended=stage_of(root, config).ended if config.looks else None,
         tuned=tuning_of(root),
         optimal_loss=optimal_loss(root),
+        objectives=known_objectives(root),
     )
 
 

@@ -129,6 +129,7 @@ class Results:
         ended: why a bench that adds seeds adds no more; None of others, and before that.
         tuned: how learning rates were found; None where none were looked for.
         optimal_loss: the least one by noise level, where it is known.
+        objectives: of each arm whether its expected objective is the task's own, in words.
     """
 
     root: Path
@@ -144,6 +145,7 @@ class Results:
     ended: Ended | None = None
     tuned: Tuned | None = None
     optimal_loss: OptimalLoss | None = None
+    objectives: dict[str, str] = field(default_factory=dict)
 
     @property
     def guide(self) -> Run:

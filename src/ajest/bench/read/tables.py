@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from ajest.bench.plan.budgets import BUDGETS
-from ajest.bench.plan.config import BenchConfig
 from ajest.tasks.base import Metric
 
 from .margins import named
@@ -97,12 +96,21 @@ def headline_table(results: Results, budget: str) -> Table:
     return Table.of(f"At {BUDGETS[budget].title}: {in_units(budget, results.amounts[budget])}", heads, rows)
 
 
-def arms_table(config: BenchConfig) -> Table:
-    """What each arm does."""
+def arms_table(results: Results) -> Table:
+    """What each arm does, in what it differs from the plainest one, and whether that moves what is minimised."""
+    known = results.objectives
     rows: list[list[Entry]] = [
-        [arm.name, f"{100 * arm.keep:g} %", TableCell(arm.summary, tone="text")] for arm in config.arms
+        [
+            arm.name,
+            f"{100 * arm.keep:g} %",
+            TableCell(arm.axis or "nothing", tone="text"),
+            TableCell(known.get(arm.name, "-"), tone="text"),
+            TableCell(arm.summary, tone="text"),
+        ]
+        for arm in results.config.arms
     ]
-    return Table.of("", ("arm", "keeps", TableCell("what it does", tone="text")), rows)
+    heads = ("differs in", "objective", "what it does")
+    return Table.of("", ("arm", "keeps", *(TableCell(head, tone="text") for head in heads)), rows)
 
 
 def used_table(results: Results) -> Table:

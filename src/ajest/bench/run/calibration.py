@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ajest.bench.plan.config import BenchConfig, Costs, run_folder
+from ajest.bench.plan.objectives import objective_of
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
 from ajest.selection.kinds import StepKind
@@ -29,7 +30,10 @@ def calibrate(root: Path, config: BenchConfig, device: torch.device | str = "cpu
     if known:
         return known
     costs = measure(root, config, device)
-    write_sealed(root / "calibration.json", {"costs": costs, "rounds": config.calibration_rounds})
+    source = config.task.source("cpu")
+    objectives = {arm.name: objective_of(arm, source) for arm in config.arms}
+    facts = {"costs": costs, "rounds": config.calibration_rounds, "objectives": objectives}
+    write_sealed(root / "calibration.json", facts)
     return costs
 
 
@@ -37,6 +41,12 @@ def calibrated_costs(root: Path) -> Costs:
     """What `calibrate` found, {} before that."""
     path = root / "calibration.json"
     return read_sealed(path)["costs"] if path.exists() else {}
+
+
+def known_objectives(root: Path) -> dict[str, str]:
+    """Of each arm whether its expected objective is the task's own, see `objective_of`; {} before `calibrate`."""
+    path = root / "calibration.json"
+    return read_sealed(path).get("objectives", {}) if path.exists() else {}
 
 
 def agreed_threads(root: Path) -> int | None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ajest.bench.plan.budgets import BUDGETS, END_CLOCKS
-from ajest.bench.read.numbers import number, p_value
+from ajest.bench.read.numbers import number
 from ajest.bench.read.statistics import ALPHA, COVERAGE
 from ajest.bench.read.table import Entry, Table, TableCell, Tone
 from ajest.bench.read.wording import code, gap, metric_head, metric_name, series
@@ -120,13 +120,14 @@ def _relative(test: Test) -> str:
 
 
 def _of_claim(claim: Claim, found: Sequence[Judged]) -> list[str]:
-    published = f"Published: {claim.published} (seeds: {claim.seeds}). {claim.tests}".strip()
+    published = f"Published: {claim.published} (seeds: {claim.seeds.removesuffix(' seeds')}). {claim.tests}".strip()
     parts = [f'<a id="{claim.name}"></a>\n## {claim.name}', f"The claim ({claim.paper}): {claim.says}.", published]
+    parts += [f"Doubts: {claim.doubts}"] if claim.doubts else []
     parts += ["\n".join(f"- {text}" for one in found for text in sentences(one))]
     for one in found:
         parts += section(_numbers(one), 3) if one.tests else []
-    if claim.elsewhere:
-        parts.append(f"What a processor cannot tell: `{claim.elsewhere}`.")
+    if claim.on_gpu:
+        parts.append(f"With a large network, on a GPU: `{claim.on_gpu}`.")
     return parts
 
 
@@ -146,14 +147,15 @@ def sentences(one: Judged) -> list[str]:
     said = []
     for test in one.tests:
         base, metric = test.baseline, test.metric
-        numbers = f"{number(base.value, metric)} against {number(base.other, metric)}, {p_value(base.corrected)}"
+        numbers = f"{number(base.value, metric)} against {number(base.other, metric)}"
         other = "no guide" if one.claim.group == "guides" else "the tuned baseline"
         verb = f"{code(test.arm)} {_AGAINST[base.outcome]} {other}"
         said.append(f"{where}, {verb} on {metric_name(metric, test.weight)} ({numbers}).")
     for control in dict.fromkeys(name for test in one.tests for name in test.controls):
-        outcomes = {test.controls[control].outcome for test in one.tests if control in test.controls}
-        verbs = " and ".join(_AGAINST[outcome] for outcome in sorted(outcomes))
-        said.append(f"There {series(list(one.claim.arms))} {verbs} the control {code(control)}.")
+        for test in one.tests:
+            if control in test.controls:
+                verb = f"{code(test.arm)} {_AGAINST[test.controls[control].outcome]} the control {code(control)}"
+                said.append(f"There {verb} on {metric_name(test.metric, test.weight)}.")
     if one.bound is not None:
         said.append(
             f"By the gradients of the baseline's end it could save {one.bound.value:.0%} at most there, "

@@ -67,11 +67,13 @@ class Places:
         data: those that were learned.
         validation: those that were held out.
         autoencoder: of latents, what decodes them: a folder of diffusers.
+        embeddings: what networks are told in the place of classes.
     """
 
     data: Words = None
     validation: Words = None
     autoencoder: Word = None
+    embeddings: Words = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Data(Places):
             Several are one data set.
         validation: held-out examples of the same classes.
         autoencoder: of a folder of latents (ajest data encode), where what decodes them is, if not where it was.
+        embeddings: .npz files of embeddings that networks are told in the place of classes: ids of the images, and a
+            row of floats for each, such as features of its caption (images only).
         classes: learn these alone: names or keys with commas between them (in double quotes if they hold commas), or
             how many; "all" for all. Without it cpu-mini learns four, cpu-small ten, the others all.
         resolution: height and width, a multiple of 8 from 16 to 256. Without it that of the images if all are square

@@ -72,9 +72,11 @@ def export(
 
 
 def without_places(task: Task) -> Task:
-    """The task, its data and autoencoder named by their last names alone."""
+    """The task, its data, embeddings and autoencoder named by their last names alone."""
     own = {f.name for f in fields(task)}
-    named: dict[str, Any] = {n: tuple(map(_last, getattr(task, n))) for n in ("data", "validation") if n in own}
+    named: dict[str, Any] = {
+        n: tuple(map(_last, getattr(task, n))) for n in ("data", "validation", "embeddings") if n in own
+    }
     named |= {n: _last(getattr(task, n)) for n in ("autoencoder",) if n in own}
     return replace(task, **named) if named else task
 

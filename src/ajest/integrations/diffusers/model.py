@@ -50,7 +50,14 @@ class DiffusersModel:
         """The highest noise level that it has a time for."""
         return prediction_of(json.loads(self.scheduler)).sigma_max
 
-    def fit(self, resolution: int, channels: int = 3, classes: int = 0, dropout: float = 0.0) -> None:
+    def fit(
+        self,
+        resolution: int,
+        channels: int = 3,
+        classes: int = 0,
+        dropout: float = 0.0,
+        embedding: tuple[int, ...] = (),
+    ) -> None:
         """Make sure, without building it, that the model can learn images of this kind.
 
         Args:
@@ -58,6 +65,7 @@ class DiffusersModel:
             channels: of them.
             classes: how many; 0 without labels.
             dropout: share of examples that lose their label.
+            embedding: shape of what it is told in the place of a class; () for a class.
 
         Raises:
             UserError: a config of another resolution, of other channels, or of too few classes.
@@ -79,7 +87,7 @@ class DiffusersModel:
             f"{self.name} has {own} channels in and {config.get('out_channels') or own} out, and the data have "
             f"{channels}: set in_channels and out_channels in its config to {channels}",
         )
-        self._conditions(classes).check(dropout)
+        self._conditions(classes, embedding).check(dropout)
 
     def denoiser(
         self,
@@ -89,20 +97,21 @@ class DiffusersModel:
         precision: str = "float32",
         generator: torch.Generator | None = None,
         channels: int = 3,
+        embedding: tuple[int, ...] = (),
     ) -> DiffusersNetwork:
         """The model as a network, initialised from `generator`; its scheduler says how it is scaled, not `sigma_data`.
 
         Raises:
             UserError: see `fit`; or the class cannot be made of the config.
         """
-        self.fit(resolution, channels, classes)
+        self.fit(resolution, channels, classes, embedding=embedding)
         stream = torch.Generator().manual_seed(0) if generator is None else generator
         with drawing_from(stream):
             model = made(class_named(self.name, "ModelMixin"), json.loads(self.config))
-        return DiffusersNetwork(model, self.scheduler, classes, getattr(torch, precision))
+        return DiffusersNetwork(model, self.scheduler, classes, getattr(torch, precision), embedding)
 
-    def _conditions(self, classes: int) -> Conditions:
-        return conditions_of(class_named(self.name, "ModelMixin"), json.loads(self.config), classes)
+    def _conditions(self, classes: int, embedding: tuple[int, ...] = ()) -> Conditions:
+        return conditions_of(class_named(self.name, "ModelMixin"), json.loads(self.config), classes, embedding)
 
 
 def read_model(path: str | Path, predicted: Predicted | None = None) -> DiffusersModel:

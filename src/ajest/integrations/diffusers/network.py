@@ -31,6 +31,7 @@ class Conditions:
         none: row that stands for no label; None if there is none.
         width: of a token of text, in whose place one token stands for the class (1 at its number, 0 elsewhere, and
             all 0 for no label); 0 where no text is asked for.
+        embedding: shape of what it is told in the place of a class: (d,) for one token of d numbers, or (l, d).
     """
 
     name: str
@@ -38,6 +39,7 @@ class Conditions:
     rows: int
     none: int | None
     width: int
+    embedding: tuple[int, ...] = ()
 
     @property
     def takes_labels(self) -> bool:
@@ -45,6 +47,15 @@ class Conditions:
 
     def check(self, dropout: float = 0.0) -> None:
         """Raise a UserError unless the model can be told these classes, and none where labels are dropped."""
+        if self.embedding:
+            takes = f"tokens of {self.width} numbers" if self.width else "no tokens"
+            check(
+                self.width == self.embedding[-1] and (self.rows == 0 or self.none is not None),
+                f"{self.name} takes {takes}{' and a class' if self.rows and self.none is None else ''}, and the "
+                f"embeddings have {self.embedding[-1]}: set cross_attention_dim (of a transformer its like) in its "
+                "config, or give other embeddings",
+            )
+            return
         check(
             self.rows == 0 or self.rows >= self.classes,
             f"{self.name} knows {self.rows} classes, and the data have {self.classes}: set num_class_embeds (of a DiT "
@@ -62,13 +73,20 @@ class Conditions:
         )
 
     def told(self, label: Tensor | None, x: Tensor) -> dict[str, Tensor]:
-        """What the model is given beside x and t for labels of shape (n,), int64, -1 for none.
+        """What the model is given beside x and t for labels of shape (n,), int64, -1 for none; or for embeddings, of
+        which there are none where they are zero.
 
         Raises:
             UserError: no label, and the model must have one.
         """
-        label = torch.full((len(x),), -1, device=x.device) if label is None else label
         given: dict[str, Tensor] = {}
+        if self.embedding:
+            tokens = x.new_zeros(len(x), *self.embedding) if label is None else label.to(x.dtype)
+            given["encoder_hidden_states"] = tokens if tokens.dim() == 3 else tokens[:, None]
+            if self.none is not None:
+                given["class_labels"] = torch.full((len(x),), self.none, device=x.device)
+            return given
+        label = torch.full((len(x),), -1, device=x.device) if label is None else label
         if self.rows:
             if self.none is None and bool((label < 0).any()):
                 raise UserError(f"{self.name} cannot answer without a label: it has no class for none")
@@ -79,8 +97,8 @@ class Conditions:
         return given
 
 
-def conditions_of(kind: Any, config: dict[str, Any], classes: int) -> Conditions:
-    """How a class of models with this config is told one of so many classes.
+def conditions_of(kind: Any, config: dict[str, Any], classes: int, embedding: tuple[int, ...] = ()) -> Conditions:
+    """How a class of models with this config is told one of so many classes, or embeddings of a shape.
 
     Raises:
         UserError: it asks for more than images, times, classes and tokens.
@@ -109,7 +127,7 @@ def conditions_of(kind: Any, config: dict[str, Any], classes: int) -> Conditions
         widths = (config.get(key) for key in _TOKEN_WIDTHS)
         width = next((int(w) for w in widths if isinstance(w, int)), 0)
         check(width > 0, f"{name} does not say how wide a token is: set {' or '.join(_TOKEN_WIDTHS)} in its config")
-    return Conditions(name, classes, rows, none, width)
+    return Conditions(name, classes, rows, none, width, embedding)
 
 
 class Asked(nn.Module):
@@ -145,6 +163,7 @@ class DiffusersNetwork(Preconditioned):
         scheduler: config of its scheduler, JSON, which says how it is read.
         classes: of the data; 0 without labels.
         precision: in which it computes (autocast); weights stay in float32.
+        embedding: shape of what it is told in the place of a class; () for a class.
 
     Raises:
         UserError: the model cannot be read as a denoiser, or asks for what ajest has not.
@@ -156,10 +175,11 @@ class DiffusersNetwork(Preconditioned):
         scheduler: str,
         classes: int = 0,
         precision: torch.dtype = torch.float32,
+        embedding: tuple[int, ...] = (),
     ) -> None:
         found = prediction_of(json.loads(scheduler))
         config: Any = model.config
-        asked = Asked(model, conditions_of(type(model), dict(config), classes), precision)
+        asked = Asked(model, conditions_of(type(model), dict(config), classes, embedding), precision)
         super().__init__(asked, found.parametrisation, found.process)
         self.scheduler = scheduler
 

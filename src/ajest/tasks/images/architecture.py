@@ -53,13 +53,26 @@ class Architecture:
         check(len(self.multipliers) >= 1 and min(self.multipliers) >= 1, "multipliers must be at least 1")
         check(0 <= self.dropout < 1, f"dropout must lie in [0, 1), not {self.dropout}")
 
-    def fit(self, resolution: int, channels: int = 3, classes: int = 0, dropout: float = 0.0) -> None:
+    def fit(
+        self,
+        resolution: int,
+        channels: int = 3,
+        classes: int = 0,
+        dropout: float = 0.0,
+        embedding: tuple[int, ...] = (),
+    ) -> None:
         """Make sure, without building it, that the network can be built for images of this resolution; any number of
         channels and of classes can be had, and any share of labels dropped.
 
         Raises:
-            UserError: the resolution cannot be divided as often as the levels ask, or channels not into heads.
+            UserError: the resolution cannot be divided as often as the levels ask, or channels not into heads; or
+                embeddings of several tokens.
         """
+        check(
+            len(embedding) < 2,
+            f"this network takes one embedding an image, not {embedding[0] if embedding else 0} tokens: give their "
+            "mean, shape (N, d), or take a model of diffusers that reads tokens",
+        )
         levels = len(self.multipliers) if self.kind == "unet" else 1
         unit = self.patch << (levels - 1)
         check(resolution % unit == 0, f"this network needs a resolution that {unit} divides, not {resolution}")
@@ -111,9 +124,11 @@ class Architecture:
         precision: Precision = "float32",
         generator: torch.Generator | None = None,
         channels: int = 3,
+        embedding: tuple[int, ...] = (),
     ) -> EDM2Denoiser:
-        """The network with its preconditioning, initialised from `generator`, for images of so many `channels`."""
-        raw = self.build(resolution, classes, generator, channels)
+        """The network with its preconditioning, initialised from `generator`, for images of so many `channels`; it is
+        told classes, or an `embedding` of this shape."""
+        raw = self.build(resolution, embedding[0] if embedding else classes, generator, channels)
         shape = (channels, resolution, resolution)
         return EDM2Denoiser(raw, shape, sigma_data, getattr(torch, precision), generator)
 

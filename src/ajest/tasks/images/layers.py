@@ -167,15 +167,15 @@ class Embedding(nn.Module):
         return functional.pixel_unshuffle(x, self.patch)
 
     def embed(self, c_noise: Tensor, label: Tensor | None) -> Tensor:
-        """(n, channels) in float32 from c_noise (n,) and labels: int64 (n,) or one-hot (n, classes). No label, -1 or
-        None, is the zero vector in the place of a one-hot one."""
+        """(n, channels) in float32 from c_noise (n,) and labels: int64 (n,), or vectors (n, classes) that are brought
+        to the length of one-hot ones. No label, -1 or None, is the zero vector."""
         embedding = self.emb_noise(self.emb_fourier(c_noise))
         if self.emb_label is not None:
             classes = self.emb_label.weight.shape[1]
             if label is None:
                 one_hot = c_noise.new_zeros(len(c_noise), classes)
             elif label.ndim == 2:
-                one_hot = label
+                one_hot = functional.normalize(label.float(), dim=1)
             else:
                 one_hot = functional.one_hot(label + 1, classes + 1)[:, 1:]
             embedding = mp_sum(embedding, self.emb_label(one_hot.float() * math.sqrt(classes)), LABEL_BALANCE)

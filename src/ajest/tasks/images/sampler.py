@@ -31,6 +31,7 @@ class Sampler:
         solver: from start noise to samples.
         chunk: samples at a time.
         images: from what is sampled to uint8 images.
+        embeddings: of real images, shape (N, ...), of which each sample is told one; without classes. None tells none.
     """
 
     shape: tuple[int, int, int]
@@ -38,6 +39,7 @@ class Sampler:
     solver: Solver
     chunk: int
     images: Callable[[Tensor], Tensor] = to_uint8
+    embeddings: Callable[[], Tensor] | None = None
 
     def __post_init__(self) -> None:
         check(self.chunk >= 1, f"chunk must be at least 1, not {self.chunk}")
@@ -52,6 +54,13 @@ class Sampler:
             return None
         order = torch.from_numpy(spread_order(self.classes))
         return order[torch.arange(n) % len(order)]
+
+    def _told(self, n: int) -> Tensor | None:
+        """What networks are told of n samples: their classes; or embeddings, those of the first n images, and again."""
+        if self.embeddings is None:
+            return self.labels(n)
+        known = self.embeddings()
+        return known[torch.arange(n) % len(known)]
 
     def start(self, part: slice, seed: int) -> Tensor:
         """Start noise of some samples, the same for all arms of a seed: that of a sample depends on its number alone.
@@ -72,33 +81,35 @@ class Sampler:
             seed: of the run.
             device: where to compute.
         """
-        labels = self.labels(part.stop)
+        labels = self._told(part.stop)
         churn = [generator(seed, "evaluation", "churn", i) for i in range(part.start, part.stop)]
         return self._solved(denoiser, self.start(part, seed), None if labels is None else labels[part], churn, device)
 
     def shown(self, denoiser: Denoiser, n: int, seed: int, device: torch.device | str) -> dict[str, Tensor]:
         """The first n of those samples, the paths of a few, and their labels, on the CPU."""
-        labels = self.labels(n)
+        labels, told = self.labels(n), self._told(n)
         path: list[Tensor] = []
 
         def watch(_: int, state: Tensor) -> None:
             path.append(state[:TRAJECTORIES].cpu())
 
-        start, label = self.start(slice(0, n), seed).to(device), None if labels is None else labels.to(device)
+        start, label = self.start(slice(0, n), seed).to(device), None if told is None else told.to(device)
         churn = [generator(seed, "evaluation", "churn", i) for i in range(n)]
         images = self.images(self.solver(denoiser, start, label, churn, watch)).cpu()
         tensors = {"samples": images, "trajectories": torch.stack(path, 1)}
         return tensors if labels is None else tensors | {"labels": labels}
 
     def drawn_class(self, seed: int) -> int:
-        """The class of a seed for which none is asked; 0 without classes."""
-        if not self.classes:
+        """The class of a seed for which none is asked, or the number of its embedding; 0 without either."""
+        count = self.classes if self.embeddings is None else len(self.embeddings())
+        if not count:
             return 0
-        return int(torch.randint(self.classes, (1,), generator=generator(seed, "sample", "class")))
+        return int(torch.randint(count, (1,), generator=generator(seed, "sample", "class")))
 
     def asked(self, denoiser: Denoiser, pairs: Sequence[tuple[int, int]], device: torch.device | str) -> Tensor:
-        """Samples of (class, seed) pairs that somebody asks for: uint8, on the CPU; without classes these are 0."""
-        labels = torch.tensor([c for c, _ in pairs]) if self.classes else None
+        """Samples of (class, seed) pairs that somebody asks for: uint8, on the CPU; see `drawn_class`."""
+        numbers = torch.tensor([c for c, _ in pairs])
+        labels = numbers if self.classes else None if self.embeddings is None else self.embeddings()[numbers]
 
         def solved(part: slice) -> Tensor:
             start = self._noise([generator(s, "sample", "start") for _, s in pairs[part]])

@@ -13,6 +13,7 @@ from ajest.tasks.images.data.splits import Split
 
 from .architecture import NetworkSettings
 from .data import ImageSet, classes_wanted, is_keyword, of_classes, sizes_of
+from .data.embeddings import read_embeddings
 from .data.latents import decoder, is_latents, open_set, read_latents
 from .imagenet import read_indices
 from .task import ImageTask
@@ -29,6 +30,7 @@ def image_task(
     skip_bad: bool = False,
     warn: Callable[[str], None] = print,
     imagenet: Path | None = None,
+    embeddings: tuple[str, ...] = (),
     **settings: object,
 ) -> ImageTask:
     """The task of a data set.
@@ -44,6 +46,7 @@ def image_task(
         warn: told about those, and about images that are cropped, resized or left out.
         imagenet: JSON file that says which class of ImageNet each class is, see `read_indices`; without it they are
             known by WordNet ids and names.
+        embeddings: what networks are told in the place of classes, see `read_embeddings`.
         settings: other fields of `ImageTask`.
 
     Raises:
@@ -59,9 +62,15 @@ def image_task(
     known = open_set(data, resolution, "train", skip_bad, warn, in_grey)
     learner = settings.get("learner", ImageTask.learner)
     assert isinstance(learner, NetworkSettings)
-    train = known.only(_wanted(known, classes, at_most) if learner.labelled else _none_of(classes, learner))
-    left_out = _left_out(known, train) if classes is None and learner.labelled else ""
-    if not learner.labelled and known.classes:
+    told = read_embeddings(embeddings) if embeddings else None
+    labelled = learner.labelled and told is None
+    check(told is None or classes is None, "networks are told embeddings in the place of classes: leave out --classes")
+    train = known.only(_wanted(known, classes, at_most) if labelled else _none_of(classes, learner))
+    train = train if told is None else told.of(train)
+    left_out = _left_out(known, train) if classes is None and labelled else ""
+    if told is not None:
+        warn(f"{' '.join(data)}: networks are told embeddings, no classes")
+    elif not learner.labelled and known.classes:
         warn(f"{learner.name} takes no classes: the images of all {len(known.classes)} are learned without labels")
     elif len(known.classes) < 2:
         what = f"one class, {listed(known.classes)}" if known.classes else "no classes, so the network is unconditional"
@@ -80,6 +89,7 @@ def image_task(
     if validation:
         others = open_set(validation, resolution, "val", skip_bad, warn, in_grey)
         held_out = _held_out(validation, others, known, train, warn)
+        held_out = held_out if told is None else told.of(held_out)
     if validation:
         said.append(what_is_changed(_sizes(validation, "val"), resolution, "validation images", mend))
     if is_latents(data):
@@ -92,13 +102,15 @@ def image_task(
         size=len(train),
         classes=train.classes,
         names=train.names,
+        embeddings=tuple(_absolute(s) for s in embeddings),
+        embedding=() if train.embeddings is None else tuple(train.embeddings.shape[1:]),
         resolution=resolution,
         held_out=0 if held_out is None else len(held_out),
         imagenet=() if imagenet is None else read_indices(imagenet, train.classes, train.names),
         **settings,  # type: ignore[arg-type]
     )
     for network in (task.learner, task.guide):
-        network.fit(task.shape[1], task.shape[0], len(task.classes), task.label_dropout)
+        network.fit(task.shape[1], task.shape[0], len(task.classes), task.label_dropout, task.embedding)
         check(
             task.sigma_max <= network.sigma_max * 1.001,
             f"the schedule of {network.name} knows noise levels up to {network.sigma_max:.4g}, and samples begin at "

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ajest.diffusion.batch import Batch
+from ajest.diffusion.conditions import drop
 from ajest.diffusion.denoising import Denoiser, LogNormal, edm_weight
 from ajest.diffusion.noising.ingredients import Ingredients, Target
 from ajest.errors import NotFinite, UserError
@@ -75,13 +76,13 @@ class ImageSource:
 
     Args:
         images: uint8, shape (N, channels, height, width); may be memory-mapped.
-        labels: int64, shape (N,), or None.
+        labels: int64, shape (N,); embeddings, float32, shape (N, ...); or None.
         noise: distribution of the noise levels.
         sigma_data: standard deviation of the data, for the loss weight.
         flip: mirror every second image, at random.
         device: where batches are wanted.
-        label_dropout: share of examples whose label is -1, which is none. It is drawn with the example, so that
-            learner, reference and all arms agree about it.
+        label_dropout: share of examples that lose their label (`ajest.diffusion.conditions`). It is drawn with the
+            example, so that learner, reference and all arms agree about it.
         loading: how images and noise come to the device.
 
     Raises:
@@ -209,7 +210,7 @@ class ImageSource:
 
     def _label_of(self, index: Tensor, dropped: Tensor) -> Tensor | None:
         label = None if self._labels is None else self._labels[index]
-        return label if label is None or not self.label_dropout else torch.where(dropped, -1, label)
+        return label if label is None or not self.label_dropout else drop(label, dropped)
 
     def _outline(self, index: Tensor, sigma: Tensor, label: Tensor | None) -> Batch:
         return Batch(sigma.new_empty(len(sigma), 0), sigma, self.weight(sigma), index, None, label)

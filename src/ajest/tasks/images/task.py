@@ -25,6 +25,7 @@ from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors
 from . import figures
 from .architecture import SIZES, NetworkSettings, Precision
 from .data import ImageSet, cache_folder, class_number
+from .data.embeddings import read_embeddings
 from .data.latents import LatentSpace, decoder, open_set
 from .extractors import BATCH, Extractor, extract, extractor, looked_at
 from .imagenet import class_indices
@@ -50,6 +51,9 @@ class ImageTask(Task):
         digest, validation_digest: of their content, which may not.
         size: training images.
         classes, names: key and name of each class; empty for an unconditional set.
+        embeddings: where those are that networks are told in the place of classes, see `read_embeddings`; may change
+            from machine to machine.
+        embedding: the shape of one, (d,) or (l, d); () without any.
         resolution: height and width.
         grey: learn one channel, the luminance.
         latents: which latents are learned in the place of images; None learns images.
@@ -80,6 +84,8 @@ class ImageTask(Task):
     size: int = 0
     classes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = field(default=(), compare=False)
+    embedding: tuple[int, ...] = ()
     resolution: int = 64
     grey: bool = False
     latents: LatentSpace | None = None
@@ -110,8 +116,12 @@ class ImageTask(Task):
         check_noise(self.p_mean, self.p_std, self.sigma_data)
         check(0 <= self.label_dropout < 1, f"label_dropout must lie in [0, 1), not {self.label_dropout}")
         check(
-            self.label_dropout == 0 or bool(self.classes),
+            self.label_dropout == 0 or self.conditional,
             "the images have no classes, so there is no label to drop: leave out --label-dropout",
+        )
+        check(
+            not self.embeddings or bool(self.embedding),
+            "the images are learned without embeddings: leave out --embeddings",
         )
         check(
             self.latents is not None or not self.autoencoder,
@@ -126,7 +136,11 @@ class ImageTask(Task):
 
     @property
     def domain(self) -> tuple[object, ...]:
-        return self.name, self.resolution, self.grey, self.latents
+        return self.name, self.resolution, self.grey, self.latents, self.embedding
+
+    @property
+    def conditional(self) -> bool:
+        return bool(self.classes or self.embedding)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -167,6 +181,7 @@ class ImageTask(Task):
     @property
     def subject(self) -> str:
         classes = f", {len(self.classes)} classes" if self.classes else ""
+        classes = f", told {' x '.join(map(str, self.embedding))} features" if self.embedding else classes
         latents = "" if self.latents is None else f" as latents of {' x '.join(map(str, self.shape))}"
         return f"{self.size:,} {'grey ' * self.grey}images of {self.resolution} x {self.resolution}{latents}{classes}"
 
@@ -184,7 +199,8 @@ class ImageTask(Task):
     ) -> ImageSource:
         """What draws images, or latents of them."""
         found = self._image_set(split)
-        rest = found.labels, self._noise, self.sigma_data, flip, device, label_dropout, loading
+        told = found.labels if found.embeddings is None else found.embeddings
+        rest = told, self._noise, self.sigma_data, flip, device, label_dropout, loading
         return ImageSource(found.images, *rest) if found.latents is None else LatentSource(found.latents, *rest)
 
     def network(self, role: Role, seed: int) -> nn.Module:
@@ -192,7 +208,9 @@ class ImageTask(Task):
         weights = generator(seed, role, "weights")
         channels, side, _ = self.shape
         classes = len(self.classes)
-        network = architecture.denoiser(side, classes, self.sigma_data, self.precision, weights, channels)
+        network = architecture.denoiser(
+            side, classes, self.sigma_data, self.precision, weights, channels, self.embedding
+        )
         if self.compile:
             compile_network(network.raw)
         return network
@@ -206,7 +224,14 @@ class ImageTask(Task):
         """How samples are drawn."""
         levels = self.sampler_steps, self.sigma_max, self.sigma_min
         solver = Solver(*levels, self.sigma_data, self.solver, self.churn, self.shift)
-        return Sampler(self.shape, len(self.classes), solver, self.chunk, self._images)
+        told = self._told if self.embedding else None
+        return Sampler(self.shape, len(self.classes), solver, self.chunk, self._images, told)
+
+    def _told(self) -> Tensor:
+        """The embeddings that samples are told: of held-out images, or of training images where there are none."""
+        found = self._image_set("val" if self.validation else "train").embeddings
+        assert found is not None
+        return torch.from_numpy(found)
 
     def _images(self, x: Tensor) -> Tensor:
         """uint8 images of what networks make."""
@@ -350,9 +375,15 @@ class ImageTask(Task):
     def _image_set(self, split: Literal["train", "val"]) -> ImageSet:
         spec, digest = (self.data, self.digest) if split == "train" else (self.validation, self.validation_digest)
         found = _opened(spec, self.resolution, split, self.classes, self.grey)
+        found = _embedded(found, self.embeddings) if self.embedding else found
         if found.digest != digest:
             raise UserError(f"{' '.join(spec)} holds other images than this run was made with: name the old data set")
         return found
+
+
+@lru_cache(maxsize=4)
+def _embedded(images: ImageSet, embeddings: tuple[str, ...]) -> ImageSet:
+    return read_embeddings(embeddings).of(images)
 
 
 @lru_cache(maxsize=4)

@@ -34,6 +34,7 @@ class ImageSet:
             after the archive's name.
         digest: of images, labels and classes.
         latents: of the images, where these are what is learned, see `data.latents`.
+        embeddings: of the images, shape (N, d) or (N, l, d), where networks are told these in the place of labels.
     """
 
     images: np.ndarray
@@ -43,6 +44,7 @@ class ImageSet:
     ids: np.ndarray
     digest: str
     latents: np.ndarray | None = None
+    embeddings: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -71,6 +73,16 @@ class ImageSet:
         labels, digest = numbers[self.labels[rows]], self._digest_of(here)
         found = ImageSet(images, labels, here, names, self.ids[rows], digest, latents)
         return found.relabelled(classes)
+
+    def embedded(self, embeddings: np.ndarray, digest: str) -> ImageSet:
+        """All of the images, without classes, with an embedding each.
+
+        Args:
+            embeddings: shape (N, d) or (N, l, d).
+            digest: of where they come from.
+        """
+        plain = self.only(())
+        return replace(plain, embeddings=embeddings, digest=plain._digest_of((digest,)))
 
     def _digest_of(self, classes: tuple[str, ...]) -> str:
         return hashlib.blake2b(json.dumps([self.digest, classes]).encode(), digest_size=16).hexdigest()

@@ -8,9 +8,17 @@ from dataclasses import replace
 
 import torch
 
-from ajest.selection import Arm, Scores, Trigger, TriggerState, register_arm, register_policy, register_trigger
-from ajest.selection.normalisation import ranks
-from ajest.selection.strata import strata_of
+from ajest.selection import (
+    Arm,
+    Scores,
+    Trigger,
+    TriggerState,
+    ranks,
+    register_arm,
+    register_policy,
+    register_trigger,
+    strata_of,
+)
 
 
 def middle(scores: Scores, count: int, generator: torch.Generator | None = None) -> torch.Tensor:

@@ -7,8 +7,7 @@ from torch import nn
 
 from ajest import LogNormal, sample, sigma_schedule
 from ajest.bench import Bench
-from ajest.runtime.seeding import LARGE, drawing_from, generator
-from ajest.tasks import Evaluation, Metric, Task, TensorSource
+from ajest.tasks import LARGE, Evaluation, Metric, Task, TensorSource, drawing_from, generator
 
 
 class Network(nn.Module):

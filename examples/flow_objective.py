@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ajest import load_network
 from ajest.bench import Bench
 from ajest.diffusion import RectifiedFlow, as_denoiser, flow_times, sample_flow
-from ajest.runtime.seeding import LARGE, drawing_from, generator
-from ajest.tasks.vectors.setup import vectors_task
-from ajest.tasks.vectors.task import VectorsTask
-from ajest.training.networks import load_network
+from ajest.tasks import LARGE, drawing_from, generator
+from ajest.tasks.vectors import VectorsTask, vectors_task
 
 
 class Velocity(nn.Module):

@@ -12,7 +12,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 #: The packages whose public names the page on Python shows, with what each is for.
-PACKAGES = ("ajest", "ajest.bench", "ajest.diffusion", "ajest.tasks", "ajest.selection")
+PACKAGES = (
+    "ajest",
+    "ajest.bench",
+    "ajest.diffusion",
+    "ajest.tasks",
+    "ajest.tasks.vectors",
+    "ajest.tasks.images",
+    "ajest.selection",
+    "ajest.integrations.diffusers",
+)
 
 
 def command_line() -> str:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .selection.triggers import Trigger, TriggerState
     from .tasks.base import Task
     from .training.ledger import Ledger
+    from .training.networks import load_exported, load_network
     from .training.recipe import LearningRate, Recipe
     from .training.trainer import Step, Trainer
 
@@ -61,6 +62,7 @@ _PLACES = {
     "selection.triggers": ("Trigger", "TriggerState"),
     "tasks.base": ("Task",),
     "training.ledger": ("Ledger",),
+    "training.networks": ("load_exported", "load_network"),
     "training.recipe": ("LearningRate", "Recipe"),
     "training.trainer": ("Step", "Trainer"),
 }
@@ -93,6 +95,8 @@ __all__ = [
     "importance",
     "inclusion_of",
     "keep_freed_memory",
+    "load_exported",
+    "load_network",
     "per_example_loss",
     "policy",
     "posthoc_coefficients",

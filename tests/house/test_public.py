@@ -3,6 +3,8 @@
 import ast
 import importlib
 import inspect
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,10 @@ from pathlib import Path
 import pytest
 
 import ajest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from docs_reference import PACKAGES  # noqa: E402
 
 
 def test_every_public_name_is_typed_and_found():
@@ -23,12 +29,32 @@ def test_every_public_name_is_typed_and_found():
         assert name in dir(ajest)
 
 
+def imported(text):
+    """(module, name) of what code imports from the package."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ajest":
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def test_docs_and_examples_import_public_names_alone():
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+    codes = {path: re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL) for path in pages}
+    codes |= {path: [path.read_text()] for path in ROOT.glob("examples/**/*.py")}
+    for path in ROOT.glob("examples/*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        codes[path] = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    public = {(package, name) for package in PACKAGES for name in importlib.import_module(package).__all__}
+    found = {(path.name, *entry) for path, some in codes.items() for code in some for entry in imported(code)}
+    assert len(found) > 50
+    assert not {entry for entry in found if entry[1:] not in public and entry[2] != "__version__"}
+
+
 def test_help_needs_no_torch():
     code = "import sys; import ajest.cli.main; assert not {'torch', 'numpy', 'matplotlib', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("package", ["ajest", "ajest.bench", "ajest.diffusion", "ajest.tasks", "ajest.selection"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_public_name_says_what_it_is(package):
     """These docstrings are the page on Python of the documentation."""
     module, silent = importlib.import_module(package), []
@@ -38,6 +64,6 @@ def test_every_public_name_says_what_it_is(package):
             silent.append(name)
         for inner, member in vars(value).items() if inspect.isclass(value) else ():
             function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
-            if not inner.startswith("_") and inspect.isfunction(function) and not function.__doc__:
+            if not inner.startswith("_") and inspect.isfunction(function) and not inspect.getdoc(getattr(value, inner)):
                 silent.append(f"{name}.{inner}")
     assert not silent

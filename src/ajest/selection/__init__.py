@@ -2,7 +2,9 @@
 
 from .arm import Arm, Scoring
 from .catalogue import ARMS, register_arm
+from .keep_list import KeepList, read_keep_list
 from .memory import LossMemory
+from .normalisation import ranks
 from .registry import POLICIES, Policy, importance, inclusion_of, policy, select
 from .rules import (
     load_rules,
@@ -17,6 +19,7 @@ from .rules import (
     register_weight,
 )
 from .scoring import Scores, score
+from .strata import strata_of
 from .triggers import Trigger, TriggerState
 from .updates import Updates
 
@@ -24,6 +27,7 @@ __all__ = [
     "ARMS",
     "POLICIES",
     "Arm",
+    "KeepList",
     "LossMemory",
     "Policy",
     "Scores",
@@ -35,6 +39,8 @@ __all__ = [
     "inclusion_of",
     "load_rules",
     "policy",
+    "ranks",
+    "read_keep_list",
     "register_allocation",
     "register_arm",
     "register_contrast",
@@ -47,4 +53,5 @@ __all__ = [
     "register_weight",
     "score",
     "select",
+    "strata_of",
 ]

@@ -1,1 +1,6 @@
-"""The second task: images."""
+"""Images, of any size that networks can learn, or latents of them."""
+
+from .setup import image_task
+from .task import ImageTask
+
+__all__ = ["ImageTask", "image_task"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import ajest
+from prose import faults
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks" / "README.md"])
@@ -102,3 +103,31 @@ def test_scripts_that_are_named_can_be_run(path):
         place = ROOT / script
         assert place.suffix == ".py" or place.stat().st_mode & 0o111, script
         assert place.exists(), script
+
+
+#: What commands write, but for an introduction, of which `test_prose` looks at the sentences; and lists of what was
+#: measured and changed.
+MADE = ("results-*.md", "study-*.md", "docs/claims*.md", "benchmarks/README.md", "CHANGELOG.md")
+
+
+def paragraphs(page: str) -> list[str]:
+    """The prose of a page: no code, tables, formulas, pictures or heads; a list's items by themselves."""
+    text = re.sub(r"```.*?```|\$\$.*?\$\$|<[^>]*>", "\n\n", page, flags=re.DOTALL)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    text = re.sub(r"\*\*|(?<![\w`])\*|\*(?![\w`])", "", text)
+    found, blocks = [], re.split(r"\n\s*\n|\n(?=\s*(?:- |\d+\. ))", text)
+    for block in blocks:
+        lines = [line for line in block.splitlines() if not re.match(r"\||#|    ", line)]
+        paragraph = " ".join(re.sub(r"^(- |\d+\. )", "", line.strip()) for line in lines)
+        found.append(re.sub(r"\$[^$]*\$", "x", paragraph))
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in PAGES if not any(p.match(made) for made in MADE)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_pages_are_for_readers_in_a_hurry(path):
+    """No sentence is long, holds many numbers or is a riddle."""
+    assert not faults(paragraphs(path.read_text()))

@@ -13,7 +13,7 @@ from ajest.diffusion.sampling import sample, sigma_schedule
 from ajest.errors import UserError
 from ajest.selection.catalogue import ARMS
 from ajest.storage import jsonl
-from ajest.study.guides import GUIDES
+from ajest.study.guides import GUIDES, guides_of
 from ajest.tasks.base import Guided
 from ajest.training.networks import load_network
 from ajest.training.run import execute
@@ -205,8 +205,15 @@ def test_rules_act_within_the_interval_of_a_guided_denoiser():
 def test_studies_judge_free_guides_with_what_they_cost():
     told = {guide.name: guide for guide in GUIDES}
     twice = told["itself, told twice the noise"]
-    model = twice.model(shrunk(), shrunk(), 1.5)
+    model = twice.model(shrunk(), shrunk(), 1.5, 0.5)
     assert torch.allclose(model.denoiser(X, SIGMA), autoguide(shrunk(), shrunk(0.25), 1.5)(X, SIGMA))
     assert (twice.passes, twice.trained) == ("2", False)
     assert told["own snapshot at 1/8, rectified (REG)"].passes == "4"
     assert told["trained"].passes == "1 + g"
+    middle = told["own snapshot at 1/8, at middle noise"].model(shrunk(), shrunk(0.25), 2.0, 0.5)
+    assert middle.interval == pytest.approx((0.28, 2.9))
+    dropping = told["itself, a tenth dropped"]
+    assert dropping in guides_of(small_images())
+    assert dropping not in guides_of(small_task())  # its network has no dropout
+    network = small_images().network("learner", 0).eval()
+    assert dropping.model(network, network, 2.0, 0.5).guide is not network

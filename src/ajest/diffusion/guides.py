@@ -42,8 +42,7 @@ def dropped_out(network: nn.Module, share: float) -> Denoiser:
     Raises:
         UserError: it has none.
     """
-    names = ((m, "p" if isinstance(m, nn.modules.dropout._DropoutNd) else "dropout") for m in network.modules())
-    places = [(module, name) for module, name in names if isinstance(getattr(module, name, None), float)]
+    places = _dropouts(network)
     check(bool(places), f"the guide's network, {type(network).__name__}, has no dropout to turn on: name another guide")
     check(0 < share < 1, f"a guide's dropout must lie between 0 and 1, not {share}")
 
@@ -67,6 +66,17 @@ def dropped_out(network: nn.Module, share: float) -> Denoiser:
         return found
 
     return dropping
+
+
+def has_dropout(network: nn.Module) -> bool:
+    """Whether a network has dropout that could be turned on."""
+    return bool(_dropouts(network))
+
+
+def _dropouts(network: nn.Module) -> list[tuple[nn.Module, str]]:
+    """Modules with dropout, and the name of their share."""
+    names = ((m, "p" if isinstance(m, nn.modules.dropout._DropoutNd) else "dropout") for m in network.modules())
+    return [(module, name) for module, name in names if isinstance(getattr(module, name, None), float)]
 
 
 def within(guided: Denoiser, main: Denoiser, interval: tuple[float, float] | None) -> Denoiser:

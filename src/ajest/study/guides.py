@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from ajest.bench.plan.config import BenchConfig, guide_folder, run_folder
 from ajest.bench.read.folder import read_bench
@@ -19,7 +20,7 @@ from ajest.bench.read.statistics import BySeed, Comparison, paired
 from ajest.bench.run.evaluation import key, measured
 from ajest.bench.run.reached import identity_of, reached
 from ajest.diffusion.denoising import Denoiser
-from ajest.diffusion.guides import Rule, noisier
+from ajest.diffusion.guides import Rule, dropped_out, has_dropout, noisier
 from ajest.jobs.pool import Report
 from ajest.storage import jsonl
 from ajest.tasks import base
@@ -45,6 +46,8 @@ class Guide:
         curve: whether it is judged at every weight, and not at the best alone.
         noisier: it is told so many times the noise that there is.
         rule: by which it steers.
+        dropout: share of its activations that are dropped, for networks that have dropout.
+        between: noise levels over the standard deviation of the data between which it guides; None is all.
     """
 
     name: str
@@ -55,17 +58,23 @@ class Guide:
     curve: bool = False
     noisier: float = 1.0
     rule: Rule = "autoguide"
+    dropout: float = 0.0
+    between: tuple[float, float] | None = None
 
     @property
     def passes(self) -> str:
         """Forward passes of the guided network for each answer, g is one of the trained guide; a backward pass counts
         as two."""
+        if self.between is not None:
+            return "1 to 2"
         return "1 + g" if self.trained else "4" if self.rule == "reg" else "2"
 
-    def model(self, main: Denoiser, guiding: Denoiser, weight: float) -> base.Guided:
+    def model(self, main: Denoiser, guiding: nn.Module, weight: float, sigma_data: float) -> base.Guided:
         """A denoiser as it is guided."""
-        told = guiding if self.noisier == 1 else noisier(guiding, self.noisier)
-        return base.Guided(main, told, weight, rule=self.rule)
+        told: Denoiser = dropped_out(guiding, self.dropout) if self.dropout else guiding
+        told = told if self.noisier == 1 else noisier(told, self.noisier)
+        interval = None if self.between is None else (sigma_data * self.between[0], sigma_data * self.between[1])
+        return base.Guided(main, told, weight, interval, rule=self.rule)
 
     @property
     def trained(self) -> bool:
@@ -85,14 +94,18 @@ GUIDES = (
     Guide("own snapshot at 1/4, width 0.25", 1 / 4, 0.25),
     Guide("own snapshot at 1/8, projected (APG)", 1 / 8, rule="apg"),
     Guide("own snapshot at 1/8, rectified (REG)", 1 / 8, rule="reg"),
+    Guide("own snapshot at 1/8, at middle noise", 1 / 8, between=(0.56, 5.8)),  # EDM2-S's, arXiv 2404.07724
     Guide("itself, told 1.5 times the noise", 1.0, noisier=1.5),
     Guide("itself, told twice the noise", 1.0, noisier=2.0),
+    Guide("itself, a tenth dropped", 1.0, dropout=0.1),
 )
 
 
 def guides_of(task: Task) -> tuple[Guide, ...]:
     """All guides that a study of a task compares, the trained one first."""
-    return (*GUIDES, *(Guide(f"trained, {name}", other=name, curve=True) for name in task.other_guides()))
+    drops = has_dropout(task.network("learner", 0))
+    own = tuple(guide for guide in GUIDES if drops or not guide.dropout)
+    return (*own, *(Guide(f"trained, {name}", other=name, curve=True) for name in task.other_guides()))
 
 
 def others_folder(stage: Path, name: str) -> Path:
@@ -187,7 +200,7 @@ def evaluate_guided(job: Guided, report: Report) -> list[str]:
     complaints: list[str] = []
     end = read_status(folder)["step"]
     main, _ = load_network(folder, end, device=job.device)
-    own = config.recipe.ema_widths[0]
+    own, scale = config.recipe.ema_widths[0], getattr(config.task, "sigma_data", 1.0)
     wanted = [
         (guide, number, weight)
         for guide in guides_of(config.task)
@@ -207,7 +220,7 @@ def evaluate_guided(job: Guided, report: Report) -> list[str]:
         report("evaluating", i, len(wanted), guide.name)
         guiding, _ = load_network(source, at, guide.width, job.device)
         how = Measurement(config.n_final, job.seed, job.truth, job.device)
-        judge = partial(config.task.evaluate, guide.model(main, guiding, weight), how)
+        judge = partial(config.task.evaluate, guide.model(main, guiding, weight, scale), how)
         found = measured(judge, f"{guide.name}, weight {weight:g}", complaints.append)
         jsonl.append(path, line | {"metrics": found.metrics})
     return complaints

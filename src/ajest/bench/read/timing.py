@@ -63,8 +63,11 @@ def step_times(results: Results) -> list[StepTime]:
 
 
 def fallbacks(results: Results) -> dict[str, int]:
-    """Calls of compiled networks that ran eager, by arm, for arms that have any."""
-    calls = {arm: sum(line.get("eager_calls", 0) for line in _last_lines(results, arm)) for arm in results.arms}
+    """Calls of compiled networks that ran eager, in training and in evaluations, by arm, for arms that have any."""
+    calls = {
+        arm: sum(line.get("eager_calls", 0) for line in (*_last_lines(results, arm), *_evaluations(results, arm)))
+        for arm in results.arms
+    }
     return {arm: count for arm, count in calls.items() if count}
 
 
@@ -110,6 +113,13 @@ def step_times_table(times: Sequence[StepTime]) -> Table:
 def _last_lines(results: Results, arm: str) -> list[dict[str, Any]]:
     """Of the ledgers of an arm's finished runs."""
     return [run.ledger[-1] for (name, _), run in results.runs.items() if name == arm and run.state == "done"]
+
+
+def _evaluations(results: Results, arm: str) -> list[dict[str, Any]]:
+    """Of an arm's finished runs."""
+    return [
+        line for (name, _), run in results.runs.items() if name == arm and run.state == "done" for line in run.lines
+    ]
 
 
 def _own(seconds: Mapping[str, float]) -> float:

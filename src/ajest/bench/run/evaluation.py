@@ -13,7 +13,7 @@ import torch
 
 from ajest.bench.plan.config import BenchConfig, guide_folder
 from ajest.errors import NotFinite
-from ajest.runtime import distributed
+from ajest.runtime import compiling, distributed
 from ajest.runtime.seeding import derived_seed
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import to_json
@@ -110,10 +110,13 @@ def evaluate_snapshot(
         model = Guided(main, None if weight == 1 else guide, weight, interval, cfg, rule)
         seed = derived_seed(config.seed, "noise", noise) if noise else config.seed
         judge = partial(task.evaluate, model, Measurement(n, seed, cache, device, keep_tensors))
+        before = compiling.so_far()
         result = measured(judge, f"{folder}, step {step}, weight {weight:g}", say)
+        eager = (compiling.so_far() - before).eager_calls
         clocks = checkpoint.facts(snapshots(folder)[step])["clocks"]
         curve = {"by_level": {name: list(means) for name, means in result.by_level.items()}} if result.by_level else {}
-        lines.append({**wanted, "clocks": clocks, "metrics": result.metrics, **curve})
+        fell_back = {"eager_calls": eager} if eager else {}
+        lines.append({**wanted, "clocks": clocks, "metrics": result.metrics, **curve, **fell_back})
         if distributed.rank() == 0:
             if keep_tensors and result.metrics:
                 checkpoint.save(stem, result.tensors, wanted)

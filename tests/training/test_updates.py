@@ -10,6 +10,8 @@ import torch
 
 from ajest.bench.plan.trials import trial_bench, tried_for
 from ajest.bench.plan.tuning import Tuning
+from ajest.bench.read.folder import read
+from ajest.bench.run.bench import run_bench
 from ajest.bench.run.calibration import measure
 from ajest.bench.run.memory import memory_needed
 from ajest.errors import UserError
@@ -26,7 +28,7 @@ from ajest.training.run_folder import RunConfig
 from ajest.training.schedule import Schedule
 from ajest.training.schedule_free import ScheduleFree
 from ajest.training.trainer import Trainer
-from conftest import small_bench, small_recipe, small_task
+from conftest import Here, small_bench, small_recipe, small_task
 
 UPDATED = [name for name, arm in ARMS.items() if arm.updates != Updates()]
 LINEAR = LearningRate(0.1, decay=1, clock="share", course="linear")
@@ -103,7 +105,7 @@ def test_a_recipe_by_an_arm_keeps_its_peak_and_takes_what_the_arm_changes():
 def test_arms_that_update_in_their_own_way_survive_json_and_say_so(name):
     arm = ARMS[name]
     assert from_json(Arm, json.loads(json.dumps(to_json(arm))), "x") == arm
-    assert arm.axis in ("learning rate", "optimizer", "learning rate, optimizer", "term")
+    assert set(arm.axis.split(", ")) <= {"learning rate", "optimizer", "term", "average"}
     (kind,) = arm.kinds()
     assert kind.label == "uniform" + (f", {arm.updates.work}" if arm.updates.work else "")
 
@@ -174,6 +176,29 @@ def test_a_bench_times_optimizers_apart_and_compares_fallen_rates_at_their_end_a
     assert needed["schedule-free"].moments * 2 == needed["baseline"].moments * 3
     assert config.run(ARMS["constant"], 0).stretched == ""
     assert "falls" in fallen.run(ARMS["wsd"], 0).stretched
+
+
+def test_an_arm_is_judged_by_the_average_that_it_asks_for(tmp_path):
+    """Two widths of one run: what is learned is the same, what is judged is not."""
+    config = small_bench(
+        arms=tuple(ARMS[name] for name in ("baseline", "constant", "constant-ema-0.2")), seeds=(0,), n_curve=256,
+        n_final=256, calibration_rounds=1, recipe=small_recipe(super_batch=64),
+    )  # fmt: skip
+    run_bench(tmp_path / "bench", config, Here(1), "cpu")
+    results = read(tmp_path / "bench")
+    plain, wide = (results.runs[name, 0] for name in ("constant", "constant-ema-0.2"))
+    assert plain.ledger[-1]["loss"] == wide.ledger[-1]["loss"]
+    assert {line["width"] for line in wide.lines} == {0.2}
+    assert {line["width"] for line in plain.lines} == {config.recipe.ema_widths[0]}
+    budget = config.final_budget
+    cells = [results.cell(budget, name, "loss", 1.0) for name in ("constant", "constant-ema-0.2")]
+    assert None not in cells
+    assert cells[0].mean != cells[1].mean
+
+
+def test_a_rate_that_falls_to_a_tenth():
+    fall = FALLS["linear-to-tenth"]
+    assert [fall(share, 1.0) for share in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.55, 0.1])
 
 
 def test_trials_of_learning_rates_keep_what_an_arm_changes():

@@ -212,8 +212,8 @@ _ALL = (
           ("linear-to-zero", "constant"), "One control falls all along, the other not at all."),
     Claim("schedule-free", "optimizer", "steps at a constant rate, with gradients near their running mean, need no "
           "schedule", "arXiv 2405.15682", "as good as or better than tuned schedules on most of its problems",
-          "not opened", ("schedule-free",), ("constant",),
-          "The control has a constant rate too, and power-function averages of its weights."),
+          "not opened", ("schedule-free",), ("constant", "constant-ema-0.02", "constant-ema-0.2"),
+          "The controls have a constant rate too, and power-function averages of their weights at three widths."),
     Claim("muon", "optimizer", "orthogonalised steps of matrices end at a lower loss than Adam's",
           "arXiv 2502.16982, 2510.19376", "18 % lower final loss, at 1.45 times the time of a step, a U-Net of 23 "
           "million weights on Navier-Stokes flows", "3 seeds", ("muon",),

@@ -229,6 +229,10 @@ _ALL = (
         "AdamW at a constant rate, sampled from by its own running mean"),
     _updated("muon", Updates(optimizer="muon"), "arXiv 2502.16982",
         "Muon for weights that are matrices, Adam for all others"),
+    _updated("constant-ema-0.02", Updates(INVERSE_SQRT, 0.0, ema=0.02), "arXiv 2312.02696",
+        "constant, judged by a shorter average of its weights"),
+    _updated("constant-ema-0.2", Updates(INVERSE_SQRT, 0.0, ema=0.2), "arXiv 2312.02696",
+        "constant, judged by a longer average of its weights"),
     _updated("beta2-0.95", Updates(beta2=0.95), "", "a shorter memory of squared gradients in Adam"),
     _updated("beta2-0.999", Updates(beta2=0.999), "arXiv 1412.6980", "a longer one, Adam's default"),
     # Terms beside the loss (docs/method.md#terms)

@@ -12,7 +12,7 @@ from ajest.errors import check, unknown
 
 #: Adam; AdamW without a schedule (arXiv 2405.15682); or Muon for matrices and Adam for all else (arXiv 2502.16982).
 OptimizerName = Literal["adam", "schedule-free", "muon"]
-Axis = Literal["learning rate", "optimizer", "term"]
+Axis = Literal["learning rate", "optimizer", "term", "average"]
 
 #: EDM2's fall, whose decay may be counted by any clock; the others follow the share of the run.
 INVERSE_SQRT = "inverse-sqrt"
@@ -54,6 +54,7 @@ class Updates:
         beta2: of Adam's second moment, None for the recipe's.
         optimizer: None for the recipe's.
         term: what is minimised beside the loss, None for nothing.
+        ema: relative width of the average that is judged, None for the recipe's first.
     """
 
     course: str | None = None
@@ -61,11 +62,13 @@ class Updates:
     beta2: float | None = None
     optimizer: OptimizerName | None = None
     term: Term | None = None
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         if self.course is not None:
             check_fall(self.course, self.decay)
         check(self.course is not None or self.decay == 1, "updates: a decay needs a course: name it, or leave both out")
+        check(self.ema is None or 0 < self.ema < 1, f"updates: ema must be a width between 0 and 1, not {self.ema}")
         check(self.beta2 is None or 0 < self.beta2 < 1, f"updates: beta2 must lie between 0 and 1, not {self.beta2}")
 
     @property
@@ -75,6 +78,7 @@ class Updates:
             "learning rate": self.course is not None,
             "optimizer": self.beta2 is not None or self.optimizer is not None,
             "term": self.term is not None,
+            "average": self.ema is not None,
         }
         return tuple(axis for axis, differs in found.items() if differs)
 

@@ -222,11 +222,14 @@ class BenchConfig:
         return Schedule({"steps": tuple(self.guide_iterations * k / 4 for k in range(1, 5))})
 
     def recipe_of(self, arm: Arm) -> Recipe:
-        """How an arm is trained: the recipe, with its own peak rate if it has one; what the arm itself changes of a
-        recipe is not in it (`Recipe.of`)."""
+        """How an arm is trained: the recipe, with its own peak rate if it has one, and with the average that is judged
+        as the first; what else the arm itself changes of a recipe is not in it (`Recipe.of`)."""
+        recipe, width = self.recipe, arm.updates.ema
+        if width is not None:
+            recipe = replace(recipe, ema_widths=tuple(dict.fromkeys((width, *recipe.ema_widths))))
         if arm.name not in self.rates:
-            return self.recipe
-        return replace(self.recipe, learning_rate=replace(self.recipe.learning_rate, peak=self.rates[arm.name]))
+            return recipe
+        return replace(recipe, learning_rate=replace(recipe.learning_rate, peak=self.rates[arm.name]))
 
     def run(self, arm: Arm, seed: int) -> RunConfig:
         guide = f"../../../{arm.reference}" if arm.reference in ("guide", "strong") else None

@@ -52,11 +52,13 @@ def read(root: Path) -> Results:
     config, costs = read_bench(root), calibrated_costs(root)
     numbers = range(1, config.guides + 1)
     twice = _guide_themselves(config)
+    widths = {arm.name: config.recipe_of(arm).ema_widths[0] for arm in config.arms}
     identities = {identity_of(guide_folder(root, number)): number for number in numbers}
 
     def run(folder: Path, arm: str, seed: int) -> Run:
         found = _run(folder, arm, seed, config, costs)
-        return replace(found, lines=_own(found.lines, config, identities, arm in twice))
+        width = widths.get(arm, config.recipe.ema_widths[0])
+        return replace(found, lines=_own(found.lines, config, identities, arm in twice, width))
 
     runs = {(a.name, s): run(run_folder(root, a.name, s), a.name, s) for a in config.arms for s in config.seeds}
     runs = _judged_alike(runs)
@@ -105,11 +107,11 @@ def _run(folder: Path, arm: str, seed: int, config: BenchConfig, costs: Costs) -
 
 
 def _own(
-    lines: list[dict[str, Any]], config: BenchConfig, guides: Mapping[str | None, int], own: bool
+    lines: list[dict[str, Any]], config: BenchConfig, guides: Mapping[str | None, int], own: bool, width: float
 ) -> list[dict[str, Any]]:
     """The evaluations that belong to the bench: with its own guides, named by their numbers, or of a run that guides
-    itself (`own`) by its second answer; and settings, of the average it reports."""
-    width, found = config.recipe.ema_widths[0], []
+    itself (`own`) by its second answer; and settings, of the average of the `width` that it reports."""
+    found = []
     for line in lines:
         guided, guide = line["weight"] != 1, line.get("guide")
         settings: dict[str, Any] = {"guide": {"head": True}} if guided and own else {}

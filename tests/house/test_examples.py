@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from ajest.bench.plan.presets import presets_of
 from ajest.bench.read.folder import read
 from ajest.diffusion import flow_times, sample_flow
+from ajest.errors import UserError
 from ajest.storage.config import from_json, to_json
 from ajest.tasks import Task, from_spec
 from ajest.tasks.vectors.task import VectorsTask
@@ -40,6 +42,32 @@ def test_descriptions_are_learned_and_guided_both_ways():
     said = program("captions.py", "--steps", "16").splitlines()
     assert [line.split(":")[0] for line in said] == ["alone", "classifier-free", "both"]
     assert len({line.split(":")[1] for line in said}) == 3
+
+
+def test_shards_are_written_learned_and_pruned_and_the_bench_of_both_halves_is_planned(command, tmp_path, monkeypatch):
+    """The bench itself would take minutes: it is planned, and what follows it is left out."""
+    planned = []
+
+    def run_bench(root, config, *_):
+        planned.append(config)
+        raise UserError("planned")
+
+    def run(words, check):
+        verb, *rest = words[3:]
+        if verb not in ("report", "export"):
+            done = command(verb, *rest)
+            assert done.code == 0 or "planned" in done.err, done.err
+
+    monkeypatch.setattr("ajest.bench.run.bench.run_bench", run_bench)
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["pruned_shards.py", "--iterations", "32"])
+    runpy.run_path(str(EXAMPLES / "pruned_shards.py"))
+    (config,) = planned
+    kept = {arm.name: arm.examples.count for arm in config.arms if arm.examples}
+    assert kept == {"pruned-hard-half": 128, "pruned-random-half": 128}
+    assert config.task.classes == ("0", "1")
+    ids = {(tmp_path / "runs" / "shards" / f"{name}.csv").read_text() for name in ("hard-half", "random-half")}
+    assert len(ids) == 2
 
 
 def test_a_task_of_ones_own_is_benched_by_workers_and_by_the_command_line(command, tmp_path):

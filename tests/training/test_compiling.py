@@ -16,6 +16,7 @@ from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.flow import Networks
 from ajest.tasks.base import Guided, Measurement
 from ajest.tasks.images.architecture import SIZES, Architecture
+from ajest.training.optimizer import OptimizedNetwork
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.trainer import Trainer
 from conftest import small_images
@@ -134,11 +135,11 @@ def images():
     patched.undo()
 
 
-def trainer_of(task, arm):
+def trainer_of(task, arm, **recipe):
     guide = task.network("guide", 1).eval().requires_grad_(False)
     proxy = task.network("proxy", 2) if arm.scoring.scorer == "proxy" else None
-    recipe = Recipe(128, LearningRate(0.01), ema_widths=(0.1,))
-    return Trainer(task.source("cpu"), Networks(task.network("learner", 0), guide, proxy), recipe, arm, Streams(0))
+    how = Recipe(128, LearningRate(0.01), ema_widths=(0.1,), **recipe)
+    return Trainer(task.source("cpu"), Networks(task.network("learner", 0), guide, proxy), how, arm, Streams(0))
 
 
 #: Of images the best denoiser is not known, and the network shows no middle.
@@ -171,6 +172,62 @@ def test_evaluations_of_averages_run_no_network_eager_and_share_its_graphs(image
     assert counted(lambda: evaluated(first)).eager_calls == 0
     again = counted(lambda: evaluated(second))
     assert (again.compilations, again.eager_calls) == (0, 0)
+
+
+def replaying():
+    """A backend whose answers are gone at the next call of any graph, as those of graphs that are replayed into the
+    same memory."""
+    kept = []
+
+    def backend(graph, inputs):
+        def run(*arguments):
+            for old in kept:
+                old.data.fill_(torch.nan)
+            kept[:] = [t for t in graph.forward(*arguments) if isinstance(t, torch.Tensor)]
+            return tuple(kept)
+
+        return run
+
+    return backend
+
+
+@pytest.mark.parametrize("name", ["jest-ema", "joint-gradient", "proxy"])
+def test_no_answer_of_a_replayed_network_is_needed_after_its_next_call(name, fresh, monkeypatch, tmp_path):
+    """Of micro-batches, of learner, reference, proxy and average in turns, and of samples that are guided."""
+    small = Architecture(channels=4, multipliers=(1, 2), blocks=1, attention=(8,))
+    settings = {"learner": small, "guide": replace(small, channels=2, attention=()), "sampler_steps": 2}
+    found = {}
+    for compiles in (False, True):
+        monkeypatch.setattr(compiling, "inductor", replaying())
+        task = small_images(compile=compiles, **settings)
+        trainer = trainer_of(task, ARMS[name], micro_batch=48)
+        losses = [trainer.step().loss for _ in range(2)]
+        guide = trainer.selector.networks.reference or task.network("guide", 1).eval()
+        judged = task.evaluate(Guided(trainer.ema[0.1], guide, 2.0), Measurement(70, 0, tmp_path)).metrics
+        found[compiles] = torch.tensor([*losses, *judged.values()])
+    assert found[True].isfinite().all()
+    torch.testing.assert_close(found[True], found[False], rtol=1e-4, atol=1e-5)
+
+
+def test_an_answer_that_is_kept_for_later_is_seen_to_be_gone(fresh):
+    network = Small()
+    compiling.compile_network(network, replaying())
+    first = network(torch.randn(8, 3))
+    assert first.isfinite().all()
+    network(torch.randn(8, 3))
+    assert first.isnan().all()
+
+
+def test_gradients_that_lie_where_the_next_call_writes_are_copied():
+    task = small_images()
+    network = OptimizedNetwork(task.network("learner", 0), Recipe(32, LearningRate(0.01), ema_widths=(0.1,)))
+    borrowed = {p: torch.full_like(p, 0.5) for p in network.network.parameters()}
+    for parameter, gradient in borrowed.items():
+        parameter.grad = gradient
+    network._own_gradients()
+    for gradient in borrowed.values():
+        gradient.fill_(torch.nan)
+    assert all(bool((p.grad == 0.5).all()) for p in borrowed)
 
 
 def test_limits_of_the_compiler_itself_would_not_do(fresh, images, monkeypatch):

@@ -79,7 +79,7 @@ def differences(pairwise_tests: Sequence[PairwiseTest], other: str) -> Figure | 
 
     def panel(metric: Metric, weight: float, budget: str) -> Panel:
         here = [d for d in mine if (d.metric, d.weight, d.budget) == (metric, weight, budget)]
-        title = f"{metric_name(metric, weight)} minus {other}\nat {BUDGETS[budget].title} ({metric.better} is better)"
+        title = f"{metric_name(metric, weight)} minus {other}\n({metric.better} is better)\nat {BUDGETS[budget].title}"
         return Panel(title, metric, {d.arm: Difference(d.found, d.gaps) for d in here})
 
     headlines = dict.fromkeys((d.metric, d.weight) for d in mine)

@@ -456,4 +456,4 @@ def test_arms_are_listed_by_what_they_change(command, monkeypatch):
     assert row["ajest"][1:7] == ["20%", "guide", "8", "+", "5", "g"]
     assert row["proxy"][3:6] == ["3", "+", "8"]
     assert row["cosine-levels"][4] == "77%"
-    assert row["cosine-levels-same"][4] == row["stratified"][4] == "0%"
+    assert row["cosine-levels-same"][4] == row["stratified"][4] == "same"

@@ -12,8 +12,6 @@ from ajest.selection.catalogue import arms_named
 
 from .levels import TUNED_LEVELS
 
-#: Arms that ask for the best denoiser, which nobody knows of images.
-NEEDS_EXACT = ("exact-target", "infonoise-mmse", "learnable-exact")
 #: Claims of a group are arms of one bench; those of the last are guides of its baseline.
 Group = Literal[
     "levels", "draws", "weights", "coupling", "targets", "terms", "selection", "course", "optimizer", "guides"
@@ -71,12 +69,20 @@ class Claim:
 
     @property
     def on_gpu(self) -> str:
-        """The command that judges it with a network and images of a size that takes a GPU."""
+        """The command that judges it with a network and images of a size that takes a GPU; "" if there is none."""
         images = "--data train.zip --validation val.zip"
-        if self.group in ("guides", "terms"):  # a study's stage, and networks that show their middle
-            return f"ajest study images --preset full --stages guides --network xs {images}" * (self.group == "guides")
-        known = [arm.name for arm in self.all_arms() if arm.name not in NEEDS_EXACT]
+        if self.group == "guides":
+            return f"ajest study images --preset full --stages guides --network xs {images}"
+        if self.group == "terms":  # networks of images show no middle
+            return ""
+        known = [arm.name for arm in self.all_arms() if not needs_exact(arm)]
         return f"ajest bench images --preset gpu-mini --tune {images} --arms {' '.join(['baseline', *known])}"
+
+
+def needs_exact(arm: Arm) -> bool:
+    """Whether an arm asks for the best denoiser there is."""
+    allocation = arm.noising.allocation
+    return "exact" in (arm.noising.target, arm.reference) or (allocation is not None and allocation.exact)
 
 
 _NOT_SEEN = "none seen"

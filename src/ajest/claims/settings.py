@@ -19,7 +19,7 @@ from ajest.tasks.images.setup import image_task
 from ajest.tasks.tree.task import TreeTask
 from ajest.tasks.vectors.setup import vectors_task
 
-from .catalogue import Claim
+from .catalogue import Claim, needs_exact
 
 #: First of the seeds that claims are judged on; none of them was looked at before.
 FIRST_SEED = 400
@@ -63,11 +63,8 @@ class Setting:
         return meant and (self.middle or claim.group != "terms")
 
     def has(self, arm: Arm) -> bool:
-        """Whether an arm can be made here and is another than the baseline: some ask for the best denoiser."""
-        allocation = arm.noising.allocation
-        if allocation is not None and allocation.exact:
-            return self.known
-        return arm.noising.target != "exact" or (self.known and not self.exact)
+        """Whether an arm can be made here and is another than the baseline."""
+        return (self.known or not needs_exact(arm)) and not (self.exact and arm.noising.target == "exact")
 
     def bench(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +101,15 @@ GUIDES = (
 )
 
 
+@lru_cache(maxsize=8)
+def _drops(task: Task) -> bool:
+    """Whether networks of a task have dropout; one is built for the answer."""
+    return has_dropout(task.network("learner", 0))
+
+
 def guides_of(task: Task) -> tuple[Guide, ...]:
     """All guides that a study of a task compares, the trained one first."""
-    drops = has_dropout(task.network("learner", 0))
-    own = tuple(guide for guide in GUIDES if drops or not guide.dropout)
+    own = tuple(guide for guide in GUIDES if not guide.dropout or _drops(task))
     return (*own, *(Guide(f"trained, {name}", other=name, curve=True) for name in task.other_guides()))
 
 

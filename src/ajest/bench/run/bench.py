@@ -39,7 +39,7 @@ from .jobs import (
 )
 from .memory import settle_micro_batch
 from .stages import enter, following, stage_of
-from .tuning import tune
+from .tuning import borrow, tune, tuning_of
 
 
 def run_bench(
@@ -72,6 +72,8 @@ def run_bench(
         sweep(root, idle=60.0)  # a cluster's jobs may be at work
         config = settle_micro_batch(root, config, launch.room(device), say)
         claim_folder(root, config, "bench.json")
+        if rates is not None and tuning_of(root) is None:  # before anything is trained
+            borrow(root, config, rates)
         stage = stage_of(root, config)
         before = stage.seconds
         check_room(root, claims(root, config.with_seeds(stage.seeds)), launch.count(device), say)
@@ -87,7 +89,7 @@ def run_bench(
                 launch.work(prepare, [first], device, threads, lines, say, root)
         threads = agreed_threads(root) or threads
         bench = replace(bench, costs=calibrated_costs(root))
-        bench = replace(bench, config=tune(bench, launch, threads, say, rates))
+        bench = replace(bench, config=tune(bench, launch, threads, say))
         made, at_once = 0, launch.count(device)
         while made < stage.seeds:
             bench = replace(bench, config=bench.config.with_seeds(stage.seeds))

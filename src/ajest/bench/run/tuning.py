@@ -76,27 +76,22 @@ def borrow(root: Path, config: BenchConfig, path: Path) -> None:
     write_sealed(root / "tuning.json", {"tuned": to_json(tuned)})
 
 
-def tune(
-    bench: AtWork, launch: Launch, threads: int, say: Callable[[str], None], rates: Path | None = None
-) -> BenchConfig:
+def tune(bench: AtWork, launch: Launch, threads: int, say: Callable[[str], None]) -> BenchConfig:
     """Find the learning rates that a bench asks for, unless they are found. Resumable, run by run.
 
     Args:
         bench: calibrated, its references trained.
         launch, threads: where and how its runs are made.
         say: told complaints, and what was found.
-        rates: tuning.json of another bench, whose rates are taken instead.
 
     Returns:
         The bench with these rates.
 
     Raises:
-        UserError: runs failed for good (the others are done); or see `borrow`.
+        UserError: runs failed for good (the others are done).
     """
     root, config = bench.root, bench.config
     tuning = config.tuning
-    if tuning is not None and rates is not None and tuning_of(root) is None:
-        borrow(root, config, rates)
     if tuning is None or tuning_of(root) is not None:
         return with_tuned_rates(root, config)
     names, metric = tried_for(config, tuning.shared), config.tuned_by

@@ -30,7 +30,8 @@ def generator(seed: int, *stream: str | int, device: torch.device | str = "cpu")
     which 100,000 streams share some. On CUDA it is the key of 64 bits of a counter-based generator (Philox).
 
     Args:
-        seed, stream: the name. Streams of equal names are equal, bit for bit.
+        seed: the first part of the name.
+        *stream: its other parts. Streams of equal names are equal, bit for bit.
         device: where the numbers are made.
     """
     name = "/".join(map(str, (seed, *stream))).encode()

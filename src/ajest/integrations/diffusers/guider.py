@@ -26,7 +26,8 @@ class GuideNetworkGuidance(_Base):
     Args:
         guide: the model that is steered away from: smaller or less trained, asked just as the main one is.
         weight: 1 is no guidance.
-        start, stop: shares of the steps between which it guides.
+        start: share of the steps from which on it guides.
+        stop: share of the steps up to which it guides.
     """
 
     _input_predictions: ClassVar[list[str]] = ["pred_cond", "pred_uncond"]

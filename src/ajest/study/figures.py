@@ -92,6 +92,10 @@ def heatmap(shown: Heatmap) -> Figure:
     return bench_figures.heatmap(shown.means, grid.across, grid.down, shown.metric, title, shown.reach)
 
 
+#: Differences that are so many times the least would hide it: their axis becomes logarithmic, down to such a share.
+_WIDE, _WIDEST = 300, 1e5
+
+
 def guide_curves(curves: Sequence[GuideCurve]) -> Figure | None:
     """Guided minus unguided over the guidance weight: a panel for each metric, a line for each guide with intervals of
     the mean; None without any."""
@@ -113,6 +117,10 @@ def guide_curves(curves: Sequence[GuideCurve]) -> Figure | None:
         reach = np.nan_to_num(np.stack([mean - low, high - mean])) * unit
         style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
         axis.errorbar(at, mean * unit, reach, ms=4, lw=1.3, capsize=2, label=curve.guide, **style)
+    for metric, axis in panels.items():
+        sizes = [abs(g.difference) * metric.scale for c in curves if c.metric == metric for g in c.gains.values()]
+        if max(sizes) > _WIDE * (least := max(min(sizes), max(sizes) / _WIDEST)) > 0:
+            axis.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(least)))
     figure.legend(*next(iter(panels.values())).get_legend_handles_labels(), loc="outside upper left", ncols=3,
                   fontsize=8, frameon=False)  # fmt: skip
     return figure

@@ -16,8 +16,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 from ajest.bench.plan.config import BenchConfig
+from ajest.bench.report import drawing, figures
 from ajest.cli import main as cli
 from ajest.jobs.local import Local
 from ajest.runtime import interrupts, threads
@@ -30,6 +33,8 @@ from ajest.training.recipe import LearningRate, Recipe
 
 hypothesis.settings.register_profile("ajest", deadline=None, max_examples=40, derandomize=True)
 hypothesis.settings.load_profile("ajest")
+# Commands that tests start keep what they compile, whatever this session was told: hundreds of files each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # One test runs on each core: benches within them get no more threads than that.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
@@ -37,6 +42,28 @@ torch.set_num_threads(1)
 # Decoded images and features of a test session, also for the commands that it runs.
 os.environ["AJEST_CACHE"] = tempfile.mkdtemp(prefix="ajest-test-cache-")
 atexit.register(shutil.rmtree, os.environ["AJEST_CACHE"], ignore_errors=True)
+
+_rasterised = figures.rasterised
+
+
+def _one_dot(_: Figure, dpi: int = 110) -> Image.Image:
+    """In place of a figure, made but not painted: that takes longer than all else of a small bench."""
+    image = Image.new("RGB", (dpi, dpi), "white")
+    image.putpixel((dpi // 2, dpi // 2), (0, 0, 0))
+    return image
+
+
+figures.rasterised = drawing.rasterised = _one_dot
+
+
+@pytest.fixture(scope="module")
+def painted():
+    """The figures of these tests are painted, as people see them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (figures, drawing):
+            patch.setattr(module, "rasterised", _rasterised)
+        yield
+
 
 DATA = Path(os.environ.get("AJEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REFERENCE = Path(__file__).parent / "reference"

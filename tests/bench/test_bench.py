@@ -37,7 +37,7 @@ from conftest import Here, small_bench
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory, painted):
     """A whole small bench."""
     root = tmp_path_factory.mktemp("bench") / "small"
     run_bench(root, small_bench(), Local(2))

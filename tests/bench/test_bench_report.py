@@ -23,6 +23,8 @@ from ajest.study.figures import differences
 from ajest.study.results import pairwise_tests
 from made_up import BASE, ahead, made_up
 
+pytestmark = pytest.mark.usefixtures("painted")
+
 ENERGY, GUIDED, LOSS = ("energy_distance", 1.0), ("mandala", 3.0), ("loss", 1.0)
 
 

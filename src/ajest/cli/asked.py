@@ -77,7 +77,7 @@ def refuse_for(task: str, asked: dict[str, Any], known: set[str]) -> None:
         if _SETTINGS.get(name, name) not in known:
             if task == "tree":
                 why = _NOT_THE_TREE.get(name, "it makes its own examples")
-                kind = "vectors" if name == "objective" else "images"
+                kind = "images and vectors" if name == "objective" else "images"
                 raise UserError(f"{flag(name)} is for {kind}: the {task} has no use for it, because {why}")
             raise UserError(f"{flag(name)} means nothing here: the task {task} has no setting {name!r}")
 
@@ -187,7 +187,7 @@ def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> 
     """
     from ajest.tasks.images.setup import image_task
 
-    refuse_for("images", {name: asked[name] for name in asked.keys() & {"gain_sign", "target", "objective"}}, set())
+    refuse_for("images", {name: asked[name] for name in asked.keys() & {"gain_sign", "target"}}, set())
     settings: dict[str, Any] = dials.settings()
     if settings["precision"] == "bfloat16" and "precision" not in asked and (slow := _without_bfloat16(device)):
         settings["precision"] = "float32"

@@ -117,7 +117,8 @@ class Drawing:
             one (for classifier-free guidance; the tree has no labels).
         target: what the tree's networks are to return: the "exact" posterior mean, as published, or the clean example
             "x0", which is all that real data have (tree only).
-        objective: what networks predict, and in whose squared error they learn (vectors only); without it "edm".
+        objective: what networks predict, and in whose squared error they learn; without it "edm". The tree has none;
+            models of diffusers predict what --prediction says.
     """
 
     p_mean: Number = None

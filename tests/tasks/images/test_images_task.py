@@ -62,7 +62,7 @@ def small_bench(**changes):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
+def done(tmp_path_factory, painted):
     root = tmp_path_factory.mktemp("images") / "bench"
     run_bench(root, small_bench(), Local(1))
     return root, write_report(root).results

@@ -98,8 +98,10 @@ class DiffusersModel:
         generator: torch.Generator | None = None,
         channels: int = 3,
         embedding: tuple[int, ...] = (),
+        objective: str = "edm",
     ) -> DiffusersNetwork:
-        """The model as a network, initialised from `generator`; its scheduler says how it is scaled, not `sigma_data`.
+        """The model as a network, initialised from `generator`; its scheduler says how it is scaled and what it
+        predicts, not `sigma_data` and `objective`.
 
         Raises:
             UserError: see `fit`; or the class cannot be made of the config.

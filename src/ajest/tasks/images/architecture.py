@@ -125,12 +125,13 @@ class Architecture:
         generator: torch.Generator | None = None,
         channels: int = 3,
         embedding: tuple[int, ...] = (),
+        objective: str = "edm",
     ) -> EDM2Denoiser:
         """The network with its preconditioning, initialised from `generator`, for images of so many `channels`; it is
-        told classes, or an `embedding` of this shape."""
+        told classes, or an `embedding` of this shape, and predicts what `objective` names."""
         raw = self.build(resolution, embedding[0] if embedding else classes, generator, channels)
         shape = (channels, resolution, resolution)
-        return EDM2Denoiser(raw, shape, sigma_data, getattr(torch, precision), generator)
+        return EDM2Denoiser(raw, shape, sigma_data, getattr(torch, precision), generator, objective)
 
 
 #: The published sizes at 64x64 (docs/method.md#images), and two that a CPU trains in minutes.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from ajest.diffusion.objectives.parametrisations import parametrisation_named
 from ajest.runtime.compiling import uncompiled
 
 from .layers import Embedding, MPConv, MPFourier, renormalise
@@ -26,6 +27,7 @@ class EDM2Denoiser(nn.Module):
         sigma_data: standard deviation of the data.
         precision: in which `unet` computes; weights and preconditioning stay in float32.
         generator: for the head's initial weights.
+        objective: what F predicts, a name in `ajest.diffusion.PARAMETRISATIONS` (docs/method.md#objectives).
     """
 
     def __init__(
@@ -35,8 +37,10 @@ class EDM2Denoiser(nn.Module):
         sigma_data: float = 0.5,
         precision: torch.dtype = torch.float32,
         generator: torch.Generator | None = None,
+        objective: str = "edm",
     ) -> None:
         super().__init__()
+        self._predicts = None if objective == "edm" else parametrisation_named(objective)
         self.unet, self.shape, self.sigma_data, self.precision = unet, shape, sigma_data, precision
         self.logvar_fourier = MPFourier(UNCERTAINTY_CHANNELS, generator)
         self.logvar_linear = MPConv(UNCERTAINTY_CHANNELS, 1, 0, generator)
@@ -65,7 +69,7 @@ class EDM2Denoiser(nn.Module):
         x, level, scale = self._scaled(x, sigma)
         raw, hidden = self.unet((x * scale).to(self.precision), sigma.float().log() / 4, label, True)
         denoised = self._denoised(x, raw, level, scale)
-        error = (denoised - target) * (weight[:, None, None, None] * level * self.sigma_data * scale)
+        error = (denoised - target) * (weight[:, None, None, None] * self._coefficients(level, scale)[1])
         error = functional.pixel_unshuffle(error, self.unet.patch).flatten(2)
         return denoised, torch.einsum("ncp,nkp->nck", error, hidden.float()).flatten(1)
 
@@ -75,7 +79,15 @@ class EDM2Denoiser(nn.Module):
         return x.float(), level, torch.rsqrt(level.square() + self.sigma_data**2)
 
     def _denoised(self, x: Tensor, raw: Tensor, level: Tensor, scale: Tensor) -> Tensor:
-        return x * (self.sigma_data * scale).square() + raw.float() * (level * self.sigma_data * scale)
+        skip, out = self._coefficients(level, scale)
+        return x * skip + raw.float() * out
+
+    def _coefficients(self, level: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """c_skip and c_out, of the shape of `level`."""
+        if self._predicts is None:
+            return (self.sigma_data * scale).square(), level * self.sigma_data * scale
+        skip, out = self._predicts.coefficients(level / self.sigma_data)
+        return skip, self.sigma_data * out
 
     @cached_property
     def _layers(self) -> list[MPConv]:

@@ -15,6 +15,7 @@ from ajest.diffusion.batch import Batch
 from ajest.diffusion.conditions import drop
 from ajest.diffusion.denoising import Denoiser, LogNormal, edm_weight
 from ajest.diffusion.noising.ingredients import Ingredients, Target
+from ajest.diffusion.noising.weights import Weighting
 from ajest.errors import NotFinite, UserError
 from ajest.runtime.counter import CounterStream, Rows, below, normal, numbers_of, uniform
 from ajest.runtime.seeding import substream
@@ -84,6 +85,7 @@ class ImageSource:
         label_dropout: share of examples that lose their label (`ajest.diffusion.conditions`). It is drawn with the
             example, so that learner, reference and all arms agree about it.
         loading: how images and noise come to the device.
+        weighting: of the squared error, None for EDM's.
 
     Raises:
         UserError: images of another type or shape.
@@ -103,8 +105,10 @@ class ImageSource:
         device: torch.device | str = "cpu",
         label_dropout: float = 0.0,
         loading: Loading = USUAL,
+        weighting: Weighting | None = None,
     ) -> None:
         self._check(images)
+        self._weighting = weighting
         self.label_dropout = label_dropout
         self.device = torch.device(device)
         self.noise, self.sigma_data, self.flip = noise, sigma_data, flip
@@ -160,7 +164,8 @@ class ImageSource:
         return self._loading.fused
 
     def weight(self, sigma: Tensor) -> Tensor:
-        return edm_weight(sigma, self.sigma_data)
+        own = self._weighting
+        return edm_weight(sigma, self.sigma_data) if own is None else own(sigma, self.sigma_data)
 
     def _on_host(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(numbers of images, normal numbers of the levels, forms of the images, which labels are lost)."""

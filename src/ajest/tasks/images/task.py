@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
+from ajest.diffusion.noising.weights import Weighting
+from ajest.diffusion.objectives.parametrisations import parametrisation_named
 from ajest.diffusion.optimal import OptimalLoss, by_level, dataset_optimum
 from ajest.diffusion.solvers import Solver, SolverKind
 from ajest.errors import UserError, check
@@ -63,6 +65,8 @@ class ImageTask(Task):
         p_mean, p_std: of ln sigma in training.
         sigma_data: standard deviation of the data.
         label_dropout: share of training examples that lose their label, for classifier-free guidance.
+        objective: what networks predict, and in whose squared error they learn: edm, eps, v, x0 or flow. Models of
+            diffusers predict what their scheduler says; of them it is the loss alone.
         precision: in which networks compute; weights and preconditioning stay in float32.
         compile: compile the networks with torch.compile, and the noise that is drawn on a GPU.
         resident_bytes: decoded images up to so many bytes live on the GPU; None takes a quarter of what is free on
@@ -97,6 +101,7 @@ class ImageTask(Task):
     p_std: float = 1.0
     sigma_data: float = 0.5
     label_dropout: float = 0.0
+    objective: str = "edm"
     precision: Precision = "float32"
     compile: bool = False
     resident_bytes: int | None = field(default=None, compare=False)
@@ -114,6 +119,7 @@ class ImageTask(Task):
 
     def __post_init__(self) -> None:
         check_noise(self.p_mean, self.p_std, self.sigma_data)
+        parametrisation_named(self.objective)
         check(0 <= self.label_dropout < 1, f"label_dropout must lie in [0, 1), not {self.label_dropout}")
         check(
             self.label_dropout == 0 or self.conditional,
@@ -187,7 +193,8 @@ class ImageTask(Task):
 
     def source(self, device: torch.device | str) -> ImageSource:
         loading = Loading(self.resident_bytes, fused=self.compile)
-        return self._source("train", self.flip, device, self.label_dropout, loading)
+        weighting = None if self.objective == "edm" else parametrisation_named(self.objective).weighting
+        return self._source("train", self.flip, device, self.label_dropout, loading, weighting)
 
     def _source(
         self,
@@ -196,11 +203,12 @@ class ImageTask(Task):
         device: torch.device | str = "cpu",
         label_dropout: float = 0.0,
         loading: Loading = USUAL,
+        weighting: Weighting | None = None,
     ) -> ImageSource:
-        """What draws images, or latents of them."""
+        """What draws images, or latents of them; without a weighting with EDM's weight, whatever the objective."""
         found = self._image_set(split)
         told = found.labels if found.embeddings is None else found.embeddings
-        rest = told, self._noise, self.sigma_data, flip, device, label_dropout, loading
+        rest = told, self._noise, self.sigma_data, flip, device, label_dropout, loading, weighting
         return ImageSource(found.images, *rest) if found.latents is None else LatentSource(found.latents, *rest)
 
     def network(self, role: Role, seed: int) -> nn.Module:
@@ -209,7 +217,7 @@ class ImageTask(Task):
         channels, side, _ = self.shape
         classes = len(self.classes)
         network = architecture.denoiser(
-            side, classes, self.sigma_data, self.precision, weights, channels, self.embedding
+            side, classes, self.sigma_data, self.precision, weights, channels, self.embedding, self.objective
         )
         if self.compile:
             compile_network(network.raw)
@@ -268,7 +276,7 @@ class ImageTask(Task):
             return None
         streams = (generator(how.seed, "evaluation", "optimal loss", part) for part in ("learned", "references"))
         counts = (LOSS_EXAMPLES, OPTIMAL_REFERENCES)
-        source, held_out = self.source(how.device), self._loss_batch(how.seed).to(how.device)
+        source, held_out = replace(self, objective="edm").source(how.device), self._loss_batch(how.seed).to(how.device)
         learned, references = (source.draw(count, stream) for count, stream in zip(counts, streams, strict=True))
         return dataset_optimum(self._noise, learned, held_out, references, self.size, LOSS_EXAMPLES)
 
@@ -348,7 +356,8 @@ class ImageTask(Task):
         return LogNormal(self.p_mean, self.p_std)
 
     def _loss_batch(self, seed: int) -> Batch:
-        """Noised held-out images (training images where there are none), on the CPU."""
+        """Noised held-out images (training images where there are none), on the CPU, with EDM's weight whatever the
+        objective, so that losses can be compared."""
         source = self._source("val" if self.validation else "train")
         return source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
 

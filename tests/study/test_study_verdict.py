@@ -10,6 +10,7 @@ import pytest
 from ajest.bench.plan.config import run_folder
 from ajest.bench.read.results import Cell, Results, Run, compared
 from ajest.bench.read.score_reliability import score_reliability
+from ajest.bench.read.statistics import Comparison
 from ajest.bench.report.figures import OUTCOMES
 from ajest.errors import UserError
 from ajest.selection.arm import Scoring
@@ -18,9 +19,9 @@ from ajest.selection.memory import LossMemory
 from ajest.storage import checkpoint, jsonl
 from ajest.study import results as study_results
 from ajest.study.dials import by_keep
-from ajest.study.figures import Figures, differences
+from ajest.study.figures import Figures, differences, guide_curves
 from ajest.study.findings import findings
-from ajest.study.guides import GUIDES, read_guides
+from ajest.study.guides import GUIDES, GuideCurve, read_guides
 from ajest.study.page import render
 from ajest.study.plan import ALWAYS, Grid
 from ajest.study.presets import tree_full
@@ -433,3 +434,13 @@ def test_a_guides_weight_is_the_best_on_some_seeds_and_its_gain_is_judged_on_oth
     assert found[trained].trained is None
     assert [found[n].trained.difference for n in (charged, early)] == [-0.125, -0.25]
     assert found[trained].gain.value == 0.75 + 1 / 16
+
+
+@pytest.mark.parametrize(("last", "scale"), [(90.0, "linear"), (9e4, "symlog")])
+def test_guides_that_run_away_leave_the_others_to_be_seen(last, scale):
+    """Over weights the energy distance of one can grow 10,000 times as far as that of the others."""
+    metric = next(m for m in tree_full().task.metrics if m.name == "energy_distance")
+    grown = {weight: d / metric.scale for weight, d in ((1.5, 0.5), (2.0, 5.0), (4.0, last))}
+    gains = {weight: Comparison(20, 0, d, 0.0, d, 0.0, 2 * d, 0.0, 0.5, -1) for weight, d in grown.items()}
+    figure = guide_curves([GuideCurve("trained", metric, gains)])
+    assert figure.axes[0].get_yscale() == scale

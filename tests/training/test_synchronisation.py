@@ -1,6 +1,8 @@
 """How often a training step waits for its device: once, when it has been given everything to do."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +14,9 @@ from ajest.training.run import execution
 from ajest.training.run_folder import RunConfig
 from ajest.training.schedule import Schedule
 from ajest.training.trainer import Trainer
-from conftest import small_recipe, small_task
+from conftest import small_images, small_recipe, small_task
 from simulated_device import simulated_cuda
+from step_counts import step_counts
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 
@@ -58,6 +61,26 @@ def test_a_step_waits_once(name):
         t.ledger.settle()
         assert t.ledger.total_seconds + t.ledger.warmup_seconds > seconds > 0
         assert int(t.example_counts.trained.sum()) == t.ledger.counts.trained
+
+
+def published():
+    """{(arm, task): (waits, copies to the device, copies to the host)} of the table in benchmarks/README.md."""
+    text = (Path(__file__).parents[2] / "benchmarks" / "README.md").read_text()
+    rows = re.findall(r"^\| ([\w-]+), (tree|images) \| \S+ \| (\d+) \| \S+ \| (\d+) \| \S+ \| (\d+) \|$", text, re.M)
+    return {(arm, task): tuple(map(int, counts)) for arm, task, *counts in rows}
+
+
+@pytest.mark.parametrize(
+    ("arm", "task"),
+    [
+        *((arm, "images") for arm in ("baseline", "ajest", "recall", "stale", "assignment")),
+        *((arm, "tree") for arm in ("joint-gradient", "recall", "stale", "assignment")),
+    ],
+)
+def test_steps_wait_and_copy_as_often_as_is_published(arm, task):
+    found = step_counts(small_images() if task == "images" else small_task(), arm)
+    counts = found.syncs, found.copies("host to device"), found.copies("device to host")
+    assert counts == published()[arm, task]
 
 
 def test_weights_loss_and_counts_are_read_in_few_bytes():

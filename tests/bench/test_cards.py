@@ -1,6 +1,7 @@
 """Graphics cards: who looks at them, which process computes on which, and that the parent computes on none."""
 
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,6 +122,19 @@ def test_runs_take_a_card_each_or_share_them_evenly(seen):
     assert InProcess().room("cuda") == Room("Made-up 9", 80 * GIB, 60 * GIB, 1)
     assert [launch.room("cpu") for launch in (Local(), InProcess(), Slurm())] == [None] * 3
     assert Slurm(gpus_per_run=1).room("cuda") is None
+
+
+def test_a_cluster_is_asked_for_cards_of_one_kind(monkeypatch, tmp_path):
+    class Executor:
+        def __init__(self, folder):
+            self.folder = folder
+
+        def update_parameters(self, **asked):
+            self.asked = asked
+
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(SlurmExecutor=Executor))
+    wanted = {Slurm(): None, Slurm(gpus_per_run=2): 2, Slurm(gpus_per_run=2, gpu_kind="a100"): "a100:2"}
+    assert {slurm: slurm._executor(tmp_path).asked["gpus_per_node"] for slurm in wanted} == wanted
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,7 @@ def test_values_are_checked(refused, benches, verb, words, says):
         (("bench", "tree", "--guide-learning-rate", "0"), "learning rate"),
         (("bench", "tree", "--workers", "0"), "workers must be at least 1"),
         (("bench", "tree", "--launch", "slurm", "--gpus-per-run", "-1"), "gpus_per_run must be at least 0"),
+        (("bench", "tree", "--launch", "slurm", "--gpu-kind", "a100"), "--gpu-kind a100 needs --gpus-per-run 1"),
         (("bench", "tree", "--launch", "slurm", "--max-parallel", "0"), "max_parallel must be at least 1"),
         (("bench", "tree", "--launch", "slurm", "--hours", "0"), "hours must be positive"),
         (("bench", "tree", "--hours", "0"), "--hours is for a cluster"),

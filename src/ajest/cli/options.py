@@ -314,6 +314,8 @@ class Launching:
             CUDA_VISIBLE_DEVICES leaves.
         partition: of the cluster.
         gpus_per_run: of each of the cluster's jobs.
+        gpu_kind: what the cluster calls those cards, such as a100, where it has several kinds: a bench is fair on one
+            kind alone.
         max_parallel: jobs of the cluster at the same time; without it 20.
         hours: that a job of the cluster may take before it goes on in another; without it 24.
     """
@@ -322,6 +324,7 @@ class Launching:
     workers: Whole = None
     partition: Word = None
     gpus_per_run: Whole = None
+    gpu_kind: Word = None
     max_parallel: Whole = None
     hours: Number = None
 

@@ -48,6 +48,8 @@ class Slurm:
     Attributes:
         partition: of the cluster; empty takes its default one.
         gpus_per_run, cpus_per_run: of each job.
+        gpu_kind: what the cluster calls the cards that jobs ask for, such as a100; empty takes any. Steps are timed
+            once, on one machine, so that a bench is fair on cards of one kind alone.
         memory: of each job in GB; 0 leaves it to the cluster.
         max_parallel: jobs that run at the same time.
         hours: that a job may take; one that takes longer goes on in another.
@@ -57,6 +59,7 @@ class Slurm:
     partition: str = ""
     gpus_per_run: int = 0
     cpus_per_run: int = 4
+    gpu_kind: str = ""
     memory: float = 0.0
     max_parallel: int = 20
     hours: float = 24.0
@@ -64,6 +67,10 @@ class Slurm:
 
     def __post_init__(self) -> None:
         check(self.gpus_per_run >= 0, f"gpus_per_run must be at least 0, not {self.gpus_per_run}")
+        check(
+            not self.gpu_kind or self.gpus_per_run >= 1,
+            f"no cards are asked for: --gpu-kind {self.gpu_kind} needs --gpus-per-run 1",
+        )
         check(self.max_parallel >= 1, f"max_parallel must be at least 1, not {self.max_parallel}")
         check(self.cpus_per_run >= 1, f"cpus_per_run must be at least 1, not {self.cpus_per_run}")
         check(self.hours > 0, f"hours must be positive, not {self.hours}")
@@ -153,7 +160,7 @@ class Slurm:
         executor.update_parameters(
             job_name="ajest",
             partition=self.partition or None,
-            gpus_per_node=self.gpus_per_run or None,
+            gpus_per_node=f"{self.gpu_kind}:{self.gpus_per_run}" if self.gpu_kind else self.gpus_per_run or None,
             cpus_per_task=self.cpus_per_run,
             mem=f"{round(self.memory * 1024)}M" if self.memory else None,
             time=max(1, round(self.hours * 60)),

@@ -67,7 +67,7 @@ def test_a_verdict_cites_what_the_study_of_its_task_recommends(monkeypatch):
 
 
 def test_what_comes_with_the_package_recommends_at_budgets_that_there_are():
-    for task in ("tree", "images"):
+    for task in ("tree", "images", "vectors"):
         found = recommendation.recommendations(task)
         assert {r.budget for r in found} <= set(BUDGETS)
         docs = Path(__file__).parents[2] / "docs"

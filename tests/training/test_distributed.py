@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,14 +155,13 @@ def test_a_killed_process_is_brought_back_and_ends_with_the_same_bits(tmp_path):
 
 
 def test_a_checkpoint_of_two_processes_goes_on_in_any_number(tmp_path):
-    ends = {}
+    ends, begun = {}, tmp_path / "begun"
+    small_run(begun, 20)
+    goes_well(2, script(tmp_path, begun))
+    write_config(begun / "config.json", replace(read_config(begun), iterations=30))
+    (begun / "status.json").unlink()
     for count in (2, 1, 4):
-        folder = tmp_path / f"then-{count}"
-        small_run(folder, 20)
-        goes_well(2, script(tmp_path, folder))
-        config = read_config(folder)
-        write_config(folder / "config.json", replace(config, iterations=30))
-        (folder / "status.json").unlink()
+        folder = shutil.copytree(begun, tmp_path / f"then-{count}")
         goes_well(count, script(tmp_path, folder))
         ends[count] = checkpoint.latest(folder, "checkpoint", pytest.fail)
     for count in (1, 4):

@@ -21,7 +21,7 @@ from ajest.claims import run as running
 from ajest.claims.catalogue import CHARGED, CLAIMS, EARLIER, PROJECTED, claims_named
 from ajest.claims.findings import Judged, Test
 from ajest.claims.levels import levels_bench, tune_levels, tuned_levels
-from ajest.claims.page import answer, render, sentences
+from ajest.claims.page import answer, forest, render, sentences, summary
 from ajest.claims.run import PROBE, look, pieces, run_pieces
 from ajest.claims.settings import SETTINGS, with_data
 from ajest.diffusion.noising.source import noised
@@ -67,6 +67,30 @@ def test_what_is_left_of_a_claim_by_its_arms(shifts, left):
     one = judged(CLAIMS["laplace"], *shifts)
     assert one.left == left
     assert replace(one, finished=False).left == "unfinished"
+
+
+def test_a_mixed_claim_shows_what_was_gained_and_what_it_cost():
+    one = judged(CLAIMS["laplace"], -0.3, 0.4)
+    row = summary([one], [one.claim]).rows[0]
+    gained, cost = one.tests
+    assert row[-1].value == "mixed"
+    assert row[-1].detail == (
+        f"better: {gained.arm}: loss {100 * gained.baseline.difference / 1.00875:.1f} %; "
+        f"worse: {cost.arm}: loss +{100 * cost.baseline.difference / 1.00875:.1f} %"
+    )
+
+
+def test_the_forest_has_a_column_for_each_headline_of_each_setting():
+    one = judged(CLAIMS["laplace"], -0.3, 0.4)
+    guided = replace(one, tests=(*one.tests, *(replace(test, weight=2.0) for test in one.tests)))
+    figure = forest([guided, replace(one, setting=SETTINGS["digits"])])
+    titles = [axis.get_title(loc="left").split("\n") for axis in figure.axes]
+    assert [(title[0], title[-2]) for title in titles] == [
+        ("the tree, exact targets", "loss"),
+        ("the tree, exact targets", "guided loss"),
+        ("digits of 8 by 8 pixels", "loss"),
+    ]
+    assert {title[-1] for title in titles} == {"% better than the baseline"}
 
 
 def test_the_answer_counts_claims_that_hold_somewhere_and_everywhere():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ajest.bench.report.forest import Difference, whisker
 from ajest.bench.report.markdown import section
 from ajest.bench.report.tables import MARKS
 from ajest.storage.checkpoint import write_atomic
+from ajest.tasks.base import Metric
 
 from .catalogue import Claim
 from .findings import Judged, Left, Test, judged
@@ -110,8 +112,17 @@ def _left(one: Judged) -> TableCell:
     first = next(iter(one.tests), None)
     if first is None or one.left == "unfinished":
         return TableCell("unfinished")
+    if one.left == "mixed":
+        return TableCell(one.left, "; ".join(_furthest(one.tests, outcome) for outcome in ("better", "worse")))
     best = max(one.tests, key=lambda test: test.baseline.improvement if test.metric == first.metric else float("-inf"))
     return TableCell(one.left, f"{best.arm}: {first.metric.label} {_relative(best)}", _TONES.get(one.left, ""))
+
+
+def _furthest(tests: Sequence[Test], outcome: Left) -> str:
+    """Of the tests with this outcome that which is furthest from the baseline, in per cent of it."""
+    there = [test for test in tests if test.baseline.outcome == outcome]
+    test = max(there, key=lambda test: abs(test.baseline.difference / test.baseline.other))
+    return f"{outcome}: {test.arm}: {metric_name(test.metric, test.weight)} {_relative(test)}"
 
 
 def _relative(test: Test) -> str:
@@ -181,31 +192,34 @@ def _numbers(one: Judged) -> Table:
 
 
 def forest(found: Sequence[Judged]) -> Figure | None:
-    """Every claim's arms at equal time minus the baseline, in per cent of it: a column for each setting, better to the
-    right; None without any."""
+    """Every claim's arms at equal time minus the baseline, in per cent of it: a column for each headline of each
+    setting, better to the right; None without any."""
     timed = [one for one in found if one.end == "time" and one.tests]
-    settings = list(dict.fromkeys(one.setting for one in timed))
+    columns: dict[tuple[Setting, Metric, bool], list[Test]] = {}
+    for one in timed:
+        for test in one.tests:
+            columns.setdefault((one.setting, test.metric, test.weight != 1), []).append(test)
     arms = list(dict.fromkeys(test.arm for one in timed for test in one.tests))
     if not arms:
         return None
-    figure = Figure(figsize=(2.2 + 3.0 * len(settings), 1.2 + 0.34 * len(arms)), layout="constrained")
-    axes = dict(zip(settings, figure.subplots(1, len(settings), sharey=True, squeeze=False)[0], strict=True))
-    for setting, axis in axes.items():
-        _column(axis, setting, [one for one in timed if one.setting == setting], arms)
-    first = axes[settings[0]]
-    first.set_yticks(range(len(arms)), arms)
-    first.set_ylim(len(arms) - 0.35, -0.65)
+    figure = Figure(figsize=(2.2 + 2.6 * len(columns), 1.4 + 0.34 * len(arms)), layout="constrained")
+    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for ((setting, _, _), tests), axis in zip(columns.items(), axes, strict=True):
+        _column(axis, setting, tests, arms)
+    axes[0].set_yticks(range(len(arms)), arms)
+    axes[0].set_ylim(len(arms) - 0.35, -0.65)
     return figure
 
 
-def _column(axis: Axes, setting: Setting, found: Sequence[Judged], arms: Sequence[str]) -> None:
-    metric = found[0].tests[0].metric
-    for one in found:
-        for test in (t for t in one.tests if t.metric == metric):
-            scale = 100 * metric.sign / abs(test.baseline.other)
-            whisker(axis, arms.index(test.arm), Difference(test.baseline, test.gaps), scale)
+def _column(axis: Axes, setting: Setting, tests: Sequence[Test], arms: Sequence[str]) -> None:
+    metric = tests[0].metric
+    for test in tests:
+        scale = 100 * metric.sign / abs(test.baseline.other)
+        whisker(axis, arms.index(test.arm), Difference(test.baseline, test.gaps), scale)
     axis.axvline(0, color="#555", lw=0.9, zorder=1)
-    axis.set_title(f"{setting.title}\n{metric.label}, % better than the baseline", fontsize=9, loc="left")
+    named = metric_name(metric, tests[0].weight).removesuffix(f" × {metric.scale:g}")  # of a share scales say nothing
+    title = (*textwrap.wrap(setting.title, 32), *textwrap.wrap(named, 32), "% better than the baseline")
+    axis.set_title("\n".join(title), fontsize=9, loc="left")
     axis.grid(axis="y", color="#e6eaed", lw=0.7)
     axis.set_axisbelow(True)
     clean(axis)

@@ -205,8 +205,8 @@ CPU_MINI = ImageDials(
 )
 
 
-#: Thumbnails of ten classes, with what supports a claim: ten seeds, three guides, rates of their own. About an hour on
-#: 2 cores.
+#: Thumbnails of ten classes, with what supports a claim: ten seeds, three guides, rates of their own. One to two hours
+#: on 2 cores.
 CPU_SMALL = ImageDials(
     learner=Architecture(channels=16, multipliers=(1, 2), blocks=1, attention=(8,)),
     guide=Architecture(channels=8, multipliers=(1, 2), blocks=1, attention=(8,)),

@@ -53,7 +53,8 @@ def _one_dot(_: Figure, dpi: int = 110) -> Image.Image:
     return image
 
 
-figures.rasterised = drawing.rasterised = _one_dot
+def pytest_configure() -> None:
+    figures.rasterised = drawing.rasterised = _one_dot
 
 
 @pytest.fixture(scope="module")

@@ -78,3 +78,13 @@ def parametrisation_named(name: str) -> Parametrisation:
     if name not in PARAMETRISATIONS:
         raise unknown("parametrisation", name, PARAMETRISATIONS)
     return PARAMETRISATIONS[name]
+
+
+def weighting_of(objective: str) -> Weighting | None:
+    """Of the denoiser's squared error, so that it is that of what a network predicts; None for EDM's, which sources of
+    examples have without it (`ajest.diffusion.denoising.edm_weight`).
+
+    Raises:
+        UserError: there is no such parametrisation.
+    """
+    return None if objective == "edm" else parametrisation_named(objective).weighting

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
 from ajest.diffusion.noising.weights import Weighting
-from ajest.diffusion.objectives.parametrisations import parametrisation_named
+from ajest.diffusion.objectives.parametrisations import weighting_of
 from ajest.diffusion.optimal import OptimalLoss, by_level, dataset_optimum
 from ajest.diffusion.solvers import Solver, SolverKind
 from ajest.errors import UserError, check
@@ -119,7 +119,7 @@ class ImageTask(Task):
 
     def __post_init__(self) -> None:
         check_noise(self.p_mean, self.p_std, self.sigma_data)
-        parametrisation_named(self.objective)
+        weighting_of(self.objective)  # which checks its name
         check(0 <= self.label_dropout < 1, f"label_dropout must lie in [0, 1), not {self.label_dropout}")
         check(
             self.label_dropout == 0 or self.conditional,
@@ -193,8 +193,7 @@ class ImageTask(Task):
 
     def source(self, device: torch.device | str) -> ImageSource:
         loading = Loading(self.resident_bytes, fused=self.compile)
-        weighting = None if self.objective == "edm" else parametrisation_named(self.objective).weighting
-        return self._source("train", self.flip, device, self.label_dropout, loading, weighting)
+        return self._source("train", self.flip, device, self.label_dropout, loading, weighting_of(self.objective))
 
     def _source(
         self,

@@ -16,7 +16,7 @@ from torch import Tensor
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise
 from ajest.diffusion.network import ExactDenoiser
-from ajest.diffusion.objectives.parametrisations import parametrisation_named
+from ajest.diffusion.objectives.parametrisations import weighting_of
 from ajest.diffusion.optimal import OptimalLoss, by_level, dataset_optimum, exact_optimum
 from ajest.diffusion.solvers import Solver, SolverKind
 from ajest.errors import NotFinite, check, listed, unknown
@@ -99,7 +99,7 @@ class VectorsTask(Task):
         _ = self.sampler  # which checks its settings
         for what in ("hidden", "guide_hidden", "blocks"):
             check(getattr(self, what) >= 1, f"{what} must be at least 1, not {getattr(self, what)}")
-        parametrisation_named(self.objective)
+        weighting_of(self.objective)  # which checks its name
         check(0 <= self.label_dropout < 1, f"label_dropout must lie in [0, 1), not {self.label_dropout}")
         check(
             self.label_dropout == 0 or bool(self.classes),
@@ -148,8 +148,7 @@ class VectorsTask(Task):
     def source(self, device: torch.device | str) -> TensorSource:
         rows = self._parts[0]
         exact = self.exact_denoiser(device)
-        weighting = None if self.objective == "edm" else parametrisation_named(self.objective).weighting
-        s, drops = self.sigma_data, self.label_dropout
+        s, drops, weighting = self.sigma_data, self.label_dropout, weighting_of(self.objective)
         return TensorSource(rows.x, self._noise, s, rows.label, device, drops, exact, weighting)
 
     def network(self, role: Role, seed: int) -> VectorDenoiser:

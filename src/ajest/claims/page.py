@@ -113,16 +113,20 @@ def _left(one: Judged) -> TableCell:
     if first is None or one.left == "unfinished":
         return TableCell("unfinished")
     if one.left == "mixed":
-        return TableCell(one.left, "; ".join(_furthest(one.tests, outcome) for outcome in ("better", "worse")))
+        sides: tuple[Left, ...] = ("better", "worse")
+        return TableCell(one.left, "; ".join(f"{side}: {_furthest(one.tests, side)}" for side in sides))
+    if one.left in ("better", "worse"):
+        return TableCell(one.left, _furthest(one.tests, one.left), _TONES[one.left])
     best = max(one.tests, key=lambda test: test.baseline.improvement if test.metric == first.metric else float("-inf"))
-    return TableCell(one.left, f"{best.arm}: {first.metric.label} {_relative(best)}", _TONES.get(one.left, ""))
+    said = f"{best.arm}: {metric_name(best.metric, best.weight)} {_relative(best)}"
+    return TableCell(one.left, said, _TONES.get(one.left, ""))
 
 
 def _furthest(tests: Sequence[Test], outcome: Left) -> str:
     """Of the tests with this outcome that which is furthest from the baseline, in per cent of it."""
     there = [test for test in tests if test.baseline.outcome == outcome]
     test = max(there, key=lambda test: abs(test.baseline.difference / test.baseline.other))
-    return f"{outcome}: {test.arm}: {metric_name(test.metric, test.weight)} {_relative(test)}"
+    return f"{test.arm}: {metric_name(test.metric, test.weight)} {_relative(test)}"
 
 
 def _relative(test: Test) -> str:
@@ -218,7 +222,7 @@ def _column(axis: Axes, setting: Setting, tests: Sequence[Test], arms: Sequence[
         whisker(axis, arms.index(test.arm), Difference(test.baseline, test.gaps), scale)
     axis.axvline(0, color="#555", lw=0.9, zorder=1)
     named = metric_name(metric, tests[0].weight).removesuffix(f" × {metric.scale:g}")  # of a share scales say nothing
-    title = (*textwrap.wrap(setting.title, 32), *textwrap.wrap(named, 32), "% better than the baseline")
+    title = (*textwrap.wrap(setting.title, 36), *textwrap.wrap(named, 36), "% better than the baseline")
     axis.set_title("\n".join(title), fontsize=9, loc="left")
     axis.grid(axis="y", color="#e6eaed", lw=0.7)
     axis.set_axisbelow(True)

@@ -59,6 +59,8 @@ def act(task, report):
         time.sleep(20 + len(hoard))
     if task.does == "leave":
         os._exit(3)
+    if task.does.startswith("tell "):
+        return [os.environ.get(task.does.removeprefix("tell "), "nothing")]
     return [f"{task.name} is done"]
 
 
@@ -75,6 +77,16 @@ def tried(folder, *jobs, workers=2):
         except UserError as error:
             return said, str(error)
     return said, None
+
+
+def test_workers_find_the_environment_of_now_not_that_of_earlier_ones(monkeypatch, tmp_path):
+    for number, value in enumerate(("one", "two", None)):
+        if value is None:
+            monkeypatch.delenv("AJEST_TOLD")
+        else:
+            monkeypatch.setenv("AJEST_TOLD", value)
+        said, error = tried(tmp_path, (f"a{number}", "tell AJEST_TOLD"), workers=1)
+        assert (said, error) == ([f"a{number}: {value or 'nothing'}"], None)
 
 
 def test_a_killed_job_is_done_by_another_process(tmp_path):

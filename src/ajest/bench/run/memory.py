@@ -57,9 +57,18 @@ class Memory:
     examples: int
 
     @property
+    def kept(self) -> int:
+        """From the first step of the run to its last, whoever else computes."""
+        return self.weights + self.gradients + self.moments + self.undo + self.averages + self.reference
+
+    @property
+    def passing(self) -> int:
+        """While a step is taken, and what the runs of one process share."""
+        return self.data + self.batch + self.shared + self.examples * self.each
+
+    @property
     def total(self) -> int:
-        kept = self.weights + self.gradients + self.moments + self.undo + self.averages + self.reference
-        return kept + self.data + self.batch + self.shared + self.examples * self.each
+        return self.kept + self.passing
 
 
 def memory_needed(config: BenchConfig, free: int = 0) -> dict[str, Memory]:
@@ -137,6 +146,37 @@ def fitted(config: BenchConfig, room: Room) -> BenchConfig:
         f"{_gib(room.free)} GiB are free for it: take {fewer}a smaller network, or a larger device",
     )
     return config if size == largest else _with_micro_batch(config, size)
+
+
+def runs_in_turns(config: BenchConfig, room: Room | None, most: int, say: Callable[[str], None]) -> int:
+    """How many runs that one process makes in turns have their networks on its device at once.
+
+    Args:
+        config: of the runs.
+        room: what a process has of its device; None does not bound it.
+        most: how many there are at the most.
+        say: told what they need.
+
+    Raises:
+        UserError: not even one fits.
+    """
+    if room is None:
+        return most
+    needed = memory_needed(config, room.whole)
+    kept, passing = (max(getattr(m, part) for m in needed.values()) for part in ("kept", "passing"))
+    count = min(most, int((USABLE * room.free - passing) // kept))
+    name = max(needed, key=lambda found: needed[found].total)
+    check(
+        count >= 1,
+        f"a run ({name}) needs about {_gib(needed[name].total)} GiB, and of {room.name} {_gib(room.free)} GiB are free "
+        "for it: take a smaller network, or a larger device",
+    )
+    fewer = "" if count == most else f"; {most} do not fit"
+    say(
+        f"{count} runs that one process makes in turns need about {_gib(count * kept + passing)} of "
+        f"{_gib(room.free)} GiB that are free for them on {room.name}{fewer}"
+    )
+    return count
 
 
 def _with_micro_batch(config: BenchConfig, size: int | None) -> BenchConfig:

@@ -46,7 +46,7 @@ def test_a_source_draws_the_examples_of_the_list_alone(half, drawing):
     assert not (batch.id % 2).any()
     assert 0.9 * half.count < len(batch.id.unique()) <= half.count
     assert torch.equal(batch.sigma, others.sigma)  # at the same noise levels as all others
-    images = torch.from_numpy(np.array(task._image_set("train").images))
+    images = torch.from_numpy(np.array(task.image_set("train").images))
     assert torch.equal(((batch.target + 1) * 127.5).round().byte(), images[batch.id])
 
 

@@ -72,7 +72,7 @@ def test_held_out_classes_are_compared_as_they_are_read_by_people(archive):
     spec = archive("train.zip", composed("NFD"), each=40)
     task = image_task((spec,), (archive("val.zip", composed("NFC"), 10, 900),), resolution=16)
     assert task.classes == tuple(sorted(NAMES))
-    assert len(task._image_set("val")) == 40
+    assert len(task.image_set("val")) == 40
 
 
 def test_held_out_images_of_strange_classes_are_named(archive):
@@ -80,7 +80,7 @@ def test_held_out_images_of_strange_classes_are_named(archive):
     train = archive("train.zip", ["pet0", "pet1", "pet2", "pet3"], each=40)
     val = archive("val.zip", ["pet0", "Pet1", "Pet3", "newt"], 20, 900)
     task = image_task((train,), (val,), resolution=16, warn=said.append)
-    assert len(task._image_set("val")) == 20
+    assert len(task.image_set("val")) == 20
     assert said == [
         "60 of 80 held-out images are left out, as no training image is of Pet1, Pet3, newt "
         "(is it another spelling of pet1, pet3?)",
@@ -103,7 +103,7 @@ def test_held_out_classes_of_an_unconditional_network_do_not_matter(archive, tmp
     for i in range(128):
         (tmp_path / "flat" / f"{i}.png").write_bytes(png(i))
     task = image_task((str(tmp_path / "flat"),), (archive("val.zip", "ab", 10, 900),), resolution=16, warn=said.append)
-    assert (task.classes, task._image_set("val").labels) == ((), None)
+    assert (task.classes, task.image_set("val").labels) == ((), None)
     assert said == [f"{tmp_path / 'flat'}: no classes, so the network is unconditional"]
 
 

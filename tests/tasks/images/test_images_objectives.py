@@ -10,6 +10,7 @@ from ajest.diffusion.objectives import PARAMETRISATIONS
 from ajest.errors import UserError
 from ajest.runtime.seeding import generator
 from ajest.selection.catalogue import arms_named
+from ajest.tasks.images.judging import held_out_batch
 from ajest.training.networks import load_network
 from ajest.training.run import execute
 from ajest.training.run_folder import RunConfig
@@ -49,7 +50,7 @@ def test_losses_of_training_are_of_what_is_predicted_and_those_that_judge_are_ed
     batch = batch_of(task)
     out = PARAMETRISATIONS[objective].coefficients(batch.sigma / S)[1] * S
     torch.testing.assert_close(batch.weight, out**-2)
-    judged, edm = task._loss_batch(5), small_images()._loss_batch(5)
+    judged, edm = held_out_batch(task, 5), held_out_batch(small_images(), 5)
     assert torch.equal(judged.weight, edm.weight)
     torch.testing.assert_close(edm.weight, (edm.sigma**2 + S**2) / (edm.sigma * S) ** 2)
 

@@ -28,7 +28,7 @@ from ajest.selection.catalogue import arms_named
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import differences, from_json, to_json
 from ajest.tasks.base import Guided, Measurement, RunTensors
-from ajest.tasks.images import extractors, figures
+from ajest.tasks.images import extractors, figures, judging
 from ajest.tasks.images.data import balanced, prepare
 from ajest.tasks.images.extractors import Features, extract, extractor
 from ajest.tasks.images.metrics import metrics_of
@@ -193,13 +193,13 @@ def test_all_training_images_are_references_unless_fewer_are_asked_for():
     settings = {"learner": small_images().learner, "guide": small_images().guide}
     task = image_task(("shapes:300",), (), 16, **settings)
     network = extractor("lite0")
-    images, labels = task._image_set("train").images, task._image_set("train").labels
-    found = task._references(network, "cpu")
+    images, labels = task.image_set("train").images, task.image_set("train").labels
+    found = judging.references(task, network, "cpu")
     features = extract(images, network).features
     assert found.moments.n == len(found.near) == 300
     np.testing.assert_allclose(found.moments.mean, features.double().mean(0), rtol=1e-5, atol=1e-7)
     # Nothing is held out, so real images are compared with the others: as if these alone had been references.
-    rows = task._stock.others("references", labels, 100)
+    rows = task.stock.others("references", labels, 100)
     rest = np.setdiff1d(np.arange(300), rows)
     direct = frechet_distance(moments(features[rest]), moments(features[rows]))
     assert task.real_data_reference(Measurement(100, 0, None))["fd_lite0"] == pytest.approx(direct, rel=1e-4)
@@ -208,7 +208,7 @@ def test_all_training_images_are_references_unless_fewer_are_asked_for():
         "Real examples are 100 training images, compared with the other 200.",
     )
     fewer = replace(task, references=96)
-    assert fewer._references(network, "cpu").moments.n == 96
+    assert judging.references(fewer, network, "cpu").moments.n == 96
     with pytest.raises(UserError, match="references must be at least 64, not 10"):
         replace(task, references=10)
 
@@ -325,9 +325,9 @@ def test_a_part_of_the_classes_can_be_learned(tmp_path):
     few = image_task(("shapes:1000",), ("shapes:100",), 16, classes=3, references=64)
     assert few.classes == ("circle", "heart", "ring")
     assert few.size == 300
-    image_set = few._image_set("train")
+    image_set = few.image_set("train")
     assert sorted(set(image_set.labels.tolist())) == [0, 1, 2]
-    assert few._image_set("val").classes == few.classes
+    assert few.image_set("val").classes == few.classes
     named = image_task(("shapes:1000",), (), 16, classes=("Star", "moon"), references=64)
     assert named.classes == ("moon", "star")
     batch = named.source("cpu").draw(40, torch.Generator().manual_seed(0))

@@ -44,8 +44,8 @@ def test_a_source_draws_noised_images_whose_prefix_is_stable():
     noise = (long.x - long.target) / long.sigma[:, None, None, None]
     assert float(noise.std()) == pytest.approx(1, abs=0.03)
     task = small_images()
-    assert torch.equal(long.target, to_float(torch.from_numpy(task._image_set("train").images[long.id.numpy()])))
-    assert torch.equal(long.label, torch.from_numpy(task._image_set("train").labels)[long.id])
+    assert torch.equal(long.target, to_float(torch.from_numpy(task.image_set("train").images[long.id.numpy()])))
+    assert torch.equal(long.label, torch.from_numpy(task.image_set("train").labels)[long.id])
     torch.testing.assert_close(long.weight, (long.sigma**2 + 0.25) / (long.sigma * 0.5) ** 2)
     assert source.complete(long) is long
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
@@ -12,34 +12,29 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from ajest.diffusion.batch import Batch
-from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise, per_example_loss
+from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise
 from ajest.diffusion.noising.weights import Weighting
 from ajest.diffusion.objectives.parametrisations import weighting_of
-from ajest.diffusion.optimal import OptimalLoss, by_level, dataset_optimum
+from ajest.diffusion.optimal import OptimalLoss
 from ajest.diffusion.solvers import Solver, SolverKind
 from ajest.errors import UserError, check
 from ajest.runtime.compiling import compile_network
-from ajest.runtime.distributed import in_chunks
 from ajest.runtime.seeding import LARGE, Role, generator
 from ajest.tasks.base import Evaluation, Guided, Measurement, Metric, RunTensors, Task, Tensors
 
-from . import figures
+from . import figures, judging
 from .architecture import SIZES, NetworkSettings, Precision
 from .data import ImageSet, cache_folder, class_number
 from .data.embeddings import read_embeddings
 from .data.latents import LatentSpace, decoder, open_set
-from .extractors import BATCH, Extractor, extract, extractor, looked_at
+from .extractors import extractor
 from .imagenet import class_indices
-from .metrics import FREE_OF_N, compared, metrics_of, without_classes
+from .metrics import metrics_of, without_classes
 from .pixels import USUAL, Loading
-from .references import References, Stock, references_of, remembered
+from .references import Stock, remembered
 from .sampler import Sampler
 from .source import ImageSource, LatentSource, to_uint8
 
-SHOWN = 32  # samples kept for figures
-LOSS_EXAMPLES = 512
-OPTIMAL_REFERENCES = 2048
 LEAST_REFERENCES = 64
 
 
@@ -158,7 +153,7 @@ class ImageTask(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        return metrics_of(self.extractors, 0 if self._indices is None else len(self.classes))
+        return metrics_of(self.extractors, 0 if self.indices is None else len(self.classes))
 
     def judges(self, device: torch.device | str = "cpu") -> tuple[str, ...]:
         """The identities of the feature networks, whose weights may change under the same names."""
@@ -166,14 +161,14 @@ class ImageTask(Task):
 
     def notes(self, n: int) -> tuple[str, ...]:
         """What a reader should know of the metrics of n samples: what they were compared with, and what is absent."""
-        return *self._stock.notes(n), *without_classes(self.extractors, self.classes, self.names, self._indices)
+        return *self.stock.notes(n), *without_classes(self.extractors, self.classes, self.names, self.indices)
 
     @property
-    def _indices(self) -> tuple[int, ...] | None:
+    def indices(self) -> tuple[int, ...] | None:
         return self.imagenet or class_indices(self.classes, self.names)
 
     @property
-    def _stock(self) -> Stock:
+    def stock(self) -> Stock:
         return Stock(self.size, self.size if self.references is None else self.references, self.held_out)
 
     @property
@@ -193,9 +188,9 @@ class ImageTask(Task):
 
     def source(self, device: torch.device | str) -> ImageSource:
         loading = Loading(self.resident_bytes, fused=self.compile)
-        return self._source("train", self.flip, device, self.label_dropout, loading, weighting_of(self.objective))
+        return self.of_split("train", self.flip, device, self.label_dropout, loading, weighting_of(self.objective))
 
-    def _source(
+    def of_split(
         self,
         split: Literal["train", "val"],
         flip: bool = False,
@@ -205,9 +200,9 @@ class ImageTask(Task):
         weighting: Weighting | None = None,
     ) -> ImageSource:
         """What draws images, or latents of them; without a weighting with EDM's weight, whatever the objective."""
-        found = self._image_set(split)
+        found = self.image_set(split)
         told = found.labels if found.embeddings is None else found.embeddings
-        rest = told, self._noise, self.sigma_data, flip, device, label_dropout, loading, weighting
+        rest = told, self.noise, self.sigma_data, flip, device, label_dropout, loading, weighting
         return ImageSource(found.images, *rest) if found.latents is None else LatentSource(found.latents, *rest)
 
     def network(self, role: Role, seed: int) -> nn.Module:
@@ -224,7 +219,7 @@ class ImageTask(Task):
 
     def example_names(self) -> Sequence[str]:
         """The stable id of each training image."""
-        return [str(name) for name in self._image_set("train").ids]
+        return [str(name) for name in self.image_set("train").ids]
 
     @property
     def sampler(self) -> Sampler:
@@ -236,7 +231,7 @@ class ImageTask(Task):
 
     def _told(self) -> Tensor:
         """The embeddings that samples are told: of held-out images, or of training images where there are none."""
-        found = self._image_set("val" if self.validation else "train").embeddings
+        found = self.image_set("val" if self.validation else "train").embeddings
         assert found is not None
         return torch.from_numpy(found)
 
@@ -247,62 +242,24 @@ class ImageTask(Task):
     def prepare(self, how: Measurement) -> None:
         """Statistics of the real images, kept by content in the user's cache."""
         for spec in self.extractors:
-            self._references(extractor(spec, how.device), how.device)
+            judging.references(self, extractor(spec, how.device), how.device)
 
     def evaluate(self, model: Guided, how: Measurement) -> Evaluation:
         """Judge a denoiser on n samples; kept are `samples` (at most 32, uint8), their `labels` and `trajectories` (6
         paths)."""
-        n, seed, device, denoiser, sampler = how.n, how.seed, how.device, model.denoiser, self.sampler
-        labels = sampler.labels(n)
-        networks = [extractor(spec, device) for spec in self.extractors]
-        values: dict[str, float] = {}
-        judged = looked_at(lambda part: sampler.evaluated(denoiser, part, seed, device), n, networks, self.chunk)
-        for i, (network, found) in enumerate(zip(networks, judged, strict=True)):
-            real = self._references(network, device)
-            values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
-        curve: Mapping[str, Sequence[float]] = {}
-        if model.unguided:
-            batch = self._loss_batch(seed)
-            losses = self._losses(denoiser, batch, device)
-            values["loss"] = losses.double().mean().item()
-            curve = by_level(self._noise, batch.sigma, {"loss": losses})
-        tensors = sampler.shown(denoiser, min(n, SHOWN), seed, device) if how.keep_tensors else {}
-        return Evaluation(values, tensors, curve)
+        return judging.evaluate(self, model, how)
 
     def optimal_loss(self, how: Measurement) -> OptimalLoss | None:
         """Between what it lies, from some of the images; None where none are held out."""
-        if not self.validation:
-            return None
-        streams = (generator(how.seed, "evaluation", "optimal loss", part) for part in ("learned", "references"))
-        counts = (LOSS_EXAMPLES, OPTIMAL_REFERENCES)
-        source, held_out = replace(self, objective="edm").source(how.device), self._loss_batch(how.seed).to(how.device)
-        learned, references = (source.draw(count, stream) for count, stream in zip(counts, streams, strict=True))
-        return dataset_optimum(self._noise, learned, held_out, references, self.size, LOSS_EXAMPLES)
+        return judging.optimal_loss(self, how) if self.validation else None
 
     def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """Metrics of n other real images: validation images, or else training images, which are no references
         then. Where there are fewer of either, only the metrics that do not depend on n."""
         judges = self.judges(how.device)
-        what = (self.digest, self.validation_digest, self._stock.references, self._indices, judges, how.n)
-        measure = partial(self._real_data_reference, how.n, how.device)
+        what = (self.digest, self.validation_digest, self.stock.references, self.indices, judges, how.n)
+        measure = partial(judging.real_data_reference, self, how.n, how.device)
         return remembered("real-data-reference", what, cache_folder(), measure)
-
-    def _real_data_reference(self, n: int, device: torch.device | str) -> dict[str, float]:
-        pool, there = self._stock.pool(n)
-        image_set = self._image_set("val" if pool == "validation" else "train")
-        rows = self._stock.others(pool, image_set.labels, min(n, there))
-        labels = None if image_set.labels is None else torch.from_numpy(image_set.labels[rows])
-        values: dict[str, float] = {}
-        for i, spec in enumerate(self.extractors):
-            network = extractor(spec, device)
-            found = extract(image_set.images[rows], network, self._together(device))
-            real = self._references(network, device)
-            if pool == "references":
-                real = real.without(rows, found.features)
-            values = compared(network.key, real, found, labels, self._indices, whole=i == 0) | values
-        if there < n:  # the others depend on the number of images, and of these there are not as many
-            return {name: value for name, value in values.items() if name in FREE_OF_N}
-        return values
 
     def figures(self, run: RunTensors) -> list[tuple[str, Figure]]:
         return figures.of_run(self.names, self.sampler.sigmas(), self.sigma_data, run)
@@ -323,7 +280,7 @@ class ImageTask(Task):
 
         The image of a seed and class is the same whatever else is asked for.
         """
-        n = SHOWN if n is None else n
+        n = judging.SHOWN if n is None else n
         check(n >= 1, f"at least 1 sample must be asked for, not {n}")
         seeds = seeds or tuple(range(n))
         wanted = [self.class_number(c) for c in classes]
@@ -351,36 +308,15 @@ class ImageTask(Task):
         return name if self.names.count(name) == 1 else f"{name} {self.classes[number]}"
 
     @property
-    def _noise(self) -> LogNormal:
+    def noise(self) -> LogNormal:
         return LogNormal(self.p_mean, self.p_std)
 
-    def _loss_batch(self, seed: int) -> Batch:
-        """Noised held-out images (training images where there are none), on the CPU, with EDM's weight whatever the
-        objective, so that losses can be compared."""
-        source = self._source("val" if self.validation else "train")
-        return source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
+    def image_set(self, split: Literal["train", "val"]) -> ImageSet:
+        """Its images, and the classes or embeddings that networks are told.
 
-    def _losses(self, denoiser: Denoiser, batch: Batch, device: torch.device | str) -> Tensor:
-        """Losses of noised images, shape (n,)."""
-
-        @torch.no_grad()
-        def losses(chunk: slice) -> Tensor:
-            part = batch[chunk].to(device)
-            return per_example_loss(denoiser(part.x, part.sigma, part.label), part)
-
-        return in_chunks(losses, len(batch), self.chunk)
-
-    def _references(self, network: Extractor, device: torch.device | str) -> References:
-        image_set = self._image_set("train")
-        rows, near = self._stock.rows(image_set.labels)
-        together = self._together(device)
-        return references_of(image_set.images, rows, near, image_set.digest, network, cache_folder(), together)
-
-    def _together(self, device: torch.device | str) -> int:
-        """Real images that a feature network looks at together."""
-        return BATCH if torch.device(device).type == "cpu" else self.chunk
-
-    def _image_set(self, split: Literal["train", "val"]) -> ImageSet:
+        Raises:
+            UserError: they are others than those that the task was made of.
+        """
         spec, digest = (self.data, self.digest) if split == "train" else (self.validation, self.validation_digest)
         found = _opened(spec, self.resolution, split, self.classes, self.grey)
         found = _embedded(found, self.embeddings) if self.embedding else found

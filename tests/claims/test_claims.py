@@ -80,6 +80,19 @@ def test_a_mixed_claim_shows_what_was_gained_and_what_it_cost():
     )
 
 
+def test_the_summary_has_a_column_for_each_setting_at_each_budget():
+    one = judged(CLAIMS["laplace"], -0.3, 0.0)
+    timed = summary([one, replace(one, setting=SETTINGS["digits"])], [one.claim])
+    assert timed.title == "What is left at equal time"
+    assert [head.value for head in timed.heads[2:]] == ["the tree, exact targets", "digits of 8 by 8 pixels"]
+    both = summary([one, judged(CLAIMS["laplace"], 0.3, 0.2, end="samples")], [one.claim])
+    assert both.title == "What is left"
+    assert [head.value for head in both.heads[2:]] == [
+        "the tree, exact targets, at equal time", "the tree, exact targets, at equal samples",
+    ]  # fmt: skip
+    assert [cell.value for cell in both.rows[0][2:]] == ["better", "worse"]
+
+
 def test_the_forest_has_a_column_for_each_headline_of_each_setting():
     one = judged(CLAIMS["laplace"], -0.3, 0.4)
     guided = replace(one, tests=(*one.tests, *(replace(test, weight=2.0) for test in one.tests)))

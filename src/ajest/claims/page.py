@@ -76,17 +76,19 @@ def answer(found: Sequence[Judged]) -> str:
 
 
 def summary(found: Sequence[Judged], claims: Sequence[Claim]) -> Table:
-    """A row for each claim: what was published, and what is left at equal time in each setting."""
-    settings = list(dict.fromkeys(one.setting for one in found))
-    heads: list[Entry] = ["claim", "published", *(setting.title for setting in settings)]
+    """A row for each claim: what was published, and what is left in each setting at each budget."""
+    columns = list(dict.fromkeys((one.setting, one.end) for one in found))
+    budgets = {end: f"at {BUDGETS[END_CLOCKS[end]].title}" for _, end in columns}
+    alone = f" {next(iter(budgets.values()))}" if len(budgets) == 1 else ""
+    titles = [f"{setting.title}{'' if alone else f', {budgets[end]}'}" for setting, end in columns]
     rows = []
     for claim in claims:
         row: list[Entry] = [f"[{claim.name}](#{claim.name})", f"{claim.published} ({claim.seeds})"]
-        for setting in settings:
-            here = [one for one in found if (one.claim, one.setting, one.end) == (claim, setting, "time")]
+        for column in columns:
+            here = [one for one in found if one.claim == claim and (one.setting, one.end) == column]
             row.append(_left(here[0]) if here else TableCell("-"))
         rows.append(row)
-    return Table.of("What is left at equal time", heads, rows, (MARKS,))
+    return Table.of(f"What is left{alone}", ["claim", "published", *titles], rows, (MARKS,))
 
 
 def nothing(found: Sequence[Judged]) -> Table:

@@ -96,7 +96,8 @@ def bench(
             settings, up to 90 minutes); of images "cpu-mini" (an hour on 2 cores), "cpu-small" (16x16, ten
             classes, ten seeds, tuned rates), "gpu-mini" or "paper"; of others
             "quick" or "full". Without it the first.
-        arms: which arms, see `ajest arms`; without it the preset's.
+        arms: which arms, see `ajest arms`; without it the preset's. random+muon is both at once, random-keep-0.1
+            another keep fraction.
         seeds: which seeds; without it the preset's. Five are the least for a claim.
         until_certain: add seeds in stages until every comparison with the baseline is decided; with --max-seeds.
         max_seeds: seeds at the most.

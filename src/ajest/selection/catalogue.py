@@ -14,6 +14,7 @@ from ajest.diffusion.terms import Term
 from ajest.errors import UserError, check, listed, unknown
 
 from .arm import Arm, Scoring
+from .composed import AND, composed
 from .keep_list import KeepList
 from .memory import LossMemory
 from .triggers import Trigger
@@ -287,9 +288,11 @@ def on_running_scale(arm: Arm) -> Arm:
 
 
 def _named(name: str) -> Arm:
-    """A known arm, or one at a keep fraction that its name says."""
+    """A known arm, one at a keep fraction that its name says, or one that is composed of such."""
     if name in ARMS:
         return ARMS[name]
+    if AND in name:
+        return composed([_named(part) for part in name.split(AND)])
     base, said, keep = name.rpartition("-keep-")
     if not said or base not in ARMS or ARMS[base].policy == "uniform":
         raise unknown("arm", name, ARMS)
@@ -302,11 +305,12 @@ def _named(name: str) -> Arm:
 def arms_named(
     names: tuple[str, ...], keep: float | None = None, chunks: int | None = None, within: int | None = None
 ) -> tuple[Arm, ...]:
-    """The arms of these names, such as "random" or "random-keep-0.1"; `keep`, `chunks` and `within` replace those of
-    arms that have a use for them.
+    """The arms of these names, such as "random", "random-keep-0.1" or "random+muon", which is both at once; `keep`,
+    `chunks` and `within` replace those of arms that have a use for them.
 
     Raises:
-        UserError: an unknown name (with the nearest known one), a repeated one, or a bad keep fraction.
+        UserError: an unknown name (with the nearest known one), a repeated one, a bad keep fraction, or parts that
+            contradict each other.
     """
     found = []
     for name in names:

@@ -236,10 +236,11 @@ class Results:
 
 
 def randoms(config: BenchConfig) -> dict[float, str]:
-    """The arm that chooses at random all the time, by the share that it keeps; of several the first."""
+    """The arm that chooses at random all the time and changes nothing else, by the share that it keeps; of several the
+    first."""
     found: dict[float, str] = {}
     for arm in config.arms:
-        if arm.policy == "random" and arm.trigger.mode == "always":
+        if arm.policy == "random" and arm.trigger.mode == "always" and arm.axis == "selection":
             found.setdefault(arm.keep, arm.name)
     return found
 

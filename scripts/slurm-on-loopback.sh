@@ -9,7 +9,10 @@ if [[ ${1:-start} == stop ]]; then
     exit
 fi
 
-command -v slurmctld munged >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null
+if ! { command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge >/dev/null
+fi
 place=/etc/slurm
 mkdir -p $place /var/spool/slurmctld /var/spool/slurmd /run/munge /var/log/munge /var/lib/munge /etc/munge
 [[ -s /etc/munge/munge.key ]] || head -c 1024 /dev/urandom >/etc/munge/munge.key

@@ -118,7 +118,7 @@ def test_the_answer_counts_claims_that_hold_somewhere_and_everywhere():
 
 def test_a_claim_is_quoted_with_its_numbers_and_its_control():
     bounded = replace(judged(CLAIMS["min-snr"], -0.3), bound=Estimate(0.12, 0.1, 0.15))
-    assert sentences(bounded)[-1].endswith("it could save 12% at most there, 10% to 15%.")
+    assert sentences(bounded)[-1].endswith("it could save some 12% of the examples (10% to 15%).")
     said = sentences(judged(CLAIMS["min-snr"], -0.3, control=-0.3))
     assert said[0].startswith("On the tree, exact targets, at equal time, `min-snr` certainly beats the tuned baseline")
     assert "0.709 against 1.009" in said[0]

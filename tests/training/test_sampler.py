@@ -76,6 +76,8 @@ def stored(state):
     return torch.load(io.BytesIO(file.getvalue()), weights_only=True)
 
 
+# From Python 3.12 on a fork of a process with threads warns; torch forks its workers where nothing else is asked.
+@pytest.mark.filterwarnings("ignore:This process .*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_epoch_goes_on_in_its_middle_however_far_the_loader_has_read_ahead(workers):
     data = TensorDataset(torch.arange(SIZE))

@@ -51,11 +51,13 @@ def render(found: Sequence[Judged], command: str) -> str:
     if any(one.tests for one in found):
         parts += [f"![Every claim minus the tuned baseline at equal time]({FIGURE})", f"*{WHISKERS}*"]
     parts += section(summary(found, claims), 2)
+    rates = "Every arm and the baseline have a learning rate of their own, found on other seeds; rates fall to zero."
+    if {claim.group for claim in claims} == {"guides"}:
+        rates = "All guides steer the same runs, whose rate was found on other seeds and falls to zero."
     parts += [
-        "Every arm and the baseline have a learning rate of their own, found on other seeds; rates fall to zero. "
-        "A claim is better where one of its arms is certainly better on a headline metric and none certainly worse on "
-        f"any; mixed where both happen. Certain is a Holm-corrected p below {ALPHA:g} over all arms and headlines of a "
-        f"bench; intervals hold {COVERAGE}. Made by `{command}`.",
+        f"{rates} A claim is better where one of its arms is certainly better on a headline metric and none certainly "
+        f"worse on any; mixed where both happen. Certain is a Holm-corrected p below {ALPHA:g} over all arms and "
+        f"headlines of a bench; intervals hold {COVERAGE}. Made by `{command}`.",
     ]
     parts += section(nothing(found), 2)
     for claim in claims:
@@ -175,8 +177,8 @@ def sentences(one: Judged) -> list[str]:
                 said.append(f"There {verb} on {metric_name(test.metric, test.weight)}.")
     if one.bound is not None:
         said.append(
-            f"By the gradients of the baseline's end it could save {one.bound.value:.0%} at most there, "
-            f"{one.bound.low:.0%} to {one.bound.high:.0%}."
+            f"By the gradients at the end of the baseline's run it could save some {one.bound.value:.0%} of the "
+            f"examples ({one.bound.low:.0%} to {one.bound.high:.0%})."
         )
     if one.untuned:
         said.append(f"The learning rates of {series(list(one.untuned))} were not found within the grid.")

@@ -98,7 +98,7 @@ def _notes(curves: LevelCurves) -> list[str]:
         ]
     return [
         *said,
-        "The optimal loss is estimated from the data set (cDOL); behind it stands between what it lies.",
+        "The optimal loss is estimated from the data set (cDOL); its bounds stand in brackets.",
         error,
         "Excess is the loss on held-out examples above that estimate.",
         "Where the bounds are far apart, the data are too few: their own optimum knows them by heart.",

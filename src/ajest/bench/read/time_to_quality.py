@@ -42,8 +42,11 @@ class TimeToQuality:
 
 
 def time_to_quality(results: Results) -> list[TimeToQuality]:
-    """For every arm and headline metric; [] until the baseline has finished a run."""
+    """For every arm and headline metric; [] until the baseline has finished a run, and where only ends of runs are
+    measured: these say how good an arm is, and not when it became so."""
     config, found = results.config, []
+    if len(config.curve) < 2:
+        return []
     for metric, weight in results.headlines():
         ends = [c[-1][1] for c in _curves(results, config.baseline, metric.name, weight, "samples") if c]
         if not ends:

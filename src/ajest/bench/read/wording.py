@@ -80,7 +80,7 @@ def legend(config: BenchConfig) -> str:
         "and headline metrics of a table, or over the arms on a metric that is no headline. Equivalent is what is not "
         "certain, while the whole interval and a test corrected likewise are within delta. Guided is what was sampled "
         "with autoguidance. Arrows point to the better side. Real examples are what as many other real examples reach; "
-        f"no model should look better.{_looked(config)}{several if config.guides > 1 else ''}"
+        f"a model that looks better shows a limit of the metric.{_looked(config)}{several if config.guides > 1 else ''}"
     )
 
 

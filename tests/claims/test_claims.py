@@ -113,7 +113,11 @@ def test_the_answer_counts_claims_that_hold_somewhere_and_everywhere():
     said = "Of 2 claims judged at equal time, certainly better somewhere: 1; everywhere: {}."
     assert answer((holds, fails)) == said.format(1)
     assert answer((holds, elsewhere, fails)) == said.format(0)
-    assert "No claim" in answer((replace(holds, end="samples"),))
+    sampled = replace(holds, end="samples")
+    assert answer((sampled,)) == "Of 1 claim judged at equal samples, certainly better somewhere: 1; everywhere: 1."
+    assert answer((sampled, fails)).startswith("Of 1 claim judged at equal time, certainly better somewhere: 0")
+    assert answer((replace(fails, finished=False),)) == "No claim is judged at equal time yet."
+    assert len(forest([sampled]).axes) == 1
 
 
 def test_a_claim_is_quoted_with_its_numbers_and_its_control():

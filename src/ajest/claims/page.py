@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ajest.bench.plan.budgets import BUDGETS, END_CLOCKS
+from ajest.bench.plan.budgets import BUDGETS, END_CLOCKS, End
 from ajest.bench.read.numbers import number
 from ajest.bench.read.statistics import ALPHA, COVERAGE
 from ajest.bench.read.table import Entry, Table, TableCell, Tone
@@ -47,9 +47,10 @@ def render(found: Sequence[Judged], command: str) -> str:
         command: that made them.
     """
     claims = list(dict.fromkeys(one.claim for one in found))
-    parts = ["# Published claims, judged at equal time", f"**{answer(found)}**"]
+    where = f"at {BUDGETS[END_CLOCKS[leading(found)]].title}"
+    parts = [f"# Published claims, judged {where}", f"**{answer(found)}**"]
     if any(one.tests for one in found):
-        parts += [f"![Every claim minus the tuned baseline at equal time]({FIGURE})", f"*{WHISKERS}*"]
+        parts += [f"![Every claim minus the tuned baseline {where}]({FIGURE})", f"*{WHISKERS}*"]
     parts += section(summary(found, claims), 2)
     rates = "Every arm and the baseline have a learning rate of their own, found on other seeds; rates fall to zero."
     if {claim.group for claim in claims} == {"guides"}:
@@ -67,14 +68,21 @@ def render(found: Sequence[Judged], command: str) -> str:
 
 def answer(found: Sequence[Judged]) -> str:
     """All claims in a sentence."""
-    timed = [one for one in found if one.end == "time" and one.left != "unfinished"]
-    claims = dict.fromkeys(one.claim.name for one in timed)
+    end = leading(found)
+    there = [one for one in found if one.end == end and one.left != "unfinished"]
+    claims, where = dict.fromkeys(one.claim.name for one in there), f"at {BUDGETS[END_CLOCKS[end]].title}"
     if not claims:
-        return "No claim is judged at equal time yet."
-    better = [name for name in claims if any(one.left == "better" for one in timed if one.claim.name == name)]
-    everywhere = [name for name in better if all(one.left == "better" for one in timed if one.claim.name == name)]
+        return f"No claim is judged {where} yet."
+    better = [name for name in claims if any(one.left == "better" for one in there if one.claim.name == name)]
+    everywhere = [name for name in better if all(one.left == "better" for one in there if one.claim.name == name)]
     many = f"{len(claims)} claim{'s' * (len(claims) > 1)}"
-    return f"Of {many} judged at equal time, certainly better somewhere: {len(better)}; everywhere: {len(everywhere)}."
+    return f"Of {many} judged {where}, certainly better somewhere: {len(better)}; everywhere: {len(everywhere)}."
+
+
+def leading(found: Sequence[Judged]) -> End:
+    """The budget that the page leads with: time, unless nothing is judged at that."""
+    ends = [one.end for one in found]
+    return ends[0] if ends and "time" not in ends else "time"
 
 
 def summary(found: Sequence[Judged], claims: Sequence[Claim]) -> Table:
@@ -200,14 +208,14 @@ def _numbers(one: Judged) -> Table:
 
 
 def forest(found: Sequence[Judged]) -> Figure | None:
-    """Every claim's arms at equal time minus the baseline, in per cent of it: a column for each headline of each
+    """Every claim's arms at the leading budget minus the baseline, in per cent of it: a column for each headline of each
     setting, better to the right; None without any."""
-    timed = [one for one in found if one.end == "time" and one.tests]
+    there = [one for one in found if one.end == leading(found) and one.tests]
     columns: dict[tuple[Setting, Metric, bool], list[Test]] = {}
-    for one in timed:
+    for one in there:
         for test in one.tests:
             columns.setdefault((one.setting, test.metric, test.weight != 1), []).append(test)
-    arms = list(dict.fromkeys(test.arm for one in timed for test in one.tests))
+    arms = list(dict.fromkeys(test.arm for one in there for test in one.tests))
     if not arms:
         return None
     figure = Figure(figsize=(2.2 + 2.6 * len(columns), 1.4 + 0.34 * len(arms)), layout="constrained")

@@ -49,6 +49,7 @@ def train(
     network: Annotated[str, shown("{learner,guide,strong,nano,mini,xxs,xs,s,m,diffusers:PATH}")] = "learner",
     prediction: Predicts = None,
     arm: str = "baseline",
+    recipe: Annotated[Literal["best"] | None, shown("{best}")] = None,
     keep: Number = None,
     keep_list: File = None,
     rules: Files = None,
@@ -68,6 +69,7 @@ def train(
     Example: ajest train tree --network guide --iterations 512 --out runs/guide
              ajest train tree --arm ajest --guide runs/guide --out runs/ajest
              ajest train images --data pets.zip --network xxs --out runs/pets
+             ajest train tree --recipe best --out runs/best
              ajest train tree --arm wsd --begin runs/constant --out runs/wsd
              torchrun --nproc-per-node=2 -m ajest train tree --out runs/two
 
@@ -83,7 +85,8 @@ def train(
             or a model of diffusers, with the learning rate of its kind. Networks of one seed learn from the same
             examples only where they are for the same.
         prediction: what a model of diffusers predicts; without it what scheduler_config.json beside it says.
-        arm: from which examples to learn, see `ajest arms`.
+        arm: how to train, see `ajest arms`; random+muon is both at once.
+        recipe: "best" takes preset, arm and learning rate from what the trials support for this task.
         keep: keep fraction, for arms that keep a part.
         keep_list: learn only the examples that this file names, see `ajest data kept`.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
@@ -95,6 +98,7 @@ def train(
             from its own part of it ("rank", as published).
         device: where to compute.
     """
+    from ajest.bench.plan.recipes import SNAPSHOTS, best_recipe, guided_by_itself
     from ajest.bench.run.disk import Claim, check_room
     from ajest.jobs.pool import sayer
     from ajest.jobs.progress import board
@@ -109,6 +113,11 @@ def train(
     role, size = network_of(network)
     size |= {} if prediction is None else {"prediction": prediction}
     load_rules(rules)
+    supported = None
+    if recipe is not None:
+        check(preset is None and arm == "baseline", "--recipe best names preset and arm: leave out --preset and --arm")
+        supported = best_recipe(task)
+        preset, arm = supported.preset, supported.arm
     found = planned(task, preset, given(data, drawing, computing) | size, device_of(device), whole=True)
     plan, (chosen,) = found.config, found.arms((arm,), keep)
     check_keep((chosen,), keep)
@@ -120,12 +129,14 @@ def train(
     own, steps = plan.recipe, plan.iterations
     if role == "guide":
         own, steps = (own if plan.guide_recipe is None else plan.guide_recipe), plan.guide_iterations
+    steps = steps if supported is None else supported.steps
     steps = steps if training.iterations is None else training.iterations
-    recipe = recipe_of(own, training, training.learning_rate)
-    recipe = recipe if scope is None else replace(recipe, scope=scope)
-    config = RunConfig(plan.task, role, recipe, chosen, seed, steps, relative)
+    rate = supported.rate if supported is not None and training.learning_rate is None else training.learning_rate
+    how = recipe_of(own, training, rate)
+    how = how if scope is None else replace(how, scope=scope)
+    config = RunConfig(plan.task, role, how, chosen, seed, steps, relative)
     configure_threads()
-    snapshots = tuple(float(steps * k // 16) for k in range(1, 17))
+    snapshots = tuple(float(steps * k // SNAPSHOTS) for k in range(1, SNAPSHOTS + 1))
     claim = Claim(out, config, len(snapshots), len(snapshots))
     distributed.once(lambda: check_room(out, [claim], 1, sayer()))
     if begin is not None:
@@ -141,4 +152,5 @@ def train(
         state = execute(out, config, schedule, device_of(device), progress, warn)
     if state == "diverged":
         raise UserError(read_status(out)["why"])
-    print(f"{out}: {steps:,} steps done. Next: ajest evaluate {out}")
+    then = f"ajest evaluate {out}" if supported is None else guided_by_itself(supported, out, steps)
+    print(f"{out}: {steps:,} steps done. Next: {then}")

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/imagenet64.py --out FOLDER [--images 1281167] [--classes 1000]
 
-Writes synthetic JPEG images as shards of WebDataset, prepares them as `ajest data prepare` does, opens what came out and
+Writes synthetic JPEG images as shards of WebDataset, prepares them by `ajest data prepare`, opens what came out and
 draws super-batches of it. Memory is that of the preparing process: anonymous, which nobody but it can give back, and
 resident, which holds pages of mapped files too. Needs 30 GB of disk for the whole size.
 """

@@ -208,8 +208,8 @@ def _numbers(one: Judged) -> Table:
 
 
 def forest(found: Sequence[Judged]) -> Figure | None:
-    """Every claim's arms at the leading budget minus the baseline, in per cent of it: a column for each headline of each
-    setting, better to the right; None without any."""
+    """Every claim's arms at the leading budget minus the baseline, in per cent of it: a column for each headline of
+    each setting, better to the right; None without any."""
     there = [one for one in found if one.end == leading(found) and one.tests]
     columns: dict[tuple[Setting, Metric, bool], list[Test]] = {}
     for one in there:

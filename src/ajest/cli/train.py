@@ -98,7 +98,7 @@ def train(
             from its own part of it ("rank", as published).
         device: where to compute.
     """
-    from ajest.bench.plan.recipes import SNAPSHOTS, best_recipe, guided_by_itself
+    from ajest.bench.plan.recipes import best_recipe
     from ajest.bench.run.disk import Claim, check_room
     from ajest.jobs.pool import sayer
     from ajest.jobs.progress import board
@@ -136,7 +136,7 @@ def train(
     how = how if scope is None else replace(how, scope=scope)
     config = RunConfig(plan.task, role, how, chosen, seed, steps, relative)
     configure_threads()
-    snapshots = tuple(float(steps * k // SNAPSHOTS) for k in range(1, SNAPSHOTS + 1))
+    snapshots = tuple(float(steps * k // 16) for k in range(1, 17))
     claim = Claim(out, config, len(snapshots), len(snapshots))
     distributed.once(lambda: check_room(out, [claim], 1, sayer()))
     if begin is not None:
@@ -152,5 +152,4 @@ def train(
         state = execute(out, config, schedule, device_of(device), progress, warn)
     if state == "diverged":
         raise UserError(read_status(out)["why"])
-    then = f"ajest evaluate {out}" if supported is None else guided_by_itself(supported, out, steps)
-    print(f"{out}: {steps:,} steps done. Next: {then}")
+    print(f"{out}: {steps:,} steps done. Next: ajest evaluate {out}")

@@ -302,7 +302,7 @@ def test_a_report_says_how_often_it_was_looked_and_why_no_seed_was_added():
         "Seeds are added until all is decided, with looks planned at these numbers of seeds: 5, 8, 12, 20. All p are "
         "corrected for these looks, and each interval is one of 98.4%: all looks' together hold 95 %."
     )
-    assert "looks" not in legend(small_bench())
+    assert "looks planned" not in legend(small_bench())
     for ended, why in (
         ("decided", "every comparison with the baseline that lacks no seed is decided."),
         ("most", "no more were planned."),

@@ -3,33 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from ajest.diffusion.batch import Batch
-from ajest.diffusion.denoising import Denoiser, per_example_loss
+from ajest.diffusion.denoising import Denoiser, LogNormal, per_example_loss
 from ajest.diffusion.optimal import OptimalLoss, by_level, dataset_optimum
 from ajest.runtime.distributed import in_chunks
 from ajest.runtime.seeding import generator
 from ajest.tasks.base import Evaluation, Guided, Measurement
 
-from .data import cache_folder
+from .data import ImageSet, cache_folder
 from .extractors import BATCH, Extractor, extract, extractor, looked_at
 from .metrics import FREE_OF_N, compared
-from .references import References, references_of
-
-if TYPE_CHECKING:
-    from .task import ImageTask
+from .references import References, Stock, references_of
+from .sampler import Sampler
+from .source import ImageSource
 
 SHOWN = 32  # samples kept for figures
 LOSS_EXAMPLES = 512
 OPTIMAL_REFERENCES = 2048
 
 
-def evaluate(task: ImageTask, model: Guided, how: Measurement) -> Evaluation:
+class Judge(Protocol):
+    """What judging asks of a task on images; see `ImageTask`."""
+
+    @property
+    def extractors(self) -> tuple[str, ...]: ...
+    @property
+    def chunk(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def validation(self) -> tuple[str, ...]: ...
+    @property
+    def sampler(self) -> Sampler: ...
+    @property
+    def noise(self) -> LogNormal: ...
+    @property
+    def stock(self) -> Stock: ...
+    @property
+    def indices(self) -> tuple[int, ...] | None: ...
+    def image_set(self, split: Literal["train", "val"]) -> ImageSet: ...
+    def of_split(self, split: Literal["train", "val"]) -> ImageSource: ...
+
+
+def evaluate(task: Judge, model: Guided, how: Measurement) -> Evaluation:
     """See `ImageTask.evaluate`."""
     n, seed, device, denoiser, sampler = how.n, how.seed, how.device, model.denoiser, task.sampler
     labels = sampler.labels(n)
@@ -49,14 +70,14 @@ def evaluate(task: ImageTask, model: Guided, how: Measurement) -> Evaluation:
     return Evaluation(values, tensors, curve)
 
 
-def held_out_batch(task: ImageTask, seed: int) -> Batch:
+def held_out_batch(task: Judge, seed: int) -> Batch:
     """Noised held-out images (training images where there are none), on the CPU, with EDM's weight whatever the
     objective, so that losses can be compared."""
     source = task.of_split("val" if task.validation else "train")
     return source.draw(LOSS_EXAMPLES, generator(seed, "evaluation", "loss"))
 
 
-def losses(task: ImageTask, denoiser: Denoiser, batch: Batch, device: torch.device | str) -> Tensor:
+def losses(task: Judge, denoiser: Denoiser, batch: Batch, device: torch.device | str) -> Tensor:
     """Losses of noised images, shape (n,)."""
 
     @torch.no_grad()
@@ -67,16 +88,16 @@ def losses(task: ImageTask, denoiser: Denoiser, batch: Batch, device: torch.devi
     return in_chunks(of_chunk, len(batch), task.chunk)
 
 
-def optimal_loss(task: ImageTask, how: Measurement) -> OptimalLoss:
-    """Between what the least loss lies, from some of the images; see `dataset_optimum`."""
+def optimal_loss(task: Judge, source: ImageSource, how: Measurement) -> OptimalLoss:
+    """Between what the least loss lies, from some of the images of a source of EDM's weight; see `dataset_optimum`."""
     streams = (generator(how.seed, "evaluation", "optimal loss", part) for part in ("learned", "references"))
     counts = (LOSS_EXAMPLES, OPTIMAL_REFERENCES)
-    source, held_out = replace(task, objective="edm").source(how.device), held_out_batch(task, how.seed).to(how.device)
+    held_out = held_out_batch(task, how.seed).to(how.device)
     learned, others = (source.draw(count, stream) for count, stream in zip(counts, streams, strict=True))
     return dataset_optimum(task.noise, learned, held_out, others, task.size, LOSS_EXAMPLES)
 
 
-def real_data_reference(task: ImageTask, n: int, device: torch.device | str) -> dict[str, float]:
+def real_data_reference(task: Judge, n: int, device: torch.device | str) -> dict[str, float]:
     """See `ImageTask.real_data_reference`."""
     pool, there = task.stock.pool(n)
     image_set = task.image_set("val" if pool == "validation" else "train")
@@ -95,7 +116,7 @@ def real_data_reference(task: ImageTask, n: int, device: torch.device | str) -> 
     return values
 
 
-def references(task: ImageTask, network: Extractor, device: torch.device | str) -> References:
+def references(task: Judge, network: Extractor, device: torch.device | str) -> References:
     """What samples are compared with in the features of a network."""
     image_set = task.image_set("train")
     rows, near = task.stock.rows(image_set.labels)
@@ -103,6 +124,6 @@ def references(task: ImageTask, network: Extractor, device: torch.device | str) 
     return references_of(image_set.images, rows, near, image_set.digest, network, cache_folder(), together)
 
 
-def _together(task: ImageTask, device: torch.device | str) -> int:
+def _together(task: Judge, device: torch.device | str) -> int:
     """Real images that a feature network looks at together."""
     return BATCH if torch.device(device).type == "cpu" else task.chunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Literal
@@ -165,10 +165,12 @@ class ImageTask(Task):
 
     @property
     def indices(self) -> tuple[int, ...] | None:
+        """ImageNet's index of each class; None where some class is not known to be one of it."""
         return self.imagenet or class_indices(self.classes, self.names)
 
     @property
     def stock(self) -> Stock:
+        """How many real images there are to compare samples with."""
         return Stock(self.size, self.size if self.references is None else self.references, self.held_out)
 
     @property
@@ -251,7 +253,9 @@ class ImageTask(Task):
 
     def optimal_loss(self, how: Measurement) -> OptimalLoss | None:
         """Between what it lies, from some of the images; None where none are held out."""
-        return judging.optimal_loss(self, how) if self.validation else None
+        if not self.validation:
+            return None
+        return judging.optimal_loss(self, replace(self, objective="edm").source(how.device), how)
 
     def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """Metrics of n other real images: validation images, or else training images, which are no references
@@ -309,6 +313,7 @@ class ImageTask(Task):
 
     @property
     def noise(self) -> LogNormal:
+        """The density of noise levels in training."""
         return LogNormal(self.p_mean, self.p_std)
 
     def image_set(self, split: Literal["train", "val"]) -> ImageSet:

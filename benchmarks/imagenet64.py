@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import subprocess
 import sys
 import tarfile
@@ -92,7 +93,7 @@ def opened(file: Path) -> tuple[float, float, int]:
     for turn in range(DRAWS):
         source.draw(SUPER_BATCH, generator(0, "draw", turn))
     drawn = (time.monotonic() - ready) / DRAWS
-    return ready - began, drawn, memory_of(int(Path("/proc/self/stat").read_text().split()[0]))[0]
+    return ready - began, drawn, memory_of(os.getpid())[0]
 
 
 def main() -> None:

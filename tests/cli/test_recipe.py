@@ -33,6 +33,7 @@ def test_a_rate_asked_for_stands_and_what_contradicts_the_recipe_is_refused(comm
     assert read_config(tmp_path / "r").recipe.learning_rate.peak == 0.01
     refused("train", "tree", "--recipe", "best", "--arm", "hard", *small, "s", says="leave out --preset and --arm")
     refused("train", "tree", "--recipe", "best", "--preset", "quick", *small, "s", says="leave out --preset and --arm")
+    refused("train", "tree", "--recipe", "best", "--network", "guide", *small, "s", says="is for the learner")
     refused("train", "vectors", "--recipe", "best", *small, "s", says="no recipe is known to be best for vectors")
     assert not (tmp_path / "s").exists()
 

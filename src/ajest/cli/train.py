@@ -86,7 +86,7 @@ def train(
             examples only where they are for the same.
         prediction: what a model of diffusers predicts; without it what scheduler_config.json beside it says.
         arm: how to train, see `ajest arms`; random+muon is both at once.
-        recipe: "best" takes preset, arm and learning rate from what the trials support for this task.
+        recipe: "best" takes preset, arm, learning rate and number of steps from what the trials support for this task.
         keep: keep fraction, for arms that keep a part.
         keep_list: learn only the examples that this file names, see `ajest data kept`.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
@@ -116,6 +116,7 @@ def train(
     supported = None
     if recipe is not None:
         check(preset is None and arm == "baseline", "--recipe best names preset and arm: leave out --preset and --arm")
+        check(role == "learner", "--recipe best is for the learner: leave out --network guide or strong")
         supported = best_recipe(task)
         preset, arm = supported.preset, supported.arm
     found = planned(task, preset, given(data, drawing, computing) | size, device_of(device), whole=True)
@@ -126,10 +127,9 @@ def train(
     if keep_list is not None:
         chosen = replace(chosen, examples=keep_lists((keep_list,), plan.task)[0])
     relative = None if guide is None else os.path.relpath(guide, out)
-    own, steps = plan.recipe, plan.iterations
+    own, steps = plan.recipe, plan.iterations if supported is None else supported.steps
     if role == "guide":
         own, steps = (own if plan.guide_recipe is None else plan.guide_recipe), plan.guide_iterations
-    steps = steps if supported is None else supported.steps
     steps = steps if training.iterations is None else training.iterations
     rate = supported.rate if supported is not None and training.learning_rate is None else training.learning_rate
     how = recipe_of(own, training, rate)

@@ -135,6 +135,10 @@ def train(
     how = recipe_of(own, training, rate)
     how = how if scope is None else replace(how, scope=scope)
     config = RunConfig(plan.task, role, how, chosen, seed, steps, relative)
+    if supported is not None:
+        print(
+            f"{out}: {arm} at a rate of {how.learning_rate.peak:g}, with the networks of {preset}: {supported.source}"
+        )
     configure_threads()
     snapshots = tuple(float(steps * k // 16) for k in range(1, 17))
     claim = Claim(out, config, len(snapshots), len(snapshots))

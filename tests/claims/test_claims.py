@@ -9,48 +9,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up_claims import BASE, LOSS, judged
 
 from ajest.bench.plan.config import run_folder
 from ajest.bench.plan.presets import tree_full
 from ajest.bench.plan.tuning import Tuning
 from ajest.bench.read.results import Cell, Results
-from ajest.bench.read.statistics import corrected, paired
+from ajest.bench.read.statistics import paired
 from ajest.claims import findings as of_claims
 from ajest.claims import levels
 from ajest.claims import run as running
 from ajest.claims.catalogue import CHARGED, CLAIMS, EARLIER, PROJECTED, claims_named
-from ajest.claims.findings import Judged, Test
 from ajest.claims.levels import levels_bench, tune_levels, tuned_levels
 from ajest.claims.page import answer, forest, render, sentences, summary
 from ajest.claims.run import PROBE, look, pieces, run_pieces
 from ajest.claims.settings import SETTINGS, with_data
+from ajest.claims.store import Verdicts
 from ajest.diffusion.noising.source import noised
 from ajest.diffusion.terms import with_term
 from ajest.errors import UserError
 from ajest.jobs.local import Local
 from ajest.study.guides import GUIDES, GuideGain, GuidesResults
-from ajest.tasks.tree.task import METRICS
 from ajest.training.probe import Estimate
-
-LOSS = next(m for m in METRICS if m.name == "loss")
-BASE = {seed: 1 + 0.01 * (seed % 3) for seed in range(8)}
-
-
-def judged(claim, *shifts, control=None, end="time", finished=True):
-    """A claim whose first arms differ by so much from the baseline, and from a control."""
-    arms = claim.arms[: len(shifts)]
-    noise = {seed: 1e-3 * ((7 * seed) % 5 - 2) for seed in BASE}
-    values = [{s: v + shift + noise[s] for s, v in BASE.items()} for shift in shifts]
-    margins = dict.fromkeys(BASE, 0.05)
-    against = corrected([paired(mine, BASE, -1, list(BASE), margins) for mine in values])
-    other = {} if control is None else {s: v + control + 2 * noise[s] for s, v in BASE.items()}
-    held = [paired(mine, other, -1, list(BASE), margins) for mine in values]
-    controls = [{} if one is None else {claim.controls[0]: corrected([one])[0]} for one in held]
-    tests = [
-        Test(arm, LOSS, 1.0, found, tuple(mine[s] - BASE[s] for s in BASE), c)
-        for arm, found, mine, c in zip(arms, against, values, controls, strict=True)
-    ]
-    return Judged(claim, SETTINGS["tree"], end, tuple(tests), finished, ())
 
 
 @pytest.mark.parametrize(
@@ -188,7 +168,7 @@ def test_guides_are_judged_against_none_and_against_their_controls(tmp_path, mon
     assert found["autoguidance"].tests[0].controls["trained"].outcome == "worse"
     said = sentences(found["own-snapshot"])[0]
     assert f"`{EARLIER}` certainly beats no guide on guided loss" in said
-    assert f"| {EARLIER} | guided loss" in render(list(found.values()), "ajest claims --only guides")
+    assert f"| {EARLIER} | guided loss" in render(Verdicts(("ajest claims --only guides",), tuple(found.values())))
 
 
 def test_guides_are_chosen_and_judged_on_seeds_of_their_own():

@@ -102,8 +102,18 @@ def judged(root: Path) -> tuple[Judged, ...]:
                     path = folder / PROBE
                     probed = from_json(Probe, read_sealed(path), str(path)) if path.exists() else None
                     found += _of_bench(read(folder), probed, setting, end)
-    order = {name: i for i, name in enumerate(CLAIMS)}
-    return tuple(sorted(found, key=lambda one: order[one.claim.name]))
+    return in_order(found)
+
+
+def in_order(found: Iterable[Judged]) -> tuple[Judged, ...]:
+    """In that of the catalogue, then of the settings and of the budgets."""
+    claims, settings = list(CLAIMS), list(SETTINGS)
+    return tuple(
+        sorted(
+            found,
+            key=lambda one: (claims.index(one.claim.name), settings.index(one.setting.name), ENDS.index(one.end)),
+        )
+    )
 
 
 def _of_bench(results: Results, probed: Probe | None, setting: Setting, end: End) -> Iterable[Judged]:

@@ -22,30 +22,28 @@ from ajest.storage.checkpoint import write_atomic
 from ajest.tasks.base import Metric
 
 from .catalogue import Claim
-from .findings import Judged, Left, Test, judged
+from .findings import Judged, Left, Test
 from .settings import Setting
+from .store import VERDICTS, Verdicts, write_verdicts
 
 _TONES: dict[Left, Tone] = {"better": "better", "worse": "worse", "equivalent": "equivalent"}
 FIGURE = "figures/claims.png"
 
 
-def write_page(root: Path, command: str) -> str:
-    """Write claims.md and its figure into the folder of all benches; returns the answer, a sentence."""
-    found = judged(root)
+def write_page(root: Path, verdicts: Verdicts) -> str:
+    """Write claims.md, its figure and its `VERDICTS` into a folder; returns the answer, a sentence."""
+    found = verdicts.found
     figure = forest(found)
     if figure is not None:
         write_atomic(root / FIGURE, encoded(figure, "png").data)
-    write_atomic(root / "claims.md", render(found, command))
+    write_verdicts(root / VERDICTS, verdicts)
+    write_atomic(root / "claims.md", render(verdicts))
     return answer(found)
 
 
-def render(found: Sequence[Judged], command: str) -> str:
-    """The page as Markdown.
-
-    Args:
-        found: what the benches say.
-        command: that made them.
-    """
+def render(verdicts: Verdicts) -> str:
+    """The page as Markdown."""
+    found = verdicts.found
     claims = list(dict.fromkeys(one.claim for one in found))
     where = f"at {BUDGETS[END_CLOCKS[leading(found)]].title}"
     parts = [f"# Published claims, judged {where}", f"**{answer(found)}**"]
@@ -58,7 +56,8 @@ def render(found: Sequence[Judged], command: str) -> str:
     parts += [
         f"{rates} A claim is better where one of its arms is certainly better on a headline metric and none certainly "
         f"worse on any; mixed where both happen. Certain is a Holm-corrected p below {ALPHA:g} over all arms and "
-        f"headlines of a bench; intervals hold {COVERAGE}. Made by `{command}`.",
+        f"headlines of a bench; intervals hold {COVERAGE}. Made by "
+        f"{series(verdicts.commands, len(verdicts.commands))}.",
     ]
     parts += section(nothing(found), 2)
     for claim in claims:

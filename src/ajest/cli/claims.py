@@ -13,6 +13,7 @@ from .options import Files, Folder, Whole, Words, flag, load_rules, shown, verb
 
 if TYPE_CHECKING:
     from ajest.claims.run import Piece
+    from ajest.claims.store import Verdicts
 
 ClaimEnd = Literal["time", "samples", "flops"]
 
@@ -28,6 +29,7 @@ def claims(
     data: Words = None,
     validation: Words = None,
     rules: Files = None,
+    join: Files = None,
     out: Folder = None,
     workers: Whole = None,
     device: Device = "auto",
@@ -36,10 +38,10 @@ def claims(
 
     Example: ajest claims --only min-snr stratified --settings tree-x0 --ends time
              ajest claims --only selection --settings tree digits
-             ajest claims
+             ajest claims --join runs/claims other-machine/claims.json --out runs/joined
 
     - The same command goes on where it was stopped.
-    - The page claims.md is written again after each bench.
+    - The page claims.md, and claims.json for --join, are written again after each bench.
     - Every arm has a learning rate of its own, found on other seeds first.
     - All of it takes a night on 2 cores: name claims, settings and ends.
 
@@ -55,20 +57,30 @@ def claims(
         data: of the setting images: a folder, archive or what else `ajest data describe` reads, ten classes or more.
         validation: held-out examples of the same classes.
         rules: Python files that register arms of one's own, see docs/extending.md.
-        out: folder of all benches; without it runs/claims.
+        join: claims.json of other folders, or these folders: nothing is run, and --out gets one page of all. --only,
+            --settings and --ends choose from them.
+        out: folder of all benches, or of the joined page; without it runs/claims.
         workers: processes; without it one for each core, or on CUDA for each card.
         device: where to compute.
     """
     from ajest.claims.catalogue import claims_named
+    from ajest.claims.findings import judged
     from ajest.claims.page import write_page
     from ajest.claims.run import pieces, run_pieces
     from ajest.claims.settings import SETTINGS, with_data
+    from ajest.claims.store import VERDICTS, Verdicts, joined, narrowed, read_verdicts
     from ajest.jobs.local import Local
 
     load_rules(rules)
     for name in settings or ():
         if name not in SETTINGS:
             raise unknown("setting", name, SETTINGS)
+    if join is not None:
+        if out is None or out in join:
+            raise UserError("--join writes one page of all: name a folder of its own for it with --out")
+        verdicts = joined(map(read_verdicts, join))
+        _print(out, narrowed(verdicts, claims_named(only or ()), settings or tuple(SETTINGS), ends))
+        return
     check(seeds is None or seeds >= 1, f"--seeds is how many: at least 1, not {seeds}")
     check(data is None or settings == ("images",), "--data is for --settings images alone: judge others without it")
     check(
@@ -84,15 +96,26 @@ def claims(
         only=only, settings=settings, ends=ends, seeds=seeds, iterations=iterations, data=data, validation=validation
     )
 
+    before = read_verdicts(root).commands if (root / VERDICTS).exists() else ()
+
+    def so_far() -> Verdicts:
+        return Verdicts(tuple(dict.fromkeys((*before, command))), judged(root))
+
     def told(piece: Piece, error: UserError | None) -> None:
         if error is not None:
             warn(f"{piece}: not made, the others go on: {error}")
             return
         console().print(f"{piece}: done", highlight=False)
-        write_page(root, command)
+        write_page(root, so_far())
 
     run_pieces(root, asked, Local(workers), device_of(device), told)
-    print(write_page(root, command))
+    _print(root, so_far())
+
+
+def _print(root: Path, verdicts: Verdicts) -> None:
+    from ajest.claims.page import write_page
+
+    print(write_page(root, verdicts))
     print(f"\nPage: {root / 'claims.md'}")
 
 

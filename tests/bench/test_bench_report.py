@@ -281,3 +281,21 @@ def test_published_figures_stand_beside_ours_in_page_and_markdown():
     assert f'{ajest}<td class="agree">agree' in page
     assert "| loss, equal samples | ajest | 0.0135 ± 0.0034 | 0.0135 ± 0.0016 | agree |" in text
     assert "published figures" not in as_markdown(made_up(AT_TIME))
+
+
+def test_differences_to_random_choice_have_a_table_of_their_own():
+    """Of arms alone that have a rival which keeps as many; a bench without one has no such table."""
+    by_arm = {"baseline": BASE, "random": ahead(0.6), "ajest": ahead(0.1)}
+    values = {("calibrated", *column): by_arm for column in (ENERGY, GUIDED)}
+    results = made_up(values)
+    (table,) = findings(results).rivals
+    assert table.title == "Minus random choice, equal time"
+    ((arm, rival, *gaps),) = table.rows
+    assert (arm.value, rival.value) == ("ajest", "random")
+    assert [cell.tone for cell in gaps] == ["worse", "better"]  # energy distances are lower for the better
+    assert all("better on" in cell.detail and "p " in cell.detail for cell in gaps)
+    assert "### Minus random choice, equal time" in as_markdown(results)
+    assert "Minus random choice, equal time" in page_of(results)
+    alone = made_up({("calibrated", *ENERGY): {"baseline": BASE, "ajest": ahead(0.1)}}, arms=("baseline", "ajest"))
+    assert findings(alone).rivals == ()
+    assert "random choice, equal" not in as_markdown(alone)

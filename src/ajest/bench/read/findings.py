@@ -17,7 +17,7 @@ from .results import Results
 from .score_reliability import Estimate, score_reliability, score_reliability_table
 from .signs import by_sign_table, signs_table
 from .table import Table
-from .tables import arms_table, budget_table, headline_table, used_table
+from .tables import arms_table, budget_table, headline_table, rivals_table, used_table
 from .time_to_quality import time_to_quality_table
 from .timing import step_times, step_times_table
 from .variance import variance_table
@@ -44,6 +44,7 @@ class Findings:
         caution: on learning rates at equal budgets.
         legend: what the numbers of `tables` are, and which are certain.
         headlines: a table for each decisive budget: headline metrics alone, with their differences to the baseline.
+        rivals: a table for each decisive budget: the same, their differences to random choice of as many.
         arms: what is compared.
         rates: the learning rate of each arm.
         tuning: what the rates gave that were tried; without rows where none was.
@@ -76,6 +77,7 @@ class Findings:
     caution: str
     legend: str
     headlines: tuple[Table, ...]
+    rivals: tuple[Table, ...]
     arms: Table
     rates: Table
     tuning: Table
@@ -122,6 +124,7 @@ def findings(results: Results) -> Findings:
         caution=caution(config),
         legend=legend(config),
         headlines=tuple(headline_table(results, budget) for budget in rests_on),
+        rivals=tuple(table for budget in rests_on if (table := rivals_table(results, budget))),
         arms=arms_table(results),
         rates=rates_table(config),
         tuning=tuning_table(config.task, results.tuned),

@@ -10,7 +10,7 @@ from ajest.tasks.base import Metric
 
 from .margins import named
 from .numbers import number
-from .results import Results
+from .results import Results, rivals
 from .statistics import COVERAGE
 from .table import Entry, Table, TableCell
 from .wording import gap, in_units, metric_head, metric_name, shown
@@ -94,6 +94,21 @@ def headline_table(results: Results, budget: str) -> Table:
             row += [TableCell(value.value), gap(found, metric)] if found else [value, ""]
         rows.append(row)
     return Table.of(f"At {BUDGETS[budget].title}: {in_units(budget, results.amounts[budget])}", heads, rows)
+
+
+def rivals_table(results: Results, budget: str) -> Table:
+    """Arms down; of each headline metric the difference to random choice of as many examples, which shows what the
+    choice itself brings; without rows where no arm has such a rival."""
+    others, headlines = rivals(results.config), results.headlines()
+    against = [results.against(budget, column, others) for column in headlines]
+    rows: list[list[Entry]] = [
+        [arm, others[arm], *(gap(found.get(arm), metric, tested=True) for found, (metric, _) in zip(
+            against, headlines, strict=True))]
+        for arm in results.arms
+        if any(arm in found for found in against)
+    ]  # fmt: skip
+    heads = ["arm", "random choice of as many", *(metric_head(*column) for column in headlines)]
+    return Table.of(f"Minus random choice, {BUDGETS[budget].title}", heads, rows)
 
 
 def arms_table(results: Results) -> Table:

@@ -32,7 +32,7 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
         *_listed("", findings.verdict),
         *_listed("## What is missing", findings.missing),
         "## Headline metrics",
-        *(part for table in findings.headlines for part in section(table, 3)),
+        *(part for table in (*findings.headlines, *findings.rivals) for part in section(table, 3)),
         *map(_figure, [*drawn.seeds, *drawn.differences]),
         *_listed("### What else was found", findings.notes),
         "## What is compared",

@@ -1,4 +1,3 @@
-import os
 import re
 import subprocess
 import sys
@@ -8,12 +7,11 @@ import pytest
 
 from ajest.cli.data import DATA_VERBS
 from ajest.cli.main import VERBS
+from forked import FORKED
 
 
 def ajest(*words, cwd=None, columns=200):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": str(columns)}
-    command = [sys.executable, "-m", "ajest", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300)
+    return FORKED.run(list(map(str, words)), cwd, {"OMP_NUM_THREADS": "1", "COLUMNS": str(columns)})
 
 
 def fails(*words, says, cwd=None):
@@ -60,6 +58,12 @@ def test_the_list_of_verbs_says_what_each_does(words, verbs):
     assert len(done.stdout.splitlines()) < 30
     for verb in verbs:
         assert re.search(rf"^  {verb} +[A-Z]", done.stdout, re.MULTILINE), verb
+
+
+def test_the_module_is_the_command_too():
+    done = subprocess.run([sys.executable, "-m", "ajest", "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ajest("--help").stdout
 
 
 def test_a_bench_from_the_command_line(tmp_path):

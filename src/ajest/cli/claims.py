@@ -38,10 +38,10 @@ def claims(
 
     Example: ajest claims --only min-snr stratified --settings tree-x0 --ends time
              ajest claims --only selection --settings tree digits
-             ajest claims --join runs/claims other-machine/claims.json --out runs/joined
+             ajest claims --join mine yours/claims.json --out both
 
     - The same command goes on where it was stopped.
-    - The page claims.md, and claims.json for --join, are written again after each bench.
+    - The page claims.md is written again after each bench, and claims.json.
     - Every arm has a learning rate of its own, found on other seeds first.
     - All of it takes a night on 2 cores: name claims, settings and ends.
 

@@ -19,9 +19,10 @@ from ajest.bench.read.statistics import paired
 from ajest.claims import findings as of_claims
 from ajest.claims import levels
 from ajest.claims import run as running
-from ajest.claims.catalogue import CHARGED, CLAIMS, EARLIER, PROJECTED, claims_named
+from ajest.claims.catalogue import CHARGED, CLAIMS, EARLIER, PROJECTED, RECTIFIED, claims_named
+from ajest.claims.forest import forest, forests
 from ajest.claims.levels import levels_bench, tune_levels, tuned_levels
-from ajest.claims.page import answer, forest, render, sentences, summary
+from ajest.claims.page import answer, render, sentences, summary
 from ajest.claims.run import PROBE, look, pieces, run_pieces
 from ajest.claims.settings import SETTINGS, with_data
 from ajest.claims.store import Verdicts
@@ -83,7 +84,25 @@ def test_the_forest_has_a_column_for_each_headline_of_each_setting():
         ("the tree, exact targets", "guided loss"),
         ("digits of 8 by 8 pixels", "loss"),
     ]
-    assert {title[-1] for title in titles} == {"% better than the baseline"}
+    assert {title[-1] for title in titles} == {"% better"}
+
+
+def test_forests_name_groups_and_keep_guides_apart():
+    """A guide is held against none, not against the baseline. Where differences are far apart none hides the others."""
+    near, far = judged(CLAIMS["laplace"], -0.3, 0.4), judged(CLAIMS["min-snr"], 5.0)
+    guide = judged(CLAIMS["reg"], -0.3)
+    drawn = forests([near, far, guide])
+    assert list(drawn) == ["figures/claims.png", "figures/guides.png"]
+    (axis,) = drawn["figures/claims.png"][1].axes
+    rows = [(label.get_text(), label.get_fontweight() == "bold") for label in axis.get_yticklabels()]
+    assert rows == [
+        ("levels", True), ("laplace", False), ("cauchy", False), ("weights", True), ("min-snr", False),
+    ]  # fmt: skip
+    assert axis.get_xscale() == "symlog"
+    (alone,) = drawn["figures/guides.png"][1].axes
+    assert [label.get_text() for label in alone.get_yticklabels()] == [RECTIFIED]
+    assert alone.get_xscale() == "linear"
+    assert "Every guide minus no guide at equal time" in render(Verdicts(("c",), (near, guide)))
 
 
 def test_the_answer_counts_claims_that_hold_somewhere_and_everywhere():

@@ -116,6 +116,12 @@ def in_order(found: Iterable[Judged]) -> tuple[Judged, ...]:
     )
 
 
+def leading(found: Sequence[Judged]) -> End:
+    """The budget that leads wherever there is room for one: time, unless nothing is judged at that."""
+    ends = [one.end for one in found]
+    return ends[0] if ends and "time" not in ends else "time"
+
+
 def _of_bench(results: Results, probed: Probe | None, setting: Setting, end: End) -> Iterable[Judged]:
     null = _tests(results, (setting.null,))
     for claim in CLAIMS.values():

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from ajest.bench.plan.budgets import BUDGETS, END_CLOCKS, End
+from ajest.bench.plan.budgets import BUDGETS, END_CLOCKS
 from ajest.bench.read.numbers import number
 from ajest.bench.read.statistics import ALPHA, COVERAGE
 from ajest.bench.read.table import Entry, Table, TableCell, Tone
 from ajest.bench.read.wording import code, gap, metric_head, metric_name, series
-from ajest.bench.report.figures import WHISKERS, clean, encoded
-from ajest.bench.report.forest import Difference, whisker
+from ajest.bench.report.figures import WHISKERS, encoded
 from ajest.bench.report.markdown import section
 from ajest.bench.report.tables import MARKS
 from ajest.storage.checkpoint import write_atomic
-from ajest.tasks.base import Metric
 
 from .catalogue import Claim
-from .findings import Judged, Left, Test
-from .settings import Setting
+from .findings import Judged, Left, Test, leading
+from .forest import FAR_APART, forests
 from .store import VERDICTS, Verdicts, write_verdicts
 
 _TONES: dict[Left, Tone] = {"better": "better", "worse": "worse", "equivalent": "equivalent"}
-FIGURE = "figures/claims.png"
 
 
 def write_page(root: Path, verdicts: Verdicts) -> str:
     """Write claims.md, its figure and its `VERDICTS` into a folder; returns the answer, a sentence."""
     found = verdicts.found
-    figure = forest(found)
-    if figure is not None:
-        write_atomic(root / FIGURE, encoded(figure, "png").data)
+    for name, (_, figure) in forests(found).items():
+        write_atomic(root / name, encoded(figure, "png").data)
     write_verdicts(root / VERDICTS, verdicts)
     write_atomic(root / "claims.md", render(verdicts))
     return answer(found)
@@ -47,8 +39,8 @@ def render(verdicts: Verdicts) -> str:
     claims = list(dict.fromkeys(one.claim for one in found))
     where = f"at {BUDGETS[END_CLOCKS[leading(found)]].title}"
     parts = [f"# Published claims, judged {where}", f"**{answer(found)}**"]
-    if any(one.tests for one in found):
-        parts += [f"![Every claim minus the tuned baseline {where}]({FIGURE})", f"*{WHISKERS}*"]
+    drawn = [f"![{caption}]({name})" for name, (caption, _) in forests(found).items()]
+    parts += [*drawn, f"*{WHISKERS} {FAR_APART}*"] if drawn else []
     parts += section(summary(found, claims), 2)
     rates = "Every arm and the baseline have a learning rate of their own, found on other seeds; rates fall to zero."
     if {claim.group for claim in claims} == {"guides"}:
@@ -76,12 +68,6 @@ def answer(found: Sequence[Judged]) -> str:
     everywhere = [name for name in better if all(one.left == "better" for one in there if one.claim.name == name)]
     many = f"{len(claims)} claim{'s' * (len(claims) > 1)}"
     return f"Of {many} judged {where}, certainly better somewhere: {len(better)}; everywhere: {len(everywhere)}."
-
-
-def leading(found: Sequence[Judged]) -> End:
-    """The budget that the page leads with: time, unless nothing is judged at that."""
-    ends = [one.end for one in found]
-    return ends[0] if ends and "time" not in ends else "time"
 
 
 def summary(found: Sequence[Judged], claims: Sequence[Claim]) -> Table:
@@ -204,37 +190,3 @@ def _numbers(one: Judged) -> Table:
     ]  # fmt: skip
     title = f"{one.setting.title[0].upper()}{one.setting.title[1:]}, {BUDGETS[END_CLOCKS[one.end]].title}"
     return Table.of(title, heads, rows)
-
-
-def forest(found: Sequence[Judged]) -> Figure | None:
-    """Every claim's arms at the leading budget minus the baseline, in per cent of it: a column for each headline of
-    each setting, better to the right; None without any."""
-    there = [one for one in found if one.end == leading(found) and one.tests]
-    columns: dict[tuple[Setting, Metric, bool], list[Test]] = {}
-    for one in there:
-        for test in one.tests:
-            columns.setdefault((one.setting, test.metric, test.weight != 1), []).append(test)
-    arms = list(dict.fromkeys(test.arm for one in there for test in one.tests))
-    if not arms:
-        return None
-    figure = Figure(figsize=(2.2 + 2.6 * len(columns), 1.4 + 0.34 * len(arms)), layout="constrained")
-    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for ((setting, _, _), tests), axis in zip(columns.items(), axes, strict=True):
-        _column(axis, setting, tests, arms)
-    axes[0].set_yticks(range(len(arms)), arms)
-    axes[0].set_ylim(len(arms) - 0.35, -0.65)
-    return figure
-
-
-def _column(axis: Axes, setting: Setting, tests: Sequence[Test], arms: Sequence[str]) -> None:
-    metric = tests[0].metric
-    for test in tests:
-        scale = 100 * metric.sign / abs(test.baseline.other)
-        whisker(axis, arms.index(test.arm), Difference(test.baseline, test.gaps), scale)
-    axis.axvline(0, color="#555", lw=0.9, zorder=1)
-    named = metric_name(metric, tests[0].weight).removesuffix(f" × {metric.scale:g}")  # of a share scales say nothing
-    title = (*textwrap.wrap(setting.title, 36), *textwrap.wrap(named, 36), "% better than the baseline")
-    axis.set_title("\n".join(title), fontsize=9, loc="left")
-    axis.grid(axis="y", color="#e6eaed", lw=0.7)
-    axis.set_axisbelow(True)
-    clean(axis)

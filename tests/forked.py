@@ -1,7 +1,7 @@
-"""Commands forked from a process that has imported them: a start costs no seconds of importing torch.
+"""Commands and scripts forked from a process that has imported torch: a start costs no seconds of importing it.
 
-What differs from a start by a shell is only that: arguments, folder, environment, output and exit code are the
-command's own. A few tests start it by its name as well.
+What differs from a start by a shell or by torchrun is only that: arguments, folder, environment, output and exit code
+are the command's own. A few tests start `ajest` by its name, and others torchrun itself.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import atexit
 import gc
 import json
 import os
+import runpy
+import socket
 import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -23,8 +26,21 @@ class Forked:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, words: list[str], cwd: Path | None, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        """`ajest WORDS`, in a folder, with settings beside those of the tests' own environment."""
+    def run(
+        self,
+        words: Sequence[object],
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        processes: int = 1,
+    ) -> subprocess.CompletedProcess[str]:
+        """`ajest` or a script, with its arguments.
+
+        Args:
+            words: "ajest" or the path of a script, then arguments.
+            cwd: folder in which it runs; None takes that of the tests.
+            environment: settings beside those of the tests.
+            processes: so many that know of each other, as torchrun starts them.
+        """
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -32,13 +48,14 @@ class Forked:
             atexit.register(self.end)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        command = list(map(str, words))
         with tempfile.TemporaryDirectory() as said:
-            asked = {"words": words, "cwd": str(cwd or Path.cwd()), "said": said, "environment": environment}
-            self._process.stdin.write(json.dumps(asked) + "\n")
+            asked = {"words": command, "cwd": str(cwd or Path.cwd()), "said": said, "all": dict(environment or {})}
+            self._process.stdin.write(json.dumps(asked | {"each": places(processes)}) + "\n")
             self._process.stdin.flush()
             code = int(self._process.stdout.readline())
             output, errors = ((Path(said) / name).read_text() for name in ("1", "2"))
-        return subprocess.CompletedProcess(words, code, output, errors)
+        return subprocess.CompletedProcess(command, code, output, errors)
 
     def end(self) -> None:
         if self._process is not None:
@@ -49,20 +66,36 @@ class Forked:
 FORKED = Forked()
 
 
-def become(asked: dict) -> None:
+def places(processes: int) -> list[dict[str, str]]:
+    """What torchrun tells each of its processes; the port is free, and the first of them will listen there."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    known = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    each = [known | {"RANK": rank, "LOCAL_RANK": rank} for rank in range(processes)]
+    return [{name: str(value) for name, value in one.items()} for one in each]
+
+
+def become(words: list[str], cwd: str, said: Path, environment: dict[str, str]) -> None:
     """The command itself, in the child. What is to be done at the end of an interpreter is done; taking apart all that
     was imported, a second's work, is not."""
     for descriptor in (1, 2):
-        os.dup2(os.open(Path(asked["said"]) / str(descriptor), os.O_CREAT | os.O_WRONLY | os.O_APPEND), descriptor)
+        os.dup2(os.open(said / str(descriptor), os.O_CREAT | os.O_WRONLY | os.O_APPEND), descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.chdir(asked["cwd"])
-    os.environ |= asked["environment"]
-    sys.argv = ["ajest", *asked["words"]]
-    from ajest.cli.main import main
-
+    os.chdir(cwd)
+    os.environ |= environment
+    sys.argv = words
     code: int | str | None = 1
     try:
-        main()
+        if words[0] == "ajest":
+            from ajest.cli.main import main
+
+            main()
+        else:
+            sys.path.insert(0, str(Path(words[0]).parent))
+            runpy.run_path(words[0], run_name="__main__")
         code = 0
     except SystemExit as end:
         code = end.code
@@ -88,11 +121,15 @@ def serve() -> None:
     torch.set_num_threads(1)  # threads do not outlive a fork
     gc.freeze()  # nor need a child look through, and so copy, what it was born with
     for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            become(json.loads(line))
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        asked = json.loads(line)
+        begun = []
+        for own in asked["each"]:
+            child = os.fork()
+            if not child:
+                become(asked["words"], asked["cwd"], Path(asked["said"]), asked["all"] | own)
+            begun.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in begun]
+        print(next((code for code in codes if code), 0), flush=True)
 
 
 if __name__ == "__main__":

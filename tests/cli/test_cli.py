@@ -11,7 +11,7 @@ from forked import FORKED
 
 
 def ajest(*words, cwd=None, columns=200):
-    return FORKED.run(list(map(str, words)), cwd, {"OMP_NUM_THREADS": "1", "COLUMNS": str(columns)})
+    return FORKED.run(["ajest", *words], cwd, {"OMP_NUM_THREADS": "1", "COLUMNS": str(columns)})
 
 
 def fails(*words, says, cwd=None):

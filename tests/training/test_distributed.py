@@ -17,6 +17,7 @@ from ajest.storage.config_file import write_config
 from ajest.training.run_folder import RunConfig, read_config, read_status
 from ajest.training.trainer import Trainer
 from conftest import small_recipe, small_task
+from forked import FORKED
 from together import SCENARIOS, STEPS, trainer_of
 
 HERE = Path(__file__).parents[1]
@@ -28,13 +29,14 @@ def environment():
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def launched(processes, *command):
-    start = [*TORCHRUN, f"--nproc-per-node={processes}"] if processes > 1 else [sys.executable]
+def launched(*command):
+    """By torchrun itself, as two processes."""
+    start = [*TORCHRUN, "--nproc-per-node=2"]
     return subprocess.run([*start, *map(str, command)], env=environment(), capture_output=True, text=True, timeout=300)
 
 
 def goes_well(processes, *command):
-    done = launched(processes, *command)
+    done = FORKED.run(command, processes=processes)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -173,12 +175,12 @@ def test_a_checkpoint_of_two_processes_goes_on_in_any_number(tmp_path):
 def test_the_command_line_under_torchrun(tmp_path):
     run = tmp_path / "run"
     train = ("-m", "ajest", "train", "tree", "--iterations", 2, "--super-batch", 64, "--out", run)
-    done = launched(2, *train)
+    done = launched(*train)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("2 steps done") == 1
-    again = launched(2, "-m", "ajest", "train", "tree", "--iterations", 2, "--super-batch", 128, "--out", run)
+    again = launched("-m", "ajest", "train", "tree", "--iterations", 2, "--super-batch", 128, "--out", run)
     assert again.returncode != 0
     assert again.stderr.count("ajest: ") == 1, again.stderr
     assert "super_batch: 64 -> 128" in again.stderr
-    refused = launched(2, "-m", "ajest", "bench", "tree")
+    refused = launched("-m", "ajest", "bench", "tree")
     assert "start it without torchrun" in refused.stderr

@@ -11,6 +11,8 @@ import gc
 import json
 import os
 import runpy
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +20,9 @@ import tempfile
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+#: Seconds after which a command hangs.
+LONGEST = 300
 
 
 class Forked:
@@ -43,7 +48,11 @@ class Forked:
         """
         if self._process is None:
             self._process = subprocess.Popen(
-                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                [sys.executable, __file__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
             )
             atexit.register(self.end)
         assert self._process.stdin is not None
@@ -53,6 +62,9 @@ class Forked:
             asked = {"words": command, "cwd": str(cwd or Path.cwd()), "said": said, "all": dict(environment or {})}
             self._process.stdin.write(json.dumps(asked | {"each": places(processes)}) + "\n")
             self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], LONGEST)[0]:
+                os.killpg(self._process.pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(command, LONGEST, *(Path(said, name).read_bytes() for name in "12"))
             code = int(self._process.stdout.readline())
             output, errors = ((Path(said) / name).read_text() for name in ("1", "2"))
         return subprocess.CompletedProcess(command, code, output, errors)

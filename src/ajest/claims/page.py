@@ -15,7 +15,7 @@ from ajest.bench.report.markdown import section
 from ajest.bench.report.tables import MARKS
 from ajest.storage.checkpoint import write_atomic
 
-from .catalogue import Claim
+from .catalogue import Claim, Group
 from .findings import Judged, Left, Test, leading
 from .forest import FAR_APART, forests
 from .store import VERDICTS, Verdicts, write_verdicts
@@ -42,9 +42,7 @@ def render(verdicts: Verdicts) -> str:
     drawn = [f"![{caption}]({name})" for name, (caption, _) in forests(found).items()]
     parts += [*drawn, f"*{WHISKERS} {FAR_APART}*"] if drawn else []
     parts += section(summary(found, claims), 2)
-    rates = "Every arm and the baseline have a learning rate of their own, found on other seeds; rates fall to zero."
-    if {claim.group for claim in claims} == {"guides"}:
-        rates = "All guides steer the same runs, whose rate was found on other seeds and falls to zero."
+    rates = _of_rates({claim.group for claim in claims})
     parts += [
         f"{rates} A claim is better where one of its arms is certainly better on a headline metric and none certainly "
         f"worse on any; mixed where both happen. Certain is a Holm-corrected p below {ALPHA:g} over all arms and "
@@ -55,6 +53,16 @@ def render(verdicts: Verdicts) -> str:
     for claim in claims:
         parts += _of_claim(claim, [one for one in found if one.claim == claim])
     return "\n\n".join(parts) + "\n"
+
+
+def _of_rates(groups: set[Group]) -> str:
+    """Where the learning rates are from, and how they fall."""
+    if groups == {"guides"}:
+        return "All guides steer the same runs, whose rate was found on other seeds and falls to zero."
+    found = "Every arm and the baseline have a learning rate of their own, found on other seeds"
+    if groups == {"course"}:
+        return f"{found}; how it falls is what is judged."
+    return f"{found}; rates fall to zero{', in the group course each by its own rule' if 'course' in groups else ''}."
 
 
 def answer(found: Sequence[Judged]) -> str:

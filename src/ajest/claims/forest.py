@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ from ajest.bench.report.figures import clean
 from ajest.bench.report.forest import Difference, whisker
 from ajest.tasks.base import Metric
 
+from .catalogue import GROUPS
 from .findings import Judged, Test, leading
 from .settings import Setting
 
@@ -46,7 +48,7 @@ def forest(found: Sequence[Judged]) -> Figure | None:
     for one in there:
         for test in one.tests:
             columns.setdefault((one.setting, test.metric, test.weight != 1), []).append(test)
-    groups = list(dict.fromkeys(one.claim.group for one in there))
+    groups = [group for group in GROUPS if any(one.claim.group == group for one in there)]
     rows = list[tuple[str, str]]()  # group, and arm or "" for the group's name
     for group in groups:
         arms = dict.fromkeys(test.arm for one in there if one.claim.group == group for test in one.tests)
@@ -65,6 +67,11 @@ def forest(found: Sequence[Judged]) -> Figure | None:
     return figure
 
 
+def _every_other_power(value: float, _: int) -> str:
+    """Labels of a logarithmic axis that have room beside each other: 0, 10, 1000."""
+    return f"{value:g}" if value == 0 or round(math.log10(abs(value))) % 2 else ""
+
+
 def _column(axis: Axes, setting: Setting, tests: Sequence[Test], places: dict[str, int], letters: int) -> None:
     metric = tests[0].metric
     furthest = 0.0
@@ -74,8 +81,7 @@ def _column(axis: Axes, setting: Setting, tests: Sequence[Test], places: dict[st
         furthest = max(furthest, abs(test.baseline.difference * scale))
     if furthest > _FAR:
         axis.set_xscale("symlog", linthresh=_LINEAR)
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.tick_params(axis="x", labelsize=7)
+        axis.xaxis.set_major_formatter(FuncFormatter(_every_other_power))
     axis.axvline(0, color="#555", lw=0.9, zorder=1)
     named = metric_name(metric, tests[0].weight).removesuffix(f" × {metric.scale:g}")  # of a share scales say nothing
     title = (*textwrap.wrap(setting.title, letters), *textwrap.wrap(named, letters), "% better")

@@ -103,6 +103,11 @@ def test_forests_name_groups_and_keep_guides_apart():
     assert [label.get_text() for label in alone.get_yticklabels()] == [RECTIFIED]
     assert alone.get_xscale() == "linear"
     assert "Every guide minus no guide at equal time" in render(Verdicts(("c",), (near, guide)))
+    both = forests([near, replace(near, setting=SETTINGS["digits"])])
+    assert [(name, caption.split(", on ")[1]) for name, (caption, _) in both.items()] == [
+        ("figures/claims-tree.png", "the tree, exact targets"),
+        ("figures/claims-digits.png", "digits of 8 by 8 pixels"),
+    ]
 
 
 def test_the_answer_counts_claims_that_hold_somewhere_and_everywhere():

@@ -26,15 +26,19 @@ FAR_APART = f"Where a mean is further than {_FAR:g} %, an axis is logarithmic fr
 
 
 def forests(found: Sequence[Judged]) -> dict[str, tuple[str, Figure]]:
-    """By file, what it shows and the figure: claims on training, which are held against the tuned baseline, and those
-    on guides, which are held against none."""
+    """By file, what it shows and the figure: claims on training, which are held against the tuned baseline, in a figure
+    for each setting, and those on guides, which are held against none."""
     where = f"at {BUDGETS[END_CLOCKS[leading(found)]].title}"
     training = [one for one in found if one.claim.group != "guides"]
     guides = [one for one in found if one.claim.group == "guides"]
+    settings = list(dict.fromkeys(one.setting for one in training))
     drawn = {
-        "figures/claims.png": (f"Every arm minus the tuned baseline {where}", forest(training)),
-        "figures/guides.png": (f"Every guide minus no guide {where}", forest(guides)),
-    }
+        f"figures/claims{f'-{setting.name}' if len(settings) > 1 else ''}.png": (
+            f"Every arm minus the tuned baseline {where}, on {setting.title}",
+            forest([one for one in training if one.setting == setting]),
+        )
+        for setting in settings
+    } | {"figures/guides.png": (f"Every guide minus no guide {where}", forest(guides))}
     return {name: (caption, figure) for name, (caption, figure) in drawn.items() if figure is not None}
 
 
@@ -54,11 +58,10 @@ def forest(found: Sequence[Judged]) -> Figure | None:
         arms = dict.fromkeys(test.arm for one in there if one.claim.group == group for test in one.tests)
         rows += [*([(group, "")] if len(groups) > 1 else []), *((group, arm) for arm in arms)]
     places = {arm: place for place, (_, arm) in enumerate(rows) if arm}
-    width = 2.6 if len(columns) <= 4 else 1.9
-    figure = Figure(figsize=(2.2 + width * len(columns), 1.4 + 0.32 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(2.2 + 2.6 * len(columns), 1.4 + 0.32 * len(rows)), layout="constrained")
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for ((setting, _, _), tests), axis in zip(columns.items(), axes, strict=True):
-        _column(axis, setting, tests, places, round(14 * width))
+        _column(axis, setting, tests, places)
     axes[0].set_yticks(range(len(rows)), [arm or group for group, arm in rows])
     for (_, arm), label in zip(rows, axes[0].get_yticklabels(), strict=True):
         if not arm:
@@ -72,7 +75,7 @@ def _every_other_power(value: float, _: int) -> str:
     return f"{value:g}" if value == 0 or round(math.log10(abs(value))) % 2 else ""
 
 
-def _column(axis: Axes, setting: Setting, tests: Sequence[Test], places: dict[str, int], letters: int) -> None:
+def _column(axis: Axes, setting: Setting, tests: Sequence[Test], places: dict[str, int]) -> None:
     metric = tests[0].metric
     furthest = 0.0
     for test in tests:
@@ -84,7 +87,7 @@ def _column(axis: Axes, setting: Setting, tests: Sequence[Test], places: dict[st
         axis.xaxis.set_major_formatter(FuncFormatter(_every_other_power))
     axis.axvline(0, color="#555", lw=0.9, zorder=1)
     named = metric_name(metric, tests[0].weight).removesuffix(f" × {metric.scale:g}")  # of a share scales say nothing
-    title = (*textwrap.wrap(setting.title, letters), *textwrap.wrap(named, letters), "% better")
+    title = (*textwrap.wrap(setting.title, 36), *textwrap.wrap(named, 36), "% better")
     axis.set_title("\n".join(title), fontsize=9, loc="left")
     axis.grid(axis="y", color="#e6eaed", lw=0.7)
     axis.set_axisbelow(True)

@@ -139,7 +139,7 @@ def with_data(setting: Setting, data: Sequence[str], validation: Sequence[str] =
 
 
 def _images(data: tuple[str, ...], validation: tuple[str, ...]) -> BenchConfig:
-    task = image_task(data, validation, classes=CPU_SMALL.classes, warn=lambda _: None, **CPU_SMALL.settings())  # type: ignore[arg-type]
+    task = image_task(data, validation, classes=CPU_SMALL.classes, warn=lambda _: None, **CPU_SMALL.settings(data))  # type: ignore[arg-type]
     return CPU_SMALL.bench(task)
 
 

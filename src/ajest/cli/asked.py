@@ -188,7 +188,8 @@ def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> 
     from ajest.tasks.images.setup import image_task
 
     refuse_for("images", {name: asked[name] for name in asked.keys() & {"gain_sign", "target"}}, set())
-    settings: dict[str, Any] = dials.settings()
+    data, validation = asked.get("data", ("shapes",)), asked.get("validation", ())
+    settings: dict[str, Any] = dials.settings(data)
     if settings["precision"] == "bfloat16" and "precision" not in asked and (slow := _without_bfloat16(device)):
         settings["precision"] = "float32"
         if slow != "cpu":
@@ -198,7 +199,6 @@ def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> 
     own = {k: v for k, v in asked.items() if k not in ("data", "validation", "classes", "prediction", *NETWORKS)}
     settings |= {_SETTINGS.get(name, name): value for name, value in own.items()}
     classes = asked.get("classes")
-    data, validation = asked.get("data", ("shapes",)), asked.get("validation", ())
     if "data" not in asked and "validation" not in asked:
         validation = ("shapes",)  # the procedural data set brings its own
     settings["classes"] = None if classes is None else _classes(classes)

@@ -4,6 +4,7 @@ import math
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,19 @@ def test_what_does_not_fit_is_refused_in_one_line(encoded, autoencoder, command,
     (damaged / "latents.npy").write_bytes(b"no")
     with pytest.raises(UserError, match="holds no whole set of latents"):
         task_of(damaged)
+
+
+def test_a_preset_of_another_resolution_takes_latents_as_they_are(encoded):
+    """Only an option asks for a resolution; a preset's is for images."""
+    from ajest.bench.plan.presets import CPU_SMALL
+    from ajest.cli.asked import images_of
+
+    dials = replace(CPU_SMALL, resolution=32)
+    asked = {"data": (str(encoded),), "classes": "all"}
+    assert images_of(dials, asked) == images_of(replace(dials, resolution=16), asked)
+    assert images_of(dials, {"data": ("shapes:128",), "classes": "all"}).resolution == 32
+    with pytest.raises(UserError, match="leave out --resolution"):
+        images_of(dials, asked | {"resolution": 32})
 
 
 def test_the_example_encodes_learns_and_decodes(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -9,6 +10,7 @@ from ajest.selection.arm import Arm
 from ajest.selection.catalogue import arms_named
 from ajest.tasks.base import Headline
 from ajest.tasks.images.architecture import NetworkSettings, Precision
+from ajest.tasks.images.data.latents import is_latents
 from ajest.tasks.images.task import ImageTask
 from ajest.training.recipe import Course, LearningRate, Recipe
 
@@ -81,8 +83,8 @@ class ImageDials:
     compared: tuple[str, ...] = IMAGE_ARMS
     headlines: dict[str, Headline] = field(default_factory=dict)
 
-    def settings(self) -> dict[str, object]:
-        """Fields of `ImageTask` that do not come from the data."""
+    def settings(self, data: Sequence[str]) -> dict[str, object]:
+        """Settings of `image_task` that do not come from the data; latents keep the resolution of their images."""
         return {
             "learner": self.learner,
             "guide": self.guide,
@@ -93,7 +95,7 @@ class ImageDials:
             "sigma_min": self.sampler[2],
             "references": self.references,
             "chunk": self.chunk,
-            "resolution": self.resolution,
+            "resolution": None if is_latents(data) else self.resolution,
         }
 
     def arms(self, names: tuple[str, ...] = (), keep: float | None = None) -> tuple[Arm, ...]:

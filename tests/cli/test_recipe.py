@@ -14,7 +14,9 @@ def test_the_best_recipe_of_the_tree_trains(command, tmp_path):
     best = BEST["tree"]
     done = command("train", "tree", "--recipe", "best", "--iterations", "16", "--super-batch", "64", "--out", "r")
     assert done.code == 0, done.err
-    assert done.out.startswith("r: random+muon at a rate of 0.134, with the networks of full: docs/best-recipe.md\n")
+    assert done.out.startswith(
+        "r: random+muon+second-moment at a rate of 0.136, with the networks of full: docs/best-recipe.md\n"
+    )
     config = read_config(tmp_path / "r")
     (arm,) = arms_named((best.arm,))
     assert config.arm == arm

@@ -27,7 +27,7 @@ class BestRecipe:
 
 
 BEST = {
-    "tree": BestRecipe("full", "random+muon", 0.134, 768, "docs/best-recipe.md"),
+    "tree": BestRecipe("full", "random+muon+second-moment", 0.136, 753, "docs/best-recipe.md"),
     "images": BestRecipe("cpu-small", "random", 0.057, 762, "docs/results-images-small.md"),
 }
 

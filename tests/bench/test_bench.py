@@ -32,7 +32,9 @@ from ajest.storage import checkpoint, jsonl
 from ajest.storage.config_file import write_config
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import LearningRate
+from ajest.training.run import execute
 from ajest.training.run_folder import snapshots
+from ajest.training.schedule import Schedule
 from conftest import Here, small_bench
 
 
@@ -257,6 +259,23 @@ def test_half_finished_benches_report_what_is_missing(done, tmp_path):
     assert "no verdict yet" in write_report(half).answer
     with pytest.raises(UserError, match="not a bench"):
         write_report(tmp_path)
+
+
+def test_a_folder_with_somebodys_files_is_left_alone(tmp_path):
+    """A report would replace theirs, and a folder of images would learn our figures."""
+    config = small_bench(seeds=(0,))
+    run = config.run(config.arms[0], 0)
+    for name, begin in (
+        ("bench", lambda at: run_bench(at, config, Local(1))),
+        ("run", lambda at: execute(at, run, Schedule())),
+    ):
+        folder = tmp_path / name
+        (folder / "cats").mkdir(parents=True)
+        (folder / "report.html").write_text("mine")
+        with pytest.raises(UserError, match=r"holds other things \(cats, report.html\).*name a new or empty folder"):
+            begin(folder)
+        assert (folder / "report.html").read_text() == "mine"
+        assert {p.name for p in folder.glob("[!.]*")} == {"cats", "report.html"}
 
 
 def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path):

@@ -87,10 +87,17 @@ def claim_folder(folder: Path, config: Any, name: str = "config.json") -> None:
     A run may be given more steps, unless what it learns on the way depends on its length.
 
     Raises:
-        UserError: the folder has another config; the message names the fields that differ.
+        UserError: the folder has another config, and the message names the fields that differ; or it is new here and
+            holds something of somebody's, which reports and runs could replace.
     """
     path = folder / name
     if not path.exists():
+        # Runs may have outlived the bench.json above them.
+        others = sorted(p.name for p in folder.glob("[!.]*") if p.name != "arms")
+        check(
+            not others,
+            f"{folder} holds other things ({listed(others, 3)}) and no {name}: name a new or empty folder with --out",
+        )
         write_config(path, config)
         return
     known = read_config_file(path, type(config))

@@ -81,6 +81,10 @@ def check_followed(arm: Arm, task: Task) -> None:
     )
 
 
+#: What lies in a folder of ours before its config: measured beforehand, or runs that outlived the bench above them.
+_EARLIER = ("memory.json", "calibration.json", "threads.json", "arms", "guide", "strong", "logs")
+
+
 def claim_folder(folder: Path, config: Any, name: str = "config.json") -> None:
     """Write the config into a new folder, or make sure that the folder has this very config.
 
@@ -92,8 +96,7 @@ def claim_folder(folder: Path, config: Any, name: str = "config.json") -> None:
     """
     path = folder / name
     if not path.exists():
-        # Runs may have outlived the bench.json above them.
-        others = sorted(p.name for p in folder.glob("[!.]*") if p.name != "arms")
+        others = sorted(p.name for p in folder.glob("[!.]*") if p.name not in _EARLIER)
         check(
             not others,
             f"{folder} holds other things ({listed(others, 3)}) and no {name}: name a new or empty folder with --out",

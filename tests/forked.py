@@ -64,6 +64,7 @@ class Forked:
             self._process.stdin.flush()
             if not select.select([self._process.stdout], [], [], LONGEST)[0]:
                 os.killpg(self._process.pid, signal.SIGKILL)
+                self.end()
                 raise subprocess.TimeoutExpired(command, LONGEST, *(Path(said, name).read_bytes() for name in "12"))
             code = int(self._process.stdout.readline())
             output, errors = ((Path(said) / name).read_text() for name in ("1", "2"))

@@ -96,3 +96,22 @@ def test_the_command_joins_and_runs_nothing(tmp_path, monkeypatch):
     for out in (None, Path("all")):
         with pytest.raises(UserError, match="--join writes one page of all: name a folder of its own"):
             claims(join=(Path("all"),), out=out)
+    for folder in (tmp_path / "all", tmp_path / "some" / ".." / "all"):
+        with pytest.raises(UserError, match="a folder of its own"):
+            claims(join=(Path("all") / VERDICTS,), out=folder)
+    with pytest.raises(UserError, match="--join runs nothing: leave out --seeds, --iterations"):
+        claims(join=(Path("all"),), out=Path("other"), seeds=3, iterations=4)
+    assert read_verdicts(tmp_path / "all") == joined([WEIGHTS, LEVELS])
+
+
+def test_a_damaged_file_of_verdicts_stops_no_bench(tmp_path, monkeypatch, capsys):
+    """It is made of the benches, but for the commands that made them."""
+    monkeypatch.setattr("ajest.claims.run.run_pieces", lambda *_: None)
+    write_verdicts(tmp_path / VERDICTS, WEIGHTS)
+    claims(only=("laplace",), settings=("tree",), out=tmp_path)
+    again = "ajest claims --only laplace --settings tree"
+    assert read_verdicts(tmp_path).commands == (*WEIGHTS.commands, again)
+    (tmp_path / VERDICTS).write_text("no")
+    claims(only=("laplace",), settings=("tree",), out=tmp_path)
+    assert read_verdicts(tmp_path).commands == (again,)
+    assert "the page will name this command alone" in " ".join(capsys.readouterr().err.split())

@@ -140,7 +140,7 @@ _ALL = (
     Claim("immiscible", "coupling", "noise that is assigned to near examples trains up to three times as fast",
           "arXiv 2406.12303", "up to 3 times, consistency models on CIFAR-10; 1.2 times on Tiny ImageNet",
           _NOT_SEEN, ("assignment",), ("assignment-norms",),
-          "The control gives noise of the same lengths and nothing nearer: two thirds of the distance gain is that.",
+          "The control gives noise of the same lengths and nothing nearer.",
           needs_noise=True,
           doubts="Assigning the wrong way round helped as much in the paper. In few dimensions the gain is "
           "overstated: distances fall by half there, and by 2 % in 3,072."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ajest.bench.plan.budgets import BUDGETS, END_CLOCKS
@@ -26,21 +26,27 @@ _TONES: dict[Left, Tone] = {"better": "better", "worse": "worse", "equivalent": 
 def write_page(root: Path, verdicts: Verdicts) -> str:
     """Write claims.md, its figure and its `VERDICTS` into a folder; returns the answer, a sentence."""
     found = verdicts.found
-    for name, (_, figure) in forests(found).items():
+    drawn = forests(found)
+    for name, (_, figure) in drawn.items():
         write_atomic(root / name, encoded(figure, "png").data)
     write_verdicts(root / VERDICTS, verdicts)
-    write_atomic(root / "claims.md", render(verdicts))
+    write_atomic(root / "claims.md", render(verdicts, {name: caption for name, (caption, _) in drawn.items()}))
     return answer(found)
 
 
-def render(verdicts: Verdicts) -> str:
-    """The page as Markdown."""
+def render(verdicts: Verdicts, figures: Mapping[str, str] | None = None) -> str:
+    """The page as Markdown.
+
+    Args:
+        verdicts: what was judged.
+        figures: what each file of a figure shows; None for a page without.
+    """
     found = verdicts.found
     claims = list(dict.fromkeys(one.claim for one in found))
     where = f"at {BUDGETS[END_CLOCKS[leading(found)]].title}"
     parts = [f"# Published claims, judged {where}", f"**{answer(found)}**"]
-    drawn = [f"![{caption}]({name})" for name, (caption, _) in forests(found).items()]
-    parts += [*drawn, f"*{WHISKERS} {FAR_APART}*"] if drawn else []
+    if figures:
+        parts += [*(f"![{caption}]({name})" for name, caption in figures.items()), f"*{WHISKERS} {FAR_APART}*"]
     parts += section(summary(found, claims), 2)
     rates = _of_rates({claim.group for claim in claims})
     parts += [

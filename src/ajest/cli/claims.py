@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from ajest.errors import UserError, check, unknown
+from ajest.errors import Corrupt, UserError, check, listed, unknown
 
 from .console import Device, console, device_of, warn
 from .options import Files, Folder, Whole, Words, flag, load_rules, shown, verb
@@ -76,8 +76,12 @@ def claims(
         if name not in SETTINGS:
             raise unknown("setting", name, SETTINGS)
     if join is not None:
-        if out is None or out in join:
+        sources = {(path if path.is_dir() else path.parent).resolve() for path in join}
+        if out is None or out.resolve() in sources:
             raise UserError("--join writes one page of all: name a folder of its own for it with --out")
+        told_to_run = {"seeds": seeds, "iterations": iterations, "data": data, "validation": validation}
+        asked_too = [flag(name) for name, value in told_to_run.items() if value is not None]
+        check(not asked_too, f"--join runs nothing: leave out {listed(asked_too)}")
         verdicts = joined(map(read_verdicts, join))
         _print(out, narrowed(verdicts, claims_named(only or ()), settings or tuple(SETTINGS), ends))
         return
@@ -95,8 +99,12 @@ def claims(
     command = _command(
         only=only, settings=settings, ends=ends, seeds=seeds, iterations=iterations, data=data, validation=validation
     )
-
-    before = read_verdicts(root).commands if (root / VERDICTS).exists() else ()
+    before: tuple[str, ...] = ()
+    if (root / VERDICTS).exists():
+        try:
+            before = read_verdicts(root).commands
+        except (UserError, Corrupt) as error:  # all else in it is written anew from the benches
+            warn(f"{error}; the page will name this command alone")
 
     def so_far() -> Verdicts:
         return Verdicts(tuple(dict.fromkeys((*before, command))), judged(root))

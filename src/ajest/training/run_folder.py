@@ -81,8 +81,8 @@ def check_followed(arm: Arm, task: Task) -> None:
     )
 
 
-#: What lies in a folder of ours before its config: measured beforehand, or runs that outlived the bench above them.
-_EARLIER = ("memory.json", "calibration.json", "threads.json", "arms", "guide", "strong", "logs")
+#: What may lie in a folder of ours before its config: measured beforehand, or runs that outlived the bench above them.
+_EARLIER = ("memory.json", "calibration.json", "arms")
 
 
 def claim_folder(folder: Path, config: Any, name: str = "config.json") -> None:

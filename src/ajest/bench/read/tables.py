@@ -101,14 +101,17 @@ def rivals_table(results: Results, budget: str) -> Table:
     choice itself brings; without rows where no arm has such a rival."""
     others, headlines = rivals(results.config), results.headlines()
     against = [results.against(budget, column, others) for column in headlines]
-    rows: list[list[Entry]] = [
-        [arm, others[arm], *(gap(found.get(arm), metric, tested=True) for found, (metric, _) in zip(
-            against, headlines, strict=True))]
-        for arm in results.arms
-        if any(arm in found for found in against)
-    ]  # fmt: skip
+    rows: list[list[Entry]] = []
+    for arm in results.arms:
+        if any(arm in found for found in against):
+            gaps = [gap(found.get(arm), metric, True) for found, (metric, _) in zip(against, headlines, strict=True)]
+            rows.append([arm, others[arm], *gaps])
     heads = ["arm", "random choice of as many", *(metric_head(*column) for column in headlines)]
-    return Table.of(f"Minus random choice, {BUDGETS[budget].title}", heads, rows)
+    note = (
+        f"Each is the mean difference over seeds, with its {COVERAGE} interval. Then come the share of seeds on which "
+        "the arm is better, and p, corrected over this table."
+    )
+    return Table.of(f"Minus random choice, {BUDGETS[budget].title}", heads, rows, (note,))
 
 
 def arms_table(results: Results) -> Table:

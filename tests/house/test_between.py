@@ -28,7 +28,5 @@ def test_two_arms_are_compared_on_the_headlines_and_corrected_together(monkeypat
     ]  # fmt: skip
     assert "better on 100%" in rows[0]
     assert "better on 0%" in rows[1]  # of which higher is better
-    with pytest.raises(
-        SystemExit, match=r"hard or random has no energy_distance .* baseline, ajest, random"
-    ):
+    with pytest.raises(SystemExit, match=r"hard or random has no energy_distance .* baseline, ajest, random"):
         between.between(results, ("hard", "random"), *energy)

@@ -94,7 +94,7 @@ def _driver() -> str:
 def task_of(learner: Architecture, guide: Architecture, device: str) -> ImageTask:
     """`gpu-mini` with these networks; on the CPU with tiny ones."""
     data = tuple(shlex.split(os.environ.get("AJEST_GPU_DATA", "shapes")))
-    settings = GPU_MINI.settings() | {"learner": learner, "guide": guide, "resolution": 64}
+    settings = GPU_MINI.settings(data) | {"learner": learner, "guide": guide, "resolution": 64}
     if device == "cpu":
         data = ("shapes:512",)
         settings |= {"learner": TINY, "guide": half(TINY), "resolution": 16, "sampler_steps": 4,

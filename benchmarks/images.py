@@ -32,6 +32,8 @@ from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.trainer import Trainer
 from timing import Row, matrix_product, print_tables, timed
 
+SHAPES = ("shapes:512",)
+
 
 def architecture(channels: int) -> Architecture:
     """Configuration G at this width."""
@@ -99,9 +101,9 @@ def steps(device: str, rounds: int) -> list[Row]:
     rows = []
     # The narrower the network, the more images it takes until what is the same for each no longer counts.
     for channels, precision, size in ((32, "float32", 60), (32, "bfloat16", 60), (64, "float32", 60)):
-        settings = CPU_MINI.settings() | {"precision": precision}
+        settings = CPU_MINI.settings(SHAPES) | {"precision": precision}
         settings |= {"learner": architecture(channels), "guide": architecture(channels // 2)}
-        task = image_task(("shapes:512",), **settings)  # type: ignore[arg-type]
+        task = image_task(SHAPES, **settings)  # type: ignore[arg-type]
         made = trainers(task, Recipe(size, LearningRate(0.01, 0), ema_widths=(0.1,), not_finite="zero"), device)
         share = task.network("guide", 0).flops() / task.network("learner", 0).flops()
         work = {"uniform": made["baseline"].step, "ajest": made["ajest"].step, "plain": whole_graph(made["plain"])}
@@ -123,7 +125,8 @@ def loading(device: str, rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         packed = Path(folder) / "packed.npz"
         prepare(("shapes:4096",), packed)
-        task = image_task((str(packed),), **CPU_MINI.settings())  # type: ignore[arg-type]
+        data = (str(packed),)
+        task = image_task(data, **CPU_MINI.settings(data))  # type: ignore[arg-type]
         trainer = trainers(task, CPU_MINI.bench(task).recipe, device)["baseline"]
         taken = [trainer.step().seconds for _ in range(4 * rounds + 2)][2:]
     draw, whole = (sum(s["draw"] for s in taken), sum(sum(s.values()) for s in taken))
@@ -142,8 +145,8 @@ def judging(device: str, rounds: int) -> list[Row]:
 
 def sampling(device: str, rounds: int) -> list[Row]:
     """Guided sampling by the networks of the smallest preset."""
-    settings = CPU_MINI.settings() | {"sampler_steps": 32}
-    task = image_task(("shapes:512",), **settings)  # type: ignore[arg-type]
+    settings = CPU_MINI.settings(SHAPES) | {"sampler_steps": 32}
+    task = image_task(SHAPES, **settings)  # type: ignore[arg-type]
     return [guided_sampling(task, 32, "mini guided by nano", device, max(1, rounds // 4))]
 
 

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240)
     options = parser.parse_args()
     configure_threads(1)
-    settings = CPU_MINI.settings() | {"classes": 10}
+    settings = CPU_MINI.settings(options.data) | {"classes": 10}
     base = image_task(tuple(options.data), tuple(options.validation), **settings)  # type: ignore[arg-type]
     contestants = [Contestant(name, replace(base, learner=found)) for name, found in CANDIDATES.items()]
     with tempfile.TemporaryDirectory() as cache:

@@ -1,7 +1,7 @@
 """Images learned as latents of an autoencoder: python examples/latents.py DATA [--autoencoder DIR]
 
 With the extra diffusers. Encodes the images, trains on latents, draws some and decodes them. Without an autoencoder of
-yours it makes a small one of random weights, which shows the way and no pictures.
+yours it trains a small one first.
 """
 
 import argparse
@@ -9,28 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
-from diffusers import AutoencoderKL
-
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("data", nargs="?", default="shapes:256")
 parser.add_argument("--autoencoder", type=Path)
-parser.add_argument("--resolution", default="32")
-parser.add_argument("--steps", default="200")
+parser.add_argument("--resolution", default="16")
+parser.add_argument("--seconds", default="60", help="of training an autoencoder")
+parser.add_argument("--steps", default="200", help="of training on latents")
 parser.add_argument("--out", type=Path, default=Path("runs/latents"))
 asked = parser.parse_args()
 
 folder = asked.autoencoder
 if folder is None:
     folder = asked.out / "autoencoder"
-    torch.manual_seed(0)
-    AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        norm_num_groups=2,
-        latent_channels=4,
-    ).save_pretrained(folder)
+    script = Path(__file__).with_name("autoencoder.py")
+    words = [asked.data, folder, "--resolution", asked.resolution, "--seconds", asked.seconds]
+    subprocess.run([sys.executable, script, *words], check=True)
 encoded, run = asked.out / "encoded", asked.out / "run"
 for words in (
     ["data", "encode", asked.data, str(encoded), "--autoencoder", str(folder), "--resolution", asked.resolution],

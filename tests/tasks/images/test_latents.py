@@ -197,7 +197,12 @@ def test_a_preset_of_another_resolution_takes_latents_as_they_are(encoded):
 
 def test_the_example_encodes_learns_and_decodes(tmp_path):
     path = Path(__file__).parents[3] / "examples" / "latents.py"
-    words = ("--steps", "1", "--resolution", "16", "--out", str(tmp_path / "out"))
+    words = ("--seconds", "1", "--steps", "1", "--out", str(tmp_path / "out"))
     done = subprocess.run([sys.executable, str(path), *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "out" / "drawn").rglob("*.png"))) >= 8
+    assert "decodes with a mean error of" in done.stdout
+    latents = read_latents(tmp_path / "out" / "encoded").images.latents
+    means = latents[:, :, 0].astype(np.float32)
+    assert means.shape[2:] == (4, 8, 8)
+    assert means.std() == pytest.approx(1, rel=0.2)  # by the scale that the example measures

@@ -23,7 +23,7 @@ from ajest.runtime.seeding import Streams
 from ajest.runtime.threads import keep_freed_memory
 from ajest.selection.catalogue import ARMS
 from ajest.selection.flow import Networks
-from ajest.tasks.images.architecture import SIZES
+from ajest.tasks.images.architecture import SIZES, Precision
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import Recipe
 from ajest.training.trainer import Trainer
@@ -35,10 +35,10 @@ Contestants = dict[str, Callable[[], object]]
 SETTINGS = {"kept": True, "returned": False}
 
 
-def network(channels: int, precision: str, n: int = 8) -> Contestants:
+def network(channels: int, precision: Precision, n: int = 8) -> Contestants:
     """Forward and backward of configuration G at 64x64, ours and a plain one of the same weights."""
     dials = replace(SIZES["xxs"], channels=channels)
-    ours = dials.denoiser(64, 200, precision=precision).train()  # type: ignore[arg-type]
+    ours = dials.denoiser(64, 200, precision=precision).train()
     plain = PlainDenoiser(dials, 64, 200, getattr(torch, precision)).train()
     for gain in (p for p in ours.parameters() if p.ndim == 0):
         gain.data.fill_(0.5)  # at 0, as they start, whole branches would do nothing

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,12 +33,12 @@ from ajest.runtime.seeding import Drawing, Streams
 from ajest.runtime.threads import configure_threads
 from ajest.selection.catalogue import ARMS, KEEP
 from ajest.selection.flow import Networks
-from ajest.tasks.images.architecture import SIZES, Architecture, Precision
+from ajest.tasks.images.architecture import SIZES, Architecture, NetworkSettings, Precision
 from ajest.tasks.images.setup import image_task
 from ajest.tasks.images.task import ImageTask
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.trainer import Trainer
-from images import guided_sampling, trainer_of
+from images import guided_sampling, operations_of, trainer_of
 from timing import matrix_product, settle, timed
 
 WARMUP_STEPS = 5  # the first compiles, the next are recorded where graphs are replayed
@@ -91,7 +91,7 @@ def _driver() -> str:
         return "unknown"
 
 
-def task_of(learner: Architecture, guide: Architecture, device: str) -> ImageTask:
+def task_of(learner: NetworkSettings, guide: NetworkSettings, device: str) -> ImageTask:
     """`gpu-mini` with these networks; on the CPU with tiny ones."""
     data = tuple(shlex.split(os.environ.get("AJEST_GPU_DATA", "shapes")))
     settings = GPU_MINI.settings(data) | {"learner": learner, "guide": guide, "resolution": 64}
@@ -111,7 +111,7 @@ def training(name: str, size: int, asked: Asked) -> None:
     size = size if asked.device == "cuda" else 10
     task = task_of(SIZES[name], half(SIZES[name]), asked.device)
     recipe = Recipe(size, LearningRate(0.01, 0), ema_widths=(0.1, 0.05), not_finite="zero")
-    learner, guide = (task.network(role, 0).flops() for role in ("learner", "guide"))  # type: ignore[arg-type]
+    learner, guide = operations_of(task, "learner"), operations_of(task, "guide")
     top = _dense_rate(asked)
     if asked.rounds:
         print(
@@ -339,7 +339,7 @@ def sampling(learner: Architecture, guide: Architecture, name: str, asked: Asked
         )  # fmt: skip
 
 
-def _print_table(heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _print_table(heading: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     for row in (heading, ("---",) * len(heading), *rows):
         _print_row(row)
 

@@ -11,20 +11,23 @@ import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ajest import autoguide, per_example_loss, sample, score
 from ajest.bench.plan.presets import CPU_MINI
 from ajest.diffusion.denoising import objective
-from ajest.runtime.seeding import Streams
+from ajest.runtime.seeding import Role, Streams
 from ajest.runtime.threads import configure_threads
 from ajest.selection.catalogue import arms_named
 from ajest.selection.flow import Networks
 from ajest.selection.scoring import Scores
 from ajest.tasks.images.architecture import SIZES, Architecture
 from ajest.tasks.images.data.packing import prepare
+from ajest.tasks.images.denoiser import EDM2Denoiser
 from ajest.tasks.images.extractors import extract, extractor
 from ajest.tasks.images.setup import image_task
 from ajest.tasks.images.task import ImageTask
@@ -46,14 +49,11 @@ def gradients(device: str, rounds: int) -> list[Row]:
     rows = []
     for channels, wanted in ((16, 0.35), (32, 0.60), (64, 0.60)):
         for precision in ("float32", "bfloat16"):
-            network = architecture(channels).denoiser(64, 200, precision=precision).to(device).train()  # type: ignore[arg-type]
+            network = architecture(channels).denoiser(64, 200, precision=precision).to(device).train()
             n = 8
             x, sigma = torch.randn(n, 3, 64, 64, device=device), torch.rand(n, device=device) + 0.1
             label = torch.arange(n, device=device)
-
-            def work(network=network, x=x, sigma=sigma, label=label) -> None:
-                network(x, sigma, label).square().mean().backward()
-
+            work = partial(_back_and_forth, network, x, sigma, label)
             t = timed({"ours": work, "product": product}, rounds, device)
             rate, top = 3 * n * network.flops() / t["ours"], operations / t["product"]
             bar = f" (wanted: {wanted})" if precision == "float32" else ""
@@ -63,6 +63,17 @@ def gradients(device: str, rounds: int) -> list[Row]:
                 f"{rate / top:.2f} of that rate{bar}",
             ))  # fmt: skip
     return rows
+
+
+def _back_and_forth(network: nn.Module, *inputs: torch.Tensor) -> None:
+    network(*inputs).square().mean().backward()
+
+
+def operations_of(task: ImageTask, role: Role) -> int:
+    """Operations of one of our networks on one image."""
+    network = task.network(role, 0)
+    assert isinstance(network, EDM2Denoiser)
+    return network.flops()
 
 
 def trainer_of(task: ImageTask, recipe: Recipe, device: str, name: str) -> Trainer:
@@ -105,8 +116,12 @@ def steps(device: str, rounds: int) -> list[Row]:
         settings |= {"learner": architecture(channels), "guide": architecture(channels // 2)}
         task = image_task(SHAPES, **settings)  # type: ignore[arg-type]
         made = trainers(task, Recipe(size, LearningRate(0.01, 0), ema_widths=(0.1,), not_finite="zero"), device)
-        share = task.network("guide", 0).flops() / task.network("learner", 0).flops()
-        work = {"uniform": made["baseline"].step, "ajest": made["ajest"].step, "plain": whole_graph(made["plain"])}
+        share = operations_of(task, "guide") / operations_of(task, "learner")
+        work: dict[str, Callable[[], object]] = {
+            "uniform": made["baseline"].step,
+            "ajest": made["ajest"].step,
+            "plain": whole_graph(made["plain"]),
+        }
         t = timed(work, rounds, device)
         name = f"{channels} channels, {precision}, guide of {share:.2f} of the FLOPs, keep 0.2 of {size}"
         rows.append((
@@ -152,10 +167,10 @@ def sampling(device: str, rounds: int) -> list[Row]:
 
 def guided_sampling(task: ImageTask, n: int, name: str, device: str, rounds: int) -> Row:
     """Images a second that a task's networks sample with guidance."""
-    nets = [task.network(role, 0).to(device).eval().requires_grad_(False) for role in ("learner", "guide")]  # type: ignore[arg-type]
+    net, guide = (task.network(role, 0).to(device).eval().requires_grad_(False) for role in ("learner", "guide"))
     side = task.resolution
     x, label = 80 * torch.randn(n, 3, side, side, device=device), torch.arange(n, device=device) % len(task.classes)
-    guided, sigmas = autoguide(*nets, 2.2), task.sampler.sigmas()
+    guided, sigmas = autoguide(net, guide, 2.2), task.sampler.sigmas()
     t = timed({"ours": lambda: sample(guided, x, sigmas, label)}, rounds, device)["ours"]
     what = f"guided sampling, {task.sampler_steps} Heun steps, {name}"
     return what, f"{t:.1f} s for {n}", "", f"{n / t:.2f} images/s"

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 
 from ajest import keep_freed_memory
+from ajest.diffusion.batch import Source
 from ajest.diffusion.noising.ingredients import Ingredients
 from ajest.diffusion.noising.pairings import Pairing
 from ajest.diffusion.noising.source import noised
@@ -67,10 +68,10 @@ def _pair(pairing: Pairing, parts: Ingredients) -> Callable[[], object]:
     return lambda: pairing.paired(parts, noise, min(pairing.among, len(parts.x0)))
 
 
-def _draw(source: object) -> Callable[[], object]:
+def _draw(source: Source) -> Callable[[], object]:
     """Draws a super-batch with its targets, another one at each call."""
     turn = itertools.count()
-    return lambda: source.complete(source.draw(SUPER_BATCH, torch.Generator().manual_seed(next(turn))))  # type: ignore[attr-defined]
+    return lambda: source.complete(source.draw(SUPER_BATCH, torch.Generator().manual_seed(next(turn))))
 
 
 if __name__ == "__main__":

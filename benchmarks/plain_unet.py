@@ -35,6 +35,9 @@ def mp_cat(a: Tensor, b: Tensor, t: float = 0.5) -> Tensor:
 
 
 class Fourier(nn.Module):
+    freqs: Tensor
+    phases: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.register_buffer("freqs", 2 * math.pi * torch.randn(channels))

@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import torch
 import torch.distributed as dist
 
 import scaling_tables
-from ajest import score
+from ajest import Batch, score
 from ajest.runtime import distributed
 from ajest.runtime.seeding import Streams, generator
 from ajest.selection.catalogue import ARMS
@@ -72,6 +73,12 @@ def median(work: Callable[[], object], rounds: int, warmup: int = 2) -> float:
     return statistics.median(times)
 
 
+def update(network: OptimizedNetwork, batch: Batch, total: int | None = None) -> None:
+    """A gradient step on these, so small that it changes nothing."""
+    _, finite = network.gradients(batch, 1e-6, total=total)
+    network.step(bool(finite))
+
+
 def lines(name: str, rounds: int) -> dict[str, list[float]]:
     """For each phase its fixed seconds and its seconds an example, on one process."""
     found: dict[str, list[float]] = {}
@@ -81,14 +88,16 @@ def lines(name: str, rounds: int) -> dict[str, list[float]]:
         t.step()
     whole = t.selector.source.draw(sizes[0], generator(0, "draw", 0))
     done = t.selector.source.complete(whole)
-    phases: dict[str, Callable[[Any], object]] = {
+    reference = t.selector.networks.reference
+    assert reference is not None
+    phases: dict[str, Callable[[int], object]] = {
         "target": lambda n: t.selector.source.complete(whole[:n]),
         "learner scoring": lambda n: score(t.network, done[:n]),
-        "reference scoring": lambda n: score(t.selector.networks.reference, done[:n]),
-        "update": lambda n: t.learner.step(t.learner.gradients(done[:n], 1e-6)[1]),
+        "reference scoring": lambda n: score(reference, done[:n]),
+        "update": lambda n: update(t.learner, done[:n]),
     }
     for phase, work in phases.items():
-        times = [median(lambda w=work, n=n: w(n), rounds) for n in sizes]
+        times = [median(partial(work, n), rounds) for n in sizes]
         # Weighted by size, so that the large parts, which make a step, are met best.
         slope, fixed = np.polyfit(sizes, times, 1, w=np.sqrt(sizes))
         found[phase] = [max(0.0, float(fixed)), float(slope)]
@@ -121,7 +130,7 @@ def worker(name: str, rounds: int) -> dict[str, Any]:
         "times": median(lambda: distributed.largest([0.0] * 7), 25),
     }
     # Beside the gradients, losses are sent, and the hooks of the backward pass take their time.
-    together, apart = (median(lambda o=o: o.update(mine, 1e-6, None, few), 25) for o in (t.learner, alone))
+    together, apart = (median(partial(update, o, mine, few), 25) for o in (t.learner, alone))
     found: dict[str, Any] = {"probe": _together(probe), "messages": messages | {"gradients": together - apart}}
     found["steps"] = {arm: median(trainer_of(name, arm).step, rounds, 3) for arm in ("baseline", "ajest")}
     return found

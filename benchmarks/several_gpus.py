@@ -97,8 +97,8 @@ def main() -> None:
     configure_threads(1 if options.device == "cpu" else None)
     if options.worker:
         with distributed.joined():
-            found = worker(options.device, options.rounds)
-            print(json.dumps([asdict(part) for part in found]), flush=True)
+            mine = worker(options.device, options.rounds)
+            print(json.dumps([asdict(part) for part in mine]), flush=True)
         return
     if options.device == "cuda" and torch.cuda.device_count() < 2:
         print("There is one GPU here. One training on several of them (NCCL) needs two, and was not measured.")

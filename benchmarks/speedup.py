@@ -69,7 +69,7 @@ def curves(folders: Sequence[Path], arm: str) -> dict[tuple[str, float], Curve]:
 
 def speed_up(arm: Curve, baseline: Curve, sign: int) -> tuple[float, float, float]:
     """(times as fast, and its 95 % interval): the longest length over the time that the arm needs."""
-    rng, count = np.random.default_rng(0), arm.values.shape[1]
+    rng, count = np.random.default_rng(0), len(arm.values[0])
 
     def once(seeds: np.ndarray) -> float:
         quality = baseline.values[-1, seeds].mean()

@@ -108,12 +108,10 @@ def selections(device: str, rounds: int) -> list[Row]:
     for size, wanted in ((4096, 5), (65536, 60)):
         learner, reference = torch.rand(2, size, generator=generator, device=device).unbind()
         scores, count = Scores(learner, reference), round(size * 0.2)
-        contestants: dict[str, Callable[[], object]] = {
-            "closed": lambda s=scores, c=count: select(s, c, "jest", generator)  # type: ignore[misc]
-        }
+        contestants: dict[str, Callable[[], object]] = {"closed": partial(select, scores, count, "jest", generator)}
         dense = size == 4096 and device == "cpu"
         if dense:
-            contestants["dense"] = lambda s=scores, c=count: dense_jest(s, c, 16)  # type: ignore[misc]
+            contestants["dense"] = partial(dense_jest, scores, count, 16)
         found = timed(contestants, rounds, device)
         other = f"{1e3 * found['dense']:.0f} ms" if dense else "-"
         ratio = f"{found['dense'] / found['closed']:.0f} times as fast, " if dense else ""
@@ -131,7 +129,7 @@ def joint_selection(device: str, rounds: int) -> list[Row]:
     features = torch.randn(4096, 64, generator=generator, device=device)
     scores = Scores(learner, sigma=sigma, features=features)
     found = timed(
-        {name: lambda n=name: select(scores, 819, n, generator) for name in ("joint-hard", "hard")},  # type: ignore[misc]
+        {name: partial(select, scores, 819, name, generator) for name in ("joint-hard", "hard")},
         rounds,
         device,
     )

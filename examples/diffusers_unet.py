@@ -21,7 +21,8 @@ parser.add_argument("--resolution", type=int, default=32)
 parser.add_argument("--out", type=Path, default=Path("runs/unet"))
 asked = parser.parse_args()
 
-scheduler, denoisers = DDPMScheduler(prediction_type="v_prediction", clip_sample=False), []
+scheduler = DDPMScheduler(prediction_type="v_prediction", clip_sample=False)
+denoisers = {}
 for name, channels in (("main", 32), ("guide", 16)):
     config, run, exported = (asked.out / name / part for part in ("config", "run", "exported"))
     unet = UNet2DModel(
@@ -40,9 +41,9 @@ for name, channels in (("main", 32), ("guide", 16)):
         ["export", str(run), "--to", "diffusers", str(exported)],
     ):
         subprocess.run([sys.executable, "-m", "ajest", *words], check=True)
-    denoisers.append(denoiser_of(UNet2DModel.from_pretrained(exported / "unet"), scheduler).eval())
+    denoisers[name] = denoiser_of(UNet2DModel.from_pretrained(exported / "unet"), scheduler).eval()
 
 noise = 80 * torch.randn(8, 3, asked.resolution, asked.resolution, generator=torch.Generator().manual_seed(0))
-images = sample(autoguide(*denoisers, weight=2.0), noise, sigma_schedule(16))
+images = sample(autoguide(denoisers["main"], denoisers["guide"], weight=2.0), noise, sigma_schedule(16))
 torch.save(images, asked.out / "images.pt")
 print(f"{asked.out / 'images.pt'}: {len(images)} images from {images.min():.2f} to {images.max():.2f}")

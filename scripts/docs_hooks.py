@@ -63,8 +63,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         target, hash_, anchor = found[2].partition("#")
         if not target or "://" in target:
             return found[0]
-        place = os.path.normpath(Path(source).parent / target)
-        place = _LINKS.get(place, place.removeprefix("docs/") if place.startswith("docs/") else None)
+        named = os.path.normpath(Path(source).parent / target)
+        place = _LINKS.get(named, named.removeprefix("docs/") if named.startswith("docs/") else None)
         if place is None:
             return found[0]
         return f"{found[1]}({os.path.relpath(place, here)}{hash_}{anchor})"

@@ -148,8 +148,7 @@ class Mutations(ast.NodeVisitor):
     def visit_Constant(self, node: ast.Constant) -> None:
         value = node.value
         if isinstance(value, bool | int | float | str) and self.at(node, f"{value!r} changed"):
-            kinds = {bool: lambda: not value, str: lambda: f"XX{value}", int: lambda: value + 1}
-            node.value = kinds.get(type(value), lambda: 2 * value + 1)()
+            node.value = other_constant(value)
 
     def visit_Call(self, node: ast.Call) -> None:
         if isinstance(node.func, ast.Name) and node.func.id in OPPOSITES:
@@ -185,6 +184,15 @@ class Mutations(ast.NodeVisitor):
         self.generic_visit(node)
 
     visit_Expr = visit_AugAssign = visit_Continue = visit_Break = visit_Raise = dropped
+
+
+def other_constant(value: str | float) -> str | float:
+    """A constant to be put in the place of this one."""
+    if isinstance(value, str):
+        return f"XX{value}"
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int) else 2 * value + 1
 
 
 def mutants_of(source: str) -> list[tuple[int, str, str]]:
@@ -227,11 +235,11 @@ def noting(file: Path, seen: set[tuple[str, str]]) -> dict[FunctionType, CodeTyp
     module = module_of(file)
     module.__dict__["_called"] = lambda where: seen.add((str(file), where))
     tree = ast.parse(file.read_text())
-    for node in [tree, *(n for n in tree.body if isinstance(n, ast.ClassDef))]:
-        for function in (n for n in node.body if isinstance(n, ast.FunctionDef)):
-            where = function.name if node is tree else f"{node.name}.{function.name}"
-            function.body.insert(0, ast.parse(f"_called({where!r})").body[0])
-    before = {}
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for prefix, body in (("", tree.body), *((f"{node.name}.", node.body) for node in classes)):
+        for node in (n for n in body if isinstance(n, ast.FunctionDef)):
+            node.body.insert(0, ast.parse(f"_called({prefix + node.name!r})").body[0])
+    before: dict[FunctionType, CodeType] = {}
     for code in codes(compile(ast.fix_missing_locations(tree), str(file), "exec")):
         function = None if "<" in code.co_qualname else function_of(module, code.co_qualname)
         if function is not None:

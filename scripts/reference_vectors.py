@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -48,7 +49,7 @@ def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
     N(0, 1), from NumPy's RandomState (whose stream never changes) seeded with the name's CRC-32."""
     numbers = np.random.RandomState(zlib.crc32(name.encode()))
     if not shape:
-        return np.float32(GAIN)
+        return np.array(GAIN, np.float32)
     if name.endswith("phases"):
         return (2 * np.pi * numbers.uniform(size=shape)).astype(np.float32)
     scale = 2 * np.pi if name.endswith("freqs") else 1.0
@@ -185,7 +186,7 @@ class Network:
         return self.linear(self.fourier(np.log(sigma) / 4, "logvar_fourier", 128), "logvar_linear", 1)[:, 0]
 
 
-def vectors() -> dict[str, np.ndarray]:
+def vectors() -> dict[str, Any]:
     """Config, inputs and answers of each case; inputs are exact in float32."""
     found: dict[str, np.ndarray] = {}
     for name, config in CASES.items():

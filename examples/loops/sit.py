@@ -68,7 +68,7 @@ def main() -> None:
     model = DistributedDataParallel(network) if world > 1 else network
     adam, ema = torch.optim.AdamW(network.parameters(), lr=1e-3), PowerEMA(network, widths=(0.05,))
     dataset = Latents()
-    sampler = DistributedSampler(dataset, num_replicas=world, rank=rank)
+    sampler: DistributedSampler[int] = DistributedSampler(dataset, num_replicas=world, rank=rank)
     loader = DataLoader(dataset, args.batch_size // world, sampler=sampler, drop_last=True)
 
     step = 0

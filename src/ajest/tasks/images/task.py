@@ -75,7 +75,7 @@ class ImageTask(Task):
         imagenet: ImageNet's index of each class; () goes by the classes' keys and names.
     """
 
-    name: Literal["images"] = "images"
+    name: str = "images"
     data: tuple[str, ...] = field(default=("shapes",), compare=False)
     validation: tuple[str, ...] = field(default=(), compare=False)
     digest: str = ""

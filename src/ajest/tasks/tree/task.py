@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -86,7 +85,7 @@ class TreeTask(Task):
         solver, churn, shift: which way it goes, see `ajest.diffusion.solvers.Solver`.
     """
 
-    name: Literal["tree"] = "tree"
+    name: str = "tree"
     label: str = "A"
     hidden: int = 64
     guide_hidden: int = 32

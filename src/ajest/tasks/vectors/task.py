@@ -7,11 +7,10 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, LogNormal, check_noise
@@ -68,7 +67,7 @@ class VectorsTask(Task):
         solver, churn, shift: which way it goes, see `ajest.diffusion.solvers.Solver`.
     """
 
-    name: Literal["vectors"] = "vectors"
+    name: str = "vectors"
     data: tuple[str, ...] = field(default=("two-moons",), compare=False)
     validation: tuple[str, ...] = field(default=(), compare=False)
     digest: str = ""
@@ -151,7 +150,7 @@ class VectorsTask(Task):
         s, drops, weighting = self.sigma_data, self.label_dropout, weighting_of(self.objective)
         return TensorSource(rows.x, self._noise, s, rows.label, device, drops, exact, weighting)
 
-    def network(self, role: Role, seed: int) -> VectorDenoiser:
+    def network(self, role: Role, seed: int) -> nn.Module:
         hidden = self.hidden if role in LARGE else self.guide_hidden
         weights = generator(seed, role, "weights")
         classes, s, objective = len(self.classes), self.sigma_data, self.objective

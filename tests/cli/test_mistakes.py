@@ -58,6 +58,11 @@ def test_nothing_is_wrong_with_what_the_help_shows(name):
     assert "unknown option" in (mistake(name, COMMANDS[name], ["--nothing-like-it"]) or "")
 
 
+def test_the_list_of_commands_names_all_that_look_into_data(command):
+    shown = command("--help").out
+    assert f"Look into data sets of images, and pack them: {', '.join(DATA_VERBS)}." in " ".join(shown.split())
+
+
 def test_numbers_below_zero_and_switches_turned_off_are_no_options():
     words = ["tree", "--p-mean", "-0.8", "--no-tune", "--super_batch", "64", "--weight=None"]
     assert mistake("ajest bench", VERBS["bench"], words) is None

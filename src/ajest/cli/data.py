@@ -1,4 +1,4 @@
-"""Verbs about data sets: describe, prepare, encode, kept, prune."""
+"""Verbs about data sets."""
 
 from __future__ import annotations
 

@@ -80,9 +80,7 @@ def _main() -> None:
     try:
         with _together(words[:1]):
             if words[0] == "data":
-                _call(
-                    "ajest data", DATA_VERBS, "Look into data sets of images, and pack them.", words[1:] or ["--help"]
-                )
+                _call("ajest data", DATA_VERBS, f"{_ABOUT_DATA}.", words[1:] or ["--help"])
             else:
                 _call(
                     "ajest", VERBS | {"data": _data}, "An equal-budget test bench for training diffusion models.", words
@@ -97,8 +95,11 @@ def _main() -> None:
         raise SystemExit(130) from None
 
 
-def _data() -> None:
-    """Look into data sets of images, and pack them: describe, prepare, encode, kept."""
+def _data() -> None: ...
+
+
+_ABOUT_DATA = "Look into data sets of images, and pack them"
+_data.__doc__ = f"{_ABOUT_DATA}: {', '.join(DATA_VERBS)}."
 
 
 def _call(program: str, verbs: dict[str, Callable[..., Any]], about: str, words: list[str]) -> None:

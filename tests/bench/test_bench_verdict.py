@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from ajest.bench.read import verdict as judge
 from ajest.bench.read.cost import cost_table, selection_costs
 from ajest.bench.read.findings import findings
 from ajest.bench.read.numbers import number, p_value
@@ -23,12 +22,6 @@ from made_up import BASE, COSTS, LEDGER, NOISE, ahead, made_up
 
 ENERGY, MANDALA = (next(m for m in METRICS if m.name == name) for name in ("energy_distance", "mandala"))
 TIME, SAMPLES = ("calibrated", "energy_distance", 1.0), ("samples", "energy_distance", 1.0)
-
-
-@pytest.fixture(autouse=True)
-def uncited(monkeypatch):
-    """The studies that come with the package say nothing here."""
-    monkeypatch.setattr(judge, "cited", lambda config: [])
 
 
 def at_time(values, **changes):
@@ -329,6 +322,13 @@ def test_a_verdict_rests_on_what_the_runs_end_at():
         assert str(table.title) == f"At {title}: {amount}"
     every = {(r, "energy_distance", 1.0): at for r in ("calibrated", "samples", "steps", "seconds", "flops")}
     assert decisive(made_up(every)) == ["calibrated", "samples"]
+    assert decisive(made_up(every, end="flops")) == ["calibrated", "samples", "flops"]
+    assert decisive(made_up({})) == []
+    assert verdict(made_up({})) == ["There is no verdict yet: no budget was reached and evaluated by all arms."]
+    said = verdict(made_up({TIME: at, SAMPLES: {"baseline": BASE, "ajest": ahead(-1)}}))
+    assert said[2] == "At equal samples, nothing certainly beats `baseline`."
+
+
 def test_the_interval_below_a_mean_says_what_it_is_of_and_rests_on():
     """A mean beside the interval of a difference would else be read as the interval of the mean."""
     for seeds, kind, rest in (
@@ -345,13 +345,6 @@ def test_the_interval_below_a_mean_says_what_it_is_of_and_rests_on():
         assert re.fullmatch(r"minus baseline: -[\d.]+ to -[\d.]+", cell.detail)
         assert f"better on 100% of {seeds} seeds" in cell.tooltip
     assert "With fewer than 5, these intervals are Student's t." in legend(small_bench(guides=3))
-
-
-    assert decisive(made_up(every, end="flops")) == ["calibrated", "samples", "flops"]
-    assert decisive(made_up({})) == []
-    assert verdict(made_up({})) == ["There is no verdict yet: no budget was reached and evaluated by all arms."]
-    said = verdict(made_up({TIME: at, SAMPLES: {"baseline": BASE, "ajest": ahead(-1)}}))
-    assert said[2] == "At equal samples, nothing certainly beats `baseline`."
 
 
 def test_the_terminal_table_shows_gaps_intervals_and_missing_seeds():
@@ -465,6 +458,7 @@ def test_flat_rows_hold_every_number():
         "answer",
         "verdict",
         "notes",
+        "recommended",
         "missing",
         "baseline",
         "amounts",

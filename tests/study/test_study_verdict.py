@@ -201,7 +201,7 @@ def test_who_is_recommended_and_why():
     ):  # fmt: skip
         found = recommended(judged(made({"baseline": 0, **effects})))
         assert (found.arm, found.why) == (arm, why)
-        assert (found.budget, found.seeds, found.length) == ("calibrated", SEEDS, "40 steps of 256 examples")
+        assert (found.budget, found.seeds, found.steps, found.super_batch) == ("calibrated", SEEDS, 40, 256)
 
 
 def test_doubt_is_the_one_sided_p_that_an_arm_is_not_better():

@@ -73,6 +73,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "answer": findings.answer,
         "verdict": list(findings.verdict),
         "notes": list(findings.notes),
+        "recommended": list(findings.recommended),
         "missing": list(findings.missing),
         "baseline": results.config.baseline,
         "amounts": results.amounts,

@@ -9,6 +9,8 @@ import pytest
 from ajest.cli.data import DATA_VERBS
 from ajest.cli.main import VERBS
 from ajest.cli.mistakes import mistake
+from ajest.errors import UserError
+from conftest import small_bench
 
 COMMANDS = {f"ajest {name}": function for name, function in VERBS.items()} | {
     f"ajest data {name}": function for name, function in DATA_VERBS.items()
@@ -61,6 +63,13 @@ def test_nothing_is_wrong_with_what_the_help_shows(name):
 def test_the_list_of_commands_names_all_that_look_into_data(command):
     shown = command("--help").out
     assert f"Look into data sets of images, and pack them: {', '.join(DATA_VERBS)}." in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("verb", ["bench", "study", "claims"])
+def test_the_least_number_of_steps_is_in_the_help_and_refused_below(command, verb):
+    assert "32 or more" in " ".join(command(verb, "--help").out.split())
+    with pytest.raises(UserError, match="at least 32 iterations, not 31"):
+        small_bench(iterations=31)
 
 
 def test_numbers_below_zero_and_switches_turned_off_are_no_options():

@@ -40,9 +40,13 @@ def _short(name: str, most: int = 160) -> str:
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that does not exist, with the nearest one that does."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return UserError(f"unknown {kind} {_short(name)!r}: {hint}known are {listed(known) or 'none'}")
+    return UserError(f"unknown {kind} {_short(name)!r}: {nearest(name, known)}known are {listed(known) or 'none'}")
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
+    """Words to go on with that ask for the nearest name that exists; "" where none is as near as `cutoff`, of 1."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=cutoff)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 class PeerError(UserError):

@@ -8,7 +8,6 @@ import pytest
 from scipy import stats
 
 from ajest.bench import compare
-from ajest.bench.read import verdict as judge
 from ajest.bench.read.findings import findings
 from ajest.bench.read.margins import FRACTION, margins, named, not_named
 from ajest.bench.read.results import Run, compared
@@ -155,8 +154,7 @@ def test_where_higher_is_better_a_gain_is_one_too():
 
 
 @pytest.mark.parametrize("half", [[b - 1 for b in BASE], [None] * 6, [14.0] * 5 + [None]])
-def test_without_a_gain_nothing_is_equivalent_and_that_is_said_once(half, monkeypatch):
-    monkeypatch.setattr(judge, "cited", lambda config: [])
+def test_without_a_gain_nothing_is_equivalent_and_that_is_said_once(half):
     results = with_margins({"baseline": BASE, "ajest": CLOSE}, half)
     assert results.cells["calibrated", "ajest", "energy_distance", 1.0].against["baseline"].outcome == "undecided"
     assert named(results, "calibrated") == []
@@ -185,8 +183,7 @@ def test_a_curve_between_points_is_a_line():
     assert margins(results.config, results.cells, curve) == {TIME: {0: pytest.approx(FRACTION * (7 - 3))}}
 
 
-def test_every_format_shows_what_is_equivalent(monkeypatch):
-    monkeypatch.setattr(judge, "cited", lambda config: [])
+def test_every_format_shows_what_is_equivalent():
     results = with_margins({"baseline": BASE, "ajest": CLOSE, "random": ahead(0.5)}, [b + 8 for b in BASE])
     found = findings(results)
     assert found.answer == (

@@ -59,6 +59,26 @@ def test_a_report_says_what_it_could_have_shown():
     assert "The smallest differences that this bench could have shown" in said
 
 
+def test_a_difference_that_no_bench_can_show_is_not_given_as_a_number():
+    """Of few seeds nothing is certain, and of a share nobody gains more than there is."""
+    wide = [b + g / 5 for b, g in zip([0.6] * 6, (-3, 2, -3, 2, -1, 3), strict=True)]
+
+    def smallest(metric, weight, base, arm, seeds=6):
+        at = {("calibrated", metric, weight): {"baseline": base[:seeds], "ajest": arm[:seeds]}}
+        (one,) = detectable(made_up(at, ("baseline", "ajest"), seeds=seeds), ["calibrated"])
+        return one, power_table([one]).rows[0][4].value
+
+    one, said = smallest("mandala", 3.0, [0.6] * 6, wide)
+    assert one.baseline + one.smallest > 1
+    assert said == "no gain with so few seeds"
+    one, said = smallest("energy_distance", 1.0, [0.06] * 6, wide)  # of which lower is better, down to 0
+    assert one.smallest > one.baseline
+    assert said == "no gain with so few seeds"
+    one, said = smallest("mandala", 3.0, [0.6] * 6, [0.6 + (v - 0.6) / 50 for v in wide])
+    assert float(said.split()[0]) == pytest.approx(one.smallest, rel=0.1)
+    assert smallest("mandala", 3.0, [0.6] * 6, wide, seeds=4)[1] == "none with fewer than 5 seeds"
+
+
 def test_one_seed_or_equal_differences_have_none():
     at = {("calibrated", "energy_distance", 1.0): {"baseline": BASE, "ajest": [b - 1 for b in BASE], "random": BASE}}
     assert detectable(made_up(at), ["calibrated"]) == []

@@ -10,14 +10,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 from test_bench_published import ours
 
-from ajest.bench.read import verdict as judge
 from ajest.bench.read.findings import findings
 from ajest.bench.report import markdown
 from ajest.bench.report.drawing import Figures, draw
+from ajest.bench.report.export import as_json
 from ajest.bench.report.figures import OUTCOMES, encoded
 from ajest.bench.report.forest import bench_forest, strips
 from ajest.bench.report.page import render
 from ajest.bench.report.tables import html_prose
+from ajest.bench.report.terminal import verdict_lines
 from ajest.selection.catalogue import ARMS
 from ajest.study.figures import differences
 from ajest.study.results import pairwise_tests
@@ -31,7 +32,7 @@ ENERGY, GUIDED, LOSS = ("energy_distance", 1.0), ("mandala", 3.0), ("loss", 1.0)
 @pytest.fixture(autouse=True)
 def uncited(monkeypatch):
     """The studies that come with the package say nothing here."""
-    monkeypatch.setattr(judge, "cited", lambda config: [])
+    monkeypatch.setattr("ajest.bench.read.findings.cited", lambda config: [])
 
 
 def page_of(results):
@@ -299,3 +300,17 @@ def test_differences_to_random_choice_have_a_table_of_their_own():
     alone = made_up({("calibrated", *ENERGY): {"baseline": BASE, "ajest": ahead(0.1)}}, arms=("baseline", "ajest"))
     assert findings(alone).rivals == ()
     assert "random choice, equal" not in as_markdown(alone)
+
+
+def test_what_other_benches_recommend_stands_apart_from_what_this_one_found(monkeypatch):
+    monkeypatch.setattr("ajest.bench.read.findings.cited", lambda config: ["By docs/x.md, train with `y`."])
+    found = findings(made_up({("calibrated", *ENERGY): {"baseline": BASE, "ajest": ahead(2)}}))
+    assert found.recommended == ("By docs/x.md, train with `y`.",)
+    assert not set(found.recommended) & set(found.sentences)
+    assert as_json(found)["recommended"] == list(found.recommended)
+    page, text = render(found, Figures()), markdown.as_markdown(found)
+    assert re.search(r"<h3>What other benches recommend</h3><ul[^>]*><li>By docs/x.md", page)
+    assert "### What other benches recommend\n\n- By docs/x.md" in text
+    assert verdict_lines(found)[-2:] == ["What other benches recommend:", "- By docs/x.md, train with `y`."]
+    monkeypatch.setattr("ajest.bench.read.findings.cited", lambda config: [])
+    assert "What other benches" not in page_of(found.results)

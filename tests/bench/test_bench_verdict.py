@@ -1,17 +1,17 @@
 """What a bench concludes, from results whose truth is known because they are made up."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 
-from ajest.bench.read import verdict as judge
 from ajest.bench.read.cost import cost_table, selection_costs
 from ajest.bench.read.findings import findings
 from ajest.bench.read.numbers import number, p_value
 from ajest.bench.read.results import Run
 from ajest.bench.read.verdict import behind, caution, decisive
-from ajest.bench.read.wording import ends, in_units, metric_name, on_metrics, reach, series, shown
+from ajest.bench.read.wording import ends, in_units, legend, metric_name, on_metrics, reach, series, shown
 from ajest.bench.report.export import as_csv, as_json, rows
 from ajest.bench.report.terminal import verdict_tables
 from ajest.selection.catalogue import ARMS, arms_named
@@ -22,12 +22,6 @@ from made_up import BASE, COSTS, LEDGER, NOISE, ahead, made_up
 
 ENERGY, MANDALA = (next(m for m in METRICS if m.name == name) for name in ("energy_distance", "mandala"))
 TIME, SAMPLES = ("calibrated", "energy_distance", 1.0), ("samples", "energy_distance", 1.0)
-
-
-@pytest.fixture(autouse=True)
-def uncited(monkeypatch):
-    """The studies that come with the package say nothing here."""
-    monkeypatch.setattr(judge, "cited", lambda config: [])
 
 
 def at_time(values, **changes):
@@ -335,6 +329,24 @@ def test_a_verdict_rests_on_what_the_runs_end_at():
     assert said[2] == "At equal samples, nothing certainly beats `baseline`."
 
 
+def test_the_interval_below_a_mean_says_what_it_is_of_and_rests_on():
+    """A mean beside the interval of a difference would else be read as the interval of the mean."""
+    for seeds, kind, rest in (
+        (4, "Student-t", "A bootstrap takes 5 seeds or more."),
+        (6, "bootstrap", "Of fewer than 5 pairs it is Student's t."),
+    ):
+        results = at_time({"baseline": BASE[:seeds], "ajest": ahead(2, seeds)}, seeds=seeds)
+        said = legend(results.config)
+        assert (
+            f'Below it, "minus baseline" is the 95 % paired {kind} interval of the difference to baseline. {rest}'
+            in said
+        )
+        cell = shown(results, results.cell(*TIME[:1], "ajest", *TIME[1:]), ENERGY)
+        assert re.fullmatch(r"minus baseline: -[\d.]+ to -[\d.]+", cell.detail)
+        assert f"better on 100% of {seeds} seeds" in cell.tooltip
+    assert "With fewer than 5, these intervals are Student's t." in legend(small_bench(guides=3))
+
+
 def test_the_terminal_table_shows_gaps_intervals_and_missing_seeds():
     results = at_time({"baseline": BASE, "ajest": [*ahead(2)[:5], None], "random": ahead(1)})
     (table,) = verdict_tables(findings(results))
@@ -431,8 +443,8 @@ def test_flat_rows_hold_every_number():
     assert (random["outcome"], random["vs_baseline_difference"]) == ("better", pytest.approx(-1))
     assert random["sd"] == pytest.approx(results.cell("calibrated", "random", "energy_distance", 1.0).sd)
     against = results.cell("calibrated", "random", "energy_distance", 1.0).against["baseline"]
-    assert [random[f"vs_baseline_{n}"] for n in ("low", "high", "better", "p")] == [
-        against.low, against.high, 1.0, against.p
+    assert [random[f"vs_baseline_{n}"] for n in ("low", "high", "interval", "better", "p")] == [
+        against.low, against.high, "bootstrap", 1.0, against.p
     ]  # fmt: skip
     assert random["p_holm"] == against.corrected
     heads, first, *_ = as_csv(findings(results)).splitlines()
@@ -446,6 +458,7 @@ def test_flat_rows_hold_every_number():
         "answer",
         "verdict",
         "notes",
+        "recommended",
         "missing",
         "baseline",
         "amounts",

@@ -6,7 +6,8 @@ from scipy import stats
 
 from ajest.bench.read.crossed import MeanSquares, crossed_below_zero, crossed_interval, crossed_p
 from ajest.bench.read.findings import findings
-from ajest.bench.read.statistics import bootstrap_interval, equivalence_p, paired, paired_p
+from ajest.bench.read.intervals import mean_interval
+from ajest.bench.read.statistics import equivalence_p, paired, paired_p
 from ajest.bench.report.export import as_json, rows
 from made_up import made_up
 
@@ -121,7 +122,7 @@ def test_values_with_each_guide_are_compared_seed_by_seed_and_guide_by_guide():
     assert found.difference == pytest.approx(gaps.mean())
     assert (found.value, found.other) == (pytest.approx(mine.mean()), pytest.approx(theirs.mean()))
     assert found.p == crossed_p(gaps) == paired_p(gaps)
-    assert (found.low, found.high) == crossed_interval(gaps, 0.95) == bootstrap_interval(gaps)
+    assert (found.low, found.high) == crossed_interval(gaps, 0.95) == mean_interval(gaps)
     assert found.better == pytest.approx((gaps.mean(1) < 0).mean())
     assert "over 6 seeds x 3 guides" in str(found)
     plain = {seed: float(value) for seed, value in enumerate(theirs[:, 0])}  # the same whatever guides the other
@@ -142,7 +143,7 @@ def test_equivalence_has_the_variance_of_guides_too():
 def test_seeds_that_agree_in_every_digit_are_not_tested():
     assert np.isnan(paired_p(np.ones((5, 3))))
     assert np.isnan(paired_p(np.tile([1.0, 2.0, 3.0], (5, 1))))
-    assert np.isnan(bootstrap_interval(np.ones((1, 3)))[0])
+    assert np.isnan(mean_interval(np.ones((1, 3)))[0])
 
 
 def test_guided_cells_are_compared_over_both_and_unguided_ones_over_seeds():

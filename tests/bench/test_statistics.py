@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ajest.bench import compare
-from ajest.bench.read.statistics import bootstrap_interval, corrected, holm, paired, paired_p, varies
+from ajest.bench.read.intervals import interval_kind, least_for_bootstrap, mean_interval, varies
+from ajest.bench.read.statistics import corrected, holm, paired, paired_p
 from ajest.errors import UserError
 
 
 @pytest.mark.parametrize("n", [3, 5, 8])
 def test_intervals_cover_the_truth_about_as_often_as_they_say(n):
     rng = np.random.default_rng(n)
-    inside = [low <= 0 <= high for low, high in (bootstrap_interval(rng.normal(size=n)) for _ in range(400))]
+    inside = [low <= 0 <= high for low, high in (mean_interval(rng.normal(size=n)) for _ in range(400))]
     assert 0.89 <= np.mean(inside) <= 0.98
 
 
@@ -24,14 +25,14 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(n):
 def test_an_interval_holds_the_mean_and_moves_with_the_data(values):
     values = np.array(values)
     assume(varies(values) and np.ptp(values) > 1e-9)
-    low, high = bootstrap_interval(values)
+    low, high = mean_interval(values)
     assert low - 1e-9 <= values.mean() <= high + 1e-9
-    shifted = bootstrap_interval(values + 10)
+    shifted = mean_interval(values + 10)
     assert shifted == pytest.approx((low + 10, high + 10), abs=1e-6)
 
 
 def test_too_few_values_have_no_interval():
-    assert all(math.isnan(v) for v in bootstrap_interval(np.array([1.0])))
+    assert all(math.isnan(v) for v in mean_interval(np.array([1.0])))
     assert math.isnan(paired_p(np.array([1.0])))
 
 
@@ -46,7 +47,7 @@ def test_paired_p_is_the_t_test():
 def test_values_that_are_all_the_same_have_no_interval_and_no_p(gap):
     for gaps in (np.full(3, gap), np.full(20, gap)):
         assert math.isnan(paired_p(gaps))
-        assert all(math.isnan(v) for v in bootstrap_interval(gaps))
+        assert all(math.isnan(v) for v in mean_interval(gaps))
     base = {s: 900 + 0.37 * s for s in range(6)}
     found = paired({s: v + gap for s, v in base.items()}, base, 1, base)  # the same but for rounding
     assert math.isnan(found.p)
@@ -67,20 +68,35 @@ def test_a_spread_that_can_be_measured_is_tested():
 
 def test_intervals_by_hand():
     """Two values: the t interval with one degree of freedom. Five: percentiles of all 3125 means."""
-    low, high = bootstrap_interval(np.array([1.0, 2.0]))
+    low, high = mean_interval(np.array([1.0, 2.0]))
     assert (low, high) == pytest.approx(stats.t.interval(0.95, 1, loc=1.5, scale=0.5))
     values = np.array([0.3, -0.1, 0.4, 0.2, 0.25])
     tail = stats.norm.cdf(-stats.t.ppf(0.975, 4) * np.sqrt(5 / 4))
     means = np.array(np.meshgrid(*[values] * 5)).reshape(5, -1).mean(0)
-    assert bootstrap_interval(values) == pytest.approx(tuple(np.quantile(means, [tail, 1 - tail])))
-    wide, narrow = (bootstrap_interval(values, level) for level in (0.99, 0.8))
+    assert mean_interval(values) == pytest.approx(tuple(np.quantile(means, [tail, 1 - tail])))
+    wide, narrow = (mean_interval(values, level) for level in (0.99, 0.8))
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_an_interval_of_few_pairs_is_called_students():
+    """Percentiles of 4 values reach no further than the rarest resample; several looks ask for rarer ones."""
+    pairs = [2, 3, 4, 5, 6]
+    values = {n: compare(np.arange(1.0, n + 1) ** 2, np.zeros(n)) for n in pairs}
+    assert [values[n].interval for n in pairs] == ["t", "t", "t", "bootstrap", "bootstrap"]
+    assert "(95 % Student-t interval " in str(values[4])
+    assert compare([1.0], [2.0]).interval == ""
+    assert (least_for_bootstrap(), least_for_bootstrap(0.999)) == (5, 9)
+    for n, kind in ((4, "t"), (6, "bootstrap")):
+        low, high = mean_interval(np.arange(n) ** 2.0)
+        by_t = stats.t.interval(0.95, n - 1, np.mean(np.arange(n) ** 2), stats.sem(np.arange(n) ** 2))
+        assert ((low, high) == pytest.approx(by_t)) == (kind == "t")
+    assert (interval_kind((20, 3)), interval_kind((4, 9)), interval_kind((20, 5))) == ("t", "t", "bootstrap")
 
 
 def test_many_values_are_resampled():
     values = np.random.default_rng(1).normal(1, 1, 40)
-    low, high = bootstrap_interval(values)
-    assert (low, high) == bootstrap_interval(values)
+    low, high = mean_interval(values)
+    assert (low, high) == mean_interval(values)
     assert (low, high) == pytest.approx((0.6961046582708067, 1.2996023927222817), rel=1e-7)  # same seed, same numbers
     assert (low, high) == pytest.approx(
         stats.t.interval(0.95, 39, values.mean(), values.std(ddof=1) / 40**0.5), abs=0.03
@@ -181,7 +197,7 @@ def test_plain_arrays_are_compared_by_position(form):
     found = compare(form(values), form(baseline))
     assert found.difference == pytest.approx(np.mean(values) - np.mean(baseline))
     assert found.p == found.corrected == pytest.approx(stats.ttest_rel(values, baseline).pvalue)
-    assert (found.low, found.high) == pytest.approx(bootstrap_interval(np.subtract(values, baseline)))
+    assert (found.low, found.high) == pytest.approx(mean_interval(np.subtract(values, baseline)))
     assert (found.seeds, found.missing, found.better, found.outcome) == (5, 0, 1.0, "better")
     assert compare(form(values), form(baseline), better="higher").outcome == "worse"
 
@@ -196,12 +212,12 @@ def test_mappings_are_compared_by_seed_and_seeds_of_one_side_are_missing():
 def test_a_comparison_says_in_a_line_what_it_found():
     certain = str(compare([1.0, 1.1, 0.9, 1.2, 1.0], [1.3, 1.35, 1.25, 1.5, 1.28]))
     assert certain == (
-        "1.040 against 1.336 over 5 seeds: a difference of -0.296 (95 % interval -0.340 to -0.256, better on 100%, "
-        "corrected p < 0.001): better"
+        "1.040 against 1.336 over 5 seeds: a difference of -0.296 (95 % bootstrap interval -0.340 to -0.256, "
+        "better on 100% of 5 seeds, corrected p < 0.001): better"
     )
     assert str(compare({1: 2.0, 2: 3.0}, {2: 1.0, 3: 4.0}, "higher")) == (
-        "3.000 against 1.000 over 1 of 3 seeds: a difference of 2.000 (no interval: one seed, better on 100%, "
-        "corrected not testable): undecided"
+        "3.000 against 1.000 over 1 of 3 seeds: a difference of 2.000 (no interval: one seed, better on 100% "
+        "of 1 seed, corrected not testable): undecided"
     )
     assert str(compare([1.0, 1.1, 0.9], [2.0, 2.2, 2.1])).endswith("): undecided (nominally significant)")
     assert "over 1 seed: " in str(compare([1.0], [2.0]))

@@ -14,7 +14,7 @@ from ajest.claims.settings import SETTINGS
 from ajest.claims.store import VERDICTS, Verdicts, joined, narrowed, read_verdicts, write_verdicts
 from ajest.cli.claims import claims
 from ajest.errors import UserError
-from ajest.storage.checkpoint import Corrupt
+from ajest.storage.checkpoint import Corrupt, write_json, write_sealed
 from ajest.training.probe import Estimate
 
 LEVELS = Verdicts(("ajest claims --only laplace",), (judged(CLAIMS["laplace"], -0.3, 0.0, control=0.1),))
@@ -33,6 +33,20 @@ def test_what_is_stored_makes_the_same_page(tmp_path):
         assert [test.gaps for one in again.found for test in one.tests] == [
             test.gaps for one in kept.found for test in one.tests
         ]
+
+
+def test_files_of_another_kind_are_named_with_what_is_wanted(tmp_path, refused):
+    write_json(tmp_path / "results.json", {"rows": []})
+    write_sealed(tmp_path / "tuning.json", {"rates": {}})
+    write_json(tmp_path / "list.json", [1])
+    (tmp_path / "results.csv").write_text("arm,mean\n")
+    (tmp_path / "x.npz").write_bytes(b"PK\x00\xff")
+    for name in ("results.json", "tuning.json", "list.json", "results.csv", "x.npz"):
+        says = f"{name} holds no verdicts on claims: name the claims.json that `ajest claims` wrote, or its folder$"
+        refused("claims", "--join", tmp_path / name, "--out", tmp_path / "both", says=says)
+    (tmp_path / VERDICTS).write_text("{")  # of this kind, and damaged
+    with pytest.raises(Corrupt, match=r"claims\.json cannot be read"):
+        read_verdicts(tmp_path)
 
 
 def test_joined_verdicts_have_all_commands_and_the_order_of_the_catalogue():

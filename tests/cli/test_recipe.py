@@ -17,6 +17,7 @@ def test_the_best_recipe_of_the_tree_trains(command, tmp_path):
     assert done.out.startswith(
         "r: random+muon+second-moment at a rate of 0.136, with the networks of full: docs/best-recipe.md\n"
     )
+    assert "r: not as that page judged it, by --iterations, --super-batch: what it says may not hold here\n" in done.out
     config = read_config(tmp_path / "r")
     (arm,) = arms_named((best.arm,))
     assert config.arm == arm
@@ -39,6 +40,14 @@ def test_a_rate_asked_for_stands_and_what_contradicts_the_recipe_is_refused(comm
     refused("train", "tree", "--recipe", "best", "--network", "guide", *small, "s", says="is for the learner")
     refused("train", "vectors", "--recipe", "best", *small, "s", says="no recipe is known to be best for vectors")
     assert not (tmp_path / "s").exists()
+
+
+def test_the_recipe_as_it_was_judged_stands_without_reserve(command, monkeypatch):
+    monkeypatch.setattr("ajest.training.run.execute", lambda *_: "done")
+    best = BEST["tree"]
+    asked = ("train", "tree", "--recipe", "best", "--iterations", best.steps, "--seed", "3", "--out", "r")
+    assert "may not hold" not in command(*asked).out
+    assert "by --learning-rate:" in command(*asked, "--learning-rate", "0.1").out
 
 
 @pytest.mark.parametrize("task", BEST)

@@ -74,8 +74,35 @@ def test_the_notebooks_are_light_and_their_code_reads():
 def test_the_version_stands_in_one_place_and_all_others_say_the_same():
     cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert cited[1] == ajest.__version__
+    (entry,) = re.findall(r"```bibtex\n(.*?)```", (ROOT / "docs" / "quickstart.md").read_text(), re.DOTALL)
+    assert f"version = {{{ajest.__version__}}}" in entry
     assert f"\n## {ajest.__version__}" in (ROOT / "CHANGELOG.md").read_text()  # its date may follow
     assert "version = " not in (ROOT / "pyproject.toml").read_text().split("[tool")[0]
+
+
+def test_papers_whose_methods_are_here_are_cited_and_no_address_is_made_up():
+    text = (ROOT / "CITATION.cff").read_text()
+    papers = re.findall(r"^    url: https://arxiv\.org/abs/(\S+)$", text, re.MULTILINE)
+    assert set(papers) == {"2206.00364", "2312.02696", "2406.02507", "2406.17711", "2509.15267"}
+    assert text.count("  - type: article\n    title: ") == len(papers)
+    declared = re.search(r'^"?(?:Repository|Source)"? = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    stated = re.search(r"^repository-code: (.+)$", text, re.MULTILINE)
+    assert (declared and declared[1]) == (stated and stated[1])
+
+
+@pytest.mark.parametrize("term", ["JEST", "AJEST", "early AJEST", "Muon"])
+def test_a_method_has_its_row_among_the_concepts_before_it_is_spoken_of(term):
+    text = (ROOT / "docs" / "concepts.md").read_text()
+    row = text.index(f"| {term} | ")
+    assert not re.search(rf"\b{term}\b", text[:row])
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_a_page_of_the_front_says_what_methods_are_where_it_names_them_first(page):
+    text = " ".join((ROOT / page).read_text().split())
+    for term, said in (("AJEST", ("easy for a weaker one", "AJEST ([arXiv")), ("Muon", ("makes updates of matrices",))):
+        first = re.search(rf"\b{term}\b", text)
+        assert first is None or any(words in text[first.start() - 60 : first.start() + 120] for words in said)
 
 
 def test_the_tree_of_files_is_what_stands_there():

@@ -13,7 +13,9 @@ from test_bench_signs import results as with_signs
 from test_bench_timing import UNIFORM, timed, with_ledgers
 from test_study_verdict import made
 
+from ajest.bench.plan.presets import bench_of
 from ajest.bench.read.findings import findings
+from ajest.bench.read.recommendation import cited
 from ajest.bench.read.results import Run
 from ajest.bench.read.table import Table
 from ajest.bench.report.drawing import draw
@@ -103,7 +105,16 @@ def said(found):
     """All that findings have to say outside of cells."""
     parts = [part for value in vars(found).values() for part in (value if isinstance(value, tuple) else (value,))]
     notes = [note for part in parts if isinstance(part, Table) for note in part.notes]
-    return [*found.sentences, *found.missing, found.legend, found.caution, found.guide, WHISKERS, *notes]
+    return [
+        *found.sentences,
+        *found.recommended,
+        *found.missing,
+        found.legend,
+        found.caution,
+        found.guide,
+        WHISKERS,
+        *notes,
+    ]
 
 
 @pytest.mark.parametrize("name", BENCHES)
@@ -119,10 +130,19 @@ def test_every_branch_of_the_verdict_is_among_them():
         "stands alone", "no verdict yet", "beats both", "beat both", "but nothing certainly beats", "or random choice",
         "is certainly worse", "are certainly worse", "is equivalent to", "may beat", "lacks seeds", "is compared on",
         "none is ranked", "no arm is better", "fall into two groups", "divides the same seeds", "certainly worsens",
-        "fell back to", "times their calibrated", "others", "behind this, a first look", "train with",
+        "fell back to", "times their calibrated", "others", "behind this, a first look",
         "Seeds were added", "were not tuned",
     ):  # fmt: skip
         assert part in text, part
+
+
+@pytest.mark.parametrize(("preset", "steps"), [("quick", 128), ("full", 512)])
+def test_what_other_benches_recommend_is_short_and_says_how_they_differ(preset, steps):
+    config = bench_of("tree", preset)
+    sentences = cited(config)
+    assert sentences[0].startswith("By docs/best-recipe.md, train with ")
+    assert not faults(sentences)
+    assert f"Here it takes {steps} steps of 4,096 examples." in sentences
 
 
 def test_captions_and_paragraphs_of_a_page_are_short():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ajest.errors import Corrupt, UserError
 from ajest.storage import checkpoint, config_file, jsonl
 from ajest.storage.config import to_json
+from ajest.storage.lock import locked
 from ajest.training.recipe import Recipe
 
 
@@ -63,10 +64,14 @@ def test_any_bytes_are_refused_without_a_crash(tmp_path_factory, tensors, facts)
 
 def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(UserError, match="cannot write"):
+    in_the_way = rf"cannot write .*: {tmp_path / 'file'} is a file, no folder; name another folder with --out$"
+    with pytest.raises(UserError, match=in_the_way):
         checkpoint.write_atomic(tmp_path / "file" / "x.json", "{}")
-    with pytest.raises(UserError, match="cannot write"):
+    with pytest.raises(UserError, match=in_the_way):
         jsonl.append(tmp_path / "file" / "x.jsonl", {})
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match=in_the_way), locked(folder):
+            pass
 
 
 @pytest.mark.parametrize("age", [-1e6, 0, 1e6])

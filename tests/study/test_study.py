@@ -47,9 +47,12 @@ def config(arm, iterations):
 
 
 def test_a_verdict_cites_what_the_study_of_its_task_recommends(monkeypatch):
+    small = small_bench()
     known = [
-        Recommendation("calibrated", "random", 20, "4 steps", "it is cheap"),
-        Recommendation("flops", "hard", 20, "4 steps", "so"),
+        Recommendation(
+            "calibrated", "random", 20, small.iterations, small.recipe.super_batch, "it is cheap", ", in turns"
+        ),
+        Recommendation("flops", "hard", 20, small.iterations, small.recipe.super_batch, "so"),
     ]
     stored = from_json(dict[str, tuple[Recommendation, ...]], as_json("tree", known), "here")
     assert stored == {"tree": tuple(known)}
@@ -59,11 +62,24 @@ def test_a_verdict_cites_what_the_study_of_its_task_recommends(monkeypatch):
         "By the study in docs/study-tree.md, train with `random` at equal time.",
         "The reason: it is cheap.",
         "This rests on 20 seeds.",
-        "There the baseline took 4 steps; at another length the answer may differ.",
+        f"There the baseline took {small.iterations} steps of {small.recipe.super_batch} examples, in turns; at "
+        "another length the answer may differ.",
     ]
     assert recommendation.cited(replace(small_bench(), task=small_images())) == []
     stored = {"tree": (replace(known[0], source="results-tree-full.md"),)}
     assert recommendation.cited(small_bench())[0] == "By docs/results-tree-full.md, train with `random` at equal time."
+
+
+def test_a_bench_of_another_setting_says_so_and_one_far_off_cites_nothing(monkeypatch):
+    config = small_bench(iterations=64)
+    there = Recommendation("calibrated", "random", 20, 64, config.recipe.super_batch, "so")
+    for steps, batch, said in ((1, 1, 4), (2, 1, 5), (1, 4, 5), (5, 1, 0), (1, 5, 0), (1, 1 / 8, 0)):
+        found = replace(there, steps=64 * steps, super_batch=int(there.super_batch * batch))
+        monkeypatch.setattr(recommendation, "recommendations", lambda task, found=found: (found,))
+        sentences = recommendation.cited(config)
+        assert len(sentences) == said
+        here = f"Here it takes 64 steps of {config.recipe.super_batch:,} examples."
+        assert (here in sentences) == (said == 5)
 
 
 def test_what_comes_with_the_package_recommends_at_budgets_that_there_are():

@@ -201,7 +201,7 @@ def test_who_is_recommended_and_why():
     ):  # fmt: skip
         found = recommended(judged(made({"baseline": 0, **effects})))
         assert (found.arm, found.why) == (arm, why)
-        assert (found.budget, found.seeds, found.length) == ("calibrated", SEEDS, "40 steps of 256 examples")
+        assert (found.budget, found.seeds, found.steps, found.super_batch) == ("calibrated", SEEDS, 40, 256)
 
 
 def test_doubt_is_the_one_sided_p_that_an_arm_is_not_better():
@@ -241,7 +241,7 @@ def test_a_page_marks_what_is_certain_and_how_many_seeds_there_are():
         rows = {line.split(" | ")[0]: line for line in reversed(text.splitlines())}
         assert rows["| hard"].count("*") == rows["| easy"].count("*") == 0
     assert "(11 seeds)" in rows["| hard"]
-    assert "; 11 of 12 seeds; better on 100%; p < 0.001)" in rows["| hard"]
+    assert "; 11 of 12 seeds; better on 100% of 11 seeds; p < 0.001)" in rows["| hard"]
 
 
 def test_a_forest_is_grey_where_nothing_is_certain():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ajest.errors import check, unknown
-from ajest.storage.checkpoint import read_sealed, write_sealed
+from ajest.errors import Corrupt, check, unknown
+from ajest.storage.checkpoint import read_json, read_sealed, write_sealed
 from ajest.storage.config import from_json, register, to_json
 
 from .catalogue import CLAIMS, Claim
@@ -55,10 +55,20 @@ def read_verdicts(path: Path) -> Verdicts:
     """What `write_verdicts` wrote, of a file or of a folder with a `VERDICTS`.
 
     Raises:
-        UserError: it is not there, damaged, or of claims that are not known here.
+        UserError: it is not there, of another kind, or of claims that are not known here.
+        Corrupt: it is damaged.
     """
     file = path / VERDICTS if path.is_dir() else path
-    check(file.exists(), f"{file} is not there: name the {VERDICTS} that `ajest claims` wrote, or its folder")
+    mend = f"name the {VERDICTS} that `ajest claims` wrote, or its folder"
+    check(file.exists(), f"{file} is not there: {mend}")
+    try:
+        held = read_json(file)
+    except Corrupt:
+        if file.name == VERDICTS:
+            raise
+        held = None
+    known = {field.name for field in fields(Verdicts)}
+    check(isinstance(held, dict) and known <= held.keys(), f"{file} holds no verdicts on claims: {mend}")
     return from_json(Verdicts, read_sealed(file), str(file))
 
 

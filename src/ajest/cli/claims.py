@@ -53,7 +53,7 @@ def claims(
             images, which need --data.
         ends: what is equal. Where all steps cost the same, equal operations are equal samples and not run twice.
         seeds: how many, from 400 on; without it 20 on the tree and 10 elsewhere.
-        iterations: steps of the baseline; without it the setting's own.
+        iterations: steps of the baseline, 32 or more; without it the setting's own.
         data: of the setting images: a folder, archive or what else `ajest data describe` reads, ten classes or more.
         validation: held-out examples of the same classes.
         rules: Python files that register arms of one's own, see docs/extending.md.

@@ -1,4 +1,4 @@
-"""Verbs about data sets: describe, prepare, encode, kept, prune."""
+"""Verbs about data sets."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def describe(
     from ajest.storage.checkpoint import write_atomic
     from ajest.tasks.images import data
     from ajest.tasks.images.data.sizes import resolution_of
+    from ajest.tasks.images.setup import LEAST_LEARNED
     from ajest.tasks.images.sheets import png
 
     check(resolution >= 1, f"the resolution of a contact sheet must be at least 1, not {resolution}")
@@ -64,6 +65,9 @@ def describe(
         table.add_row("classes", "none: the network will be unconditional")
     table.add_row("bad files", f"{len(found.bad):,}")
     out.print(table)
+    whole = sum(found.sizes.values())
+    if whole < LEAST_LEARNED and not validation:
+        out.print(f"{whole} images are too few for a bench: {LEAST_LEARNED} are the least")
     for note in found.notes:
         out.print(note, markup=False, highlight=False, soft_wrap=True)
     for name, why in list(found.bad.items())[:20]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 import textwrap
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from functools import partial, wraps
 from inspect import cleandoc, unwrap
 from typing import Any
 
@@ -24,6 +26,7 @@ from .data import DATA_VERBS
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
+from .mistakes import mistake
 from .probe import probe
 from .sample import sample
 from .show import arms, plan, report, status
@@ -77,9 +80,7 @@ def _main() -> None:
     try:
         with _together(words[:1]):
             if words[0] == "data":
-                _call(
-                    "ajest data", DATA_VERBS, "Look into data sets of images, and pack them.", words[1:] or ["--help"]
-                )
+                _call("ajest data", DATA_VERBS, f"{_ABOUT_DATA}.", words[1:] or ["--help"])
             else:
                 _call(
                     "ajest", VERBS | {"data": _data}, "An equal-budget test bench for training diffusion models.", words
@@ -94,8 +95,11 @@ def _main() -> None:
         raise SystemExit(130) from None
 
 
-def _data() -> None:
-    """Look into data sets of images, and pack them: describe, prepare, encode, kept."""
+def _data() -> None: ...
+
+
+_ABOUT_DATA = "Look into data sets of images, and pack them"
+_data.__doc__ = f"{_ABOUT_DATA}: {', '.join(DATA_VERBS)}."
 
 
 def _call(program: str, verbs: dict[str, Callable[..., Any]], about: str, words: list[str]) -> None:
@@ -118,7 +122,40 @@ def _call(program: str, verbs: dict[str, Callable[..., Any]], about: str, words:
     else:
         for function in verbs.values():
             unwrap(function).__doc__ = _flowing(function.__doc__ or "")
-        tyro.extras.subcommand_cli_from_dict(verbs, prog=program, description=about, args=words)
+        _read(program, verbs, about, words)()
+
+
+def _read(program: str, verbs: dict[str, Callable[..., Any]], about: str, words: list[str]) -> Callable[[], Any]:
+    """What the words ask for, not done yet.
+
+    Raises:
+        UserError: they ask for nothing that there is; in one line, in place of the parser's box of many.
+    """
+    later = {name: _later(function) for name, function in verbs.items()}
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.extras.subcommand_cli_from_dict(later, prog=program, description=about, args=words)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        verb, *others = words
+        plain = " ".join(" ".join(line.strip(_FRAME) for line in box.getvalue().splitlines()).split())
+        raise UserError(mistake(f"{program} {verb}", verbs[verb], others) or plain) from None
+
+
+#: What the parser draws its boxes with, and blanks.
+_FRAME = "╭╮╰╯│─+|- "
+
+
+def _later(function: Callable[..., Any]) -> Callable[..., Callable[[], Any]]:
+    """A command that is not done where its words are read: what it says is not the parser's."""
+
+    @wraps(function)
+    def asked(*args: Any, **options: Any) -> Callable[[], Any]:
+        return partial(function, *args, **options)
+
+    return asked
 
 
 def _flowing(text: str) -> str:

@@ -134,7 +134,7 @@ class Training:
     """How networks are trained; without these as the preset says.
 
     Attributes:
-        iterations: steps of every run (of the baseline where runs end at equal time).
+        iterations: steps of every run (of the baseline where runs end at equal time); a bench takes 32 or more.
         super_batch: examples drawn for a step.
         learning_rate: its peak, of all arms; a preset that would tune it does not.
         course: of the learning rate's fall: "inverse-sqrt", or "linear" to zero over the whole run.

@@ -33,6 +33,7 @@ from .options import (
     Tracking,
     Training,
     Word,
+    flag,
     given,
     load_rules,
     shown,
@@ -139,6 +140,13 @@ def train(
         print(
             f"{out}: {arm} at a rate of {how.learning_rate.peak:g}, with the networks of {preset}: {supported.source}"
         )
+        judged = {"iterations": supported.steps, "learning_rate": supported.rate, "super_batch": own.super_batch}
+        asked = (
+            given(data, drawing, training, computing) | size | {"keep": keep, "keep_list": keep_list, "scope": scope}
+        )
+        others = [flag(name) for name, value in asked.items() if value not in (None, judged.get(name))]
+        if others:
+            print(f"{out}: not as that page judged it, by {', '.join(others)}: what it says may not hold here")
     configure_threads()
     snapshots = tuple(float(steps * k // 16) for k in range(1, 17))
     claim = Claim(out, config, len(snapshots), len(snapshots))

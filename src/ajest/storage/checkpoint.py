@@ -71,6 +71,10 @@ def write_atomic(path: Path, *content: bytes | str | memoryview) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
+    """What is to be done where a file or folder cannot be written."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        file = next((place for place in (path, *path.parents) if place.is_file()), path)
+        return UserError(f"cannot write {path}: {file} is a file, no folder; name another folder with --out")
     return UserError(
         f"cannot write {path}: {error.strerror or error}; free some space or name another folder with --out"
     )

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ajest.bench.read.cost import SelectionCost
+from ajest.bench.read.intervals import mean_interval
 from ajest.bench.read.results import Cell, Results, randoms
-from ajest.bench.read.statistics import Comparison, bootstrap_interval
+from ajest.bench.read.statistics import Comparison
 from ajest.tasks.base import Metric
 
 from .plan import Grid
@@ -52,7 +53,7 @@ def heatmaps(results: Results, grid: Grid) -> list[Heatmap]:
 
 def _reach(cell: Cell | None) -> float:
     """Half the width of the interval of a mean over seeds; NaN where it is not known."""
-    low, high = (math.nan, math.nan) if cell is None else bootstrap_interval(np.array(list(cell.values.values())))
+    low, high = (math.nan, math.nan) if cell is None else mean_interval(np.array(list(cell.values.values())))
     return (high - low) / 2
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
+from ajest.bench.read.intervals import ALPHA, COVERAGE, least_for_bootstrap
 from ajest.bench.read.recommendation import as_json
-from ajest.bench.read.statistics import ALPHA, COVERAGE, LEAST_SEEDS
+from ajest.bench.read.statistics import LEAST_SEEDS
 from ajest.bench.read.table import Table
 from ajest.bench.report.drawing import DrawnFigure
 from ajest.bench.report.figures import WHISKERS
@@ -95,8 +96,10 @@ def _final(found: Findings) -> list[str]:
     for bench in found.final:
         parts += _below(bench.costs)
     parts += [
-        f"In brackets: the {COVERAGE} paired bootstrap interval, and on how many of the seeds it is better (the "
-        "probability of improvement). Then p of a paired t-test, Holm-corrected over all comparisons at the budget. "
+        f"In brackets: the {COVERAGE} paired interval, and on how many of the seeds it is better (the probability of "
+        f"improvement). From {least_for_bootstrap()} seeds on, intervals rest on a bootstrap; with fewer on Student's "
+        "t. "
+        "Then comes p of a paired t-test, Holm-corrected over all comparisons at the budget. "
         f"{MARKS} Certain means that no seed is missing of {LEAST_SEEDS} or more and p is below {ALPHA:g}. Equivalent "
         "means that the interval is within delta and a test corrected likewise says so. Other metrics are compared "
         f"with the baseline, and corrected over the arms on each metric by itself. {found.references}"

@@ -194,8 +194,8 @@ def recommended(final: Judged) -> Recommendation:
     baseline, ranked = config.baseline, mean_ranks({"": final.results})
 
     def of(arm: str, why: str) -> Recommendation:
-        length = f"{config.iterations:,} steps of {config.recipe.super_batch:,} examples"
-        return Recommendation(config.final_budget, arm, len(config.seeds), length, why)
+        length = config.iterations, config.recipe.super_batch
+        return Recommendation(config.final_budget, arm, len(config.seeds), *length, why)
 
     if final.winners:
         arm = next(a for a in ranked if a in final.winners)

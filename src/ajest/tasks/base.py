@@ -44,6 +44,7 @@ class Metric:
             corrected for all of these together.
         curve: whether its learning curve is shown though it is no headline.
         scale: what people see is the value times this.
+        perfect: the value beyond which there is none; None where no such is known.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Metric:
     headline: Headline = "no"
     curve: bool = False
     scale: float = 1.0
+    perfect: float | None = None
 
     def headline_weights(self, weight: float) -> tuple[float, ...]:
         """The guidance weights at which it is a headline, where `weight` is that of autoguidance."""

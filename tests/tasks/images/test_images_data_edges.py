@@ -19,6 +19,7 @@ from ajest.tasks.images.data import describe, open_images, prepare
 from ajest.tasks.images.data.decoding import decode
 from ajest.tasks.images.data.files import Unreadable
 from ajest.tasks.images.setup import image_task
+from image_files import folder as written
 
 RED, BLUE = (200, 30, 40), (30, 40, 200)
 
@@ -254,3 +255,23 @@ def test_held_out_images_are_others_than_those_of_training(tmp_path):
     few = archive(tmp_path / "y.zip", {f"cat/{i}.png": encoded((i, 9, 9)) for i in range(3)})
     with pytest.raises(UserError, match="3 images of these classes"):
         image_task((spec,), (few,), resolution=16)
+
+
+def test_the_folder_of_a_bench_is_refused_and_within_images_left_out(tmp_path):
+    """Its figures are images, and nobody means to learn them."""
+    place = written(tmp_path / "all", {f"cats/{k}.png": encoded(RED) for k in range(3)})
+    written(
+        tmp_path / "all",
+        {"runs/b/bench.json": b"{}", "runs/b/figures/lead.png": encoded(BLUE), "runs/b/0.png": encoded(BLUE)},
+    )
+    with pytest.raises(UserError, match=r"b is the folder of a bench \(bench.json is in it\): name a folder of images"):
+        describe([str(tmp_path / "all" / "runs" / "b")])
+    found = describe([place])
+    assert found.total == 3
+    assert found.notes[0].endswith("left out, as the folder of a bench is no part of the images: runs/b")
+
+
+def test_a_description_says_that_a_set_is_too_small_for_a_bench(command):
+    assert "40 images are too few for a bench: 128 are the least" in command("data", "describe", "shapes:40").out
+    assert "too few" not in command("data", "describe", "shapes:128").out
+    assert "too few" not in command("data", "describe", "shapes:40", "--validation").out

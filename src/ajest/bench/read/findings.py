@@ -13,6 +13,7 @@ from .margins import not_named
 from .power import detectable, power_table
 from .published import published_table
 from .rates import rates_table, tuning_table
+from .recommendation import cited
 from .results import Results
 from .score_reliability import Estimate, score_reliability, score_reliability_table
 from .signs import by_sign_table, signs_table
@@ -26,6 +27,8 @@ from .wording import ends, legend, series
 
 #: Sentences of a verdict, beside its answer; what else there is to say stands further below.
 MOST = 5
+#: Heading of what is no finding of a bench's own.
+RECOMMENDED = "What other benches recommend"
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Findings:
         answer: what came out, in a sentence, with what a reader must know before believing it.
         verdict: the most important other sentences, at most `MOST`.
         notes: all others.
+        recommended: sentences on what other benches found best in like settings: no finding of this one.
         missing: sentences on what is not there.
         decisive: the budgets that the verdict rests on.
         compared_at: titles of these; of what the runs end at where nothing was evaluated yet.
@@ -70,6 +74,7 @@ class Findings:
     answer: str
     verdict: tuple[str, ...]
     notes: tuple[str, ...]
+    recommended: tuple[str, ...]
     missing: tuple[str, ...]
     decisive: tuple[str, ...]
     compared_at: tuple[str, ...]
@@ -117,6 +122,7 @@ def findings(results: Results) -> Findings:
         answer=answer,
         verdict=tuple(said[:MOST]),
         notes=tuple(said[MOST:]),
+        recommended=tuple(cited(config)),
         missing=(*results.missing(), *not_named(results)),
         decisive=tuple(rests_on),
         compared_at=tuple(BUDGETS[budget].title for budget in rests_on or [config.final_budget]),

@@ -99,6 +99,12 @@ class Detectable:
         """The smallest difference that is found with `POWER`."""
         return smallest_effect(self.seeds, self.tests, self.looks) * self.sd
 
+    @property
+    def shows_no_gain(self) -> bool:
+        """Whether the smallest difference, as a gain, would lead beyond a perfect value."""
+        perfect = self.metric.perfect
+        return perfect is not None and self.smallest > (perfect - self.baseline) * self.metric.sign
+
     def seeds_for(self, share: float) -> int | None:
         """Seeds that find a difference of this share of the baseline's value with `POWER`, see `seeds_for`."""
         return seeds_for(share * abs(self.baseline) / self.sd, self.tests)
@@ -172,14 +178,13 @@ def power_table(found: list[Detectable]) -> Table:
     rows = []
     for one in found:
         seeds = one.seeds_for(DETECT)
-        share = f" ({one.smallest / abs(one.baseline):.0%})" if one.baseline else ""
         rows.append(
             [
                 one.arm,
                 f"{metric_name(one.metric, one.weight)}, at {BUDGETS[one.budget].title}",
                 str(one.seeds),
                 number(one.sd, one.metric),
-                f"{number(one.smallest, one.metric)}{share}",
+                _smallest(one),
                 f"more than {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}",
             ]
         )
@@ -194,10 +199,21 @@ def power_table(found: list[Detectable]) -> Table:
     notes = (
         "A true difference of that size is certain in four of five benches like this one. A smaller one is mostly "
         "missed, so that undecided does not mean equal. In brackets is its share of the baseline's value. Of fewer "
-        "than ten pairs the spread is itself uncertain, and all of this with it.",
+        "than ten pairs the spread is itself uncertain, and all of this with it. "
+        f"Of fewer than {LEAST_SEEDS} pairs nothing is ever certain. There is no gain to find where it would lead "
+        "beyond a perfect value: that takes more seeds.",
     )
     title = "The smallest differences that this bench could have shown"
     return Table.of(title, heads, rows, (*notes, *_of_guides(found)))
+
+
+def _smallest(one: Detectable) -> str:
+    if one.seeds < LEAST_SEEDS:
+        return f"none with fewer than {LEAST_SEEDS} seeds"
+    if one.shows_no_gain:
+        return "no gain with so few seeds"
+    share = f" ({one.smallest / abs(one.baseline):.0%})" if one.baseline else ""
+    return f"{number(one.smallest, one.metric)}{share}"
 
 
 def _of_guides(found: list[Detectable]) -> list[str]:

@@ -14,6 +14,8 @@ from ajest.storage.config import from_json
 
 #: What `ajest study TASK --preset full` found, its recommendations.json, or a bench whose page says so.
 _STORED = "recommendations.json"
+#: A bench of so many times the steps, or the examples of a step, is too far off to go by another.
+FAR = 4.0
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,20 @@ class Recommendation:
         budget: that is equal.
         arm: the recommended one.
         seeds: that stand behind it.
-        length: what the baseline does within it, in words: the verdict at another length may be another.
+        steps: of the baseline.
+        super_batch: examples drawn for each.
         why: in words, after "because".
+        how: what else is to be known of the setting, in words to go on with.
         source: page of the docs that shows it; "" is that of the task's study.
     """
 
     budget: str
     arm: str
     seeds: int
-    length: str
+    steps: int
+    super_batch: int
     why: str
+    how: str = ""
     source: str = ""
 
     def sentences(self) -> list[str]:
@@ -45,8 +51,18 @@ class Recommendation:
         return [
             f"The reason: {self.why}.",
             f"This rests on {self.seeds} seeds.",
-            f"There the baseline took {self.length}; at another length the answer may differ.",
+            f"There the baseline took {_taken(self.steps, self.super_batch)}{self.how}; at another length the answer "
+            "may differ.",
         ]
+
+    def is_near(self, config: BenchConfig) -> bool:
+        """Whether the bench's setting is like enough to ask what holds in this one: its steps, and their examples."""
+        pairs = ((self.steps, config.iterations), (self.super_batch, config.recipe.super_batch))
+        return all(1 / FAR <= ours / theirs <= FAR for theirs, ours in pairs)
+
+
+def _taken(steps: int, super_batch: int) -> str:
+    return f"{steps:,} steps of {super_batch:,} examples"
 
 
 def as_json(task: str, found: list[Recommendation]) -> dict[str, Any]:
@@ -62,8 +78,10 @@ def recommendations(task: str) -> tuple[Recommendation, ...]:
 
 
 def cited(config: BenchConfig) -> list[str]:
-    """What the study of a bench's task recommends at the bench's budgets; nothing where it has nothing to say."""
-    known = [r for r in recommendations(config.task.name) if r.budget in config.budgets]
+    """What the study of a bench's task recommends at the bench's budgets; nothing where it has nothing to say of such
+    settings."""
+    known = [r for r in recommendations(config.task.name) if r.budget in config.budgets and r.is_near(config)]
+    here = config.iterations, config.recipe.super_batch
     said = []
     for arm, source in dict.fromkeys((r.arm, r.source) for r in known):
         same = [r for r in known if (r.arm, r.source) == (arm, source)]
@@ -71,4 +89,6 @@ def cited(config: BenchConfig) -> list[str]:
         page = f"docs/{source}" if source else f"the study in docs/study-{config.task.name}.md"
         said.append(f"By {page}, train with `{arm}` at {where}.")
         said += dict.fromkeys(sentence for r in same for sentence in r.grounds())
+        if any((r.steps, r.super_batch) != here for r in same):
+            said.append(f"Here it takes {_taken(*here)}.")
     return said

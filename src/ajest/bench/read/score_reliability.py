@@ -9,8 +9,8 @@ from statistics import fmean
 
 import numpy as np
 
+from .intervals import mean_interval
 from .results import Results
-from .statistics import bootstrap_interval
 from .table import Table
 
 #: What a ledger line says of scores, each with what it means.
@@ -27,7 +27,7 @@ _CORRELATIONS = ("test_retest", "agreement")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds with its 95 % interval; NaN where it cannot be known (see `bootstrap_interval`)."""
+    """A mean over seeds with its 95 % interval; NaN where it cannot be known (see `mean_interval`)."""
 
     mean: float
     low: float
@@ -52,7 +52,7 @@ def score_reliability(results: Results) -> dict[str, dict[str, Estimate]]:
 
 def _estimate(name: str, values: list[float]) -> Estimate:
     """The t interval of a few seeds may reach beyond what a correlation or a share can be: it ends there."""
-    low, high = np.clip(bootstrap_interval(np.array(values)), -1.0 if name in _CORRELATIONS else 0.0, 1.0)
+    low, high = np.clip(mean_interval(np.array(values)), -1.0 if name in _CORRELATIONS else 0.0, 1.0)
     return Estimate(fmean(values), float(low), float(high))
 
 

@@ -5,11 +5,9 @@ One rule says what is decided, for every text, table, colour and figure: see `Co
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -18,18 +16,13 @@ from numpy.typing import ArrayLike
 from ajest.bench.plan import looks
 from ajest.errors import UserError, check
 
-from .crossed import crossed_below_zero, crossed_interval, crossed_p
-from .distributions import normal_cdf, t_cdf, t_ppf, t_sf
+from .crossed import crossed_below_zero, crossed_p
+from .distributions import t_cdf, t_sf
+from .intervals import ALPHA, COVERAGE, INTERVALS, IntervalKind, interval_kind, mean_interval, varies
 from .numbers import interval, number, p_value
 from .sequential import look_levels
 
-#: Of Holm-corrected p, and what an interval leaves out. Whoever decides anything takes it from here.
-ALPHA = 0.05
-#: What an interval covers, for people.
-COVERAGE = f"{100 * (1 - ALPHA):g} %"
 LEAST_SEEDS = looks.LEAST_SEEDS  # fewer are a first look
-EXACT_LIMIT = 50_000  # all n^n resamples are enumerated up to this many
-RESAMPLES = 20_000
 
 Outcome = Literal["better", "worse", "equivalent", "undecided"]
 
@@ -43,8 +36,8 @@ class Comparison:
         missing: planned seeds that one of the two lacks.
         value, other: mean of each over the pairs.
         difference: mean of (arm - other).
-        low, high: 95 % bootstrap interval of that mean; NaN where it cannot be known. Where seeds are added, it is as
-            wide as it must be for the intervals of all looks to cover together.
+        low, high: 95 % interval of that mean; NaN where it cannot be known. Where seeds are added, it is as wide as it
+            must be for the intervals of all looks to cover together.
         better: probability of improvement, the share of pairs in which the arm is better (ties count half).
         p: two-sided p of a paired t-test, or of `crossed_p` over several guides, corrected for all looks; NaN where it
             cannot be tested.
@@ -55,6 +48,7 @@ class Comparison:
             cannot be tested.
         corrected_equivalent: the same, Holm-corrected over the family.
         guides: with so many each pair was measured; interval and p have their variance too.
+        interval: what the interval rests on, see `interval_kind`; "" where there is none.
     """
 
     seeds: int
@@ -72,6 +66,12 @@ class Comparison:
     p_equivalent: float = math.nan
     corrected_equivalent: float = math.nan
     guides: int = 1
+    interval: IntervalKind | Literal[""] = ""
+
+    @property
+    def often(self) -> str:
+        """On how many seeds it is better, in words."""
+        return f"better on {self.better:.0%} of {self.seeds} seed{'' if self.seeds == 1 else 's'}"
 
     @property
     def improvement(self) -> float:
@@ -114,69 +114,14 @@ class Comparison:
         seeds = f"{self.seeds} of {planned}" if self.missing else f"{self.seeds}"
         seeds += f" seed{'' if planned == 1 else 's'}"
         seeds += f" x {self.guides} guides" if self.guides > 1 else ""
-        known = "" if math.isnan(self.low) else f"{COVERAGE} interval "
+        known = f"{COVERAGE} {INTERVALS[self.interval]} interval " if self.interval else ""
         nominal = " (nominally significant)" if self.is_nominal else ""
         within = f" within {number(self.delta)}" if self.is_within else ""
         return (
             f"{number(self.value)} against {number(self.other)} over {seeds}: "
-            f"a difference of {number(self.difference)} ({known}{interval(self.low, self.high, self.seeds)}, better on "
-            f"{self.better:.0%}, corrected {p_value(self.corrected)}): {self.outcome}{nominal}{within}"
+            f"a difference of {number(self.difference)} ({known}{interval(self.low, self.high, self.seeds)}, "
+            f"{self.often}, corrected {p_value(self.corrected)}): {self.outcome}{nominal}{within}"
         )
-
-
-def bootstrap_interval(values: np.ndarray, level: float = 1 - ALPHA) -> tuple[float, float]:
-    """Expanded percentile bootstrap interval of a mean.
-
-    The plain percentile interval of n = 5 values covers the truth 83 % of the time instead of 95 %, because
-    resampling shrinks the spread by sqrt((n - 1) / n) and knows no t quantiles. Hesterberg (2015, "What teachers
-    should know about the bootstrap", section 4.4) widens the percentiles so that the interval matches the t interval
-    for normal data and keeps the bootstrap's shape: it covers 93 % at n = 5, measured on normal data. With few values
-    all resamples are enumerated. With fewer than 5 the wanted percentile lies beyond the rarest resample, and the t
-    interval itself takes its place.
-
-    Args:
-        values: differences, one a pair; or of shape (pairs, guides), see `crossed_interval`.
-        level: wanted coverage.
-
-    Returns:
-        (low, high); NaN where the values do not vary, or are fewer than two.
-    """
-    n = len(values)
-    if not varies(values):
-        return math.nan, math.nan
-    if values.ndim == 2:
-        return crossed_interval(values, level)
-    t = float(t_ppf(0.5 + level / 2, n - 1))
-    tail = float(normal_cdf(-t * math.sqrt(n / (n - 1))))
-    if tail < float(n) ** -n:
-        reach = t * float(values.std(ddof=1)) / math.sqrt(n)
-        return float(values.mean()) - reach, float(values.mean()) + reach
-    low, high = np.quantile(values[_resamples(n)].mean(1), [tail, 1 - tail])
-    return float(low), float(high)
-
-
-@lru_cache(maxsize=8)
-def _resamples(n: int) -> np.ndarray:
-    """Which of n values each resample holds: all n^n up to `EXACT_LIMIT`, else `RESAMPLES` random ones."""
-    if n**n <= EXACT_LIMIT:
-        return np.array(list(itertools.product(range(n), repeat=n)))
-    return np.random.default_rng(0).integers(n, size=(RESAMPLES, n))
-
-
-def varies(values: np.ndarray, scale: float = 0.0) -> bool:
-    """Whether the spread of values can be told from them: not if they are one, or all the same.
-
-    A few values that agree in every digit come from a metric that moves in steps or has reached its end. Their spread
-    of 0 is not that of the next ones: a test or an interval that took it at its word would be certain of anything.
-    Metrics come from float32 networks, so differences within that rounding are none.
-
-    Args:
-        values: differences, one a pair, or of each pair one a guide: then the pairs' means are to vary.
-        scale: magnitude of what they are differences of, if that is larger.
-    """
-    rounding = float(np.finfo(np.float32).eps)
-    values = values.mean(1) if values.ndim == 2 else values
-    return len(values) > 1 and bool(np.ptp(values) > rounding * max(scale, float(np.abs(values).max())))
 
 
 def compare(
@@ -187,8 +132,8 @@ def compare(
 ) -> Comparison:
     """Compare two sets of runs that are paired, by seed for instance: no bench is needed.
 
-    A paired t-test of the mean difference, and its expanded percentile bootstrap interval (Hesterberg 2015, section
-    4.4). It is a family of one comparison: whoever makes several corrects their p with `corrected`, or `holm`.
+    A paired t-test of the mean difference, and its interval (see `mean_interval`). It is a family of one comparison:
+    whoever makes several corrects their p with `corrected`, or `holm`.
 
     Args:
         values: of one number, for instance an FID, one a run: an array of shape (n,) or a sequence, or a mapping from
@@ -263,7 +208,8 @@ def paired(
     gaps = mine - theirs
     tested = varies(gaps, max(float(np.abs(values).max()) for values in (mine, theirs)))
     levels = look_levels(planned_looks)
-    low, high = bootstrap_interval(gaps, 1 - levels.level(ALPHA)) if tested else (math.nan, math.nan)
+    level = 1 - levels.level(ALPHA)
+    low, high = mean_interval(gaps, level) if tested else (math.nan, math.nan)
     improved = (gaps if gaps.ndim == 1 else gaps.mean(1)) * sign
     allowed = np.array([(margins or {}).get(s, math.nan) for s in seeds])
     allowed = allowed if gaps.ndim == 1 else allowed[:, None]
@@ -281,6 +227,7 @@ def paired(
         delta=float(allowed.mean()),
         p_equivalent=float(levels.one_sided(equivalence_p(gaps, allowed))) if tested else math.nan,
         guides=1 if gaps.ndim == 1 else gaps.shape[1],
+        interval="" if math.isnan(low) else interval_kind(gaps.shape, level),
     )
 
 

@@ -8,10 +8,10 @@ from statistics import fmean
 from ajest.bench.plan.budgets import BUDGETS
 from ajest.tasks.base import Metric
 
+from .intervals import COVERAGE
 from .margins import named
 from .numbers import number
 from .results import Results, rivals
-from .statistics import COVERAGE
 from .table import Entry, Table, TableCell
 from .wording import gap, in_units, metric_head, metric_name, shown
 
@@ -109,7 +109,7 @@ def rivals_table(results: Results, budget: str) -> Table:
     heads = ["arm", "random choice of as many", *(metric_head(*column) for column in headlines)]
     note = (
         f"Each is the mean difference over seeds, with its {COVERAGE} interval. Then come the share of seeds on which "
-        "the arm is better, and p, corrected over this table."
+        "the arm is better, and p, corrected over this table. Better on 0% of seeds is worse on every one."
     )
     return Table.of(f"Minus random choice, {BUDGETS[budget].title}", heads, rows, (note,))
 

@@ -16,7 +16,6 @@ from .folder import read
 from .groups import group_notes, groups_of_seeds, in_groups
 from .numbers import number, p_value
 from .rates import untuned_note
-from .recommendation import cited
 from .results import Results, rivals
 from .statistics import LEAST_SEEDS, Comparison, Outcome, corrected, paired
 from .timing import StepTime, fallbacks, timing_notes
@@ -77,7 +76,7 @@ def verdict(results: Results, costs: Sequence[SelectionCost] = (), times: Sequen
     said += _lacking(results, first)
     for other in others:
         said += [*_outcome(other)[1:], *_leaders(results, other), *_lacking(results, other)]
-    said += [*group_notes(results, groups), *_cost(costs), *_guidance(results), *cited(results.config)]
+    said += [*group_notes(results, groups), *_cost(costs), *_guidance(results)]
     said += timing_notes(times, fallbacks(results))
     if results.ended is not None:
         said.append(f"Seeds were added up to {len(results.config.seeds)}: {_ENDED[results.ended]}")

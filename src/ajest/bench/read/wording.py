@@ -9,10 +9,12 @@ from ajest.bench.plan.config import BenchConfig
 from ajest.errors import listed
 from ajest.tasks.base import Metric
 
+from .crossed import LEAST_FOR_SHAPE
+from .intervals import ALPHA, COVERAGE, INTERVALS, interval_kind, least_for_bootstrap
 from .numbers import interval, number, p_value
 from .results import Cell, Results
 from .sequential import look_levels
-from .statistics import ALPHA, COVERAGE, LEAST_SEEDS, Comparison
+from .statistics import LEAST_SEEDS, Comparison
 from .table import TableCell, Tone
 
 
@@ -69,13 +71,25 @@ def ends(config: BenchConfig) -> str:
 
 def legend(config: BenchConfig) -> str:
     """What the numbers of a bench's tables are, and which are certain; how that looks is said where it is printed."""
+    level = 1 - look_levels(config.looks).level(ALPHA)
+    kind, least = interval_kind((len(config.seeds),), level), least_for_bootstrap(level)
+    rest = {
+        "t": f"A bootstrap takes {least} seeds or more.",
+        "bootstrap": f"Of fewer than {least} pairs it is Student's t.",
+    }[kind]
+    few = (
+        f" With fewer than {LEAST_FOR_SHAPE}, these intervals are Student's t."
+        if config.guides < LEAST_FOR_SHAPE
+        else ""
+    )
     several = (
         f" With {config.guides} guides, guided numbers are means over seeds and guides, and their intervals and p "
-        "carry the chance of both."
+        f"carry the chance of both.{few}"
     )
     return (
-        f"Each number is a mean over seeds; below it is the {COVERAGE} paired bootstrap interval of the difference to "
-        f"{config.baseline}. For {config.baseline} itself it is the standard deviation over seeds. Certain is what has "
+        f'Each number is a mean over seeds. Below it, "minus {config.baseline}" is the {COVERAGE} paired '
+        f"{INTERVALS[kind]} interval of the difference to {config.baseline}. {rest} For {config.baseline} itself it is "
+        f"the standard deviation over seeds. Certain is what has "
         f"all of {LEAST_SEEDS} or more seeds and a Holm-corrected p below {ALPHA:g}. That p is corrected over all arms "
         "and headline metrics of a table, or over the arms on a metric that is no headline. Equivalent is what is not "
         "certain, while the whole interval and a test corrected likewise are within delta. Guided is what was sampled "
@@ -118,10 +132,11 @@ def shown(results: Results, cell: Cell | None, metric: Metric) -> TableCell:
             number(cell.mean, metric), "; ".join(spread + few), tooltip="mean over seeds, standard deviation"
         )
     detail = reach(found, metric)
+    detail = detail if math.isnan(found.low) else f"minus {config.baseline}: {detail}"
     if found.missing:
         detail += f"; {found.seeds} of {len(config.seeds)} seeds, {config.baseline} there {number(found.other, metric)}"
     tooltip = (
-        f"difference {number(found.difference, metric)}, better on {found.better:.0%} of {found.seeds} seeds, "
+        f"difference {number(found.difference, metric)}, {found.often}, "
         f"{p_value(found.p)}, Holm-corrected {p_value(found.corrected)}{within(found, metric)}"
     )
     return TableCell(number(found.value, metric), detail, tone(found), tooltip)
@@ -146,5 +161,5 @@ def gap(found: Comparison | None, metric: Metric, tested: bool = False) -> Table
     if found.missing:
         detail += f"; {found.seeds} of {found.seeds + found.missing} seeds"
     if tested:
-        detail += f"; better on {found.better:.0%}; {p_value(found.corrected)}{within(found, metric)}"
+        detail += f"; {found.often}; {p_value(found.corrected)}{within(found, metric)}"
     return TableCell(number(found.difference, metric), detail, tone(found))

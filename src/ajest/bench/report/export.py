@@ -12,8 +12,8 @@ from ajest.bench.read.findings import Findings
 from ajest.bench.read.results import Results
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def rows(results: Results) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def rows(results: Results) -> list[dict[str, Any]]:
             "mean": cell.mean,
             "sd": _finite(cell.sd),
         }
-        for name in ("seeds", "difference", "low", "high", "better", "p"):
+        for name in ("seeds", "difference", "low", "high", "interval", "better", "p"):
             row[f"vs_{results.config.baseline}_{name}"] = None if base is None else _finite(getattr(base, name))
         row["p_holm"] = None if base is None else _finite(base.corrected)
         row["delta"] = None if base is None else _finite(base.delta)
@@ -73,6 +73,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
         "answer": findings.answer,
         "verdict": list(findings.verdict),
         "notes": list(findings.notes),
+        "recommended": list(findings.recommended),
         "missing": list(findings.missing),
         "baseline": results.config.baseline,
         "amounts": results.amounts,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ajest.bench.read.findings import Findings
+from ajest.bench.read.findings import RECOMMENDED, Findings
 from ajest.bench.read.table import Table
 
 from .drawing import DrawnFigure, Figures
@@ -35,6 +35,7 @@ def as_markdown(findings: Findings, figures: Figures | None = None) -> str:
         *(part for table in (*findings.headlines, *findings.rivals) for part in section(table, 3)),
         *map(_figure, [*drawn.seeds, *drawn.differences]),
         *_listed("### What else was found", findings.notes),
+        *_listed(f"### {RECOMMENDED}", findings.recommended),
         "## What is compared",
         f"{config.task.subject[0].upper()}{config.task.subject[1:]}. {findings.ends}, "
         f"with {config.recipe.super_batch:,} drawn examples each, seeds {seeds}, up to "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ajest.bench.read.findings import Findings, findings
+from ajest.bench.read.findings import RECOMMENDED, Findings, findings
 from ajest.bench.read.folder import read
 from ajest.storage.checkpoint import write_atomic, write_json
 
@@ -35,7 +35,9 @@ def write_report(root: Path) -> Findings:
 def render(findings: Findings, figures: Figures) -> str:
     """The page."""
     page = templates().get_template("report.html")
-    return page.render(config=findings.results.config, found=findings, figures=figures, table=html_table)
+    return page.render(
+        config=findings.results.config, found=findings, figures=figures, table=html_table, recommended=RECOMMENDED
+    )
 
 
 def html_findings(findings: Findings) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from ajest.bench.read.findings import Findings
+from ajest.bench.read.findings import RECOMMENDED, Findings
 
 from .tables import rich_table
 
@@ -26,12 +26,13 @@ def verdict_tables(findings: Findings) -> list[Table]:
 
 
 def verdict_lines(findings: Findings) -> list[str]:
-    """The answer, the verdict, what is missing and the notes, a sentence a line."""
+    """The answer, the verdict, what is missing, the notes and what other benches say, a sentence a line."""
     return [
         findings.answer,
         *_listed("", findings.verdict),
         *_listed("What is missing:", findings.missing),
         *_listed("What else was found:", findings.notes),
+        *_listed(f"{RECOMMENDED}:", findings.recommended),
     ]
 
 

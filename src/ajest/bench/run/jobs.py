@@ -12,6 +12,7 @@ import torch
 from ajest.bench.plan.config import BenchConfig, Costs, guide_folder, run_folder
 from ajest.errors import Corrupt, UserError
 from ajest.jobs.base import Report
+from ajest.jobs.progress import plainly
 from ajest.runtime.threads import configure_threads
 from ajest.selection.arm import Arm
 from ajest.tasks.base import Measurement
@@ -163,7 +164,11 @@ def train_references(root: Path, config: BenchConfig, device: str, begin: Say, w
         wanted.append(("the strong reference", root / "strong", config.strong(), Schedule()))
     for name, folder, run, schedule in wanted:
         begin(f"training {name}")
-        if execute(folder, run, schedule, device, warn=warn) != "done":
+
+        def progress(step: int, trainer: Trainer, what: str = f"training {name}", steps: int = run.iterations) -> None:
+            plainly(f"{what}: {step:,} of {steps:,} steps")
+
+        if execute(folder, run, schedule, device, progress, warn) != "done":
             raise UserError(f"{name}: {read_status(folder)['why']}")
 
 

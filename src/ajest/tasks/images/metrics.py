@@ -63,7 +63,7 @@ def metrics_of(extractors: tuple[str, ...], classes: int) -> tuple[Metric, ...]:
             "It falls with the number of samples: compare it at one n only, and with real images in the last row."
         )
         headline = "both" if i == 0 else "no"
-        distances.append(Metric(name.key, name.distance, "lower", meaning, headline=headline))  # type: ignore[arg-type]
+        distances.append(Metric(name.key, name.distance, "lower", meaning, headline=headline, perfect=0))  # type: ignore[arg-type]
     shown = (classes > 1) + (classes > quality.TOP) if any(name_of(e).classifies for e in extractors) else 0
     return (*distances, _KID, *_PRDC, *_DIRECTIONAL, *_CONSISTENCY[:shown], _LOSS)
 

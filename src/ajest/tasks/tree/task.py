@@ -42,11 +42,11 @@ METRICS = (
     Metric("energy_distance", "energy distance × 1000", "lower",
            "How far the samples are from fresh exact ones: 0 for the same distribution, up to noise of both signs. "
            "It saturates late: it sees mass in wrong places, but hardly a few stray points.",
-           headline="unguided", scale=1000),
+           headline="unguided", scale=1000, perfect=0),
     Metric("mandala", "mandala", "higher",
            "Share of the grid's touched cells that hold at least one sample on the tree. It falls as samples are "
            "added, so it is compared at one n only, and it does not see mass that crowds onto few branches.",
-           headline="guided"),
+           headline="guided", perfect=1),
     Metric("mandala_16k", "mandala at n = 16,384", "higher", "Mandala of the first 16,384 samples."),
     Metric("classification", "classification", "higher",
            "Share of samples that lie on the tree. It saturates first under guidance and does not see empty branches.",

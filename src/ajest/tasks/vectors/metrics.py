@@ -24,7 +24,7 @@ _ENERGY = Metric(
     "energy_distance", "energy distance × 1000", "lower",
     "How far the samples are from held-out vectors: 0 for the same distribution, up to noise of both signs. It does "
     "not fall with the number of samples. It sees mass in wrong places, but hardly a few stray points.",
-    headline="unguided", curve=True, scale=1000,
+    headline="unguided", curve=True, scale=1000, perfect=0,
 )  # fmt: skip
 _OF_CLASSES = Metric(
     "class_energy_distance", "energy distance within classes × 1000", "lower",

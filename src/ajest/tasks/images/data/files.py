@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ajest.errors import UserError
+from ajest.errors import UserError, listed
 
 from .formats import HEAD
 from .zip_names import names_of
@@ -23,6 +23,8 @@ MAX_LIST_BYTES = 384 << 20  # of a list of files: over a million images
 _LISTS = (".json", ".jsonl", ".txt", ".csv", ".tsv")
 MAX_FILES = 5_000_000
 _JUNK = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # folders that systems leave, some with thumbnails of the images
+#: What the folder of a bench holds: figures in it are no images to learn.
+_OF_A_BENCH = "bench.json"
 _FOLLOW = "copy what it leads to (cp -rL)"
 
 
@@ -71,6 +73,8 @@ def open_files(path: Path) -> Files:
         UserError: there is nothing at the path, or it is neither.
     """
     if path.is_dir():
+        if (path / _OF_A_BENCH).is_file():
+            raise UserError(f"{path} is the folder of a bench ({_OF_A_BENCH} is in it): name a folder of images")
         return _folder(path)
     if not path.exists():
         raise UserError(f"{path} does not exist: name a folder, a .zip, .npz, .tar or .parquet file, hf:NAME or shapes")
@@ -98,9 +102,14 @@ def limited(count: int, path: Path) -> None:
 
 def _folder(root: Path) -> Files:
     marks, refused, folders, stored = {}, {}, set[str](), {}
+    benches: list[str] = []
     inside = root.resolve()
     for folder, subfolders, names in os.walk(root):  # does not follow links to folders
         at = Path(folder).relative_to(root)
+        if _OF_A_BENCH in names:
+            benches.append(at.as_posix())
+            subfolders[:] = []
+            continue
         subfolders[:] = [name for name in subfolders if not hidden(name)]
         for name in subfolders:
             key = (at / name).as_posix()
@@ -142,7 +151,9 @@ def _folder(root: Path) -> Files:
             return file.read(HEAD)
         return b""
 
-    return Files(root, marks, refused, frozenset(folders), read, head)
+    folders -= set(benches)
+    notes = (f"left out, as the folder of a bench is no part of the images: {listed(benches)}",) if benches else ()
+    return Files(root, marks, refused, frozenset(folders), read, head, notes)
 
 
 def most_bytes(name: str) -> int:

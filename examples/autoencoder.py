@@ -8,12 +8,11 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import l1_loss
 
-from ajest.tasks.images.data import open_images
+from ajest.tasks.images import image_task
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("data")
@@ -24,15 +23,7 @@ parser.add_argument("--seconds", type=float, default=180)
 asked = parser.parse_args()
 
 torch.manual_seed(0)
-images = open_images((asked.data,), asked.resolution).images
-batches = np.random.default_rng(0)
-
-
-def batch(n: int) -> torch.Tensor:
-    """Random images, in [-1, 1]."""
-    return torch.from_numpy(images[batches.integers(len(images), size=n)]) / 127.5 - 1
-
-
+source, draws = image_task((asked.data,), resolution=asked.resolution).source("cpu"), torch.Generator().manual_seed(0)
 model = AutoencoderKL(
     down_block_types=("DownEncoderBlock2D",) * (1 + asked.halvings),
     up_block_types=("UpDecoderBlock2D",) * (1 + asked.halvings),
@@ -44,7 +35,7 @@ model = AutoencoderKL(
 )
 optimizer, begun = torch.optim.AdamW(model.parameters()), time.monotonic()
 while (share := (time.monotonic() - begun) / asked.seconds) < 1:
-    x = batch(32)
+    x = source.ingredients(32, draws).x0
     latent = model.encode(x).latent_dist
     loss = l1_loss(model.decode(latent.sample()).sample, x) + 1e-5 * latent.kl().mean() / latent.mean[0].numel()
     optimizer.param_groups[0]["lr"] = 4e-3 * (1 - share)
@@ -52,7 +43,7 @@ while (share := (time.monotonic() - begun) / asked.seconds) < 1:
     loss.backward()
     optimizer.step()
 with torch.no_grad():
-    latents = model.encode(x := batch(256)).latent_dist.mean
+    latents = model.encode(x := source.ingredients(256, draws).x0).latent_dist.mean
     off = float((model.decode(latents).sample - x).abs().mean())
 scale = 1 / float(latents.std())
 model.register_to_config(scaling_factor=scale)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from matplotlib.figure import Figure
-from PIL import Image
 
 from ajest.bench.plan.config import BenchConfig
 from ajest.bench.report import drawing, figures
@@ -25,11 +24,13 @@ from ajest.cli import main as cli
 from ajest.jobs.local import Local
 from ajest.runtime import interrupts, threads
 from ajest.selection.catalogue import arms_named
+from ajest.tasks.images import extractors, lite0
 from ajest.tasks.images.architecture import Architecture
 from ajest.tasks.images.setup import image_task
 from ajest.tasks.images.task import ImageTask
 from ajest.tasks.tree.task import TreeTask
 from ajest.training.recipe import LearningRate, Recipe
+from forked import one_dot
 
 hypothesis.settings.register_profile("ajest", deadline=None, max_examples=40, derandomize=True)
 hypothesis.settings.load_profile("ajest")
@@ -39,31 +40,44 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
-# Decoded images and features of a test session, also for the commands that it runs.
-os.environ["AJEST_CACHE"] = tempfile.mkdtemp(prefix="ajest-test-cache-")
-atexit.register(shutil.rmtree, os.environ["AJEST_CACHE"], ignore_errors=True)
+# Decoded images and features of a test session, made once for all of its processes and the commands that they run.
+if "AJEST_TESTS_CACHE" not in os.environ:
+    os.environ["AJEST_TESTS_CACHE"] = tempfile.mkdtemp(prefix="ajest-test-cache-")
+    atexit.register(shutil.rmtree, os.environ["AJEST_TESTS_CACHE"], ignore_errors=True)
+os.environ["AJEST_CACHE"] = os.environ["AJEST_TESTS_CACHE"]
 
 _rasterised = figures.rasterised
 
 
-def _one_dot(_: Figure, dpi: int = 110) -> Image.Image:
-    """In place of a figure, made but not painted: that takes longer than all else of a small bench."""
-    image = Image.new("RGB", (dpi, dpi), "white")
-    image.putpixel((dpi // 2, dpi // 2), (0, 0, 0))
-    return image
-
-
 def pytest_configure() -> None:
-    figures.rasterised = drawing.rasterised = _one_dot
+    figures.rasterised = drawing.rasterised = one_dot
+
+
+@contextmanager
+def painting():
+    """Figures are painted, as people see them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (figures, drawing):
+            patch.setattr(module, "rasterised", _rasterised)
+        yield
 
 
 @pytest.fixture(scope="module")
 def painted():
     """The figures of these tests are painted, as people see them."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (figures, drawing):
-            patch.setattr(module, "rasterised", _rasterised)
+    with painting():
         yield
+
+
+@pytest.fixture(scope="module")
+def small_judge():
+    """The feature network of these tests sees 32 x 32 pixels in place of 128 x 128, which takes a tenth of the time; in
+    this process alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lite0, "RESOLUTION", 32)
+        extractors._made.cache_clear()
+        yield
+    extractors._made.cache_clear()
 
 
 DATA = Path(os.environ.get("AJEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -158,6 +172,15 @@ def small_images(**changes) -> ImageTask:
         "chunk": 64,
     }
     return image_task(("shapes:256",), ("shapes:128",), resolution=16, **{**settings, **changes})
+
+
+#: The least network for images: an eighth of the time of those of `small_images`.
+TINY = Architecture(channels=4, multipliers=(1,), blocks=1, attention=(), patch=2)
+
+
+def tiny_images(**changes) -> ImageTask:
+    """As `small_images`, for tests that are of no network."""
+    return small_images(**{"learner": TINY, "guide": TINY, **changes})
 
 
 def small_task(**changes: object) -> TreeTask:

@@ -18,11 +18,12 @@ from ajest.selection.registry import select
 from ajest.selection.scoring import Scores
 from ajest.storage import checkpoint
 from ajest.tasks.base import Guided, Measurement
+from ajest.tasks.images import lite0
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.trainer import Trainer
-from conftest import small_images, small_recipe, small_task
+from conftest import small_recipe, small_task, tiny_images
 
-STEPS = 10
+STEPS = 6
 
 #: name -> (arm, changes of the recipe); those of images begin with "images".
 SCENARIOS = {
@@ -54,7 +55,7 @@ def trainer_of(name: str) -> Trainer:
     arm, changes = SCENARIOS[name]
     arm = replace(ARMS[arm], chunks=min(4, ARMS[arm].chunks))
     images_task = name.startswith("images")
-    task = small_images() if images_task else small_task()
+    task = tiny_images() if images_task else small_task()
     recipe = Recipe(30, LearningRate(0.01, 0)) if images_task else small_recipe()
     recipe = replace(recipe, **changes)
     guide = task.network("guide", 1).eval().requires_grad_(False)
@@ -85,11 +86,11 @@ def state_of(name: str) -> tuple[dict, dict]:
 
 def judged(folder: Path) -> tuple[dict, dict]:
     """Samples and metrics of untrained networks; 70 images are two chunks: of four processes two get none."""
-    images_task, tree = small_images(), small_task()
+    images_task, tree = tiny_images(), small_task()
     found = images_task.evaluate(
         Guided(images_task.network("learner", 0).eval()), Measurement(70, 0, folder, keep_tensors=True)
     )
-    points = tree.evaluate(Guided(tree.network("learner", 0).eval()), Measurement(9000, 0, folder, keep_tensors=True))
+    points = tree.evaluate(Guided(tree.network("learner", 0).eval()), Measurement(4200, 0, folder, keep_tensors=True))
     tensors = {f"images/{k}": v for k, v in found.tensors.items()} | {f"tree/{k}": v for k, v in points.tensors.items()}
     return tensors, {"images": found.metrics, "tree": points.metrics}
 
@@ -98,6 +99,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     count = int(os.environ.get("WORLD_SIZE", "1"))
     agreement.EVERY = 2  # so that every scenario is seen to agree
+    lite0.RESOLUTION = 32  # of whatever size, each judges its part of the images
     with distributed.joined() if count > 1 else nullcontext():
         assert distributed.world() == count
         whole = torch.arange(7.0)[:, None]

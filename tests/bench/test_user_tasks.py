@@ -3,8 +3,6 @@
 import json
 import pickle
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, replace
 
@@ -18,6 +16,7 @@ from ajest.runtime import plugins
 from ajest.storage.config import from_json, to_json
 from ajest.tasks import Evaluation, Metric, Task, from_spec, register, registry
 from ajest.training.run_folder import RunConfig
+from forked import FORKED
 
 CIRCLE = '''
 from dataclasses import dataclass
@@ -194,23 +193,23 @@ def test_a_module_that_has_changed_is_not_even_imported(tmp_path, monkeypatch):
 def test_a_bench_of_a_file_by_the_command_line_killed_and_resumed(circle, tmp_path):
     """Two workers, as a user would; what is done is not done again, and the file must stay as it is."""
     root = tmp_path / "bench"
-    words = [sys.executable, "-m", "ajest", "bench", f"{circle}:make_task", "--out", str(root), "--workers", "2",
+    words = ["ajest", "bench", f"{circle}:make_task", "--out", root, "--workers", "2",
              "--seeds", "0", "1", "--iterations", "64", "--super-batch", "64",
              "--arms", "baseline", "random"]  # fmt: skip
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 120
-    while not list(root.glob("arms/*/*/ledger.jsonl")) and time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[0].decode()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    with FORKED.start(words) as process:
+        deadline = time.monotonic() + 120
+        while not list(root.glob("arms/*/*/ledger.jsonl")) and time.monotonic() < deadline:
+            assert process.poll() is None, process.errors
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = FORKED.run(words)
     assert done.returncode == 0, done.stderr
     assert "error of the radius" in done.stdout
     assert (root / "report.html").exists()
     assert read_bench(root).task == from_spec(f"{circle}:make_task")
     circle.write_text(CIRCLE + "\nSIZE = 3\n")
-    refused = subprocess.run(words, capture_output=True, text=True, check=False)
+    refused = FORKED.run(words)
     assert refused.returncode == 2
     assert "circle.py has changed since then" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1

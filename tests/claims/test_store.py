@@ -1,7 +1,5 @@
 """Verdicts outlive their benches: they are stored, joined and chosen from, and nothing of them changes."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from ajest.cli.claims import claims
 from ajest.errors import UserError
 from ajest.storage.checkpoint import Corrupt, write_json, write_sealed
 from ajest.training.probe import Estimate
+from forked import FORKED
 
 LEVELS = Verdicts(("ajest claims --only laplace",), (judged(CLAIMS["laplace"], -0.3, 0.0, control=0.1),))
 WEIGHTS = Verdicts(("ajest claims --only min-snr",), (judged(CLAIMS["min-snr"], -0.3),))
@@ -97,8 +96,7 @@ def test_the_command_joins_and_runs_nothing(tmp_path, monkeypatch):
     write_verdicts(tmp_path / "here.json", WEIGHTS)
     (tmp_path / "there").mkdir()
     write_verdicts(tmp_path / "there" / VERDICTS, LEVELS)
-    words = [sys.executable, "-m", "ajest", "claims", "--join", "here.json", "there", "--out", "all"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    done = FORKED.run(["ajest", "claims", "--join", "here.json", "there", "--out", "all"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("Of 2 claims judged at equal time, certainly better somewhere: 2")
     assert {p.name for p in (tmp_path / "all").iterdir()} == {"claims.md", VERDICTS, "figures"}

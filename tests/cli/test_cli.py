@@ -10,8 +10,8 @@ from ajest.cli.main import VERBS
 from forked import FORKED
 
 
-def ajest(*words, cwd=None, columns=200):
-    return FORKED.run(["ajest", *words], cwd, {"OMP_NUM_THREADS": "1", "COLUMNS": str(columns)})
+def ajest(*words, cwd=None, columns=200, painted=False):
+    return FORKED.run(["ajest", *words], cwd, {"COLUMNS": str(columns)}, painted=painted)
 
 
 def fails(*words, says, cwd=None):
@@ -68,7 +68,7 @@ def test_the_module_is_the_command_too():
 
 def test_a_bench_from_the_command_line(tmp_path):
     words = ("bench", "tree", "--arms", "baseline", "random", "--seeds", "5", "--iterations", "32", "--out", "b")
-    done = ajest(*words, cwd=tmp_path)
+    done = ajest(*words, cwd=tmp_path, painted=True)
     assert done.returncode == 0, done.stderr
     said = done.stderr.splitlines()  # where the output is not a terminal, a line each half minute
     assert all(re.fullmatch(r"ajest: [ -~]+", line) for line in said)

@@ -13,6 +13,7 @@ import torch
 
 from ajest.errors import Corrupt
 from ajest.storage import checkpoint, jsonl
+from forked import FORKED
 
 #: The whole number of kills and inputs, which takes half an hour: AJEST_FAULTS=full.
 FULL = os.environ.get("AJEST_FAULTS") == "full"
@@ -21,12 +22,21 @@ VICTIMS = Path(__file__).with_name("victims.py")
 
 
 def command(verb: str, folder: Path, *numbers: int) -> list[str]:
-    return [sys.executable, str(VICTIMS), verb, str(folder), *map(str, numbers)]
+    return [str(VICTIMS), verb, str(folder), *map(str, numbers)]
 
 
 def victim(verb: str, folder: Path, *numbers: int, before: tuple[str, ...] = ()) -> Any:
-    """Run a verb of victims.py to its end and return what it says."""
-    done = subprocess.run([*before, *command(verb, folder, *numbers)], capture_output=True, text=True, timeout=900)
+    """Run a verb of victims.py to its end and return what it says.
+
+    Args:
+        verb, folder, numbers: of victims.py.
+        before: words of a command that starts it.
+    """
+    words = command(verb, folder, *numbers)
+    if before:
+        done = subprocess.run([*before, sys.executable, *words], capture_output=True, text=True, timeout=900)
+    else:
+        done = FORKED.run(words)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout)
 

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from ajest.bench.plan.config import run_folder
 from ajest.bench.read.folder import read
 from ajest.bench.report.page import write_report
 from ajest.storage import checkpoint, jsonl
+from forked import FORKED, Begun
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(tmp_path):
@@ -33,11 +33,6 @@ def children(process: int) -> list[int]:
         return []
 
 
-def workers_of(bench: int) -> list[int]:
-    """They are forked from a child of the bench; another child keeps track of its resources."""
-    return [worker for child in children(bench) for worker in children(child)]
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_a_bench_of_two_workers_killed_at_random_moments_ends_with_the_same_numbers(tmp_path):
     """The bench itself, one of its workers, or all at once."""
@@ -47,14 +42,13 @@ def test_a_bench_of_two_workers_killed_at_random_moments_ends_with_the_same_numb
     kills, wanted, starts = dict.fromkeys(("bench", "worker", "all"), 0), 100 if FULL else 4, 0
     while sum(kills.values()) < wanted:
         starts += 1
-        quiet = subprocess.DEVNULL
-        with subprocess.Popen(command("whole_bench", root), stdout=quiet, stderr=quiet) as process:
+        with FORKED.start(command("whole_bench", root)) as process:
             while sum(kills.values()) < wanted:
-                _wait(process, chance.uniform(0.5, 4.0))
+                _wait(process, chance.uniform(0.1, 2.0))
                 if process.poll() is not None:
                     break
                 kind = chance.choice(list(kills))
-                workers = workers_of(process.pid)
+                workers = children(process.pid)
                 if not (root / "bench.json").exists() or (kind != "bench" and not workers):
                     continue
                 everyone = [process.pid, *workers]
@@ -65,7 +59,7 @@ def test_a_bench_of_two_workers_killed_at_random_moments_ends_with_the_same_numb
                 kills[kind] += 1
                 if kind != "worker":
                     break
-            process.wait(timeout=300)
+            process.wait()
         time.sleep(0.3)  # workers let go when their parent is gone
         assert not_whole(root) == []
         if read(root).missing() == [] and process.returncode == 0:
@@ -76,7 +70,7 @@ def test_a_bench_of_two_workers_killed_at_random_moments_ends_with_the_same_numb
     _same_numbers(root, whole)
 
 
-def _wait(process: subprocess.Popen, seconds: float) -> None:
+def _wait(process: Begun, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -26,6 +26,7 @@ from ajest.training.run_folder import RunConfig, read_status
 from ajest.training.schedule import Schedule
 from ajest.training.trackers import TRACKERS, Tracked, Trackers, Tracking, checked, numbers_of
 from conftest import small_bench, small_recipe, small_task
+from forked import FORKED
 
 
 @dataclass(frozen=True)
@@ -292,21 +293,20 @@ def test_a_run_told_to_end_saves_its_step_and_says_how_to_go_on(tmp_path):
     run, unbroken = tmp_path / "run", tmp_path / "unbroken"
     for number in (signal.SIGTERM, signal.SIGINT):
         seen = len(jsonl.read(run / "ledger.jsonl"))
-        begun = [sys.executable, "-m", "ajest", *command, "--out", str(run)]
-        with subprocess.Popen(begun, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with FORKED.start(["ajest", *command, "--out", run]) as process:
             while len(jsonl.read(run / "ledger.jsonl")) < seen + 3:
                 assert process.poll() is None
                 time.sleep(0.01)
             process.send_signal(number)
-            _, errors = process.communicate(timeout=60)
-        assert process.returncode == 130
+            assert process.wait() == 130
+            errors = process.errors
         assert "start the same command again to go on" in errors
         assert "Traceback" not in errors
         stored = checkpoint.latest(run, "checkpoint", pytest.fail)
         assert stored.facts["step"] >= jsonl.read(run / "ledger.jsonl")[-1]["step"]
         assert stored.facts["step"] % 256
     for folder in (run, unbroken):
-        subprocess.run([sys.executable, "-m", "ajest", *command, "--out", str(folder)], check=True, capture_output=True)
+        assert FORKED.run(["ajest", *command, "--out", folder]).returncode == 0
     assert read_status(run) == {"state": "done", "step": 400}
     final = [checkpoint.latest(f, "checkpoint", pytest.fail) for f in (run, unbroken)]
     for key, value in final[0].tensors.items():

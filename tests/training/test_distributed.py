@@ -178,9 +178,9 @@ def test_the_command_line_under_torchrun(tmp_path):
     done = launched(*train)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("2 steps done") == 1
-    again = launched("-m", "ajest", "train", "tree", "--iterations", 2, "--super-batch", 128, "--out", run)
+    again = FORKED.run(["ajest", "train", "tree", "--iterations", 2, "--super-batch", 128, "--out", run], processes=2)
     assert again.returncode != 0
     assert again.stderr.count("ajest: ") == 1, again.stderr
     assert "super_batch: 64 -> 128" in again.stderr
-    refused = launched("-m", "ajest", "bench", "tree")
+    refused = FORKED.run(["ajest", "bench", "tree"], processes=2)
     assert "start it without torchrun" in refused.stderr

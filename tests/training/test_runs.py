@@ -1,7 +1,5 @@
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +18,7 @@ from ajest.training.run import execute
 from ajest.training.run_folder import RunConfig, load_snapshot, read_config, read_status, snapshots
 from ajest.training.schedule import Schedule, clocks
 from conftest import small_recipe, small_task
+from forked import FORKED
 
 SCHEDULE = Schedule({"steps": (10.0, 25.0, 60.0), "samples": (2000.0,)}, checkpoint_every=10, ledger_every=8)
 
@@ -153,32 +152,30 @@ execute(Path({folder!r}), config("late-ajest", iterations=400), replace(SCHEDULE
 
 
 def start(folder):
-    code = KILLABLE.format(tests=[str(Path(__file__).parents[k]) for k in (0, 1)], folder=str(folder))
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    script = folder.with_suffix(".py")
+    script.write_text(KILLABLE.format(tests=[str(Path(__file__).parents[k]) for k in (0, 1)], folder=str(folder)))
+    return FORKED.start([script])
 
 
 def test_a_run_killed_at_any_moment_ends_with_the_same_bits(folder, tmp_path):
     (tmp_path / "guide").symlink_to(folder / "guide")
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    process = start(unbroken)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output.decode()
+    with start(unbroken) as process:
+        assert process.wait() == 0, process.errors
 
     kills, chance = 0, random.Random(0)
     for _ in range(3):
-        process = start(killed)
-        seen = len(jsonl.read(killed / "ledger.jsonl"))
-        while process.poll() is None and len(jsonl.read(killed / "ledger.jsonl")) < seen + chance.randint(2, 8):
-            time.sleep(0.003)
-        time.sleep(chance.random() * 0.05)
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
-        process.stdout.close()
+        with start(killed) as process:
+            seen = len(jsonl.read(killed / "ledger.jsonl"))
+            while process.poll() is None and len(jsonl.read(killed / "ledger.jsonl")) < seen + chance.randint(2, 8):
+                time.sleep(0.003)
+            time.sleep(chance.random() * 0.05)
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
     assert kills >= 2
     assert read_status(killed) == {}
-    process = start(killed)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output.decode()
+    with start(killed) as process:
+        assert process.wait() == 0, process.errors
 
     assert list(snapshots(killed)) == list(snapshots(unbroken))
     final = [checkpoint.latest(f, "checkpoint", pytest.fail) for f in (unbroken, killed)]

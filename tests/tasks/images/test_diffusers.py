@@ -2,6 +2,7 @@
 
 import json
 import math
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -330,9 +331,16 @@ def test_a_second_model_guides_in_diffusers_own_loop(tmp_path):
     assert torch.equal(main(x, torch.tensor(500.0)).sample, alone)
 
 
-def test_the_example_trains_exports_and_guides(tmp_path):
-    path = Path(__file__).parents[3] / "examples" / "diffusers_unet.py"
+def test_the_example_trains_exports_and_guides(command, capsys, monkeypatch, tmp_path):
+    """In this process, with the commands that it runs: six would import diffusers."""
+
+    def run(words, check):
+        assert (words[:3], check) == ([sys.executable, "-m", "ajest"], True)
+        done = command(*words[3:])
+        assert done.code == 0, done.err
+
+    monkeypatch.setattr(subprocess, "run", run)
     words = ("--steps", "2", "--resolution", "16", "--out", str(tmp_path / "out"))
-    done = subprocess.run([sys.executable, str(path), *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "8 images from" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["diffusers_unet.py", *words])
+    runpy.run_path(str(Path(__file__).parents[3] / "examples" / "diffusers_unet.py"), run_name="__main__")
+    assert "8 images from" in capsys.readouterr().out

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-import subprocess
-import sys
 import zlib
 
 import numpy as np
@@ -17,6 +15,7 @@ from ajest.errors import UserError
 from ajest.tasks.images.data import describe, formats, open_images, png
 from ajest.tasks.images.data.decoding import decode, decoded, from_image, read_header
 from ajest.tasks.images.data.files import Unreadable, reason
+from forked import FORKED
 from image_files import encoded, folder
 
 RED = (200, 30, 40)
@@ -120,8 +119,7 @@ def test_refusals_name_what_the_file_is(data, message):
 def test_a_command_speaks_for_the_decoders(tmp_path):
     """Pillow warns of some damage before it refuses a file."""
     spec = folder(tmp_path / "x", {"1.tif": encoded(photo(), "TIFF")[:90], "2.png": encoded(photo())})
-    command = [sys.executable, "-m", "ajest", "data", "prepare", spec, str(tmp_path / "x.npz")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = FORKED.run(["ajest", "data", "prepare", spec, tmp_path / "x.npz"])
     assert done.returncode == 2
     assert done.stderr.startswith("ajest: 1 file cannot be read (1.tif: TIFF that is damaged")
     assert done.stderr.count("\n") == 1

@@ -1,6 +1,7 @@
 import json
 import re
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 from ajest.errors import UserError
 from ajest.runtime.seeding import generator
+from ajest.tasks.images import denoiser
 from ajest.tasks.images.architecture import SIZES, Architecture
 from ajest.tasks.images.denoiser import EDM2Denoiser
 from ajest.tasks.images.layers import MPConv, mp_cat, mp_sum, normalize
@@ -78,6 +80,16 @@ def test_flops_are_the_published_ones():
     with torch.device("meta"):
         network = SIZES["xxs"].denoiser(64, 200)
     assert network.flops() / 1e9 == pytest.approx(22.7, abs=0.05)
+
+
+def test_operations_are_counted_once_for_all_networks_that_are_made_alike(monkeypatch):
+    made = {settings: TINY.denoiser(*settings).flops() for settings in ((16, 5), (8, 5), (16, 6), (16, 0))}
+    assert len(set(made.values())) == len(made)
+    without = replace(TINY, attention=())
+    assert without.denoiser(16, 5).flops() < made[16, 5]
+    monkeypatch.setattr(denoiser, "FlopCounterMode", lambda **_: pytest.fail("counted again"))
+    for settings, operations in made.items():
+        assert TINY.denoiser(*settings).eval().flops() == operations
 
 
 def test_an_untrained_network_is_its_skip_connection():

@@ -108,11 +108,35 @@ class EDM2Denoiser(nn.Module):
 
     @cached_property
     def _flops(self) -> int:
-        """Counted on a copy that has shapes and no numbers."""
+        """Counted on a copy that has shapes and no numbers, once for all networks that are made alike."""
+        made = _structure(self)
+        if made in _FLOPS:
+            return _FLOPS[made]
         shell = copy.deepcopy(self).to("meta").eval()
         x, sigma = torch.empty(1, *self.shape, device="meta"), torch.empty(1, device="meta")
         embedding = shell.unet.emb_label if isinstance(shell.unet, Embedding) else None
         label = None if embedding is None else torch.empty(1, embedding.weight.shape[1], device="meta")
         with FlopCounterMode(display=False) as counter, torch.no_grad(), uncompiled():
             shell(x, sigma, label)
-        return int(counter.get_total_flops())
+        return _FLOPS.setdefault(made, int(counter.get_total_flops()))
+
+
+#: Operations by how a network is made: a bench has many that are alike, and counting takes as long as several steps.
+_FLOPS: dict[tuple[object, ...], int] = {}
+
+
+def _structure(network: nn.Module) -> tuple[object, ...]:
+    """What operations hang on: all modules, shapes of their tensors and their settings."""
+    return tuple(
+        (
+            name,
+            type(module),
+            *(tuple(tensor.shape) for tensor in (*module.parameters(False), *module.buffers(False))),
+            *(
+                (key, value)
+                for key, value in vars(module).items()
+                if key != "training" and isinstance(value, int | float | str | tuple)
+            ),
+        )
+        for name, module in network.named_modules()
+    )

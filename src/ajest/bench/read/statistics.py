@@ -18,7 +18,7 @@ from ajest.errors import UserError, check
 
 from .crossed import crossed_below_zero, crossed_p
 from .distributions import t_cdf, t_sf
-from .intervals import ALPHA, COVERAGE, INTERVALS, IntervalKind, interval_kind, mean_interval, varies
+from .intervals import ALPHA, COVERAGE, INTERVALS, interval_kind, mean_interval, varies
 from .numbers import interval, number, p_value
 from .sequential import look_levels
 
@@ -66,7 +66,7 @@ class Comparison:
     p_equivalent: float = math.nan
     corrected_equivalent: float = math.nan
     guides: int = 1
-    interval: IntervalKind | Literal[""] = ""
+    interval: Literal["t", "bootstrap", ""] = ""
 
     @property
     def often(self) -> str:

@@ -98,7 +98,8 @@ def main() -> None:
     if options.worker:
         with distributed.joined():
             mine = worker(options.device, options.rounds)
-            print(json.dumps([asdict(part) for part in mine]), flush=True)
+            if distributed.rank() == 0:  # two at once could mix their lines
+                print(json.dumps([asdict(part) for part in mine]), flush=True)
         return
     if options.device == "cuda" and torch.cuda.device_count() < 2:
         print("There is one GPU here. One training on several of them (NCCL) needs two, and was not measured.")

@@ -105,16 +105,9 @@ class Forked:
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
-    def run(
-        self,
-        words: Sequence[object],
-        cwd: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-        processes: int = 1,
-        painted: bool = False,
-    ) -> subprocess.CompletedProcess[str]:
-        """`ajest` or a script, with its arguments, to its end; see `start`."""
-        with self.start(words, cwd, environment, processes, painted) as begun:
+    def run(self, *asked: Any, **how: Any) -> subprocess.CompletedProcess[str]:
+        """A command to its end; takes what `start` does."""
+        with self.start(*asked, **how) as begun:
             return subprocess.CompletedProcess(begun._words, begun.wait(), begun.output, begun.errors)
 
     def start(

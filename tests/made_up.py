@@ -13,6 +13,8 @@ from ajest.selection.catalogue import ARMS
 from conftest import small_bench
 
 BASE = (10.0, 12.0, 9.0, 11.0, 10.5, 9.5)
+#: Where the runs end: budget, metric, guidance weight.
+TIME = ("calibrated", "energy_distance", 1.0)
 NOISE = (-0.1, 0.2, 0.1, -0.15, 0.05, -0.1)  # sums to 0
 
 #: What a step of each kind costs in the tests.
@@ -82,3 +84,8 @@ def made_up(
     guides = tuple(Run("guide", seed, "unfinished", 0, "", [], []) for seed in range(bench.guides))
     known = {budget: 4096.0 for budget, *_ in values} if amounts is None else dict(amounts)
     return Results(Path("nowhere"), bench, costs, runs, guides, known, compared(bench, cells), {})
+
+
+def at_time(values: Mapping[str, Sequence[float | None]], **changes: object) -> Results:
+    """Results at equal time on the energy distance, where lower is better."""
+    return made_up({TIME: values}, **changes)

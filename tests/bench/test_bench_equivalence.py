@@ -18,9 +18,8 @@ from ajest.bench.report.forest import bench_forest
 from ajest.bench.report.markdown import as_markdown
 from ajest.errors import UserError
 from conftest import small_bench
-from made_up import BASE, NOISE, ahead, made_up
+from made_up import BASE, NOISE, TIME, ahead, made_up
 
-TIME = ("calibrated", "energy_distance", 1.0)
 GAPS = np.array([0.02, -0.03, 0.01, 0.0, -0.01, 0.02])
 
 

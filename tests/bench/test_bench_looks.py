@@ -26,11 +26,10 @@ from ajest.errors import UserError
 from ajest.selection.catalogue import arms_named
 from ajest.training.run_folder import read_status
 from conftest import Here, small_bench
-from made_up import BASE, ahead, made_up
+from made_up import BASE, TIME, ahead, made_up
 
 ROOT = Path(__file__).parents[2]
 LOOKS = (5, 8, 12, 20)
-TIME = ("calibrated", "energy_distance", 1.0)
 
 
 def alarms(share, of):

@@ -1,32 +1,22 @@
 """What a bench concludes, from results whose truth is known because they are made up."""
 
-import math
-import re
 from dataclasses import replace
 
 import pytest
 
-from ajest.bench.read.cost import cost_table, selection_costs
 from ajest.bench.read.findings import findings
-from ajest.bench.read.numbers import number, p_value
 from ajest.bench.read.results import Run
 from ajest.bench.read.verdict import behind, caution, decisive
-from ajest.bench.read.wording import ends, in_units, legend, metric_name, on_metrics, reach, series, shown
-from ajest.bench.report.export import as_csv, as_json, rows
+from ajest.bench.read.wording import on_metrics, series, shown
 from ajest.bench.report.terminal import verdict_tables
-from ajest.selection.catalogue import ARMS, arms_named
+from ajest.selection.catalogue import ARMS
 from ajest.tasks.tree.task import METRICS
 from ajest.training.recipe import LearningRate
 from conftest import small_bench, small_recipe
-from made_up import BASE, COSTS, LEDGER, NOISE, ahead, made_up
+from made_up import BASE, COSTS, NOISE, TIME, ahead, at_time, made_up
 
-ENERGY, MANDALA = (next(m for m in METRICS if m.name == name) for name in ("energy_distance", "mandala"))
-TIME, SAMPLES = ("calibrated", "energy_distance", 1.0), ("samples", "energy_distance", 1.0)
-
-
-def at_time(values, **changes):
-    """Made-up results at equal time on the energy distance, where lower is better."""
-    return made_up({TIME: values}, **changes)
+ENERGY = next(m for m in METRICS if m.name == "energy_distance")
+SAMPLES = ("samples", "energy_distance", 1.0)
 
 
 def verdict(results):
@@ -329,41 +319,6 @@ def test_a_verdict_rests_on_what_the_runs_end_at():
     assert said[2] == "At equal samples, nothing certainly beats `baseline`."
 
 
-def test_the_interval_below_a_mean_says_what_it_is_of_and_rests_on():
-    """A mean beside the interval of a difference would else be read as the interval of the mean."""
-    for seeds, kind, rest in (
-        (4, "Student-t", "A bootstrap takes 5 seeds or more."),
-        (6, "bootstrap", "Of fewer than 5 pairs it is Student's t."),
-    ):
-        results = at_time({"baseline": BASE[:seeds], "ajest": ahead(2, seeds)}, seeds=seeds)
-        said = legend(results.config)
-        assert (
-            f'Below it, "minus baseline" is the 95 % paired {kind} interval of the difference to baseline. {rest}'
-            in said
-        )
-        cell = shown(results, results.cell(*TIME[:1], "ajest", *TIME[1:]), ENERGY)
-        assert re.fullmatch(r"minus baseline: -[\d.]+ to -[\d.]+", cell.detail)
-        assert f"better on 100% of {seeds} seeds" in cell.tooltip
-    assert "With fewer than 5, these intervals are Student's t." in legend(small_bench(guides=3))
-
-
-def test_the_terminal_table_shows_gaps_intervals_and_missing_seeds():
-    results = at_time({"baseline": BASE, "ajest": [*ahead(2)[:5], None], "random": ahead(1)})
-    (table,) = verdict_tables(findings(results))
-    arms, means, gaps, *guided = ([str(cell) for cell in column.cells] for column in table.columns)
-    assert arms == ["baseline", "ajest", "random"]
-    assert means == ["10333.3 (sd 1080.1)", "8460.0", "9333.3"]
-    assert gaps[0] == ""
-    assert gaps[1].startswith("-2040.0 (-2")
-    assert gaps[1].endswith("; 5 of 6 seeds)")
-    assert gaps[2].startswith("-1000.0 (-11")
-    assert guided == [["-", "-", "-"], ["", "", ""]]
-    assert [cell.style for cell in [*table.columns[2].cells][1:]] == ["", "green"]  # one lacks a seed
-    assert str(table.columns[1].header) == "energy distance × 1000\n(lower is better)"
-    assert str(table.columns[2].header) == "minus baseline\n(95 % interval)"
-    assert "higher is better" in str(table.columns[3].header)
-
-
 def test_what_autoguidance_does_is_said_with_its_certainty():
     end = {
         ("steps", "mandala", 1.0): {"baseline": BASE},
@@ -384,44 +339,6 @@ def test_what_autoguidance_does_is_said_with_its_certainty():
     ]
 
 
-def test_words_for_numbers():
-    shown_as = {0.5: "0.500", 12.345: "12.35", 123.4: "123.4", -0.0312: "-0.0312", 0.0: "0.000", 0.1: "0.100",
-                10.0: "10.00", 100.0: "100.0", -12.0: "-12.00"}  # fmt: skip
-    assert {v: number(v) for v in shown_as} == shown_as
-    assert number(float("nan")) == "-"
-    assert number(0.5, ENERGY) == "500.0"
-    assert [p_value(p) for p in (math.nan, 0.0009, 0.001, 0.25)] == [
-        "not testable",
-        "p < 0.001",
-        "p = 0.001",
-        "p = 0.250",
-    ]
-    assert [metric_name(MANDALA, w) for w in (1, 3)] == ["mandala", "guided mandala"]
-    amounts = (("flops", 2.5e13), ("samples", 1e6), ("steps", 4096.0), ("time_without_target", 12.0))
-    assert [in_units(*b) for b in amounts] == [
-        "25.00 TFLOP of the networks", "1,000,000 examples trained on", "4,096 steps", "12.00 s of training"
-    ]  # fmt: skip
-
-
-def test_an_interval_says_why_it_is_not_there():
-    one = at_time({"baseline": BASE[:1], "ajest": ahead(2, 1)}, seeds=1).cell(
-        "calibrated", "ajest", "energy_distance", 1.0
-    )
-    found = one.against["baseline"]
-    assert reach(found, ENERGY) == "no interval: one seed"
-
-
-def test_the_length_of_the_runs_is_said_for_every_end():
-    said = {end: ends(small_bench(end=end)) for end in ("steps", "time", "time_without_target", "flops", "samples")}
-    assert said == {
-        "steps": "40 steps",
-        "time": "40 steps of baseline, and for the others as much time",
-        "time_without_target": "40 steps of baseline, and for the others as much time without the exact target",
-        "flops": "40 steps of baseline, and for the others as many operations of the networks",
-        "samples": "40 steps, or fewer for arms that train on more in a step: all train on as many examples",
-    }
-
-
 def test_the_caution_is_about_the_clock_of_the_learning_rate():
     assert caution(small_bench()) == (
         "The learning rate follows the number of steps. At equal budgets of another kind, arms that took more have "
@@ -432,61 +349,6 @@ def test_the_caution_is_about_the_clock_of_the_learning_rate():
         "The learning rate is annealed over the whole of each run, so arms compare fairly at equal time. At what is "
         "read before, arms that are further on in their runs have annealed further."
     )
-
-
-def test_flat_rows_hold_every_number():
-    results = at_time({"baseline": BASE, "ajest": [*ahead(2)[:5], None], "random": ahead(1)})
-    base, ajest, random = rows(results)
-    assert (base["seeds"], base["mean"], base["amount"], base["n"]) == (6, pytest.approx(62 / 6), 4096.0, 512)
-    assert (base["vs_baseline_seeds"], base["p_holm"], base["outcome"]) == (None, None, None)
-    assert (ajest["seeds"], ajest["vs_baseline_seeds"], ajest["outcome"]) == (5, 5, "undecided")
-    assert (random["outcome"], random["vs_baseline_difference"]) == ("better", pytest.approx(-1))
-    assert random["sd"] == pytest.approx(results.cell("calibrated", "random", "energy_distance", 1.0).sd)
-    against = results.cell("calibrated", "random", "energy_distance", 1.0).against["baseline"]
-    assert [random[f"vs_baseline_{n}"] for n in ("low", "high", "interval", "better", "p")] == [
-        against.low, against.high, "bootstrap", 1.0, against.p
-    ]  # fmt: skip
-    assert random["p_holm"] == against.corrected
-    heads, first, *_ = as_csv(findings(results)).splitlines()
-    assert heads.split(",")[:6] == ["budget", "amount", "arm", "metric", "guidance_weight", "n"]
-    assert first.startswith("calibrated,4096.0,baseline,energy_distance,1.0,512,6,10.333")
-    assert as_csv(findings(made_up({}))) == ""
-    one = at_time({"baseline": BASE[:1], "ajest": ahead(2, 1)}, seeds=1)
-    assert [row["sd"] for row in rows(one)] == [None, None]
-    whole = as_json(findings(results))
-    assert list(whole) == [
-        "answer",
-        "verdict",
-        "notes",
-        "recommended",
-        "missing",
-        "baseline",
-        "amounts",
-        "costs",
-        "real_data_reference",
-        "by_level",
-        "rows",
-        "values",
-        "ledgers",
-    ]
-    assert (whole["baseline"], whole["amounts"], whole["costs"], whole["real_data_reference"]) == (
-        "baseline", {"calibrated": 4096.0}, COSTS, {}
-    )  # fmt: skip
-    assert (whole["missing"], whole["rows"]) == (results.missing(), rows(results))
-    assert [whole["answer"], *whole["verdict"], *whole["notes"]] == verdict(results)
-    assert list(whole["values"][1]) == [
-        "budget", "arm", "metric", "guidance_weight", "by_seed", "by_guide", "against"
-    ]  # fmt: skip
-    assert [whole["values"][1][k] for k in ("budget", "arm", "metric", "guidance_weight")] == [
-        "calibrated", "ajest", "energy_distance", 1.0
-    ]  # fmt: skip
-    real = as_json(findings(replace(results, real_data_reference={256: {"loss": 0.5}})))["real_data_reference"]
-    assert real == {"256": {"loss": 0.5}}
-    assert whole["values"][1]["by_seed"] == {s: ahead(2)[s] for s in range(5)}
-    assert whole["values"][1]["against"]["baseline"]["missing"] == 1
-    assert whole["values"][0]["against"] == {}
-    assert len(whole["ledgers"]) == 1 + 3 * 6
-    assert whole["ledgers"][1] == {"arm": "baseline", "seed": 0, "state": "done", **LEDGER}
 
 
 def test_what_is_missing_is_said_a_sentence_each():
@@ -513,90 +375,3 @@ def test_what_is_missing_is_said_a_sentence_each():
         "in 2,000 steps the loss or its gradient was not finite; zeros stood in the place of such gradients."
         in (zeros.missing()[2])
     )
-
-
-# What selection costs
-
-
-def test_costs_by_hand():
-    results = at_time({"baseline": BASE})
-    (cost,) = selection_costs(results.config, COSTS)
-    assert (cost.arm, cost.keep) == ("ajest", 0.2)
-    assert cost.step_ratio == pytest.approx(8 / 8)
-    assert cost.overhead_share == pytest.approx(4 / 8)
-    assert cost.example_ratio == pytest.approx(5)
-    assert cost.break_even == pytest.approx(0.2)
-    assert selection_costs(results.config, {}) == []
-    assert selection_costs(results.config, {"uniform": {"update": 1.0}}) == []
-
-
-def test_break_even_is_where_the_line_from_now_to_the_whole_super_batch_meets_a_uniform_step():
-    config = small_bench(arms=arms_named(("baseline", "ajest")))
-    kind = config.arms[1].kinds()[0].label
-
-    def at(step, uniform):
-        return selection_costs(config, {"uniform": uniform, kind: step})[0].break_even
-
-    # Overhead 3, update 1 at a fifth and 5 for all: 3 + 5 k = 6 at k = 0.6.
-    assert at({"select": 3.0, "update": 1.0}, {"update": 5.0, "draw": 1.0}) == pytest.approx(0.6)
-    # Overhead 7 is more than a uniform step takes: none.
-    assert at({"select": 7.0, "update": 1.0}, {"update": 5.0, "draw": 1.0}) == pytest.approx(-0.2)
-    # An update that takes as long whatever is kept has no such fraction.
-    assert at({"select": 1.0, "update": 5.0}, {"update": 5.0}) == 0
-    # The target is made for the whole super-batch where it is scored: it does not scale.
-    assert at({"target": 2.0, "update": 1.0}, {"target": 2.0, "update": 5.0}) == pytest.approx(1.0)
-
-
-def test_break_even_of_arms_that_measure_nothing_scales_the_target_too():
-    for name in ("speed", "recall", "stale"):
-        config = small_bench(arms=arms_named(("baseline", name)))
-        costs = {kind: {"target": 0.4, "select": 4.0, "update": 1.0} for kind in map(str, config.arms[1].kinds())}
-        (cost,) = selection_costs(config, {"uniform": {"target": 2.0, "update": 5.0}, **costs})
-        # select 4 + (2 + 5) k = 7 at k = 3/7
-        assert cost.break_even == pytest.approx(3 / 7), name
-
-
-def test_break_even_of_a_proxy_pays_for_its_training():
-    config = small_bench(arms=arms_named(("baseline", "proxy")))
-    (kind,) = map(str, config.arms[1].kinds())
-    learner, guide = (config.task.network(role, 0).flops() for role in ("learner", "guide"))
-    r = guide / learner
-    (cost,) = selection_costs(config, {"uniform": {"update": 5.0}, kind: {"select": 2.0, "update": 1.0}})
-    assert cost.break_even == pytest.approx(0.2 + 2 * 0.8 / (5 * (1 + r) - 1))
-    assert cost.model_ratio == pytest.approx(r / 0.2 / 3 + 1 + r)
-
-
-def test_heads_of_tables_say_what_stands_under_them():
-    found = findings(at_time({"baseline": BASE}))
-    assert [head.value for head in found.cost_table.heads] == [
-        "arm", "selecting step, uniform = 1", "scoring and choosing", "cost of an example trained on, uniform = 1",
-        "the same by the cost model", "break-even keep fraction",
-    ]  # fmt: skip
-    assert [head.value for head in found.time_to_quality.heads] == [
-        "metric, where the baseline ends", "arm", "seconds of training", "examples trained on", "seeds that got there",
-    ]  # fmt: skip
-
-
-def test_phases_that_a_step_does_not_have_cost_nothing():
-    config = small_bench(arms=arms_named(("baseline", "speed")))
-    (kind,) = map(str, config.arms[1].kinds())
-    (cost,) = selection_costs(config, {"uniform": {"draw": 5.0}, kind: {"draw": 1.0}})
-    assert (cost.overhead_share, cost.break_even, cost.step_ratio) == (0, 0, 0.2)
-
-
-def test_cost_rows_for_people():
-    config = small_bench(arms=arms_named(("baseline", "ajest")))
-    kind = config.arms[1].kinds()[0].label
-    uniform = {"update": 5.0, "draw": 1.0}
-    for select, row in ((3.0, ["0.67", "75%", "3.33"]), (7.0, ["1.33", "88%", "6.67"])):
-        ((arm, *found, model, even),) = cost_table(
-            selection_costs(config, {"uniform": uniform, kind: {"select": select, "update": 1.0}})
-        ).texts()
-        assert (arm, found, even) == ("ajest", row, "0.60" if select == 3 else "none")
-        assert model == f"{selection_costs(config, {'uniform': uniform, kind: uniform})[0].model_ratio:.2f}"
-
-
-def test_only_arms_that_score_have_a_cost():
-    config = small_bench(arms=(ARMS["baseline"], ARMS["random"], ARMS["hard"]))
-    kinds = {kind.label: {"update": 1.0} for arm in config.arms for kind in arm.kinds()}
-    assert [c.arm for c in selection_costs(config, kinds)] == ["hard"]

@@ -98,8 +98,7 @@ def _final(found: Findings) -> list[str]:
     parts += [
         f"In brackets: the {COVERAGE} paired interval, and on how many of the seeds it is better (the probability of "
         f"improvement). From {least_for_bootstrap()} seeds on, intervals rest on a bootstrap; with fewer on Student's "
-        "t. "
-        "Then comes p of a paired t-test, Holm-corrected over all comparisons at the budget. "
+        "t. Then comes p of a paired t-test, Holm-corrected over all comparisons at the budget. "
         f"{MARKS} Certain means that no seed is missing of {LEAST_SEEDS} or more and p is below {ALPHA:g}. Equivalent "
         "means that the interval is within delta and a test corrected likewise says so. Other metrics are compared "
         f"with the baseline, and corrected over the arms on each metric by itself. {found.references}"

@@ -114,7 +114,8 @@ class Comparison:
         seeds = f"{self.seeds} of {planned}" if self.missing else f"{self.seeds}"
         seeds += f" seed{'' if planned == 1 else 's'}"
         seeds += f" x {self.guides} guides" if self.guides > 1 else ""
-        known = f"{COVERAGE} {INTERVALS[self.interval]} interval " if self.interval else ""
+        kind = f"{INTERVALS[self.interval]} " if self.interval else ""  # verdicts stored earlier do not say
+        known = "" if math.isnan(self.low) else f"{COVERAGE} {kind}interval "
         nominal = " (nominally significant)" if self.is_nominal else ""
         within = f" within {number(self.delta)}" if self.is_within else ""
         return (

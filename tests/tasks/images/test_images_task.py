@@ -23,7 +23,6 @@ from ajest.bench.run.evaluation import evaluate_snapshot
 from ajest.bench.run.reached import curve_points, reached
 from ajest.cli.show import numbers
 from ajest.errors import UserError
-from ajest.jobs.local import Local
 from ajest.selection.catalogue import arms_named
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import differences, from_json, to_json
@@ -40,12 +39,14 @@ from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.run import execute
 from ajest.training.run_folder import RunConfig, claim_folder, read_config
 from ajest.training.schedule import Schedule
-from conftest import small_images
+from conftest import Here, painting, small_images, tiny_images
+
+pytestmark = pytest.mark.usefixtures("small_judge")
 
 
 def small_bench(**changes):
     config = BenchConfig(
-        task=small_images(),
+        task=tiny_images(),
         recipe=Recipe(32, LearningRate(0.02, 0), ema_widths=(0.1, 0.05), micro_batch=16, not_finite="zero"),
         arms=arms_named(("baseline", "ajest", "random"), chunks=3),
         seeds=(0, 1),
@@ -62,9 +63,9 @@ def small_bench(**changes):
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, painted):
+def done(tmp_path_factory, small_judge):
     root = tmp_path_factory.mktemp("images") / "bench"
-    run_bench(root, small_bench(), Local(1))
+    run_bench(root, small_bench(), Here())
     return root, write_report(root).results
 
 
@@ -77,7 +78,8 @@ def test_names_of_classes_reach_neither_the_page_nor_the_figures_as_anything_but
     task = replace(results.config.task, names=names, classes=names)
     arms = (replace(results.config.arms[0], summary=" ".join(HOSTILE)), *results.config.arms[1:])
     found = findings(replace(results, config=replace(results.config, task=task, arms=arms)))
-    page = render(found, draw(found))
+    with painting():
+        page = render(found, draw(found))
     assert "<script>alert" not in page
     assert "<img src=x" not in page
     assert "{{ 7 * 191 }}" in page  # and not what it makes

@@ -1,8 +1,6 @@
 """Published claims: what is asked of them, and how they are judged, by a real command."""
 
 import math
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from ajest.diffusion.terms import with_term
 from ajest.errors import UserError
 from ajest.jobs.local import Local
 from ajest.study.guides import GUIDES, GuideGain, GuidesResults
+from forked import FORKED
 
 
 def test_every_claim_names_arms_that_are_there_and_says_what_its_controls_test():
@@ -218,6 +217,7 @@ def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("claims")
     code = """
 import sys
+sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from ajest.bench.plan.tuning import Tuning
 from ajest.claims import settings
@@ -237,21 +237,11 @@ if __name__ == "__main__":
     main()
 """
     script = out / "small.py"
-    script.write_text(code)
-    for _ in range(2):  # the second time all is there
-        run = subprocess.run(
-            [sys.executable, str(script), str(out / "c")], capture_output=True, text=True, timeout=600, env=with_tests()
-        )
+    script.write_text(code.format(tests=str(Path(__file__).parents[1])))
+    for again in (False, True):  # the second time all is there
+        run = FORKED.run([script, out / "c"], painted=again)
         assert run.returncode == 0, run.stderr
     return out / "c", run.stdout
-
-
-def with_tests():
-    import os
-    from pathlib import Path
-
-    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def test_claims_from_command_to_page(folder):

@@ -35,15 +35,16 @@ from ajest.training.recipe import LearningRate
 from ajest.training.run import execute
 from ajest.training.run_folder import snapshots
 from ajest.training.schedule import Schedule
-from conftest import Here, small_bench
+from conftest import Here, painting, small_bench
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory, painted):
+def done(tmp_path_factory):
     """A whole small bench."""
     root = tmp_path_factory.mktemp("bench") / "small"
     run_bench(root, small_bench(), Local(2))
-    write_report(root)
+    with painting():
+        write_report(root)
     return root
 
 
@@ -285,7 +286,7 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on(tmp_path):
     write_config(folder / "config.json", config.run(config.arms[1], 0))
     diverged = {"state": "diverged", "step": 30, "why": "the loss is not finite <b>"}
     checkpoint.write_sealed(folder / "status.json", diverged)
-    run_bench(root, config, Local(1))
+    run_bench(root, config, Here())
     found = write_report(root)
     results = found.results
     assert any("ajest, seed 0: stopped at step 30" in s for s in found.missing)
@@ -309,7 +310,7 @@ def test_a_damaged_snapshot_costs_only_its_reading(done, tmp_path):
     (folder / "metrics.jsonl").unlink()
     path = folder / "snapshots" / "snapshot-0000040.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    run_bench(copy, small_bench(), Local(1))
+    run_bench(copy, small_bench(), Here())
     results = read(copy)
     assert set(results.cell("steps", "baseline", "loss", 1.0).values) == {1}
     assert set(results.cell("samples", "baseline", "loss", 1.0).values) == {0, 1}

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -15,7 +13,6 @@ from ajest.bench.read.status import look
 from ajest.bench.report.page import write_report
 from ajest.bench.run.bench import run_bench
 from ajest.errors import UserError
-from ajest.jobs.local import Local
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.storage import jsonl
 from ajest.tasks.images.data import prepare
@@ -25,23 +22,24 @@ from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.run import execute, execution
 from ajest.training.run_folder import RunConfig
 from ajest.training.schedule import Schedule
-from conftest import small_bench, small_images, small_recipe
+from conftest import Here, small_bench, small_images, small_recipe
+from forked import FORKED
 
 
 def test_a_second_process_on_a_run_says_so_and_leaves(tmp_path):
     run = tmp_path / "run"
-    begun = [sys.executable, "-m", "ajest", "train", "tree", "--super-batch", "256", "--out", str(run)]
-    with subprocess.Popen(begun, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+    begun = ["ajest", "train", "tree", "--super-batch", "256", "--out", run]
+    with FORKED.start(begun) as first:
         while not jsonl.read(run / "ledger.jsonl"):
             assert first.poll() is None
             time.sleep(0.01)
-        second = subprocess.run(begun, capture_output=True, text=True, check=False, timeout=60)
+        second = FORKED.run(begun)
         assert second.returncode == 2
         said = f"another process is at work in {run}: wait for it or name another folder"
         assert said in " ".join(second.stderr.split())
         assert first.poll() is None
         first.send_signal(signal.SIGTERM)
-        assert first.wait(timeout=30) == 130
+        assert first.wait() == 130
 
 
 def test_a_clock_that_jumps_backwards_changes_nothing(tmp_path):
@@ -55,13 +53,13 @@ def test_a_clock_that_jumps_backwards_changes_nothing(tmp_path):
 
 def test_a_bench_whose_files_are_from_the_future_goes_on(tmp_path):
     root, plan = tmp_path / "bench", small_bench(arms=arms_named(("baseline", "random")), seeds=(0,))
-    run_bench(root, plan, Local(1))
+    run_bench(root, plan, Here())
     (root / "arms" / "random" / "seed-0" / "status.json").unlink()
     for path in root.rglob("*"):
         os.utime(path, (time.time() + 1e6, time.time() + 1e6))
     _, ended = look(root)
     assert not ended
-    run_bench(root, plan, Local(1))
+    run_bench(root, plan, Here())
     # Of measured time two short runs on a busy machine may have no amount in common.
     assert [text for text in read(root).missing() if "as measured" not in text] == []
 
@@ -94,7 +92,7 @@ def test_a_data_set_that_vanishes_from_under_a_run_is_named_when_it_is_wanted_ag
 def test_the_report_counts_what_was_not_finite(tmp_path):
     """Steps so long that no number survives them, in a bench that goes on all the same."""
     wild = small_recipe(learning_rate=LearningRate(peak=1e25), not_finite="zero")
-    run_bench(tmp_path, small_bench(recipe=wild, arms=arms_named(("baseline", "hard")), seeds=(0,)), Local(1))
+    run_bench(tmp_path, small_bench(recipe=wild, arms=arms_named(("baseline", "hard")), seeds=(0,)), Here())
     counted = jsonl.read(tmp_path / "arms" / "baseline" / "seed-0" / "ledger.jsonl")[-1]["not_finite"]
     assert counted > 0
     write_report(tmp_path)

@@ -20,14 +20,13 @@ from ajest.storage.config import from_json, to_json
 from ajest.tasks import Task, from_spec
 from ajest.tasks.vectors.task import VectorsTask
 from ajest.training.networks import load_network
+from forked import FORKED
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def program(name, *words, cwd=None):
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *words], capture_output=True, text=True, cwd=cwd, check=False
-    )
+    done = FORKED.run([EXAMPLES / name, *words], cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -15,7 +15,6 @@ from ajest.bench.run.bench import run_bench
 from ajest.errors import UserError
 from ajest.jobs import failures
 from ajest.jobs.failures import ATTEMPTS, Failure, noted
-from ajest.jobs.local import Local
 from ajest.jobs.pool import work
 from ajest.jobs.progress import board
 from ajest.selection.catalogue import ARMS
@@ -25,7 +24,7 @@ from ajest.training.run import execute
 from ajest.training.run_folder import RunConfig, read_status
 from ajest.training.schedule import Schedule
 from ajest.training.trackers import TRACKERS, Tracked, Trackers, Tracking, checked, numbers_of
-from conftest import small_bench, small_recipe, small_task
+from conftest import Here, small_bench, small_recipe, small_task
 from forked import FORKED
 
 
@@ -138,7 +137,7 @@ def test_what_is_told_of_failures(tmp_path):
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
     root = tmp_path_factory.mktemp("status") / "bench"
-    run_bench(root, small_bench(), Local(1))
+    run_bench(root, small_bench(), Here())
     return root
 
 

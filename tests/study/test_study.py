@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from ajest.bench.read.recommendation import Recommendation, as_json
 from ajest.bench.read.score_reliability import score_reliability
 from ajest.bench.run import calibration
 from ajest.errors import UserError
-from ajest.jobs.local import Local
 from ajest.runtime.seeding import generator
 from ajest.selection.arm import LEAST_IN_STRATUM
 from ajest.selection.catalogue import arms_named
@@ -27,7 +24,7 @@ from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import from_json
 from ajest.study.guides import WEIGHTS
 from ajest.study.page import write_page
-from ajest.study.plan import Grid
+from ajest.study.plan import Grid, Study
 from ajest.study.presets import IMAGES, TREE, images_full, images_quick
 from ajest.study.results import finalists, results_of
 from ajest.study.run import run_stage
@@ -39,7 +36,8 @@ from ajest.training.run import execute, execution
 from ajest.training.run_folder import RunConfig
 from ajest.training.schedule import Schedule
 from ajest.training.shared_draws import SharedDraws, in_turns
-from conftest import small_bench, small_images, small_recipe, small_task
+from conftest import Here, small_bench, small_images, small_recipe, small_task, tiny_images
+from forked import FORKED
 
 
 def config(arm, iterations):
@@ -271,46 +269,65 @@ def test_rules_of_an_image_study_fit_its_super_batch():
         arms_named(("hard",))[0].kept(20)
 
 
+#: Of the pages that it writes after each stage the figures of the last alone are painted, if any.
+SMALL = """
+import sys
+sys.path.insert(0, {tests!r})
+from dataclasses import replace
+from forked import one_dot
+from ajest.bench.report import drawing, figures
+from ajest.selection.catalogue import arms_named
+from ajest.study import page, presets
+from ajest.study.plan import Study
+quick = presets.tree_quick()
+task = replace(quick.task, hidden=16, guide_hidden=8, layers=2, sampler_steps=8)
+more = arms_named(("learnable-strong", "proxy"))
+small = replace(quick, task=task, iterations=64, rules=quick.rules + more, guide_iterations=16, strong_iterations=16,
+                n=400, recipe=replace(quick.recipe, super_batch=256), final_seeds=(0, 1), guides=2)
+presets.TREE["quick"] = lambda: small
+plain, written, out = Study.bench, page.write_page, sys.argv[1]
+Study.bench = lambda *asked, **more: replace(plain(*asked, **more), calibration_rounds=4)
+painted, figures.rasterised = figures.rasterised, one_dot
+drawing.rasterised = one_dot
+def write_page(root, *asked):
+    if (root / "guides").exists():
+        figures.rasterised = drawing.rasterised = painted
+    return written(root, *asked)
+page.write_page = write_page
+from ajest.cli.main import main
+if __name__ == "__main__":
+    sys.argv[1:] = ["study", "tree", "--out", out, "--workers", "2"]
+    main()
+"""
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A whole study in small, by the command."""
     out = tmp_path_factory.mktemp("study")
-    code = """
-import sys
-from dataclasses import replace
-from ajest.selection.arm import LEAST_IN_STRATUM; from ajest.selection.catalogue import arms_named
-from ajest.study import presets
-quick = presets.tree_quick()
-more = arms_named(("learnable-strong", "proxy"))
-small = replace(quick, iterations=64, rules=quick.rules + more, guide_iterations=16, strong_iterations=16, n=400,
-                recipe=replace(quick.recipe, super_batch=256), final_seeds=(0, 1), guides=2)
-presets.TREE["quick"] = lambda: small
-from ajest.cli.main import main
-if __name__ == "__main__":
-    sys.argv[1:] = ["study", "tree", "--out", sys.argv[1], "--workers", "2"]
-    main()
-"""
     script = out / "small.py"
-    script.write_text(code)
-    run = subprocess.run([sys.executable, str(script), str(out / "s")], capture_output=True, text=True, timeout=600)
+    script.write_text(SMALL.format(tests=str(Path(__file__).parents[1])))
+    run = FORKED.run([script, out / "s"], painted=True)
     assert run.returncode == 0, run.stderr
     return out / "s", run.stdout
 
 
-def test_an_image_study_runs_from_its_screening_to_its_final(tmp_path):
-    full = images_quick(small_images())
+def test_an_image_study_runs_from_its_screening_to_its_final(tmp_path, monkeypatch, small_judge):
+    plain = Study.bench
+    monkeypatch.setattr(Study, "bench", lambda *asked, **more: replace(plain(*asked, **more), calibration_rounds=2))
+    full = images_quick(tiny_images())
     recipe = replace(full.recipe, super_batch=20)
-    rules = (*full.rules, *(a for a in images_full(small_images()).rules if a.name == "half-resolution"))
+    rules = (*full.rules, *(a for a in images_full(tiny_images()).rules if a.name == "half-resolution"))
     plan = replace(full, recipe=recipe, rules=rules, iterations=40, guide_iterations=4, n=200, final_ends=("samples",))
     plan = replace(plan, screening_ends=("samples",), screening_seeds=(1000,), final_seeds=(0,))
-    run_stage(tmp_path, plan, "screening", plan.stage("screening"), Local(2), "cpu")
+    run_stage(tmp_path, plan, "screening", plan.stage("screening"), Here(), "cpu")
     screened = results_of(tmp_path, plan, "screening")
     assert {run.state for results in screened.values() for run in results.runs.values()} == {"done"}
     trusted = score_reliability(screened["samples"])
     assert 0 < trusted["half-resolution"]["agreement"].mean < 1
     chosen = finalists(screened, {}, 1)
     assert len(chosen) == 1
-    run_stage(tmp_path, plan, "final", plan.stage("final", chosen), Local(2), "cpu")
+    run_stage(tmp_path, plan, "final", plan.stage("final", chosen), Here(), "cpu")
     write_page(tmp_path, plan, "the command")
     page = (tmp_path / "study.md").read_text()
     assert "the command" in page
@@ -369,7 +386,7 @@ def test_a_finished_study_is_not_run_again(study):
     folder, _ = study
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
     script = folder.parent / "small.py"
-    run = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, timeout=600)
+    run = FORKED.run([script, folder])
     assert run.returncode == 0, run.stderr
     after = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
     assert {p: t for p, t in after.items() if "arms" in p.parts} == {

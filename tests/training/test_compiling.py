@@ -19,7 +19,7 @@ from ajest.tasks.images.architecture import SIZES, Architecture
 from ajest.training.optimizer import OptimizedNetwork
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.trainer import Trainer
-from conftest import small_images
+from conftest import TINY, small_images, tiny_images
 
 # The compiler itself makes an object that torch says will no longer be made.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -126,12 +126,11 @@ def test_within_uncompiled_nothing_is_compiled_or_counted(fresh):
 
 
 @pytest.fixture(scope="module")
-def images():
+def images(small_judge):
     """Small networks, compiled by a backend that runs graphs as they are."""
     patched = pytest.MonkeyPatch()
     patched.setattr(compiling, "inductor", as_it_is)
-    small = Architecture(channels=4, multipliers=(1, 2), blocks=1, attention=(8,))
-    yield small_images(learner=small, guide=replace(small, channels=2, attention=()), compile=True, sampler_steps=2)
+    yield tiny_images(guide=replace(TINY, channels=2), compile=True, sampler_steps=2)
     patched.undo()
 
 
@@ -192,7 +191,7 @@ def replaying():
 
 
 @pytest.mark.parametrize("name", ["jest-ema", "joint-gradient", "proxy"])
-def test_no_answer_of_a_replayed_network_is_needed_after_its_next_call(name, fresh, monkeypatch, tmp_path):
+def test_no_answer_of_a_replayed_network_is_needed_after_its_next_call(name, fresh, monkeypatch, tmp_path, small_judge):
     """Of micro-batches, of learner, reference, proxy and average in turns, and of samples that are guided."""
     small = Architecture(channels=4, multipliers=(1, 2), blocks=1, attention=(8,))
     settings = {"learner": small, "guide": replace(small, channels=2, attention=()), "sampler_steps": 2}

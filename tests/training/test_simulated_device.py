@@ -163,7 +163,7 @@ def train_and_judge(folder, task, device):
 
 
 @pytest.mark.parametrize("task", [small_task, tiny_images, tiny_vectors], ids=["tree", "images", "vectors"])
-def test_a_run_is_resumed_sampled_guided_and_judged_on_the_device(task, cuda, tmp_path):
+def test_a_run_is_resumed_sampled_guided_and_judged_on_the_device(task, cuda, small_judge, tmp_path):
     tensors, metrics = train_and_judge(tmp_path / "cpu", task(), "cpu")
     found, found_metrics = train_and_judge(tmp_path / "cuda", task(), "cuda")
     assert_equal(found, tensors)

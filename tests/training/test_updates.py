@@ -84,6 +84,28 @@ def test_muon_orthogonalises_steps_of_matrices_and_leaves_the_rest_to_adam():
         optimizers_of(torch.nn.BatchNorm1d(3), Recipe(optimizer="muon"))
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_muon_takes_a_kernel_as_the_matrix_of_its_outputs(layout):
+    """Steps of a convolution are those of a linear layer over its patches, from one state to the next."""
+    torch.manual_seed(0)
+    convolution = torch.nn.Conv2d(5, 4, 3, bias=False).to(memory_format=layout)
+    linear = torch.nn.Linear(45, 4, bias=False)
+    linear.weight.data.copy_(convolution.weight.flatten(1))
+    recipe = Recipe(learning_rate=LearningRate(0.01), optimizer="muon")
+    kernel, matrix = (OptimizedNetwork(network, recipe) for network in (convolution, linear))
+    assert list(kernel.optimizers) == ["muon"]
+    for _ in range(3):
+        patches = torch.randn(32, 5, 3, 3)
+        convolution(patches).square().sum().backward()
+        linear(patches.flatten(1)).square().sum().backward()
+        for trained in (kernel, matrix):
+            trained.step(True)
+        # The iteration runs in bfloat16, and adds the columns of another layout in another order.
+        torch.testing.assert_close(convolution.weight.flatten(1), linear.weight, rtol=0, atol=4e-4)
+        assert convolution.weight.grad is None
+        kernel.restore(kernel.state())
+
+
 def test_a_recipe_by_an_arm_keeps_its_peak_and_takes_what_the_arm_changes():
     recipe = small_recipe(learning_rate=LearningRate(0.3, decay=16, rampup=100))
     assert recipe.of(ARMS["baseline"]) == recipe

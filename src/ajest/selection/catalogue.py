@@ -229,7 +229,7 @@ _ALL = (
     _updated("schedule-free", Updates(INVERSE_SQRT, 0.0, optimizer="schedule-free"), "arXiv 2405.15682",
         "AdamW at a constant rate, sampled from by its own running mean"),
     _updated("muon", Updates(optimizer="muon"), "arXiv 2502.16982",
-        "Muon for weights that are matrices, Adam for all others"),
+        "Muon for weights that are matrices or kernels, Adam for all others"),
     _updated("constant-ema-0.02", Updates(INVERSE_SQRT, 0.0, ema=0.02), "arXiv 2312.02696",
         "constant, judged by a shorter average of its weights"),
     _updated("constant-ema-0.2", Updates(INVERSE_SQRT, 0.0, ema=0.2), "arXiv 2312.02696",

@@ -14,6 +14,7 @@ from ajest.diffusion.ema import PowerEMA
 from ajest.errors import check
 from ajest.runtime import compiling, distributed, interrupts
 
+from .muon import KernelMuon
 from .recipe import Recipe
 from .schedule_free import OwnAverage, ScheduleFree
 
@@ -29,10 +30,9 @@ def optimizers_of(network: nn.Module, recipe: Recipe) -> dict[str, torch.optim.O
         return {"schedule-free": ScheduleFree(parameters, lr=rate, betas=betas)}
     found: dict[str, torch.optim.Optimizer] = {}
     if recipe.optimizer == "muon":
-        matrices, parameters = [p for p in parameters if p.ndim == 2], [p for p in parameters if p.ndim != 2]
+        matrices, parameters = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
         check(bool(matrices), "muon trains matrices, and this network has none: choose another optimizer")
-        # Its steps are as large as Adam's (arXiv 2502.16982, section 2.2), so that one rate does for both.
-        found["muon"] = torch.optim.Muon(matrices, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        found["muon"] = KernelMuon(matrices, lr=rate)
     if parameters:
         found["adam"] = torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True)
     return found

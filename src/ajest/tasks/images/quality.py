@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,11 +19,17 @@ _ROWS = 1024  # of a matrix of pairs at a time: memory grows with n, not with n^
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean (d,) and covariance (d, d) of features in float64, with their number n."""
+    """Mean (d,) and covariance (d, d) of features in float64, with their number n.
+
+    Attributes:
+        factor: where n is at most d, the features less their mean over the root of n - 1, shape (n, d): its own product
+            is the covariance, and it is smaller.
+    """
 
     mean: Tensor
     cov: Tensor
     n: int
+    factor: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,11 @@ def moments(features: Tensor | np.ndarray) -> Moments:
     Raises:
         UserError: fewer than two, or numbers that are not finite.
     """
-    return streamed(torch.as_tensor(features).split(_ROWS))
+    x = torch.as_tensor(features)
+    found = streamed(x.split(_ROWS))
+    if found.n > len(found.mean):
+        return found
+    return replace(found, factor=(x.to(found.mean) - found.mean) / (found.n - 1) ** 0.5)
 
 
 def streamed(blocks: Iterable[Tensor]) -> Moments:
@@ -82,17 +92,23 @@ def without(whole: Moments, part: Moments) -> Moments:
     return Moments(mean, scatter / (n - 1), n)
 
 
-def _root(matrix: Tensor) -> Tensor:
-    """Symmetric square root of a positive semi-definite matrix; rounding below 0 counts as 0."""
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
+def _factor(cov: Tensor) -> Tensor:
+    """A matrix F with `F^T F` the covariance: Cholesky's, or the symmetric root of one that is not of full rank, whose
+    rounding below 0 counts as 0."""
+    cov = (cov + cov.T) / 2
+    lower, failed = torch.linalg.cholesky_ex(cov)
+    if not failed:
+        return lower.T
+    values, vectors = torch.linalg.eigh(cov)
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.T
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
     """`|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2)` (FID, arXiv 1706.08500, equation 6).
 
-    In float64, without shrinkage, by two symmetric eigenproblems: nothing can become complex, and covariances of
-    fewer images than features (rank-deficient) need no care.
+    In float64, without shrinkage. With any factor `C_b = F^T F` the root's trace is that of `(F C_a F^T)^1/2`, a
+    symmetric eigenproblem: nothing can become complex, and covariances of fewer images than features (rank-deficient)
+    need no care. Of n images fewer than features it has n rows.
 
     Raises:
         UserError: moments that are not finite, or of different widths.
@@ -102,8 +118,9 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     for m in (a, b):
         if not bool(torch.isfinite(m.mean).all() and torch.isfinite(m.cov).all()):
             raise UserError("mean or covariance of features is not finite: look at the samples")
-    root = _root(a.cov.double())
-    inner = root @ b.cov.double() @ root
+    few, many = (a, b) if a.n <= b.n else (b, a)
+    factor, cov = (_factor(many.cov.double()), few.cov) if few.factor is None else (few.factor, many.cov)
+    inner = factor @ cov.double() @ factor.T
     cross = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
     value = float((a.mean - b.mean).double().square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross)
     if not np.isfinite(value):

@@ -80,6 +80,14 @@ def small_judge():
     extractors._made.cache_clear()
 
 
+@pytest.fixture
+def nothing_kept():
+    """Feature networks of these tests are read anew by each."""
+    yield
+    extractors._made.cache_clear()
+    lite0.load.cache_clear()
+
+
 DATA = Path(os.environ.get("AJEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REFERENCE = Path(__file__).parent / "reference"
 LARGE_REFERENCE = Path(os.environ.get("AJEST_REFERENCE", Path(__file__).parents[2] / "shared" / "reference"))

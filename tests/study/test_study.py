@@ -281,9 +281,9 @@ from ajest.study import page, presets
 from ajest.study.plan import Study
 quick = presets.tree_quick()
 task = replace(quick.task, hidden=16, guide_hidden=8, layers=2, sampler_steps=8)
-more = arms_named(("learnable-strong", "proxy"))
-small = replace(quick, task=task, iterations=64, rules=quick.rules + more, guide_iterations=16, strong_iterations=16,
-                n=400, recipe=replace(quick.recipe, super_batch=256), final_seeds=(0, 1), guides=2)
+rules = arms_named(("baseline", "random", "early-ajest", "ajest", "hard", "learnable-strong", "proxy"))
+small = replace(quick, task=task, iterations=64, rules=rules, guide_iterations=16, strong_iterations=16, n=400,
+                recipe=replace(quick.recipe, super_batch=256), screening_ends=("time",), final_seeds=(0, 1), guides=2)
 presets.TREE["quick"] = lambda: small
 plain, written, out = Study.bench, page.write_page, sys.argv[1]
 Study.bench = lambda *asked, **more: replace(plain(*asked, **more), calibration_rounds=4)

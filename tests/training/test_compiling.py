@@ -15,7 +15,7 @@ from ajest.runtime.seeding import Streams
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.flow import Networks
 from ajest.tasks.base import Guided, Measurement
-from ajest.tasks.images.architecture import SIZES, Architecture
+from ajest.tasks.images.architecture import SIZES
 from ajest.training.optimizer import OptimizedNetwork
 from ajest.training.recipe import LearningRate, Recipe
 from ajest.training.trainer import Trainer
@@ -193,8 +193,7 @@ def replaying():
 @pytest.mark.parametrize("name", ["jest-ema", "joint-gradient", "proxy"])
 def test_no_answer_of_a_replayed_network_is_needed_after_its_next_call(name, fresh, monkeypatch, tmp_path, small_judge):
     """Of micro-batches, of learner, reference, proxy and average in turns, and of samples that are guided."""
-    small = Architecture(channels=4, multipliers=(1, 2), blocks=1, attention=(8,))
-    settings = {"learner": small, "guide": replace(small, channels=2, attention=()), "sampler_steps": 2}
+    settings = {"learner": replace(TINY, attention=(8,)), "guide": replace(TINY, channels=2), "sampler_steps": 2}
     found = {}
     for compiles in (False, True):
         monkeypatch.setattr(compiling, "inductor", replaying())

@@ -116,6 +116,7 @@ class Setting:
             strong_iterations=max(1, round(share * base.strong_iterations)),
             final_only=True,
             curve=(1.0,),
+            n_curve=base.n_final,  # what is judged at the end is then all of the curve, too
             looks=(),
             minutes=None,
             rates={},
@@ -157,11 +158,13 @@ def _tree(target: Target) -> BenchConfig:
     return replace(full, task=TreeTask(target=target), iterations=256, guide_iterations=256, n_final=4096)
 
 
-def _vectors(data: str, headlines: dict[str, Headline]) -> BenchConfig:
+def _vectors(data: str, headlines: dict[str, Headline], rate: float) -> BenchConfig:
+    """At a rate around which the best ones were found before: tuning begins there."""
     hidden, guide_hidden = VECTOR_WIDTHS["quick"]
-    task = vectors_task((data,), warn=lambda _: None, hidden=hidden, guide_hidden=guide_hidden)
+    quick = vectors_quick(vectors_task((data,), warn=lambda _: None, hidden=hidden, guide_hidden=guide_hidden))
+    recipe = replace(quick.recipe, learning_rate=replace(quick.recipe.learning_rate, peak=rate))
     # One guide: nothing that is guided is a headline.
-    return replace(vectors_quick(task), headlines=headlines, guides=1, iterations=600, strong_iterations=1200)
+    return replace(quick, recipe=recipe, headlines=headlines, guides=1, iterations=600, strong_iterations=1200)
 
 
 _POINTS, _TREE = ("energy_distance",), ("energy_distance", "mandala")
@@ -171,9 +174,9 @@ _ALL = (
     Setting("tree-x0", "the tree, clean examples as targets", 20, False, True, "eps-weight",
             _TREE, lambda: _tree("x0")),
     Setting("mixture", "a mixture in 16 dimensions", 10, False, True, "edm-weight", _POINTS,
-            lambda: _vectors("mixture-16d", {"excess_loss": "unguided", "energy_distance": "unguided"})),
+            lambda: _vectors("mixture-16d", {"excess_loss": "unguided", "energy_distance": "unguided"}, 0.005)),
     Setting("digits", "digits of 8 by 8 pixels", 10, False, False, "edm-weight", _POINTS,
-            lambda: _vectors("digits", {"loss": "unguided", "energy_distance": "unguided"})),
+            lambda: _vectors("digits", {"loss": "unguided", "energy_distance": "unguided"}, 0.02)),
     Setting("images", "photographs of 16 by 16 pixels", 10, False, False, "edm-weight", ("fd_lite0",),
             _no_images, _for_small_batches, middle=False),
 )  # fmt: skip

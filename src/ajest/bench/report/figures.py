@@ -35,8 +35,8 @@ MARKERS = "osD^vPX*<>"
 #: What a figure of differences shows, for its caption.
 WHISKERS = (
     f"Large dots: means; bars: {COVERAGE} intervals; small dots: seeds. Green: certainly better; orange: certainly "
-    "worse; blue: equivalent; grey: undecided. An open dot is significant by itself alone: not after the correction "
-    "for the other comparisons, or not on every seed of enough."
+    "worse; blue: equivalent; grey: undecided. An open dot is significant by itself but not certain. Its p fails the "
+    "correction for the other comparisons, or seeds are missing or fewer than five."
 )
 _LARGE = 200_000  # bytes beyond which a figure of images is not worth being without loss
 _MARGIN = 0.06  # inches of white around a figure

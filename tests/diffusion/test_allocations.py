@@ -57,11 +57,24 @@ def test_infonoise_is_mmse_over_what_weights_do_with_its_gate():
     r = x.exp()
     gate = r**3 / (r**3 + 0.3**3)
     sigma = S * r
-    expected = Table.of((mmse(r).error * gate * S**2 / (sigma.square() + S**2)).log())
+    reached = (sigma.log() + 1.2).abs() < 1.2 * stats.norm.ppf(0.995)
+    expected = Table.of((reached * mmse(r).error * gate * S**2 / (sigma.square() + S**2)).log())
     apart = (density_of(noising.table(own)) - density_of(expected)).abs().sum() / density_of(expected).sum()
     assert apart < 0.05
     assert noising.moved(own) > 0.1
     assert noising.table(own).quantile(torch.tensor([0.5], dtype=torch.float64)).exp() < 1.5
+
+
+def test_infonoise_draws_no_pure_noise_where_the_weight_falls_as_the_noise_grows():
+    """On the tree, whose weight is 1 / sigma^2: what the gate leaves of the error never falls towards large levels."""
+    task = small_task(target="x0")
+    own = task.source("cpu")
+    for exact in (True, False):
+        noising = Noising(allocation=Allocation("infonoise", exact=exact))
+        table = noising.table(own, None if exact else mmse(CENTRES.exp()))
+        levels = own.sigma_data * table.quantile(torch.linspace(0.0005, 0.9995, 1000, dtype=torch.float64)).exp()
+        assert (levels > task.sigma_max).double().mean() < 0.01
+        assert 0.2 < levels.median() < 2
 
 
 @pytest.mark.parametrize("name", ["second-moment", "first-moment"])

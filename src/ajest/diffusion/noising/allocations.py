@@ -22,6 +22,8 @@ from .parameters import check_named, words_of
 BINS = 128
 #: Examples by which the exact denoiser's error is averaged, the same in each bin.
 _EXAMPLES = 512
+#: Share of the density's draws beyond which, at either end, `infonoise` draws none: there samplers do not go either.
+_BEYOND = 0.005
 #: Of the Beta density of `progress`: below the least it would have a pole, above the most only few levels are left.
 _EXPONENTS = 0.5, 5.0
 #: What an allocation reads of losses: nothing; the loss that is minimised, whatever its target; or the denoiser's whole
@@ -84,9 +86,15 @@ def first_moment(known: Profile) -> Tensor:
 
 def infonoise(known: Profile, n: float = 3.0, c: float = 0.3) -> Tensor:
     """By the information about the example that is left at each level, mmse / r^2 for ln r, after weighting, with a
-    gate r^n / (r^n + c^n) towards small ones (InfoNoise, arXiv 2602.18647, equations 13 to 15); c is pinned."""
+    gate r^n / (r^n + c^n) towards small ones (InfoNoise, arXiv 2602.18647, equations 13 to 15); c is pinned.
+
+    The paper's levels lie on a grid with two ends. Here these are where the density has all but a two-hundredth: under
+    a weight of 1 / sigma^2 what is left of this never falls, and most draws would lie at pure noise."""
     gate = 1 / (1 + (c / known.r) ** n)
-    return gate * known.error / (known.r.square() * known.weight)
+    share = known.density / known.density.sum()
+    below = share.cumsum(0) - share / 2
+    reached = (below > _BEYOND) & (below < 1 - _BEYOND)
+    return reached * gate * known.error / (known.r.square() * known.weight)
 
 
 def progress(known: Profile, strength: float = 1.0) -> Tensor:

@@ -32,10 +32,26 @@ def test_a_pilot_ranks_its_metrics():
     for (arm, seed), run in results.runs.items():
         lead = 1.0 if arm == "random" else 0.0
         metrics = {"loss": seed + lead + 0.01 * seed * lead, "l2": (-1) ** seed * lead + seed}
-        run.lines.append({"step": step, "n": n, "weight": 1.0, "metrics": metrics})
+        line = {"step": step, "n": n, "weight": 1.0, "metrics": metrics}
+        # The baseline's headlines are measured again with other noise, which no other arm's are.
+        again = line | {"noise": 1, "metrics": {"loss": 100.0 + (-1) ** seed * 50}}
+        run.lines.extend([line, again] if arm == "baseline" else [line])
     found = resolutions(results)
     assert [one.metric.name for one in found] == ["loss", "l2"]
     assert found[0].signal_to_noise > 10 > found[1].signal_to_noise
     table = resolution_table(results, found)
     assert len(table) == 2
     assert "| loss |" in markdown_table(table)
+
+
+def test_what_is_guided_is_the_mean_over_guides():
+    results = made_up(
+        {("samples", "mandala", 3.0): {"baseline": [1, 2], "random": [3, 4]}}, arms=("baseline", "random")
+    )
+    for (arm, seed), run in results.runs.items():
+        for guide in (1, 2):
+            metrics = {"mandala": seed + (arm == "random") * (1 + seed) + 10 * guide}
+            line = {"step": 40, "n": results.config.n_final, "weight": 3.0, "guide": guide, "metrics": metrics}
+            run.lines.append(line)
+    (found,) = (one for one in resolutions(results) if one.metric.name == "mandala")
+    assert found.baseline == pytest.approx(sum(results.config.seeds) / len(results.config.seeds) + 15)

@@ -7,11 +7,12 @@ import torch
 
 from ajest.errors import UserError
 from ajest.selection.catalogue import ARMS
+from ajest.selection.triggers import Trigger
 from ajest.storage import checkpoint
 from ajest.training.begin import begin
 from ajest.training.recipe import LearningRate
 from ajest.training.run import execute
-from ajest.training.run_folder import RunConfig
+from ajest.training.run_folder import RunConfig, claim_folder
 from ajest.training.schedule import Schedule
 from conftest import small_recipe, small_task
 
@@ -67,6 +68,34 @@ def test_a_run_that_had_fallen_already_or_was_another_one_is_no_beginning(tmp_pa
         checkpoint.delete(stem)
     with pytest.raises(UserError, match="no checkpoint to begin at"):
         begin(tmp_path / "a", config("wsd", 16), constant, pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"trigger": Trigger("share", share=0.5)}, "its selection stops by the share"),
+        ({"trigger": Trigger("waves")}, "its selection comes and goes by the share"),
+        ({"cooling": True, "temperature": 1.0}, "its selection fades by the share"),
+    ],
+)
+def test_what_chooses_by_the_share_of_the_run_begins_otherwise_in_a_longer_one(tmp_path, changes, why):
+    stable, falls = (
+        replace(ARMS["hard"], strata=2, updates=ARMS[name].updates, **changes) for name in ("constant", "wsd")
+    )
+    short = replace(config("constant", 8), arm=stable)
+    longer = replace(short, arm=falls, iterations=16)
+    with pytest.raises(UserError, match=rf"was to take 8 steps and this run 16: {why}"):
+        begin(tmp_path / "a", longer, trained(tmp_path / "stable", short), pytest.fail)
+    with pytest.raises(UserError, match=f"cannot become one of 16: {why}"):
+        claim_folder(tmp_path / "stable", replace(short, iterations=16))
+
+
+def test_levels_that_follow_losses_begin_otherwise_in_a_longer_run(tmp_path):
+    arm = replace(ARMS["second-moment"], updates=ARMS["constant"].updates)
+    short = replace(config("constant", 8), arm=arm)
+    trained(tmp_path / "short", short)
+    with pytest.raises(UserError, match="cannot become one of 16: its noise levels follow losses by the share"):
+        claim_folder(tmp_path / "short", replace(short, iterations=16))
 
 
 def test_the_command_branches_a_fall(command):

@@ -19,6 +19,7 @@ from ajest.runtime import cards, seeding
 from ajest.runtime.cards import Card
 from ajest.runtime.seeding import Streams
 from ajest.selection import policies
+from ajest.selection.agreement import check_agreement
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.selection.flow import Networks
 from ajest.selection.selector import Selector
@@ -296,3 +297,18 @@ def test_two_devices_do_not_mix(cuda):
     assert y.tolist() == [3, 3, 3]
     with pytest.raises(RuntimeError, match="invalid device ordinal"):
         x.to("cuda:1")
+
+
+@pytest.mark.parametrize("name", ["stale", "second-moment"])
+def test_processes_compare_what_is_remembered_on_either_device(name, cuda):
+    """A count of looks is kept on the CPU, beside averages on the device."""
+    trained = Trainer(
+        small_task().source("cuda"),
+        Networks(small_task().network("learner", 0).to("cuda")),
+        small_recipe(),
+        ARMS[name],
+        Streams(0),
+    )
+    trained.step()
+    ids = torch.arange(64, device="cuda")
+    check_agreement(0, ids, ids[::4], trained.selector.trigger, trained.selector.state())

@@ -159,6 +159,8 @@ def test_reliability_of_scores():
     assert "agreement" not in diagnose(trainer("hard").selector, 0, 0.0)
     found = _untrained("guide-hard")
     assert found["agreement"] < 0.999
+    # What is remembered has a fifth of each of its scores: the rest is measured, as full scoring is.
+    assert _untrained("evolved")["agreement"] > 0.95
     late = trainer("hard-early")
     late.selector.trigger = replace(late.selector.trigger, on=False)
     assert diagnose(late.selector, 0, 0.5) == {}

@@ -48,7 +48,9 @@ def diagnose(selector: Selector, step: int, progress: float) -> dict[str, float]
     batches = [selector.source.complete(batch) for batch in drawn]
     stratum = strata_of(batches[0].sigma, min(_SIGMA_STRATA, max(1, count // LEAST_IN_STRATUM)))
     once, again = (_measured(selector.scorer, batches[k * draws : (k + 1) * draws]) for k in range(2))
-    own = memory.recalled(batches[0], once)
+    # What most of its steps choose by: where each scores, what is remembered has a share in that at most.
+    scores_always = arm.memory is not None and arm.memory.every == 1
+    own = memory.blended(batches[0], once) if scores_always else memory.recalled(batches[0], once)
     values = value_of(own, criterion)
     found = {
         "test_retest": rank_correlation(value_of(once, criterion), value_of(again, criterion), stratum),

@@ -47,6 +47,11 @@ def begin(folder: Path, config: RunConfig, other: Path, warn: Callable[[str], No
     known = read_config(other)
     changed = differences(_beginning(known, other), _beginning(config, folder))
     check(not changed, f"{other} did not begin as this run would: they differ in {listed(changed, 4)}")
+    check(
+        known.iterations == config.iterations or not config.chosen_by_share,
+        f"{other} was to take {known.iterations:,} steps and this run {config.iterations:,}: {config.chosen_by_share}, "
+        "so it begins otherwise; train it from its first step",
+    )
     stored = checkpoint.latest(other, "checkpoint", warn)
     check(stored is not None, f"{other} has no checkpoint to begin at: train it on, or anew")
     assert stored is not None

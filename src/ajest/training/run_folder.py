@@ -20,6 +20,8 @@ from ajest.tasks.base import Task
 
 from .recipe import Recipe
 
+_BY_SHARE = "by the share of the run that is done"
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -52,14 +54,21 @@ class RunConfig:
     def stretched(self) -> str:
         """What of it goes by the share of the run that is done, so that a longer run differs from its beginning; ""
         where nothing does."""
-        rate = self.recipe.of(self.arm).learning_rate
+        if self.recipe.of(self.arm).learning_rate.follows_share:
+            return f"its learning rate falls {_BY_SHARE}"
+        return self.chosen_by_share
+
+    @property
+    def chosen_by_share(self) -> str:
+        """As `stretched`, of which examples and noise levels it trains on."""
         goes = {
-            "its learning rate falls": rate.follows_share,
             "its selection fades": self.arm.cooling,
             "its selection stops": self.arm.trigger.mode == "share",
+            "its selection comes and goes": self.arm.trigger.mode == "waves",
             "its trigger may go": self.arm.trigger.custom is not None,
+            "its noise levels follow losses": self.arm.noising.learns,
         }
-        return next((f"{what} by the share of the run that is done" for what, is_so in goes.items() if is_so), "")
+        return next((f"{what} {_BY_SHARE}" for what, is_so in goes.items() if is_so), "")
 
 
 def check_followed(arm: Arm, task: Task) -> None:

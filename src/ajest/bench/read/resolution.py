@@ -72,15 +72,18 @@ def _resolutions(results: Results) -> Iterator[Resolution]:
 
 
 def _ends(results: Results, arm: str, metric: str, weight: float, n: int) -> dict[int, float]:
-    """A metric at the end of each finished run of an arm, by seed."""
+    """A metric at the end of each finished run of an arm, by seed: under the sampling noise that arms share, and as the
+    mean over guides."""
     found = {}
     for seed in results.config.seeds:
         run = results.runs[arm, seed]
-        for line in run.lines if run.state == "done" else ():
-            if (line["step"], line["n"], line["weight"]) == (run.step, n, weight):
-                value = line["metrics"].get(metric, math.nan)
-                if math.isfinite(value):
-                    found[seed] = value
+        values = [
+            line["metrics"].get(metric, math.nan)
+            for line in (run.lines if run.state == "done" else ())
+            if (line["step"], line["n"], line["weight"]) == (run.step, n, weight) and not line.get("noise")
+        ]
+        if values and math.isfinite(mean := sum(values) / len(values)):
+            found[seed] = mean
     return found
 
 

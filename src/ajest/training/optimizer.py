@@ -14,7 +14,7 @@ from ajest.diffusion.ema import PowerEMA
 from ajest.errors import check
 from ajest.runtime import compiling, distributed, interrupts
 
-from .muon import KernelMuon
+from .muon import Muon
 from .recipe import Recipe
 from .schedule_free import OwnAverage, ScheduleFree
 
@@ -32,7 +32,7 @@ def optimizers_of(network: nn.Module, recipe: Recipe) -> dict[str, torch.optim.O
     if recipe.optimizer == "muon":
         matrices, parameters = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
         check(bool(matrices), "muon trains matrices, and this network has none: choose another optimizer")
-        found["muon"] = KernelMuon(matrices, lr=rate)
+        found["muon"] = Muon(matrices, lr=rate)
     if parameters:
         found["adam"] = torch.optim.Adam(parameters, lr=rate, betas=betas, fused=True)
     return found

@@ -20,6 +20,7 @@ from ajest.selection import ARMS, Arm, Updates, load_rules, register_course
 from ajest.selection.flow import Networks
 from ajest.selection.updates import FALLS
 from ajest.storage.config import from_json, to_json
+from ajest.training import muon
 from ajest.training.muon import Muon, orthogonal
 from ajest.training.networks import load_network
 from ajest.training.optimizer import OptimizedNetwork, optimizers_of
@@ -101,6 +102,21 @@ def test_muons_steps_are_torchs_but_for_its_rounding():
         for a, b in zip(mine, theirs, strict=True):
             apart = torch.linalg.matrix_norm(a.detach() - b.detach()) / torch.linalg.matrix_norm(b.detach())
             assert apart < 0.03
+
+
+def test_muon_steps_a_few_at_a_time_as_all_together(monkeypatch):
+    """Of so many matrices of one shape that memory would not hold all."""
+    found = []
+    for together in (1 << 24, 100):
+        monkeypatch.setattr(muon, "_TOGETHER", together)
+        torch.manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(4, 9)) for _ in range(5)]
+        optimizer = Muon(weights, lr=0.1)
+        for weight in weights:
+            weight.grad = torch.randn(4, 9)
+        optimizer.step()
+        found.append(torch.stack([weight.detach() for weight in weights]))
+    torch.testing.assert_close(*found)
 
 
 def test_muons_polynomial_keeps_singular_vectors():

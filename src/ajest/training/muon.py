@@ -14,6 +14,8 @@ _COEFFICIENTS = 3.4445, -4.775, 2.0315
 _ITERATIONS = 5
 #: A step has this root mean square, which is about that of Adam's (arXiv 2502.16982, section 2.2).
 _SIZE = 0.2
+#: Numbers of the matrices that are made orthogonal together, so that memory does not grow with the network.
+_TOGETHER = 1 << 24
 
 
 class Muon(torch.optim.Optimizer):
@@ -45,20 +47,26 @@ class Muon(torch.optim.Optimizer):
                 self._step(moved, group)
 
     def _step(self, moved: list[Tensor], group: dict[str, Any]) -> None:
+        alike: dict[object, list[Tensor]] = defaultdict(list)
         for p in moved:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
-        kept, b = [self.state[p]["momentum"] for p in moved], group["momentum"]
+            alike[_rows_and_columns(p), p.device, p.dtype].append(p)
+        for found in alike.values():
+            together = max(1, _TOGETHER // found[0].numel())
+            for start in range(0, len(found), together):
+                self._step_alike(found[start : start + together], group["lr"], group["momentum"])
+
+    def _step_alike(self, moved: list[Tensor], rate: float, b: float) -> None:
+        """A step of weights that are matrices of one shape."""
         gradients = [p.grad for p in moved if p.grad is not None]
+        kept = [self.state[p]["momentum"] for p in moved]
         torch._foreach_lerp_(kept, gradients, 1 - b)
-        alike: dict[tuple[torch.Size, torch.device], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        for p, ahead in zip(moved, torch._foreach_lerp(gradients, kept, b), strict=True):
-            matrix = _matrix(ahead, p)
-            alike[matrix.shape, matrix.device].append((p, matrix))
-        for (shape, _), found in alike.items():
-            steps = orthogonal(torch.stack([matrix for _, matrix in found]))
-            for (p, _), step in zip(found, steps, strict=True):
-                p.add_(_weight(step, p), alpha=-group["lr"] * _SIZE * max(shape) ** 0.5)
+        ahead = torch._foreach_lerp(gradients, kept, b)
+        steps = orthogonal(torch.stack([_matrix(x, p) for x, p in zip(ahead, moved, strict=True)]))
+        size = rate * _SIZE * max(steps.shape[1:]) ** 0.5
+        for p, step in zip(moved, steps, strict=True):
+            p.add_(_weight(step, p), alpha=-size)
 
 
 def orthogonal(x: Tensor) -> Tensor:
@@ -72,6 +80,10 @@ def orthogonal(x: Tensor) -> Tensor:
         square = wide @ wide.mT
         wide = torch.baddbmm(wide, torch.baddbmm(square, square, square, beta=b, alpha=c), wide, beta=a)
     return (wide.mT if x.shape[1] > x.shape[2] else wide).to(x.dtype)
+
+
+def _rows_and_columns(p: Tensor) -> tuple[int, int]:
+    return len(p), p.numel() // len(p)
 
 
 def _matrix(tensor: Tensor, like: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def test_an_unwritable_place_is_named(tmp_path):
 
 @pytest.mark.parametrize("age", [-1e6, 0, 1e6])
 def test_what_a_killed_writer_left_is_swept_away(tmp_path, age):
-    left = tmp_path / "below" / ".a.json.x1y2.tmp"
+    left = tmp_path / "below" / ".a.json.x1y2_abc.tmp"
     left.parent.mkdir()
     for name in (left.name, "a.json", ".lock"):
         (left.parent / name).write_text("{")
@@ -85,6 +85,18 @@ def test_what_a_killed_writer_left_is_swept_away(tmp_path, age):
     assert left.exists() == (age < 60)
     checkpoint.sweep(tmp_path)
     assert sorted(p.name for p in left.parent.iterdir()) == [".lock", "a.json"]
+
+
+def test_weights_and_hidden_files_of_others_are_not_swept_away(tmp_path):
+    (tmp_path / "vae").mkdir()
+    mine = [tmp_path / "vae" / "diffusion_pytorch_model.safetensors", tmp_path / "model.safetensors"]
+    mine += [tmp_path / ".vim.tmp", tmp_path / ".notes.tmp"]
+    ours = [tmp_path / f"{name}-0000008.safetensors" for name in ("checkpoint", "snapshot", "step")]
+    for path in (*mine, *ours):
+        path.write_bytes(b"x")
+    checkpoint.sweep(tmp_path)
+    assert all(path.exists() for path in mine)
+    assert not any(path.exists() for path in ours)
 
 
 def test_a_failed_write_leaves_the_old_content(tmp_path, monkeypatch):

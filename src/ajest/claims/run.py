@@ -112,6 +112,10 @@ class Probed:
     device: str
 
 
+#: Guides are judged by one bench: what their training takes is charged as time.
+GUIDED_ENDS: tuple[End, ...] = ("time",)
+
+
 def pieces(
     claims: Sequence[Claim],
     settings: Sequence[Setting],
@@ -132,7 +136,7 @@ def pieces(
         for group in GROUPS:
             mine = tuple(claim for claim in claims if claim.group == group and setting.judges(claim))
             alike = all(claim.moves_only_noise for claim in mine)
-            for end in ends[:1] if group == "guides" else ends:
+            for end in GUIDED_ENDS if group == "guides" else ends:
                 if mine and not (alike and end == "flops" and "samples" in ends):
                     yield Piece(setting, group, end, mine, seeds, iterations)
 

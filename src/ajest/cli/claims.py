@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from ajest.errors import Corrupt, UserError, check, listed, unknown
 
 from .console import Device, console, device_of, warn
-from .options import Files, Folder, Whole, Words, flag, load_rules, shown, verb
+from .options import Files, Folder, Whole, Words, flag, shown, verb
 
 if TYPE_CHECKING:
     from ajest.claims.run import Piece
@@ -28,7 +28,6 @@ def claims(
     iterations: Whole = None,
     data: Words = None,
     validation: Words = None,
-    rules: Files = None,
     join: Files = None,
     out: Folder = None,
     workers: Whole = None,
@@ -56,7 +55,6 @@ def claims(
         iterations: steps of the baseline, 32 or more; without it the setting's own.
         data: of the setting images: a folder, archive or what else `ajest data describe` reads, ten classes or more.
         validation: held-out examples of the same classes.
-        rules: Python files that register arms of one's own, see docs/extending.md.
         join: claims.json of other folders, or these folders: nothing is run, and --out gets one page of all. --only,
             --settings and --ends choose from them.
         out: folder of all benches, or of the joined page; without it runs/claims.
@@ -71,7 +69,6 @@ def claims(
     from ajest.claims.store import VERDICTS, Verdicts, joined, narrowed, read_verdicts
     from ajest.jobs.local import Local
 
-    load_rules(rules)
     for name in settings or ():
         if name not in SETTINGS:
             raise unknown("setting", name, SETTINGS)

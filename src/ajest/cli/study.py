@@ -91,7 +91,7 @@ def study(
         weight: of autoguidance; without it the preset's.
         guides: measure what is guided in the final with so many guides; without it as many as the preset says.
         tune: find the learning rates of all arms first; those share one that train on as many examples in like steps.
-            The preset "full" does so without being asked, unless --learning-rate names one for all.
+            The preset "full" of the tree does so without being asked, unless --learning-rate names one for all.
         rates: take the learning rates that another study found, from tuned/tuning.json in its folder.
         rules: Python files that register policies, triggers or arms of one's own, see docs/extending.md.
         out: folder of the study; without it runs/study-TASK-PRESET.
@@ -128,7 +128,15 @@ def study(
     root = Path("runs") / f"study-{task}-{preset}" if out is None else out
     named = plan.known(() if finalists is None else finalists)
     groups = (data, drawing, networks, training, computing, sampling, judging)
-    asked_for = typed(*groups, finalists=finalists, final_ends=final_ends, weight=weight, guides=guides, rates=rates)
+    asked_for = typed(
+        *groups,
+        finalists=finalists,
+        final_ends=final_ends,
+        weight=weight,
+        guides=guides,
+        rates=rates,
+        rules=rules or None,
+    )
     asked_for += " --tune" * tune
     command = " ".join(f"ajest study {task} --preset {preset} {asked_for}".split())
     said: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -28,18 +29,23 @@ from ajest.errors import Corrupt, UserError
 from .packing import Packed, pack
 
 _UNFINISHED = ".tmp"
+#: What `write_atomic` calls a file that is not whole yet.
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")
+#: How the names of tensors in the folders of runs and benches begin.
+_OURS = ("checkpoint-", "snapshot-", "step-", "truth-")
 
 
 def sweep(folder: Path, idle: float = 0.0) -> None:
-    """Remove what writers that were killed have left in a folder and below it: temporary files, and tensors whose JSON
-    was not written yet, or was deleted already.
+    """Remove what writers that were killed have left in a folder and below it: temporary files of `write_atomic`, and
+    tensors of a run whose JSON was not written yet, or was deleted already. What has other names is somebody's own.
 
     Args:
         folder: in which nobody else writes, unless `idle` tells the living from the dead.
         idle: seconds for which nothing has been added to a file that is removed.
     """
     alone = (path for path in folder.rglob("*.safetensors") if not path.with_suffix(".json").exists())
-    for path in [*folder.rglob(f".*{_UNFINISHED}"), *alone]:
+    temporary = (path for path in folder.rglob(f".*{_UNFINISHED}") if _TEMPORARY.match(path.name))
+    for path in [*temporary, *(path for path in alone if path.name.startswith(_OURS))]:
         with suppress(OSError):
             if not idle or time.time() - path.stat().st_mtime >= idle:  # the clock may have been set back
                 path.unlink()

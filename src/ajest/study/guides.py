@@ -203,7 +203,10 @@ def evaluate_guided(job: Guided, report: Report) -> list[str]:
     path = folder / "guides.jsonl"
     known = {_key(line) for line in jsonl.read(path)}
     complaints: list[str] = []
-    end = read_status(folder)["step"]
+    status = read_status(folder)
+    if status.get("state") != "done":
+        return [f"{folder} is {status.get('state', 'not there')}: nothing of it is guided"]
+    end = status["step"]
     main, _ = load_network(folder, end, device=job.device)
     own, scale = config.recipe.ema_widths[0], getattr(config.task, "sigma_data", 1.0)
     wanted = [

@@ -6,6 +6,7 @@ alike until they fall. So a run of a constant rate is the beginning of them all.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,6 +58,12 @@ def begin(folder: Path, config: RunConfig, other: Path, warn: Callable[[str], No
     assert stored is not None
     step, trained = int(stored.facts["step"]), int(stored.facts["ledger"]["trained"])
     check(step < config.iterations, f"{other} has taken {step:,} steps already: take more than that with --iterations")
+    share = float(stored.facts["progress"])
+    check(
+        math.isclose(share, step / known.iterations),
+        f"{other} ended by time, samples or operations, as runs of a bench do, and its rate fell by these: begin at a "
+        "run of `ajest train`",
+    )
     rates = [(c.recipe.of(c.arm).learning_rate, c.iterations) for c in (known, config)]
     for at in range(step):
         mine, theirs = (_rate(rate, at, trained * at // step, length) for rate, length in rates)

@@ -13,7 +13,7 @@ from statistics import fmean
 import torch
 
 from ajest.diffusion.denoising import per_example_loss
-from ajest.errors import check
+from ajest.errors import Diverged, UserError, check
 from ajest.runtime.seeding import derived_seed, generator
 from ajest.storage import checkpoint
 
@@ -119,8 +119,14 @@ def branch(
         branched: RunConfig = replace(config, recipe=changed, arm=arm, seed=seed)
         trainer = make_trainer(folder, branched, device, warn=lambda _: None)
         trainer.restore({name: tensor.clone() for name, tensor in stored.tensors.items()}, stored.facts)
-        for _ in range(steps):
-            trainer.step()
+        try:
+            for _ in range(steps):
+                trainer.step()
+        except Diverged as error:
+            raise UserError(
+                f"a branch of {round(own * factor):,} examples a step diverged at a learning rate of "
+                f"{rate * factor**0.5:.3g} ({error}): leave that batch out, or branch from a run of a lower rate"
+            ) from error
         network = trainer.network.eval()
         with torch.no_grad():
             return float(per_example_loss(network(batch.x, batch.sigma, batch.label), batch).mean())

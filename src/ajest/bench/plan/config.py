@@ -78,6 +78,7 @@ class BenchConfig:
         minutes: seeds are added only while they are likely to be made within so many of the bench's beginning.
         rates: peak learning rates of arms by their names, in place of the recipe's.
         tuned: how these were found, in words, if they were found for these settings; "" if they were not.
+        at_edge: arms whose rate is the last of those that were tried, or that have none.
         tuning: how to find them before the runs begin; None takes them as they are.
         headlines: which metrics the verdict rests on, by name, in place of the task's.
     """
@@ -107,6 +108,7 @@ class BenchConfig:
     minutes: float | None = None
     rates: dict[str, float] = field(default_factory=dict)
     tuned: str = ""
+    at_edge: tuple[str, ...] = ()
     tuning: Tuning | None = None
     headlines: dict[str, Headline] = field(default_factory=dict)
 
@@ -192,8 +194,9 @@ class BenchConfig:
 
     @property
     def untuned(self) -> tuple[str, ...]:
-        """Names of the arms whose learning rate was not tuned for these settings."""
-        return tuple(arm.name for arm in self.arms if not self.tuned or arm.name not in self.rates)
+        """Names of the arms whose learning rate was not tuned for these settings, or not found within the grid."""
+        found = {*self.rates} - {*self.at_edge} if self.tuned else set()
+        return tuple(arm.name for arm in self.arms if arm.name not in found)
 
     @property
     def final_budget(self) -> str:

@@ -15,18 +15,22 @@ from .wording import series
 
 def untuned_note(config: BenchConfig) -> str:
     """What a verdict says first if learning rates were not tuned; "" if they were."""
-    untuned = config.untuned
-    if not untuned:
-        return ""
-    which = "Learning rates were" if len(untuned) == len(config.arms) else f"The rates of {series(untuned)} were"
-    return f"{which} not tuned (`--tune` does), so a difference may be one of rates."
+    untuned = [name for name in config.untuned if name not in config.at_edge]
+    said = []
+    if untuned:
+        which = "Learning rates were" if len(untuned) == len(config.arms) else f"The rates of {series(untuned)} were"
+        said.append(f"{which} not tuned (`--tune` does), so a difference may be one of rates.")
+    if config.at_edge:
+        said.append(f"No rate that was tried is known to be best for {series(list(config.at_edge))}.")
+    return " ".join(said)
 
 
 def rates_table(config: BenchConfig) -> Table:
     """The peak learning rate of each arm."""
     rows: list[list[Entry]] = []
     for arm in config.arms:
-        found = config.tuned if arm.name not in config.untuned else "not tuned"
+        edge = "the edge of the rates that were tried" if arm.name in config.at_edge else "not tuned"
+        found = config.tuned if arm.name not in config.untuned else edge
         rows.append([arm.name, f"{config.recipe_of(arm).learning_rate.peak:.4g}", found])
     return Table.of("Peak learning rates", ("arm", "rate", "found by"), rows)
 

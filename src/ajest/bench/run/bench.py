@@ -39,7 +39,7 @@ from .jobs import (
 )
 from .memory import settle_micro_batch
 from .stages import enter, following, stage_of
-from .tuning import borrow, tune, tuning_of
+from .tuning import borrow, tune
 
 
 def run_bench(
@@ -69,10 +69,10 @@ def run_bench(
     launch = Local() if launch is None else launch
     say, began = sayer(), time.monotonic()
     with locked(root):
-        sweep(root, idle=60.0)  # a cluster's jobs may be at work
         config = settle_micro_batch(root, config, launch.room(device), say)
         claim_folder(root, config, "bench.json")
-        if rates is not None and tuning_of(root) is None:  # before anything is trained
+        sweep(root, idle=60.0)  # a cluster's jobs may be at work
+        if rates is not None:  # before anything is trained
             borrow(root, config, rates)
         stage = stage_of(root, config)
         before = stage.seconds

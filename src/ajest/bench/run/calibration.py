@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,29 +13,48 @@ import torch
 
 from ajest.bench.plan.config import BenchConfig, Costs, run_folder
 from ajest.bench.plan.objectives import objective_of
+from ajest.errors import check
 from ajest.selection.arm import Arm
 from ajest.selection.catalogue import ARMS
 from ajest.selection.kinds import StepKind
 from ajest.storage.checkpoint import read_sealed, write_sealed
 from ajest.training.run import make_trainer
+from ajest.training.run_folder import RunConfig
 from ajest.training.trainer import Step, Trainer
 
 WARMUP_ROUNDS = 4
 THREAD_ROUNDS = 5
+_GENTLE = 1e-3
 
 
 def calibrate(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
     """Median seconds of each phase of each kind of step, and of the "guide"'s; kept in calibration.json and not
-    measured again."""
-    known = calibrated_costs(root)
+    measured again.
+
+    Raises:
+        UserError: they were measured on another device.
+    """
+    known, here = calibrated_costs(root), _named(device)
     if known:
+        there = read_sealed(root / "calibration.json").get("device", here)
+        check(
+            there == here,
+            f"steps of {root} were timed on {there}, and this is {here}: equal time holds on one device alone; go on "
+            "there (--device), or name a new folder with --out",
+        )
         return known
     costs = measure(root, config, device)
     source = config.task.source("cpu")
     objectives = {arm.name: objective_of(arm, source) for arm in config.arms}
-    facts = {"costs": costs, "rounds": config.calibration_rounds, "objectives": objectives}
+    facts = {"costs": costs, "rounds": config.calibration_rounds, "objectives": objectives, "device": here}
     write_sealed(root / "calibration.json", facts)
     return costs
+
+
+def _named(device: torch.device | str) -> str:
+    """The kind of device; of a CUDA device the card."""
+    kind = torch.device(device).type
+    return torch.cuda.get_device_name(device) if kind == "cuda" else kind
 
 
 def calibrated_costs(root: Path) -> Costs:
@@ -85,7 +105,7 @@ def step_seconds(
 ) -> dict[int, float]:
     """Median seconds of the baseline's step with so many threads, timed in turns."""
     before = torch.get_num_threads()
-    trainer = make_trainer(root / "guide", config.run(ARMS["baseline"], config.seeds[0]), device)
+    trainer = make_trainer(root / "guide", _gently(config.run(ARMS["baseline"], config.seeds[0])), device)
     times: dict[int, list[float]] = {count: [] for count in threads}
     for turn in range(1 + THREAD_ROUNDS):
         for count, found in times.items():
@@ -97,26 +117,35 @@ def step_seconds(
     return {count: float(np.median(found)) for count, found in times.items()}
 
 
+def _gently(run: RunConfig) -> RunConfig:
+    """A run at a rate that hardly moves its weights."""
+    rate = run.recipe.learning_rate
+    return replace(run, recipe=replace(run.recipe, learning_rate=replace(rate, peak=_GENTLE * rate.peak)))
+
+
 def measure(root: Path, config: BenchConfig, device: torch.device | str = "cpu") -> Costs:
     """`calibrate` without its file. Among the kinds is always the uniform step, which others are held against.
 
     One source, one learner with its optimiser and averages, and one of each reference are enough for all kinds: what a
-    step costs does not hang on what the weights are. Updates of as many examples share one median.
+    step costs does not hang on what the weights are. Nor does it on the learning rate, which is so low that many steps
+    of all kinds in turns do not diverge. Updates of as many examples share one median.
     """
-    source, seed = config.task.source(device), config.seeds[0]
+    shared, seed = config.task.source(device), config.seeds[0]
+    # One that reads ahead of a run would read for whoever comes next in turn.
+    source_of = partial(config.task.source, device) if getattr(shared, "reads_ahead", False) else lambda: shared
     trainers: dict[StepKind, Trainer] = {}
     for arm in (ARMS["baseline"], *config.arms):
         kinds = [kind for kind in arm.kinds() if kind not in trainers]
         if not kinds:
             continue
-        folder, run = run_folder(root, arm.name, seed), config.run(arm, seed)
-        trainer = make_trainer(folder, run, device, source, beside=tuple(trainers.values()))
+        folder, run = run_folder(root, arm.name, seed), _gently(config.run(arm, seed))
+        trainer = make_trainer(folder, run, device, source_of(), beside=tuple(trainers.values()))
         trainers |= dict.fromkeys(kinds, trainer)
         if any(kind.mode == "recall" for kind in kinds):  # looking up in an empty memory takes less time
             trainer.step(arm.kinds()[0])
     steps: dict[str, Callable[[], Step]] = {k.label: partial(_forced, t, k) for k, t in trainers.items()}
     arms: dict[str, Arm] = {k.label: t.arm for k, t in trainers.items()}
-    steps["guide"] = make_trainer(root / "guide", config.guide(), device, source).step
+    steps["guide"] = make_trainer(root / "guide", _gently(config.guide()), device, source_of()).step
     times: dict[Hashable, list[float]] = defaultdict(list)
     works: dict[str, dict[str, Hashable]] = {label: {} for label in steps}
     for turn in range(WARMUP_ROUNDS + config.calibration_rounds):

@@ -50,7 +50,9 @@ def with_tuned_rates(root: Path, config: BenchConfig) -> BenchConfig:
     tuned = None if config.tuning is None else tuning_of(root)
     if tuned is None or config.tuning is None:
         return config
-    return replace(config, rates=tuned.rates, tuned="" if tuned.at_edge else tuned.said())
+    # Seeds that are added later are none of those on which a borrowed rate was found either.
+    tuning = replace(config.tuning, seeds=tuple(sorted({*config.tuning.seeds, *tuned.seeds})))
+    return replace(config, rates=tuned.rates, tuned=tuned.said(), at_edge=tuned.at_edge, tuning=tuning)
 
 
 def borrow(root: Path, config: BenchConfig, path: Path) -> None:
@@ -62,7 +64,8 @@ def borrow(root: Path, config: BenchConfig, path: Path) -> None:
         path: the other's tuning.json.
 
     Raises:
-        UserError: no such file, arms without a rate, another metric, or seeds that this bench reports.
+        UserError: no such file, arms without a rate, another metric, seeds that this bench reports, or other rates than
+            the folder has.
     """
     check(path.is_file(), f"{path} is not there: give the tuning.json of a bench that was tuned")
     tuned = replace(from_json(Tuned, read_sealed(path)["tuned"], str(path)), borrowed=True)
@@ -72,8 +75,14 @@ def borrow(root: Path, config: BenchConfig, path: Path) -> None:
     check(tuned.metric == metric, f"{path} has rates by {tuned.metric}, and this bench's are found by {metric}")
     both = sorted({*tuned.seeds} & {*config.seeds})
     check(not both, f"the rates of {path} were found on seeds that this bench reports: {listed(both)}")
-    root.mkdir(parents=True, exist_ok=True)
-    write_sealed(root / "tuning.json", {"tuned": to_json(tuned)})
+    known = tuning_of(root)
+    check(
+        known is None or known.rates == tuned.rates,
+        f"{root} has learning rates already, and {path} others: leave out --rates, or name a new folder with --out",
+    )
+    if known is None:
+        root.mkdir(parents=True, exist_ok=True)
+        write_sealed(root / "tuning.json", {"tuned": to_json(tuned)})
 
 
 def tune(bench: AtWork, launch: Launch, threads: int, say: Callable[[str], None]) -> BenchConfig:

@@ -183,6 +183,11 @@ class ImageSource:
     def _eps(self, x0: Tensor, generator: torch.Generator) -> Tensor:
         return torch.randn(x0.shape, generator=substream(generator, self.device), device=self.device)
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether images are read before they are wanted, as they do not live on the device."""
+        return self._pixels.ahead
+
     def expect(self, rows: range, stream: torch.Generator | CounterStream) -> None:
         """Begin to read the images of a draw that comes next, where they are read ahead at all.
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -368,3 +369,13 @@ def test_benches_that_end_by_any_clock_are_read_at_their_end(end, final_only, tm
         for budget in budgets:
             assert set(results.cell(budget, arm, "loss", 1.0).values) == {0}
         assert results.cell(config.final_budget, arm, "loss", 1.0).n == 400
+
+
+def test_a_folder_of_somebodys_is_refused_before_anything_in_it_is_touched(tmp_path):
+    weights = tmp_path / "sd-vae" / "diffusion_pytorch_model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"x")
+    os.utime(weights, (time.time() - 1e6, time.time() - 1e6))
+    with pytest.raises(UserError, match=r"holds other things \(sd-vae\) and no bench\.json"):
+        run_bench(tmp_path, small_bench(), Here())
+    assert weights.exists()

@@ -1,6 +1,7 @@
 """What steps cost: all kinds timed in turns, of one source and one learner."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,9 +9,12 @@ import torch
 from ajest.bench.run import calibration
 from ajest.bench.run.calibration import WARMUP_ROUNDS, measure
 from ajest.bench.run.jobs import train_references
+from ajest.errors import UserError
 from ajest.selection.catalogue import arms_named
+from ajest.storage.checkpoint import write_sealed
 from ajest.tasks.tree.task import TreeTask
 from ajest.training import run
+from ajest.training.recipe import LearningRate
 from ajest.training.trainer import Trainer
 from conftest import small_bench
 
@@ -85,3 +89,19 @@ def test_arms_that_train_on_as_many_examples_share_what_that_takes(tmp_path):
     assert of["random"] == of["hard"]
     assert len(set(of.values())) == 4
     assert costs[labels["baseline"]]["draw"] != costs[labels["eps-weight"]]["draw"]
+
+
+def test_steps_that_were_timed_on_another_device_are_no_costs_here(config, tmp_path):
+    facts = {"costs": {"uniform": {"update": 1.0}}, "rounds": 2}
+    write_sealed(tmp_path / "calibration.json", facts)  # of before devices were noted
+    assert calibration.calibrate(tmp_path, config) == facts["costs"]
+    write_sealed(tmp_path / "calibration.json", facts | {"device": "a card"})
+    with pytest.raises(UserError, match="were timed on a card, and this is cpu: equal time holds on one device alone"):
+        calibration.calibrate(tmp_path, config)
+
+
+def test_a_rate_at_which_steps_diverge_is_timed_all_the_same(config, tmp_path):
+    wild = replace(config, recipe=replace(config.recipe, learning_rate=LearningRate(peak=1e8)), calibration_rounds=12)
+    wild = replace(wild, arms=arms_named(("baseline", "random")))
+    train_references(tmp_path, wild, "cpu", lambda _: None, lambda _: None)
+    assert all(seconds["update"] > 0 for seconds in measure(tmp_path, wild).values())

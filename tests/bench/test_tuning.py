@@ -17,7 +17,7 @@ from ajest.bench.read.folder import read
 from ajest.bench.read.rates import rates_table, tuning_table, untuned_note
 from ajest.bench.run import tuning as jobs_of_tuning
 from ajest.bench.run.bench import run_bench
-from ajest.bench.run.tuning import borrow, tuning_of
+from ajest.bench.run.tuning import borrow, tuning_of, with_tuned_rates
 from ajest.errors import UserError
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.storage.checkpoint import read_sealed, write_sealed
@@ -228,7 +228,43 @@ def test_rates_of_another_bench_that_do_not_fit_are_refused(tuned_bench, tmp_pat
         borrow(tmp_path / "mine", alone, path)
     with pytest.raises(UserError, match=r"none\.json is not there"):
         borrow(tmp_path / "mine", alone, tmp_path / "none.json")
+    write_sealed(path, {"tuned": to_json(replace(found, found_for="vectors (digits) at 1,024 examples a step"))})
+    with pytest.raises(UserError, match=r"were found for vectors \(digits\).*, and this bench is of tree .* at 256 ex"):
+        borrow(tmp_path / "mine", alone, path)
     assert not (tmp_path / "mine").exists()
+
+
+def test_rates_of_another_bench_never_come_in_the_place_of_those_that_are_there(tuned_bench, tmp_path):
+    root, config = tuned_bench
+    found = tuning_of(root)
+    other = tmp_path / "tuning.json"
+    write_sealed(other, {"tuned": to_json(replace(found, rates=dict.fromkeys(found.rates, 0.5)))})
+    with pytest.raises(UserError, match=r"has learning rates already, and .* others: leave out --rates"):
+        borrow(root, replace(config, seeds=(7,)), other)
+    borrow(root, replace(config, seeds=(7,)), root / "tuning.json")
+    assert tuning_of(root) == found
+
+
+def test_seeds_that_a_presets_rates_were_found_on_are_never_reported_as_tuned():
+    full = tree_full()
+    assert altered(full, seeds=(0, 1)).tuned
+    assert not altered(full, seeds=(2000, 2001)).tuned
+    assert not {2000, 2001, 2002} & {*replace(full, seeds=(1999,)).with_seeds(4).seeds}
+
+
+def test_one_arm_at_the_edge_leaves_the_others_tuned(tmp_path):
+    config = small_bench(tuning=TUNING, arms=arms_named(("baseline", "random")))
+    trials = {name: {0.1: {90: 1.0, 91: 1.0}} for name in ("baseline", "random")}
+    rates = {"baseline": 0.1, "random": 0.1}
+    found = Tuned("loss", rates, {name: name for name in rates}, trials, ("random",), 12.0)
+    write_sealed(tmp_path / "tuning.json", {"tuned": to_json(found)})
+    tuned = with_tuned_rates(tmp_path, config)
+    assert tuned.untuned == ("random",)
+    assert untuned_note(tuned) == "No rate that was tried is known to be best for `random`."
+    assert [row[2].value for row in rates_table(tuned).rows] == [
+        found.said(), "the edge of the rates that were tried"
+    ]  # fmt: skip
+    assert {90, 91} <= {*tuned.tuning.seeds}
 
 
 def test_a_best_at_the_edge_is_said_and_does_not_count_as_tuned(tmp_path):

@@ -126,6 +126,26 @@ def test_estimates_from_a_part_of_the_data(level):
     assert off[1] < 0.5 * off[0]
 
 
+@pytest.mark.parametrize("level", [0.1, 0.4])
+def test_the_bounds_of_a_small_data_set_are_its_own_least_loss(level):
+    """Of fewer examples than are drawn as references, each of which stands among these several times."""
+    batch, whole = batches(level, size=40, queries=4000)
+    drawn = whole[torch.randint(40, (4096,), generator=stream(6))]
+    noise = LogNormal(math.log(level), 1e-6)
+    found = dataset_optimum(noise, batch, batch, drawn, 40, 500)
+    place = [i for i in range(LEVELS) if math.isfinite(found.value[i])]
+    value = np.average([found.value[i] for i in place])
+    assert value == pytest.approx(loss(batch, whole), rel=0.1)
+    assert found.low == found.value
+
+
+def test_an_example_whose_class_has_no_reference_is_answered_by_itself_where_it_is_put_in():
+    batch, whole = batches(1.0, size=6, queries=3)
+    known = replace(batch, label=torch.full((3,), 7))
+    found = posterior_means(known, replace(whole, label=torch.zeros(6, dtype=torch.int64)), 1.0)
+    torch.testing.assert_close(found, batch.target)
+
+
 def test_examples_are_averaged_within_their_class():
     batch, whole = batches(1.0, size=6, queries=3)
     label = torch.tensor([0, 0, 0, 1, 1, 1])

@@ -108,7 +108,7 @@ def dataset_optimum(
         learned: noised examples of the data set, whose target is the clean one and whose ids are their numbers in it.
         held_out: noised examples that are not of it, with the clean ones as targets.
         references: other draws from the data set, of which targets, ids and labels are looked at.
-        total: examples of the data set.
+        total: examples of the data set, mirrored ones counted too where draws mirror.
         chunk: examples that are looked at at a time.
     """
 
@@ -119,7 +119,7 @@ def dataset_optimum(
 
         return in_chunks(of, len(batch), chunk)
 
-    correction = max(total / len(references), 1.0)
+    correction = total / len(references)  # below 1 where examples are among the references several times each
     sigma, value, error = _with_error(noise, learned.sigma, losses(learned, correction))
     low = by_level(noise, learned.sigma, {"loss": losses(learned, 1.0)})["loss"] if correction > 1 else value
     high = by_level(noise, held_out.sigma, {"loss": losses(held_out, None)})["loss"]
@@ -131,8 +131,8 @@ def posterior_means(batch: Batch, references: Batch, correction: float | None = 
     `exp(-|x - x_l|^2 / (2 sigma^2))`.
 
     With all examples of a data set as references it is the data set's best denoiser. With some of them it is SNIS;
-    with the noised example's own put in it is DOL at a correction of 1, and cDOL at N / L or more, for L references of
-    N examples, with which it becomes exact as L grows (arXiv 2506.13763, section 4).
+    with the noised example's own put in it is DOL at a correction of 1, and cDOL at N / L, for L references that were
+    drawn from N examples, with which it becomes exact as L grows (arXiv 2506.13763, section 4).
 
     Args:
         batch: noised examples, with the clean ones as targets where `correction` is given.
@@ -151,7 +151,8 @@ def posterior_means(batch: Batch, references: Batch, correction: float | None = 
     logits = torch.cdist(x, clean, compute_mode=mode).square() / (-2 * batch.sigma.square())[:, None]
     if batch.label is not None and references.label is not None:
         other = (references.label != batch.label[:, None]) & (batch.label[:, None] >= 0)
-        other &= ~other.all(1, keepdim=True)  # without any of its own, all are better than none
+        if correction is None:
+            other &= ~other.all(1, keepdim=True)  # without any of its own, all are better than none
         logits = logits.masked_fill(other, -math.inf)
     if correction is None:
         return (logits.softmax(1) @ clean).view_as(batch.x)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ajest.diffusion.conditions import is_none
 from ajest.errors import UserError
@@ -15,8 +16,10 @@ from ajest.selection.flow import Networks
 from ajest.tasks.base import Guided, Measurement
 from ajest.tasks.images.data import open_images
 from ajest.tasks.images.data.embeddings import read_embeddings
+from ajest.tasks.images.setup import image_task
 from ajest.training.trainer import Trainer
 from conftest import small_images, small_recipe
+from image_files import encoded, folder
 
 WIDTH = 6
 
@@ -92,6 +95,29 @@ def test_samples_follow_their_embeddings_and_both_guidances(task, tmp_path):
     assert all(path.exists() for path in sheets)
 
 
+def test_samples_are_told_embeddings_of_images_all_over_the_set(task):
+    """Images of a folder lie beside each other: the first few samples must not be of its first classes alone."""
+    known = task.sampler.embeddings()
+    told = task.sampler._told(slice(0, 16))
+    at = [int((known == one).all(1).nonzero()) for one in told]
+    assert sorted(number // (len(known) // 16) for number in at) == list(range(16))
+    assert torch.equal(task.sampler._told(slice(5, 9)), told[5:9])
+    assert torch.equal(task.sampler._told(slice(len(known), len(known) + 3)), told[:3])
+
+
+def test_held_out_images_that_are_the_learned_ones_are_refused_with_embeddings_too(tmp_path):
+    names = [f"{k:03}.png" for k in range(160)]
+    colours = {name: encoded(Image.new("RGB", (16, 16), (k, 0, 0))) for k, name in enumerate(names)}
+    pets = (folder(tmp_path / "pets", colours),)
+    told = saved(tmp_path / "e.npz", {"ids": names, "embeddings": np.eye(160)})
+    with pytest.raises(UserError, match="holds the training images themselves"):
+        image_task(pets, pets, resolution=16, embeddings=(told,), warn=lambda _: None)
+
+
+def test_no_least_loss_is_claimed_where_each_image_has_a_condition_of_its_own(task, tmp_path):
+    assert task.optimal_loss(Measurement(70, 0, tmp_path)) is None
+
+
 def test_tokens_are_for_models_that_read_them(tmp_path):
     diffusers = pytest.importorskip("diffusers")
     told = (written(tmp_path / "tokens.npz", (4, 12)),)
@@ -135,7 +161,9 @@ REFUSED = {
     "they must be alike": lambda path: read_embeddings(
         [written(path / "e.npz"), saved(path / "f.npz", {"ids": ["a"], "embeddings": [[1.0]]})]
     ),
-    "is no .npz of embeddings": lambda path: read_embeddings([text(path / "t.npz")]),
+    "t.npz is no .npz of embeddings": lambda path: read_embeddings([text(path / "t.npz")]),
+    "x.npy is no .npz of embeddings": lambda path: read_embeddings([array(path / "x.npy")]),
+    "d.npz is no .npz of embeddings": lambda path: read_embeddings([damaged(path / "d.npz")]),
 }  # fmt: skip
 
 
@@ -146,6 +174,20 @@ def saved(path, arrays):
 
 def of(path, arrays):
     return read_embeddings([saved(path / "x.npz", arrays)])
+
+
+def array(path):
+    np.save(path, np.eye(3))
+    return str(path)
+
+
+def damaged(path):
+    """A byte within the packed numbers."""
+    np.savez_compressed(path, ids=np.array(["a", "b"]), embeddings=np.random.default_rng(0).normal(size=(2, 200)))
+    held = bytearray(path.read_bytes())
+    held[len(held) // 2] ^= 255
+    path.write_bytes(held)
+    return str(path)
 
 
 def text(path):

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from ajest import LogNormal
+from ajest.errors import NotFinite
 from ajest.runtime.seeding import generator
 from ajest.tasks.base import Guided, Measurement
 from ajest.tasks.tree import metrics
@@ -124,3 +125,8 @@ def test_with_clean_targets_the_same_examples_are_drawn_and_the_measures_stay_ex
     found = [task.evaluate(ideal, Measurement(400, 0, tmp_path)).metrics for task in (exact, clean)]
     assert found[0] == found[1]
     assert found[1]["loss"] < 1e-9
+
+
+def test_samples_that_are_not_finite_have_no_metrics(tmp_path):
+    with pytest.raises(NotFinite, match="NaN or infinite"):
+        small_task().evaluate(Guided(lambda x, s, y=None: x * torch.nan), Measurement(64, 0, tmp_path))

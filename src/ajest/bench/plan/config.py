@@ -177,7 +177,7 @@ class BenchConfig:
 
     def with_seeds(self, count: int) -> BenchConfig:
         """This bench with so many seeds: the first of its own, then the next whole numbers."""
-        taken = () if self.tuning is None else self.tuning.seeds
+        taken = {*Tuning.seeds, *(() if self.tuning is None else self.tuning.seeds)}
         return replace(self, seeds=more_seeds(self.seeds, count, taken))
 
     @property
@@ -330,8 +330,8 @@ def altered(config: BenchConfig, **settings: Any) -> BenchConfig:
     """A bench with other settings.
 
     Learning rates of arms stay as the best guess there is, but count as tuned only where the task, the recipe, the
-    budget and the arm are those that they were tuned for; a recipe of another peak is meant for all arms. Seeds that
-    are named are all that are wanted: none are added to them.
+    budget and the arm are those that they were tuned for, and no seed is one of those that they were found on; a
+    recipe of another peak is meant for all arms. Seeds that are named are all that are wanted: none are added to them.
 
     Args:
         config: of a preset, for instance.
@@ -347,7 +347,7 @@ def altered(config: BenchConfig, **settings: Any) -> BenchConfig:
     known = {arm.name: arm for arm in config.arms}
     other = {arm.name for arm in new.arms if arm.name in known and arm != known[arm.name]}
     rates = {name: rate for name, rate in new.rates.items() if name not in other}
-    return replace(new, rates=rates, tuned=new.tuned if alike else "")
+    return replace(new, rates=rates, tuned=new.tuned if alike and not {*new.seeds} & {*Tuning.seeds} else "")
 
 
 def _restored(value: Any) -> BenchConfig:

@@ -102,6 +102,7 @@ class Tuned:
         at_edge: arms whose best lies at the edge of the whole grid, or that have none: it is not known to be the best.
         seconds: of training, of all runs together.
         borrowed: whether another bench found it.
+        found_for: the data and the examples a step that it was found for; "" of files from before it was noted.
     """
 
     metric: str
@@ -111,6 +112,7 @@ class Tuned:
     at_edge: tuple[str, ...]
     seconds: float
     borrowed: bool = False
+    found_for: str = ""
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -64,8 +64,8 @@ def borrow(root: Path, config: BenchConfig, path: Path) -> None:
         path: the other's tuning.json.
 
     Raises:
-        UserError: no such file, arms without a rate, another metric, seeds that this bench reports, or other rates than
-            the folder has.
+        UserError: no such file, arms without a rate, another metric, other data or another batch, seeds that this bench
+            reports, or other rates than the folder has.
     """
     check(path.is_file(), f"{path} is not there: give the tuning.json of a bench that was tuned")
     tuned = replace(from_json(Tuned, read_sealed(path)["tuned"], str(path)), borrowed=True)
@@ -73,6 +73,11 @@ def borrow(root: Path, config: BenchConfig, path: Path) -> None:
     check(not lacking, f"{path} has no learning rate for {listed(lacking)}: leave these out, or tune")
     metric = config.tuned_by
     check(tuned.metric == metric, f"{path} has rates by {tuned.metric}, and this bench's are found by {metric}")
+    mine = _found_for(config)
+    check(
+        tuned.found_for in ("", mine),
+        f"the rates of {path} were found for {tuned.found_for}, and this bench is of {mine}: tune",
+    )
     both = sorted({*tuned.seeds} & {*config.seeds})
     check(not both, f"the rates of {path} were found on seeds that this bench reports: {listed(both)}")
     known = tuning_of(root)
@@ -83,6 +88,13 @@ def borrow(root: Path, config: BenchConfig, path: Path) -> None:
     if known is None:
         root.mkdir(parents=True, exist_ok=True)
         write_sealed(root / "tuning.json", {"tuned": to_json(tuned)})
+
+
+def _found_for(config: BenchConfig) -> str:
+    """What decides which rates are good, in words."""
+    digest = str(getattr(config.task, "digest", ""))[:8]
+    subject = f"{config.task.name} ({config.task.subject}{digest and f', {digest}'})"
+    return f"{subject} at {config.recipe.super_batch:,} examples a step"
 
 
 def tune(bench: AtWork, launch: Launch, threads: int, say: Callable[[str], None]) -> BenchConfig:
@@ -124,7 +136,8 @@ def tune(bench: AtWork, launch: Launch, threads: int, say: Callable[[str], None]
         if rate is not None
     }
     peaks = {arm: taken[name] for arm, name in names.items() if name in taken}
-    tuned = Tuned(metric, peaks, names, trials, at_edge, sum(map(_seconds, rounds)))
+    seconds = sum(map(_seconds, rounds))
+    tuned = Tuned(metric, peaks, names, trials, at_edge, seconds, found_for=_found_for(config))
     write_sealed(root / "tuning.json", {"tuned": to_json(tuned)})
     for arm in at_edge:
         say(f"{arm}: no rate from {grid[0]:.3g} to {grid[-1]:.3g} is its best with a worse one on either side")

@@ -94,7 +94,8 @@ def optimal_loss(task: Judge, source: ImageSource, how: Measurement) -> OptimalL
     counts = (LOSS_EXAMPLES, OPTIMAL_REFERENCES)
     held_out = held_out_batch(task, how.seed).to(how.device)
     learned, others = (source.draw(count, stream) for count, stream in zip(counts, streams, strict=True))
-    return dataset_optimum(task.noise, learned, held_out, others, task.size, LOSS_EXAMPLES)
+    total = task.size * (2 if source.flip else 1)
+    return dataset_optimum(task.noise, learned, held_out, others, total, LOSS_EXAMPLES)
 
 
 def real_data_reference(task: Judge, n: int, device: torch.device | str) -> dict[str, float]:

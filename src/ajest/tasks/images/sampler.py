@@ -55,12 +55,15 @@ class Sampler:
         order = torch.from_numpy(spread_order(self.classes))
         return order[torch.arange(n) % len(order)]
 
-    def _told(self, n: int) -> Tensor | None:
-        """What networks are told of n samples: their classes; or embeddings, those of the first n images, and again."""
+    def _told(self, part: slice) -> Tensor | None:
+        """What networks are told of some samples: their classes; or embeddings, of images spread over all of them, and
+        again."""
         if self.embeddings is None:
-            return self.labels(n)
+            labels = self.labels(part.stop)
+            return None if labels is None else labels[part]
         known = self.embeddings()
-        return known[torch.arange(n) % len(known)]
+        order = torch.from_numpy(spread_order(len(known)))
+        return known[order[torch.arange(part.start, part.stop) % len(order)]]
 
     def start(self, part: slice, seed: int) -> Tensor:
         """Start noise of some samples, the same for all arms of a seed: that of a sample depends on its number alone.
@@ -81,13 +84,12 @@ class Sampler:
             seed: of the run.
             device: where to compute.
         """
-        labels = self._told(part.stop)
         churn = [generator(seed, "evaluation", "churn", i) for i in range(part.start, part.stop)]
-        return self._solved(denoiser, self.start(part, seed), None if labels is None else labels[part], churn, device)
+        return self._solved(denoiser, self.start(part, seed), self._told(part), churn, device)
 
     def shown(self, denoiser: Denoiser, n: int, seed: int, device: torch.device | str) -> dict[str, Tensor]:
         """The first n of those samples, the paths of a few, and their labels, on the CPU."""
-        labels, told = self.labels(n), self._told(n)
+        labels, told = self.labels(n), self._told(slice(0, n))
         path: list[Tensor] = []
 
         def watch(_: int, state: Tensor) -> None:

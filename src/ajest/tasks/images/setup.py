@@ -65,8 +65,8 @@ def image_task(
     told = read_embeddings(embeddings) if embeddings else None
     labelled = learner.labelled and told is None
     check(told is None or classes is None, "networks are told embeddings in the place of classes: leave out --classes")
-    train = known.only(_wanted(known, classes, at_most) if labelled else _none_of(classes, learner))
-    train = train if told is None else told.of(train)
+    chosen = known.only(_wanted(known, classes, at_most) if labelled else _none_of(classes, learner))
+    train = chosen if told is None else told.of(chosen)
     left_out = _left_out(known, train) if classes is None and labelled else ""
     if told is not None:
         warn(f"{' '.join(data)}: networks are told embeddings, no classes")
@@ -88,7 +88,7 @@ def image_task(
     held_out = None
     if validation:
         others = open_set(validation, resolution, "val", skip_bad, warn, in_grey)
-        held_out = _held_out(validation, others, known, train, warn)
+        held_out = _held_out(validation, others, known, chosen, warn)
         held_out = held_out if told is None else told.of(held_out)
     if validation:
         said.append(what_is_changed(_sizes(validation, "val"), resolution, "validation images", mend))

@@ -252,10 +252,12 @@ class ImageTask(Task):
         return judging.evaluate(self, model, how)
 
     def optimal_loss(self, how: Measurement) -> OptimalLoss | None:
-        """Between what it lies, from some of the images; None where none are held out."""
-        if not self.validation:
+        """Between what it lies, from some of the images; None where none are held out, or where each is told an
+        embedding of its own."""
+        if not self.validation or self.embedding:
             return None
-        return judging.optimal_loss(self, replace(self, objective="edm").source(how.device), how)
+        labelled = replace(self, objective="edm", label_dropout=0.0)  # as held-out images are
+        return judging.optimal_loss(self, labelled.source(how.device), how)
 
     def real_data_reference(self, how: Measurement) -> dict[str, float]:
         """Metrics of n other real images: validation images, or else training images, which are no references

@@ -22,7 +22,7 @@ from ajest.diffusion.noising.source import noised
 from ajest.diffusion.optimal import OptimalLoss, by_level, exact_optimum
 from ajest.diffusion.sampling import sample, sigma_schedule
 from ajest.diffusion.solvers import Solver, SolverKind
-from ajest.errors import Corrupt, check
+from ajest.errors import Corrupt, NotFinite, check
 from ajest.runtime.distributed import in_chunks
 from ajest.runtime.seeding import LARGE, Role, generator
 from ajest.storage import checkpoint
@@ -199,11 +199,17 @@ class TreeTask(Task):
         return end
 
     def evaluate(self, model: Guided, how: Measurement) -> Evaluation:
-        """Judge a denoiser on n samples; kept are `samples` (at most 16,384 of them) and `trajectories` (48 paths)."""
+        """Judge a denoiser on n samples; kept are `samples` (at most 16,384 of them) and `trajectories` (48 paths).
+
+        Raises:
+            NotFinite: some are NaN or infinite.
+        """
         n, seed, device, denoiser = how.n, how.seed, how.device, model.denoiser
         distribution = _distribution(self.label, str(device))
         start, truth = self.start(n, seed, device), self.prepare(how)
         end = self._sample(denoiser, start, seed)
+        if not bool(torch.isfinite(end).all()):
+            raise NotFinite("samples are NaN or infinite: lower the learning rate or the guidance")
         hit = metrics.hits(distribution, end)
         x, on_tree = end.cpu().numpy(), hit.cpu().numpy()
         values = {

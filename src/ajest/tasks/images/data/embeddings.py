@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 
 from ajest.errors import UserError, check, listed
 
+from .npz import MAX_INFLATED
 from .sets import ImageSet
 
 #: What a file of embeddings holds.
@@ -91,12 +92,21 @@ def _read(files: tuple[tuple[str, int, int], ...]) -> Embeddings:
 
 def _one(path: str) -> tuple[list[str], np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            lacking = [name for name in (IDS, EMBEDDINGS) if name not in stored]
+        with ZipFile(path) as archive:
+            kept = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+            lacking = [name for name in (IDS, EMBEDDINGS) if name not in kept]
             check(not lacking, f"{path} lacks {listed(lacking)}: write it by np.savez({Path(path).name!r}, ids=..., "
                   "embeddings=...)")  # fmt: skip
+            inflated = sum(kept[name].file_size for name in (IDS, EMBEDDINGS) if kept[name].compress_type)
+            check(
+                inflated <= MAX_INFLATED,
+                f"{path} unpacks to {inflated:,} bytes, more than {MAX_INFLATED:,}: write it uncompressed, by np.savez",
+            )
+        with np.load(path, allow_pickle=False) as stored:
             ids, values = stored[IDS], stored[EMBEDDINGS]
-    except (OSError, ValueError, BadZipFile, EOFError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file raises anything
         raise UserError(f"{path} is no .npz of embeddings: {error}") from error
     check(
         values.dtype.kind == "f" and values.ndim in (2, 3) and ids.shape == values.shape[:1] and values.size > 0,

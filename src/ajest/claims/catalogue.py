@@ -32,7 +32,7 @@ class Claim:
         published: its figures, as published.
         seeds: over how many training seeds, in words.
         arms: that do what is claimed; of the group guides, names of guides (`ajest.study.guides`).
-        controls: arms, or guides, that share everything with these but the mechanism.
+        controls: arms, or guides, that lack the mechanism; `tests` says in what else they differ.
         tests: what the controls would show, in a sentence.
         needs_noise: whether it has no meaning where targets are exact already.
         needs_exact: whether the best denoiser must be known.
@@ -181,7 +181,8 @@ _ALL = (
     Claim("jest", "selection", "training on what the learner finds hard and a reference easy takes 13 times fewer "
           "steps", "arXiv 2406.17711", "13 times fewer iterations, 10 times less computation, on CLIP-like training",
           _NOT_SEEN, ("jest-ema",), ("random", "inverted-ajest"),
-          "Random choice keeps as many; the inverted rule takes the least learnable.", bound="importance"),
+          "Random choice keeps as many; the inverted rule takes the least learnable, by a trained guide.",
+          bound="importance"),
     Claim("ajest", "selection", "the guide of autoguidance as JEST's reference, at the beginning or all along, trains "
           "better at equal time", "arXiv 2509.15267", "mandala 0.507 and 0.462 against 0.511, 4,096 steps; better at "
           "equal examples", "5 seeds", ("early-ajest", "ajest"), ("random",),
@@ -193,7 +194,8 @@ _ALL = (
           doubts="At equal computation others found no gain (arXiv 2307.06440)."),
     Claim("infobatch", "selection", "pruning examples of low loss with rescaled gradients saves 40 % without loss",
           "arXiv 2303.04947", "no loss at 40 % less, on classification", _NOT_SEEN, ("infobatch",),
-          ("random-keep-0.65",), "Random choice keeps as many, unscaled.", bound="importance",
+          ("random-keep-0.65",), "Random choice keeps 65 % unscaled, and to the end; InfoBatch ends on all examples.",
+          bound="importance",
           doubts="In diffusion the last loss is one draw of the noise level, so what is pruned is mostly chance."),
     Claim("evolved-sampling", "selection", "drawing by averages of past and present losses saves up to 45 % of the "
           "time", "arXiv 2509.23461", "up to 45 % of wall-clock time; no random baseline in its main tables",
@@ -202,8 +204,8 @@ _ALL = (
           doubts="Rejected twice: no seeds, and averages whose memory was tuned."),
     Claim("pods", "selection", "keeping little and much in turns does better than one ratio at the same budget",
           "arXiv 2605.14773", "ImageNet-1k at half the cost; not tried on diffusion", "not opened", ("pods",),
-          ("hard-keep-0.6", "random-waves"), "The first control keeps as many in all at one ratio; the other keeps in "
-          "turns and scores nothing.",
+          ("hard-keep-0.6", "random-waves"), "The first control keeps one ratio, the mean over equal steps; where "
+          "small steps are cheaper there are more of them. The other keeps in turns and scores nothing.",
           bound="importance"),
     Claim("excess", "selection", "the loss above the best possible one says what can still be learned",
           "arXiv 2506.13763", "used for levels: FID 1.75 against 1.79 on CIFAR-10; as a score of examples by this "

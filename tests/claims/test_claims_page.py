@@ -66,6 +66,13 @@ def test_the_forest_has_a_column_for_each_headline_of_each_setting():
     assert {title[-1] for title in titles} == {"% better"}
 
 
+def test_verdicts_of_another_day_share_a_column_though_their_metric_is_worded_otherwise():
+    one = judged(CLAIMS["min-snr"], 0.3)
+    said = tuple(replace(test, metric=replace(test.metric, meaning="as it was", perfect=0.5)) for test in one.tests)
+    earlier = replace(one, claim=CLAIMS["speed"], tests=said)
+    assert len(forest([one, earlier]).axes) == len(forest([one]).axes)
+
+
 def test_forests_name_groups_and_keep_guides_apart():
     """A guide is held against none, not against the baseline. Where differences are far apart none hides the others."""
     near, far = judged(CLAIMS["laplace"], -0.3, 0.4), judged(CLAIMS["min-snr"], 5.0)

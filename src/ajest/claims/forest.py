@@ -14,7 +14,6 @@ from ajest.bench.plan.budgets import BUDGETS, END_CLOCKS
 from ajest.bench.read.wording import metric_name
 from ajest.bench.report.figures import clean
 from ajest.bench.report.forest import Difference, whisker
-from ajest.tasks.base import Metric
 
 from .catalogue import GROUPS
 from .findings import Judged, Test, leading
@@ -48,10 +47,11 @@ def forest(found: Sequence[Judged]) -> Figure | None:
     there = [one for one in found if one.end == leading(found) and one.tests]
     if not there:
         return None
-    columns: dict[tuple[Setting, Metric, bool], list[Test]] = {}
+    # By name: what else is said of a metric may be worded otherwise in verdicts of another day.
+    columns: dict[tuple[Setting, str, bool], list[Test]] = {}
     for one in there:
         for test in one.tests:
-            columns.setdefault((one.setting, test.metric, test.weight != 1), []).append(test)
+            columns.setdefault((one.setting, test.metric.name, test.weight != 1), []).append(test)
     groups = [group for group in GROUPS if any(one.claim.group == group for one in there)]
     rows = list[tuple[str, str]]()  # group, and arm or "" for the group's name
     for group in groups:

@@ -106,7 +106,7 @@ def test_what_a_kill_left_between_two_files_is_tidied_up(runs, tmp_path):
             shutil.copy(last.with_suffix(suffix), run / f"checkpoint-{older:07d}{suffix}")
     shutil.copy(last.with_suffix(".safetensors"), run / "checkpoint-0000231.safetensors")
     shutil.copy(last.with_suffix(".safetensors"), run / "snapshots" / "snapshot-0000251.safetensors")
-    (run / ".status.json.abcd.tmp").write_text("{")
+    (run / ".status.json.abcd_123.tmp").write_text("{")
     assert execute(run, config(), SCHEDULE, warn=pytest.fail) == "done"
     assert_same_end(run, runs / "unbroken")
 

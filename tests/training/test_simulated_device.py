@@ -29,6 +29,7 @@ from ajest.tasks.images.architecture import Architecture
 from ajest.tasks.images.setup import image_task
 from ajest.tasks.tree.source import TreeSource
 from ajest.tasks.vectors.setup import vectors_task
+from ajest.training import muon
 from ajest.training.networks import Guidance, load_network
 from ajest.training.recipe import LearningRate
 from ajest.training.run import execute, execution
@@ -51,6 +52,8 @@ def cuda(monkeypatch):
 
     with simulated_cuda() as device:
         monkeypatch.setattr(seeding, "generator", generator)
+        # Of fewer digits there, which is meant, and so not the same numbers.
+        monkeypatch.setattr(muon, "_type_on", lambda device: torch.float32)
         yield device
 
 

@@ -201,10 +201,12 @@ def images_of(dials: ImageDials, asked: dict[str, Any], device: str = "cpu") -> 
     classes = asked.get("classes")
     if "data" not in asked and "validation" not in asked:
         validation = ("shapes",)  # the procedural data set brings its own
-        warn("without --data, drawn shapes are learned: name a folder or archive of images to learn those")
     settings["classes"] = None if classes is None else _classes(classes)
     settings["at_most"] = dials.classes if classes is None else None
-    return image_task(data, validation, warn=warn, **settings)
+    task = image_task(data, validation, warn=warn, **settings)
+    if "data" not in asked:
+        warn("without --data, drawn shapes are learned: name a folder or archive of images to learn those")
+    return task
 
 
 def _without_bfloat16(device: str) -> str:

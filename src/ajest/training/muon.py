@@ -73,13 +73,18 @@ def orthogonal(x: Tensor) -> Tensor:
     """Matrices with all singular values between about 0.7 and 1.2, and the singular vectors that they had; of shape
     (k, m, n) and the type of x. By an odd polynomial of the matrix, five times over."""
     wide = x.mT if x.shape[1] > x.shape[2] else x
-    wide = wide.to(torch.float32 if x.device.type == "cpu" else torch.bfloat16)
+    wide = wide.to(_type_on(x.device))
     wide = wide / torch.linalg.matrix_norm(wide.float(), keepdim=True).clamp_min(1e-7).to(wide.dtype)
     a, b, c = _COEFFICIENTS
     for _ in range(_ITERATIONS):
         square = wide @ wide.mT
         wide = torch.baddbmm(wide, torch.baddbmm(square, square, square, beta=b, alpha=c), wide, beta=a)
     return (wide.mT if x.shape[1] > x.shape[2] else wide).to(x.dtype)
+
+
+def _type_on(device: torch.device) -> torch.dtype:
+    """What matrices are made orthogonal in, which need few digits."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
 def _rows_and_columns(p: Tensor) -> tuple[int, int]:

@@ -240,9 +240,10 @@ class ImageSource:
         return batch
 
     def held(self, free: int) -> int:
-        """Bytes of a device with so many free ones that the images take for good."""
-        size = self._pixels.images.nbytes
-        return size if self._loading.fits(size, free) else 0
+        """Bytes of a device with so many free ones that images and their labels take for good."""
+        size, labels = self._pixels.images.nbytes, self._labels
+        told = 0 if labels is None else labels.numel() * labels.element_size()
+        return told + (size if self._loading.fits(size, free) else 0)
 
     def halved(self, batch: Batch) -> Batch:
         """The batch at half the resolution: means of 2 x 2 pixels, which halves the noise level."""

@@ -12,6 +12,7 @@ from ajest.bench.run.jobs import train_references
 from ajest.errors import UserError
 from ajest.selection.catalogue import arms_named
 from ajest.storage.checkpoint import write_sealed
+from ajest.tasks.tree.source import TreeSource
 from ajest.tasks.tree.task import TreeTask
 from ajest.training import run
 from ajest.training.recipe import LearningRate
@@ -105,3 +106,14 @@ def test_a_rate_at_which_steps_diverge_is_timed_all_the_same(config, tmp_path):
     wild = replace(wild, arms=arms_named(("baseline", "random")))
     train_references(tmp_path, wild, "cpu", lambda _: None, lambda _: None)
     assert all(seconds["update"] > 0 for seconds in measure(tmp_path, wild).values())
+
+
+def test_a_source_that_reads_ahead_is_each_trainers_own(config, tmp_path, monkeypatch):
+    """Of one that all share, whoever comes next in turn would find what another expected."""
+    config = replace(config, arms=arms_named(("baseline", "random")))
+    train_references(tmp_path, config, "cpu", lambda _: None, pytest.fail)
+    trainers, make = [], calibration.make_trainer
+    monkeypatch.setattr(calibration, "make_trainer", lambda *a, **k: trainers.append(make(*a, **k)) or trainers[-1])
+    monkeypatch.setattr(TreeSource, "reads_ahead", True, raising=False)
+    measure(tmp_path, config)
+    assert len({id(t.selector.source) for t in trainers}) == len(trainers) == 3

@@ -283,3 +283,9 @@ def test_a_card_is_left_to_workers_by_the_probe_as_well(device, tmp_path, monkey
         do(job, lambda *_: None)
     assert looked == [baseline]
     assert (piece.folder(tmp_path) / PROBE).exists()
+
+
+def test_guides_have_one_bench_whatever_budget_is_asked_for():
+    """What a guide's training takes is charged as time, which no other budget changes."""
+    (piece,) = pieces(claims_named(("guides",)), (SETTINGS["tree"],), ("samples", "flops"))
+    assert piece.end == "time"

@@ -21,11 +21,12 @@ from ajest.diffusion.optimal import (
     posterior_means,
 )
 from ajest.tasks.base import Guided, Measurement
+from ajest.tasks.images import judging
 from ajest.tasks.sources import TensorSource
 from ajest.tasks.tree.distribution import TreeDistribution
 from ajest.tasks.vectors import task as vectors
 from ajest.tasks.vectors.setup import vectors_task
-from conftest import small_bench, small_task
+from conftest import small_bench, small_images, small_task
 from made_up import made_up
 
 NOISE = LogNormal(-0.5, 1.2)
@@ -240,3 +241,11 @@ def test_of_data_alone_the_excess_is_what_lies_above_the_estimate():
 
 def test_without_a_least_loss_there_is_no_table():
     assert not level_table(level_curves(with_levels("loss", None, baseline=([0.4, 0.3], [0.6, 0.3]))))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_mirrored_images_count_among_the_examples_of_a_data_set(flip, tmp_path, monkeypatch):
+    totals = []
+    monkeypatch.setattr(judging, "dataset_optimum", lambda *asked: totals.append(asked[4]))
+    small_images(flip=flip).optimal_loss(Measurement(64, 0, tmp_path))
+    assert totals == [512 if flip else 256]

@@ -3,8 +3,8 @@
 from ajest.bench.plan.config import run_folder
 from ajest.bench.run.evaluation import measured
 from ajest.errors import NotFinite
-from ajest.storage import jsonl
-from ajest.study.guides import best_weights
+from ajest.storage import checkpoint, jsonl
+from ajest.study.guides import Guided, best_weights, evaluate_guided
 from conftest import small_bench
 
 
@@ -27,3 +27,10 @@ def test_samples_that_are_nan_leave_an_evaluation_without_metrics():
 
     assert measured(judge, "own snapshot, weight 4", said.append).metrics == {}
     assert said == ["own snapshot, weight 4: images are NaN"]
+
+
+def test_a_run_that_diverged_is_guided_by_nobody_and_stops_no_other(tmp_path):
+    config = small_bench()
+    checkpoint.write_sealed(run_folder(tmp_path, "baseline", 0) / "status.json", {"state": "diverged", "step": 3})
+    (said,) = evaluate_guided(Guided("g", tmp_path, config, 0, {}, False, tmp_path, "cpu"), lambda *_: None)
+    assert "seed-0 is diverged: nothing of it is guided" in said

@@ -64,6 +64,10 @@ def test_a_run_that_had_fallen_already_or_was_another_one_is_no_beginning(tmp_pa
     (tmp_path / "b" / "mine").touch()
     with pytest.raises(UserError, match="not empty"):
         begin(tmp_path / "b", config("wsd", 16), constant, pytest.fail)
+    of_bench = checkpoint.latest(constant, "checkpoint", pytest.fail)
+    checkpoint.save(constant / "checkpoint-0000010", of_bench.tensors, of_bench.facts | {"progress": 0.5})
+    with pytest.raises(UserError, match="ended by time, samples or operations, as runs of a bench do"):
+        begin(tmp_path / "a", config("wsd", 16), constant, pytest.fail)
     for stem in checkpoint.stems(constant, "checkpoint").values():
         checkpoint.delete(stem)
     with pytest.raises(UserError, match="no checkpoint to begin at"):

@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 
 from ajest.bench.read.probed import branches_sentence, branches_table
-from ajest.errors import UserError
+from ajest.errors import Diverged, UserError
 from ajest.selection.catalogue import ARMS
 from ajest.training.branches import Branch, Branches, branch
 from ajest.training.recipe import LearningRate
 from ajest.training.run import execute
 from ajest.training.run_folder import RunConfig
 from ajest.training.schedule import Schedule
+from ajest.training.trainer import Trainer
 from conftest import small_recipe, small_task
 
 
@@ -104,3 +105,14 @@ def test_the_command_branches_where_it_is_asked_to(command, tmp_path):
     assert done.code == 0, done.err
     assert "Branches of" in " ".join(done.out.split())
     assert '"branches"' in (tmp_path / "p.json").read_text()
+
+
+def test_a_branch_that_diverges_is_named_in_one_line(tmp_path, monkeypatch):
+    folder = trained(tmp_path / "run")
+
+    def diverges(trainer, kind=None):
+        raise Diverged("the loss is nan")
+
+    monkeypatch.setattr(Trainer, "step", diverges)
+    with pytest.raises(UserError, match=r"a branch of 64 examples a step diverged .*the loss is nan.* lower rate"):
+        branch(folder, 1024, (1,), 1)

@@ -95,6 +95,9 @@ class Piece:
         return self.setting.bench(self.claims, self.end, self.seeds, self.iterations, more)
 
 
+_BY_TIME: tuple[End, ...] = ("time",)
+
+
 @dataclass(frozen=True)
 class Probed:
     """What is looked at: the gradients of a run.
@@ -110,10 +113,6 @@ class Probed:
     bench: Path
     run: Path
     device: str
-
-
-#: Guides are judged by one bench: what their training takes is charged as time.
-GUIDED_ENDS: tuple[End, ...] = ("time",)
 
 
 def pieces(
@@ -136,7 +135,8 @@ def pieces(
         for group in GROUPS:
             mine = tuple(claim for claim in claims if claim.group == group and setting.judges(claim))
             alike = all(claim.moves_only_noise for claim in mine)
-            for end in GUIDED_ENDS if group == "guides" else ends:
+            # Guides are judged by one bench, where what their training takes is charged as time.
+            for end in _BY_TIME if group == "guides" else ends:
                 if mine and not (alike and end == "flops" and "samples" in ends):
                     yield Piece(setting, group, end, mine, seeds, iterations)
 

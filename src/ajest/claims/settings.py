@@ -116,7 +116,7 @@ class Setting:
             strong_iterations=max(1, round(share * base.strong_iterations)),
             final_only=True,
             curve=(1.0,),
-            n_curve=base.n_final,  # what is judged at the end is then all of the curve, too
+            n_curve=base.n_final,  # so the end is judged once, for both
             looks=(),
             minutes=None,
             rates={},

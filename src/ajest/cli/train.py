@@ -154,11 +154,7 @@ def train(
     if begin is not None:
         other, again = begin, (out / "config.json").exists()
         at = distributed.once(lambda: begin_at(out, config, other, warn))
-        print(
-            f"{out}: has begun before, and goes on at step {at:,}"
-            if again
-            else f"{out}: begins at step {at:,} of {other}"
-        )
+        print(f"{out}: has begun before, at step {at:,}" if again else f"{out}: begins at step {at:,} of {other}")
     with board(f"training {out}", {arm: 1.0}) as lines:
 
         def progress(step: int, trainer: Trainer) -> None:

@@ -66,9 +66,8 @@ def check_agreement(
     fired_at = -1 if trigger.fired_at is None else trigger.fired_at
     stand = torch.tensor([trigger.on, fired_at, trigger.observations, trigger.advantage], dtype=torch.float64)
     sizes = [drawn.new_zeros((), dtype=torch.float64)]  # of nothing, where nothing is remembered
-    sizes += [
-        tensor.abs().sum(dtype=torch.float64).to(drawn.device) for tensor in memory.values()
-    ]  # counts are on the CPU
+    # Counts are kept on the CPU, beside averages on the device.
+    sizes += [tensor.abs().sum(dtype=torch.float64).to(drawn.device) for tensor in memory.values()]
     views = [
         ("the examples drawn", _digest(drawn), 0.0),
         ("the examples kept", _digest(kept), 0.0),

@@ -83,7 +83,7 @@ class Study:
         n: samples of an evaluation.
         weight: of autoguidance.
         guides: with so many the final and the stage "guides" measure, see `BenchConfig`; the others take the first.
-        rates, tuned, tuning: peak learning rates of arms, see `BenchConfig`.
+        rates, tuned, at_edge, tuning: peak learning rates of arms, see `BenchConfig`.
         headlines: which metrics verdicts rest on, in place of the task's.
     """
 
@@ -107,6 +107,7 @@ class Study:
     guides: int = 1
     rates: dict[str, float] = field(default_factory=dict)
     tuned: str = ""
+    at_edge: tuple[str, ...] = ()
     tuning: Tuning | None = None
     headlines: dict[str, Headline] = field(default_factory=dict)
 
@@ -145,13 +146,14 @@ class Study:
             calibration_rounds=64,
             rates={arm.name: self.rates[arm.name] for arm in arms if arm.name in self.rates},
             tuned=self.tuned,
+            at_edge=self.at_edge,
             headlines=self.headlines,
         )
 
     @property
     def asked(self) -> Study:
         """As it was asked for, before learning rates were found."""
-        return self if self.tuning is None else replace(self, rates={}, tuned="")
+        return self if self.tuning is None else replace(self, rates={}, tuned="", at_edge=())
 
     def every_arm(self) -> tuple[Arm, ...]:
         """All arms that any stage has, finalists that are named by hand aside."""

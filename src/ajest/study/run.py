@@ -138,7 +138,7 @@ def tune_study(root: Path, study: Study, launch: Local, device: str, rates: Path
                 at_work = AtWork(folder.resolve(), bench, device, costs=calibrated_costs(folder))
                 tune(at_work, launch, threads, say)
     found = with_tuned_rates(folder, bench)
-    return replace(study, rates=found.rates, tuned="" if found.at_edge else found.tuned)
+    return replace(study, rates=found.rates, tuned=found.tuned, at_edge=found.at_edge)
 
 
 def _prepared(preparation: Preparation, launch: Local, say: Say) -> int:

@@ -50,7 +50,7 @@ class Muon(torch.optim.Optimizer):
         alike: dict[object, list[Tensor]] = defaultdict(list)
         for p in moved:
             if not self.state[p]:
-                self.state[p]["momentum"] = torch.zeros_like(p)
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
             alike[_rows_and_columns(p), p.device, p.dtype].append(p)
         for found in alike.values():
             together = max(1, _TOGETHER // found[0].numel())
@@ -60,7 +60,7 @@ class Muon(torch.optim.Optimizer):
     def _step_alike(self, moved: list[Tensor], rate: float, b: float) -> None:
         """A step of weights that are matrices of one shape."""
         gradients = [p.grad for p in moved if p.grad is not None]
-        kept = [self.state[p]["momentum"] for p in moved]
+        kept = [self.state[p]["momentum_buffer"] for p in moved]
         torch._foreach_lerp_(kept, gradients, 1 - b)
         ahead = torch._foreach_lerp(gradients, kept, b)
         steps = orthogonal(torch.stack([_matrix(x, p) for x, p in zip(ahead, moved, strict=True)]))

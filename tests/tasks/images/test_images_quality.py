@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -334,3 +334,12 @@ def test_by_directions_images_of_short_features_do_not_pass_for_real_ones():
     assert plain.density > 5
     assert turned.precision == turned.density == turned.coverage == 0
     assert prdc(normalize(real), normalize(7 * real)).coverage == 1
+
+
+def test_the_factor_of_either_side_gives_one_distance():
+    """Of few samples against the moments of few references, which a file keeps without theirs."""
+    few, fewer = moments(normal(40, 64, 0)), moments(normal(20, 64, 1))
+    plain = replace(few, factor=None), replace(fewer, factor=None)
+    expected = frechet_distance(*plain)
+    for a, b in ((few, fewer), (few, plain[1]), (plain[0], fewer), (fewer, few)):
+        assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-5)

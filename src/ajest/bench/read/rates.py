@@ -15,13 +15,14 @@ from .wording import series
 
 def untuned_note(config: BenchConfig) -> str:
     """What a verdict says first if learning rates were not tuned; "" if they were."""
-    untuned = [name for name in config.untuned if name not in config.at_edge]
+    at_edge = [name for name in config.untuned if name in config.at_edge]
+    untuned = [name for name in config.untuned if name not in at_edge]
     said = []
     if untuned:
         which = "Learning rates were" if len(untuned) == len(config.arms) else f"The rates of {series(untuned)} were"
         said.append(f"{which} not tuned (`--tune` does), so a difference may be one of rates.")
-    if config.at_edge:
-        said.append(f"No rate that was tried is known to be best for {series(list(config.at_edge))}.")
+    if at_edge:
+        said.append(f"No rate that was tried is known to be best for {series(at_edge)}.")
     return " ".join(said)
 
 

@@ -22,7 +22,7 @@ from .parameters import check_named, words_of
 BINS = 128
 #: Examples by which the exact denoiser's error is averaged, the same in each bin.
 _EXAMPLES = 512
-#: Share of the density's draws beyond which, at either end, `infonoise` draws none: there samplers do not go either.
+#: Share of the density's draws at either end where `infonoise` draws none: the ends of its grid.
 _BEYOND = 0.005
 #: Of the Beta density of `progress`: below the least it would have a pole, above the most only few levels are left.
 _EXPONENTS = 0.5, 5.0

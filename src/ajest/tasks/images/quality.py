@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -118,9 +119,9 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     for m in (a, b):
         if not bool(torch.isfinite(m.mean).all() and torch.isfinite(m.cov).all()):
             raise UserError("mean or covariance of features is not finite: look at the samples")
-    few, many = (a, b) if a.n <= b.n else (b, a)
-    factor, cov = (_factor(many.cov.double()), few.cov) if few.factor is None else (few.factor, many.cov)
-    inner = factor @ cov.double() @ factor.T
+    first, other = sorted((a, b), key=lambda m: math.inf if m.factor is None else m.n)  # the smallest factor at hand
+    factor = _factor(first.cov.double()) if first.factor is None else first.factor
+    inner = factor @ other.cov.double() @ factor.T
     cross = torch.linalg.eigvalsh((inner + inner.T) / 2).clamp_min(0).sqrt().sum()
     value = float((a.mean - b.mean).double().square().sum() + a.cov.trace() + b.cov.trace() - 2 * cross)
     if not np.isfinite(value):

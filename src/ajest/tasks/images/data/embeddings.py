@@ -13,7 +13,7 @@ import numpy as np
 
 from ajest.errors import UserError, check, listed
 
-from .npz import MAX_INFLATED
+from .npz import check_sizes
 from .sets import ImageSet
 
 #: What a file of embeddings holds.
@@ -97,11 +97,7 @@ def _one(path: str) -> tuple[list[str], np.ndarray]:
             lacking = [name for name in (IDS, EMBEDDINGS) if name not in kept]
             check(not lacking, f"{path} lacks {listed(lacking)}: write it by np.savez({Path(path).name!r}, ids=..., "
                   "embeddings=...)")  # fmt: skip
-            inflated = sum(kept[name].file_size for name in (IDS, EMBEDDINGS) if kept[name].compress_type)
-            check(
-                inflated <= MAX_INFLATED,
-                f"{path} unpacks to {inflated:,} bytes, more than {MAX_INFLATED:,}: write it uncompressed, by np.savez",
-            )
+            check_sizes(Path(path), kept.values())
         with np.load(path, allow_pickle=False) as stored:
             ids, values = stored[IDS], stored[EMBEDDINGS]
     except UserError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -61,7 +61,7 @@ def read_npz(path: Path, split: Split) -> Arrays:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             headers = {i.filename.removesuffix(".npy"): _header(archive, i) for i in members}
-        _check_sizes(path, members)
+        check_sizes(path, members)
         return _arrays(path, headers, sorted(f"{i.filename} {i.file_size} {i.CRC}" for i in members), split)
     except UserError:
         raise
@@ -83,7 +83,8 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     return read(file)
 
 
-def _check_sizes(path: Path, members: list[zipfile.ZipInfo]) -> None:
+def check_sizes(path: Path, members: Iterable[zipfile.ZipInfo]) -> None:
+    """Raise a UserError if a packed array would take more memory than `MAX_INFLATED`."""
     large = [i for i in members if i.compress_type != zipfile.ZIP_STORED and i.file_size > MAX_INFLATED]
     if large:
         raise UserError(

@@ -19,6 +19,7 @@ from ajest import (
     sigma_schedule,
 )
 from ajest.diffusion.ema import average_of, decay, exponent
+from ajest.errors import UserError
 from ajest.selection.features import score_with_features
 from ajest.tasks.base import Guided, Measurement
 from conftest import small_images, small_task
@@ -149,8 +150,12 @@ def test_posthoc_reconstruction_equals_the_average_that_was_not_kept():
 
 
 def test_bad_ema_requests_are_named():
-    with pytest.raises(ValueError, match="EMA width"):
+    with pytest.raises(UserError, match="EMA width"):
         exponent(0.5)
+    with pytest.raises(UserError, match="EMA width"):
+        PowerEMA(torch.nn.Linear(2, 2), (0.05, 0.5))
+    with pytest.raises(UserError, match="averages of bfloat16 weights stand still: keep the weights in float32"):
+        PowerEMA(torch.nn.Linear(2, 2).bfloat16(), (0.05,))
     with pytest.raises(ValueError, match="at least one"):
         posthoc_coefficients([], [], 1.0, 0.1)
     with pytest.raises(ValueError, match="after the last"):

@@ -93,6 +93,19 @@ def test_dispersion_pushes_hidden_layers_apart_among_so_many_examples():
         both.aside(batch.x, batch.sigma)
 
 
+def test_hidden_layers_are_dispersed_among_the_same_however_examples_are_parted(tmp_path):
+    term = Term("dispersive")
+    for examples, processes, micro_batch in ((100, 1, None), (100, 1, 128), (1024, 1, 512), (1024, 2, AMONG)):
+        term.check_parts(examples, processes, micro_batch)
+    for examples, processes, micro_batch in ((1024, 1, 128), (256, 2, None), (1024, 2, 300)):
+        with pytest.raises(UserError, match=r"acts among 256 examples: give each of [12] processes and each micro"):
+            term.check_parts(examples, processes, micro_batch)
+    Term("head").check_parts(256, 2, 16)
+    recipe = small_recipe(super_batch=512, micro_batch=16)
+    with pytest.raises(UserError, match="acts among 256"):
+        make_trainer(tmp_path, RunConfig(small_task(), "learner", recipe, ARMS["dispersive"], 0, 6))
+
+
 def test_a_run_that_was_stopped_goes_on_with_the_same_head(tmp_path):
     config = RunConfig(small_task(), "learner", small_recipe(super_batch=64), ARMS["internal-head"], 0, 6)
     trainer, other = make_trainer(tmp_path, config), make_trainer(tmp_path, config)

@@ -5,8 +5,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ajest import POLICIES, Batch, Scores, Trigger, per_example_loss, policy, score, select
+from ajest import (
+    POLICIES,
+    Batch,
+    Scores,
+    Trigger,
+    importance,
+    inclusion_of,
+    per_example_loss,
+    policy,
+    score,
+    select,
+)
 from ajest.errors import UserError
+from ajest.selection.normalisation import normalised
 
 NAMES = sorted(POLICIES)
 
@@ -39,7 +51,7 @@ def test_every_policy_returns_the_exact_number_of_distinct_indices(size, data, n
     count = data.draw(st.integers(1, size))
     dials = {"chunks": data.draw(st.integers(1, count))} if "chunks" in POLICIES[name].dials else {}
     if "strata" in POLICIES[name].dials:
-        dials["strata"] = data.draw(st.integers(1, size))
+        dials["strata"] = data.draw(st.integers(1, max(1, size // 8)))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     chosen = select(scores_of(size, spread=10), count, name, generator, **dials)
     assert chosen.dtype == torch.int64
@@ -229,3 +241,57 @@ def test_waves_choose_and_take_all_in_turns_by_the_share_of_the_run():
     assert on == ([True] * 4 + [False] * 4) * 2
     with pytest.raises(ValueError, match="waves"):
         Trigger("waves", waves=0)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", [name for name in NAMES if POLICIES[name].needs & {"learner", "reference"}])
+def test_examples_whose_scores_are_not_finite_are_not_chosen(name, bad):
+    """And the others as if they had not been there."""
+    scores = scores_of(64)
+    for part in (scores.learner, scores.reference):
+        part[[5, 40]] = bad
+    good = torch.tensor([i for i in range(64) if i not in (5, 40)])
+    dials = {"chunks": 4} if "chunks" in POLICIES[name].dials else {}
+    dials |= {"strata": 3, "normalise": "zscore"} if "strata" in POLICIES[name].dials else {}
+    chosen, alone = (select(s, 16, name, torch.Generator().manual_seed(0), **dials) for s in (scores, scores[good]))
+    assert torch.equal(chosen, good[alone])
+    with pytest.raises(UserError, match="cannot choose 63 examples: of the 64 scores 62 are finite"):
+        select(scores, 63, name, **dials)
+
+
+def test_nothing_of_a_choice_has_a_gradient():
+    """Losses in training have a graph: weights that rest on them are numbers."""
+    losses = (torch.linspace(0.1, 1, 20, requires_grad=True) * 2).square()
+    weights = importance(inclusion_of("proportional")(Scores(losses), 5), 5)
+    assert not weights.requires_grad
+    assert len(select(Scores(losses, losses / 2), 4, "jest", chunks=2)) == 4
+
+
+def test_scores_hold_one_number_for_each_example():
+    x = torch.ones(8)
+    for parts, said in (
+        ((x[:, None],), r"learner's losses have the shape \(8, 1\): scores hold one for each of the 8 examples"),
+        ((x, x[:, None]), r"reference's losses have the shape \(8, 1\)"),
+        ((x, None, x[:6]), r"noise levels have the shape \(6,\)"),
+        ((x, None, x, x), r"running statistics .* have the shape \(8,\)"),
+        ((torch.tensor(1.0),), r"learner's losses have the shape \(\)"),
+    ):
+        with pytest.raises(UserError, match=said):
+            Scores(*parts)
+
+
+def test_a_stratum_is_told_to_need_eight_examples():
+    """In one of a few all scores are alike: the choice would be by chance."""
+    with pytest.raises(UserError, match=r"64 examples are too few for 16 strata .*'hard' needs 8 .*; set strata=8"):
+        select(scores_of(64), 8, "hard")
+    assert len(select(scores_of(64), 8, "hard", strata=8)) == 8
+
+
+def test_equal_scores_have_equal_ranks():
+    ranks = normalised(torch.tensor([3.0, 1.0, 1.0, 2.0, 1.0]), "rank")
+    assert ranks.tolist() == [[1.0, 0.25, 0.25, 0.75, 0.25]]
+    even = Scores(torch.ones(40), sigma=torch.ones(40))
+    counts, numbers = torch.zeros(40), torch.Generator().manual_seed(0)
+    for _ in range(800):
+        counts[select(even, 10, "hard", numbers, strata=1, normalise="rank")] += 1
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-3

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ajest import POLICIES, Batch, Scores, importance, inclusion_of, select
+from ajest import POLICIES, Batch, Scores, importance, inclusion_of, policy, select
 from ajest.errors import UserError
 from ajest.selection.catalogue import ARMS
 from ajest.selection.diagnostics import correlation, effective_sample_share, rank_correlation
@@ -164,7 +164,7 @@ def test_a_stratified_draw_has_the_distribution_of_drawing_stratum_by_stratum(si
         generator = torch.Generator().manual_seed(which)
         for _ in range(rounds):
             if which:
-                chosen = select(scores, count, "hard", generator, strata=3)
+                chosen = policy("hard", strata=3)(scores, count, generator)
             else:
                 chosen = plain_hard(scores, count, 3, generator, temperature)
             counts[which, chosen] += 1
@@ -322,7 +322,7 @@ def test_dials_out_of_range_name_themselves():
     with pytest.raises(UserError, match="30 strata"):
         select(scores, 5, "hard", strata=30)
     with pytest.raises(UserError, match="temperature"):
-        select(scores, 5, "hard", temperature=0.0)
+        select(scores, 5, "hard", strata=1, temperature=0.0)
     with pytest.raises(UserError, match="every"):
         LossMemory(every=-1)
     with pytest.raises(ValueError, match="features"):

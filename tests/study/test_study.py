@@ -17,9 +17,9 @@ from ajest.bench.read.score_reliability import score_reliability
 from ajest.bench.run import calibration
 from ajest.errors import UserError
 from ajest.runtime.seeding import generator
-from ajest.selection.arm import LEAST_IN_STRATUM
 from ajest.selection.catalogue import arms_named
 from ajest.selection.features import score_with_features
+from ajest.selection.strata import LEAST_IN_STRATUM
 from ajest.storage import checkpoint, jsonl
 from ajest.storage.config import from_json
 from ajest.study.guides import WEIGHTS

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ajest.errors import UserError
+from ajest.runtime import distributed
 from ajest.runtime.seeding import Streams
 from ajest.selection.catalogue import ARMS
 from ajest.storage import checkpoint, jsonl
@@ -184,3 +186,11 @@ def test_the_command_line_under_torchrun(tmp_path):
     assert "super_batch: 64 -> 128" in again.stderr
     refused = FORKED.run(["ajest", "bench", "tree"], processes=2)
     assert "start it without torchrun" in refused.stderr
+
+
+def test_statistics_of_one_processs_examples_alone_are_refused(monkeypatch):
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    assert distributed.averaging(network) is network
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(UserError, match=r"BatchNorm1d keeps statistics of its own process's .*convert_sync_batchnorm"):
+        distributed.averaging(network)

@@ -7,8 +7,13 @@ import pytest
 import torch
 from made_up_trainer import trainer
 
+from ajest import Batch
+from ajest.diffusion.network import flops_of
 from ajest.errors import Diverged
 from ajest.selection.catalogue import ARMS
+from ajest.selection.counts import Counts
+from ajest.training.optimizer import OptimizedNetwork
+from ajest.training.recipe import Recipe
 from ajest.training.trainer import SKIPS, Trainer
 from conftest import small_recipe
 
@@ -136,3 +141,49 @@ def test_too_few_finite_scores_make_a_step_that_is_not_finite():
     t.selector.source = Broken(t.selector.source, range(10, 256))
     with pytest.raises(Diverged):
         t.step()
+
+
+@pytest.mark.parametrize("rule", ["skip", "zero"])
+def test_statistics_of_batches_take_nothing_of_a_step_that_is_not_finite(rule):
+    """An average of them would keep it for good."""
+
+    class Normalised(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+
+        def forward(self, x, sigma, label=None):
+            return self.layers(x)
+
+    learner = OptimizedNetwork(Normalised(), Recipe(ema_widths=(0.1,), not_finite=rule))
+    averages, x = learner.averages(), torch.randn(5, 8, 2, generator=torch.Generator().manual_seed(0))
+    x[2, 0] = torch.nan
+    for i in range(5):
+        before = {key: value.clone() for key, value in learner.network.state_dict().items()}
+        _, finite = learner.gradients(Batch(x[i], torch.ones(8), torch.ones(8), torch.arange(8), target=x[i]), 0.01)
+        learner.step(bool(finite))
+        averages.update(i + 1)
+        assert bool(finite) == (i != 2)
+        if rule == "skip" and i == 2:
+            assert all(torch.equal(value, before[key]) for key, value in learner.network.state_dict().items())
+    for network in (learner.network, averages[0.1]):
+        assert all(value.isfinite().all() for value in network.state_dict().values())
+
+
+def test_time_of_a_step_that_was_given_up_is_not_charged_to_the_next():
+    t = trainer("baseline")
+    t.selector.source = Broken(t.selector.source)
+    with pytest.raises(Diverged):
+        t.step()
+    with t.ledger.phase("draw"):
+        pass
+    assert set(t.ledger.close_step("uniform", Counts(), 0.0)) == {"draw"}
+
+
+def test_a_pass_that_is_thrown_away_is_paid_for_in_operations():
+    thrown, whole = trainer("ajest"), trainer("ajest")
+    thrown.selector.source = Broken(thrown.selector.source)
+    price = flops_of(whole.network, lambda: whole.selector.source.draw(1, torch.Generator()))
+    for t in (thrown, whole):
+        t.step()
+    assert thrown.ledger.flops - whole.ledger.flops == 3 * thrown.ledger.counts.trained * price

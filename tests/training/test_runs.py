@@ -3,7 +3,9 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from ajest.storage.config import differences, from_json, to_json
 from ajest.storage.lock import locked
 from ajest.training.networks import load_network
 from ajest.training.recipe import LearningRate
+from ajest.training.recorder import Recorder
 from ajest.training.run import execute
 from ajest.training.run_folder import RunConfig, load_snapshot, read_config, read_status, snapshots
 from ajest.training.schedule import Schedule, clocks
@@ -35,6 +38,21 @@ def folder(tmp_path_factory):
     assert execute(root / "guide", config(role="guide", iterations=12), Schedule()) == "done"
     assert execute(root / "early", config("early-ajest"), SCHEDULE) == "done"
     return root
+
+
+def test_a_budget_is_crossed_once_whatever_sums_round_to():
+    rates = np.random.default_rng(0)
+    for cost, steps, share in zip(
+        rates.random(2000), rates.integers(8, 999, 2000), rates.integers(1, 8, 2000), strict=True
+    ):
+        budget, crossed = steps * cost * (share / 8), []
+        recorder = SimpleNamespace(schedule=Schedule({"calibrated": (budget,)}))
+        near = int(steps * share / 8)
+        for step in range(max(1, near - 2), near + 3):
+            recorder._last = {"calibrated": step * cost}
+            if Recorder._reached(recorder, {"calibrated": (step - 1) * cost}):
+                crossed.append(step)
+        assert len(crossed) == 1
 
 
 def test_a_run_leaves_what_a_report_needs(folder):

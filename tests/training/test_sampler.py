@@ -148,6 +148,9 @@ def test_losses_that_are_not_finite_are_left_out():
         ({"keep": 0.01}, "keeps 0 of 40 examples"),
         ({"super_batch": 41}, "super_batch must lie between 1 and the 40 examples"),
         ({"rank": 1}, "rank must lie between 0 and 0, not at 1"),
+        ({"normalise": "zscroe"}, "did you mean 'zscore'"),
+        ({"normalise": "running"}, r"compares losses by their noise levels in update\(\): take another"),
+        ({"temperature": -1.0}, "the temperature must be positive"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, said):
@@ -161,11 +164,71 @@ def test_what_is_reported_must_be_of_this_data_set():
         sampler.update(ids, torch.ones(2))
     with pytest.raises(UserError, match=r"of one shape \(n,\), not \(2,\) and \(2, 1\): report one loss for each"):
         sampler.update(ids, torch.ones(2, 1))
+    with pytest.raises(UserError, match="a noise level is not a number: report the sigma of each example"):
+        sampler.update(ids - 1, torch.ones(2), torch.tensor([1.0, torch.nan]))
+
+
+def test_losses_of_noise_alone_are_told_from_those_of_hardly_any():
+    """t / (1 - t) is infinite where t is 1."""
+    ids, sampler = torch.arange(SIZE), LossSampler(SIZE, keep=0.25, policy="high-loss")
+    sigma = torch.where(ids < 20, torch.inf, 0.001)
+    losses = torch.where(ids < 20, 9.0, 1.0) + torch.where(ids % 4 == 0, 0.5, 0.0)
+    sampler.update(ids, losses, sigma)
+    assert sorted(sampler) == list(range(0, 40, 4))
+
+
+def test_weights_make_a_pruned_epoch_a_fair_sample_of_all():
+    """InfoBatch: what is left of the easy ones counts for those that were pruned."""
+    ids, means = torch.arange(400), []
+    for seed in range(20):
+        sampler = LossSampler(400, keep=0.7, policy="infobatch", seed=seed)
+        assert torch.equal(sampler.weights(ids), torch.ones(400))  # nothing is known: chosen at random
+        sampler.update(ids, hardness(ids).square())
+        kept = torch.tensor(list(sampler))
+        weights = sampler.weights(kept)
+        high = hardness(kept).square() >= hardness(ids).square().mean()
+        assert torch.equal(weights[high], weights[high][:1].expand(int(high.sum())))
+        assert weights[~high].min() > weights[high].max()
+        means.append((weights * hardness(kept)).mean())
+        other = LossSampler(400, keep=0.7, policy="infobatch", seed=seed)
+        other.load_state_dict(stored(sampler.state_dict()))
+        assert torch.equal(other.weights(kept), weights)
+        sampler.set_epoch(5)
+        assert torch.equal(sampler.weights(ids), torch.ones(400))
+    error = torch.stack(means) - hardness(ids).mean()
+    assert abs(error.mean()) < 4 * error.std() / 20**0.5
+    with pytest.raises(UserError, match="is not known for policy 'high-loss': it has no weights"):
+        LossSampler(SIZE, policy="high-loss").weights(ids)
+
+
+def test_an_accelerate_loop_goes_on_in_the_middle_of_an_epoch():
+    accelerate = pytest.importorskip("accelerate")
+    data = TensorDataset(torch.arange(SIZE))
+
+    def made():
+        sampler = LossSampler(SIZE, keep=0.5)
+        return sampler, accelerate.Accelerator(cpu=True).prepare(DataLoader(data, 4, sampler=sampler))
+
+    def trained(sampler, loader, epochs, skip=0):
+        for epoch in epochs:
+            loader.set_epoch(epoch)
+            for (ids,) in accelerate.skip_first_batches(loader, skip) if skip else loader:
+                sampler.update(ids, hardness(ids))
+                yield ids.tolist(), stored(sampler.state_dict())
+            skip = 0
+
+    steps = list(trained(*made(), range(3)))
+    sampler, loader = made()
+    sampler.load_state_dict(steps[6][1])
+    rest = [ids for ids, _ in trained(sampler, loader, range(sampler.epoch, 3), skip=2)]
+    assert rest == [ids for ids, _ in steps[7:]]
 
 
 def test_a_state_of_another_length_is_refused():
     with pytest.raises(UserError, match="the sampler's state is of 40 examples, and this data set has 41: go on with"):
         LossSampler(SIZE + 1).load_state_dict(LossSampler(SIZE).state_dict())
+    with pytest.raises(UserError, match="the sampler's state keeps 8 examples of an epoch, and this sampler 20"):
+        LossSampler(SIZE, keep=0.5).load_state_dict(LossSampler(SIZE).state_dict())
 
 
 def test_what_a_choice_is_taken_of_must_be_what_was_scored():

@@ -18,7 +18,7 @@ from ajest.selection.flow import Scorer
 from ajest.selection.memory import LossMemory
 from ajest.selection.scoring import Scores
 from ajest.selection.triggers import Trigger
-from ajest.training.recipe import LearningRate
+from ajest.training.recipe import LearningRate, Recipe
 from conftest import small_recipe, small_task
 
 ON_THE_TREE = sorted(set(ARMS) - {"half-resolution"})
@@ -307,6 +307,12 @@ def test_learning_rate_course():
     assert rate(50, 5000) == pytest.approx(0.1)
     assert rate(400, 5000) == pytest.approx(0.05)
     assert LearningRate(peak=0.1, decay=0)(10**6, 1) == 0.1
+    with pytest.raises(UserError, match="rises over 0 examples or more, not -5"):
+        LearningRate(rampup=-5)
+    with pytest.raises(UserError, match="decay of the learning rate must be 0 or more, not -1"):
+        LearningRate(decay=-1)
+    with pytest.raises(UserError, match=r"an EMA width must lie in \(0, 0.28\], not 0.3"):
+        Recipe(ema_widths=(0.3,))
 
 
 def test_a_linear_course_falls_to_zero_with_the_share_of_the_run():

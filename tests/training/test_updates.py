@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ajest import Batch
 from ajest.bench.plan.trials import trial_bench, tried_for
 from ajest.bench.plan.tuning import Tuning
 from ajest.bench.read.folder import read
@@ -190,6 +191,44 @@ def test_training_goes_on_from_a_checkpoint_bit_for_bit(name):
     one, other = whole.state()[0], part.state()[0]
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+class Convolved(torch.nn.Module):
+    """A denoiser of images whose weights lie in memory channels last."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 3, 3, padding=1).to(memory_format=torch.channels_last)
+
+    def forward(self, x, sigma, label=None):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon", "schedule-free"])
+def test_weights_that_lie_channels_last_go_on_from_a_checkpoint_bit_for_bit(optimizer):
+    numbers = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 4, 3, 8, 8, generator=numbers)
+    recipe = Recipe(optimizer=optimizer, ema_widths=(0.1,))
+
+    def made():
+        torch.manual_seed(0)
+        return OptimizedNetwork(Convolved(), recipe)
+
+    def step(learner, i):
+        batch = Batch(x[i], torch.ones(4), torch.ones(4), torch.arange(4), target=x[i] / 2)
+        learner.gradients(batch, 0.01)
+        learner.step(finite=True)
+
+    whole, cut = made(), made()
+    for i in range(6):
+        if i == 3:
+            stored = {name: tensor.detach().clone().contiguous() for name, tensor in cut.state().items()}
+            cut = made()
+            cut.restore(stored)
+        step(whole, i), step(cut, i)
+    assert whole.network.layer.weight.is_contiguous(memory_format=torch.channels_last)
+    for (name, one), other in zip(whole.state().items(), cut.state().values(), strict=True):
+        assert torch.equal(one, other), name
 
 
 def test_schedule_free_is_sampled_from_by_its_own_average_and_can_be_undone():

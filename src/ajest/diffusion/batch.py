@@ -49,7 +49,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The batch on a device."""
-        return self._map(lambda part: part.to(device, non_blocking=True))
+        ahead = torch.device(device).type != "cpu"  # from which numbers could be read before they are there
+        return self._map(lambda part: part.to(device, non_blocking=ahead))
 
     def split(self, size: int) -> Iterator[Batch]:
         """Consecutive views of at most `size` examples."""

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ajest.errors import check
+
 #: Stored at each quarter of a run, these widths give any from 0.01 to 0.25 with a residual of at most 1.1 %. Fewer
 #: widths take many more snapshots: 0.01, 0.05 and 0.10 at 31 times have 2 %, 0.05 and 0.10 alone at 100 still more.
 SPANNING = (0.01, 0.02, 0.05, 0.1, 0.25)
@@ -18,16 +20,20 @@ TOLERANCE = 0.02
 
 
 @lru_cache
+def check_width(width: float) -> None:
+    """Raise a UserError unless there is a profile of this relative width."""
+    check(0 < width <= 0.28, f"an EMA width must lie in (0, 0.28], not {width}")
+
+
 def exponent(width: float) -> float:
     """The exponent g of the profile t^g whose relative standard deviation is `width` (EDM2 equation 126).
 
     The largest real root of g^3 + 7 g^2 + (16 - width^-2) g + (12 - width^-2).
 
     Raises:
-        ValueError: a width outside (0, 0.28], where no profile with g >= 0 exists.
+        UserError: a width outside (0, 0.28], where no profile with g >= 0 exists.
     """
-    if not 0 < width <= 0.28:
-        raise ValueError(f"an EMA width must lie in (0, 0.28], not {width}")
+    check_width(width)
     inverse = width**-2
     return float(np.roots([1.0, 7.0, 16.0 - inverse, 12.0 - inverse]).real.max())
 
@@ -47,9 +53,21 @@ class PowerEMA:
     Args:
         network: the network to follow. Time counts from its present state.
         widths: relative widths, e.g. `(0.05, 0.10)`.
+
+    Raises:
+        UserError: a width that no average has, or weights of fewer bits than float32, in which an average would stand
+            still: what a step adds is less than their last digit.
     """
 
     def __init__(self, network: nn.Module, widths: Sequence[float]) -> None:
+        short = next((p.dtype for p in network.parameters() if p.is_floating_point() and p.itemsize < 4), None)
+        check(
+            short is None,
+            f"averages of {str(short).removeprefix('torch.')} weights stand still: keep the weights in float32, and "
+            "compute in fewer bits by torch.autocast",
+        )
+        for width in widths:
+            check_width(width)
         self.network = network
         self.averages = {w: copy.deepcopy(network).eval().requires_grad_(False) for w in widths}
         # To look for the weights of a small network takes longer than to average them.

@@ -57,6 +57,24 @@ class Term:
     def __str__(self) -> str:
         return f"{self.name} {self.weight:g}"
 
+    def check_parts(self, examples: int, processes: int, micro_batch: int | None) -> None:
+        """Raise a UserError unless it is the same term however a step's examples are parted.
+
+        Args:
+            examples: trained on in a step, of all processes together.
+            processes: that share them evenly.
+            micro_batch: how many of its own each has in the network at a time; None: all.
+        """
+        if self.name != "dispersive":
+            return
+        own = examples / processes
+        parted = micro_batch is not None and micro_batch < own and micro_batch % AMONG
+        check(
+            not parted and (processes == 1 or own % AMONG == 0),
+            f"the term dispersive acts among {AMONG} examples: give each of {processes} processes and each micro-batch "
+            "a multiple of them, or take one process and no micro-batches",
+        )
+
 
 class WithTerm(nn.Module):
     """A network whose training also minimises a term. In all else it is the network.

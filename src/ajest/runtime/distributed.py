@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ajest.errors import PeerError, UserError
+from ajest.errors import PeerError, UserError, check
 
 T = TypeVar("T")
 
@@ -157,10 +157,26 @@ def once(do: Callable[[], T]) -> T:
     return found["value"]
 
 
+def _keeps_own_statistics(module: nn.Module) -> bool:
+    """Whether a module has running statistics of the examples that it sees."""
+    normalises = isinstance(module, nn.modules.batchnorm._NormBase)
+    return normalises and bool(module.track_running_stats) and not isinstance(module, nn.SyncBatchNorm)
+
+
 def averaging(network: nn.Module) -> nn.Module:
-    """The network such that its gradients are averaged over all processes in the backward pass."""
+    """The network such that its gradients are averaged over all processes in the backward pass.
+
+    Raises:
+        UserError: it keeps statistics of batches, of which each process would have its own.
+    """
     if world() == 1:
         return network
+    own = next((m for m in network.modules() if _keeps_own_statistics(m)), None)
+    check(
+        own is None,
+        f"{type(own).__name__} keeps statistics of its own process's examples alone: convert it by "
+        "torch.nn.SyncBatchNorm.convert_sync_batchnorm, or train with one process",
+    )
     # Buffers are constants; sharing them at each forward pass would ask for equally many passes everywhere.
     parallel = nn.parallel.DistributedDataParallel
     names = ("forward_sync_buffers", "broadcast_buffers")  # torch 2.13 renamed it

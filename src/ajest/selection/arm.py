@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from inspect import signature
 from typing import Any, Literal
 
 from ajest.diffusion.noising import Contrast, Noising
@@ -18,14 +17,11 @@ from .normalisation import NORMALISATIONS, Normalisation
 from .policies import Criterion, PolicyFunction, within
 from .registry import POLICIES, Policy, inclusion_of, policy
 from .rules import Kind, RulesFile, rules_of
+from .strata import LEAST_IN_STRATUM
 from .triggers import Trigger
 from .updates import Updates
 
 CHUNKS = 16  # N of JEST unless an arm says otherwise
-
-
-LEAST_IN_STRATUM = 8  # examples: with fewer, a z-score says nothing
-
 
 Reference = Literal["none", "guide", "ema", "strong", "exact"]
 
@@ -115,6 +111,10 @@ class Arm:
         object.__setattr__(self, "rules", rules_of(*self._names()))
         mine = f"arm {self.name!r}:"
         check(0 < self.keep <= 1, f"{mine} the keep fraction must lie above 0 and at most at 1, not {self.keep}")
+        check(
+            self.policy != "uniform" or (self.keep == 1 and self.trigger.mode == "always"),
+            f'{mine} policy "uniform" trains on all that is drawn, always: to keep a part, take "random"',
+        )
         check(self.temperature is None or self.temperature > 0, f"{mine} the temperature must be positive")
         compares = "reference" in self.registered.needs or self.trigger.compares
         check(
@@ -258,10 +258,8 @@ class Arm:
 
     def effective(self, dial: str) -> Any:
         """The value of one of the policy's dials, its own where the arm leaves it; None if it has no such dial."""
-        if dial not in self.registered.dials:
-            return None
-        mine = getattr(self, dial)
-        return signature(self.registered.function).parameters[dial].default if mine is None else mine
+        mine = getattr(self, dial) if dial in self.registered.dials else None
+        return self.registered.default(dial) if mine is None else mine
 
     def dials(self, progress: float = 0.0) -> dict[str, Any]:
         """The policy's dials at a share of the run."""

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ajest.diffusion.batch import Batch
 
-from .arm import LEAST_IN_STRATUM, Arm, Scoring
+from .arm import Arm, Scoring
 from .flow import Scorer, draw_noised
 from .normalisation import eta_squared, ranks
 from .policies import value_of
 from .scoring import Scores, score
 from .selector import Selector
-from .strata import strata_of
+from .strata import LEAST_IN_STRATUM, strata_of
 
 EXAMPLES = 512  # of a super-batch, on which scores are measured twice
 _STREAM = "retest"  # the name of its random stream, of which all recorded numbers come

@@ -53,8 +53,8 @@ class LossMemory:
 
 
 def bin_of(sigma: Tensor) -> Tensor:
-    """Number of the bin of the noise level, shape (B,), int64."""
-    return ((sigma.float().log() - _LOWEST) / _WIDTH).long().clamp_(0, BINS - 1)
+    """Number of the bin of the noise level, shape (B,), int64. Infinite noise is in the last."""
+    return ((sigma.float().log() - _LOWEST) / _WIDTH).clamp_(0, BINS - 1).long()
 
 
 def _cell(example: Tensor, level: Tensor) -> Tensor:

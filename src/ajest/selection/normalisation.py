@@ -76,9 +76,11 @@ def zscore(rows: Tensor, strata: Strata) -> Tensor:
 
 
 def rank(rows: Tensor, strata: Strata) -> Tensor:
-    """Uniform on [0, 1] in each stratum."""
-    place = strata.filled(rows, torch.inf).argsort(stable=True).argsort(1)
-    return place.to(rows.dtype) / strata.others
+    """Uniform on [0, 1] in each stratum; equal values have the mean of their ranks."""
+    filled = strata.filled(rows, torch.inf).contiguous()
+    ordered = filled.sort(1).values
+    first, after = (torch.searchsorted(ordered, filled, right=right) for right in (False, True))
+    return (first + after - 1).to(rows.dtype) / (2 * strata.others)
 
 
 #: Values in rows, float32 at least, and their strata, to values on one scale, in rows.

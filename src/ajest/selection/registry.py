@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ajest.errors import UserError, listed, unknown
+from ajest.errors import UserError, check, listed, unknown
 
 from . import policies as p
 from . import pruning
 from .coupling import joint
 from .scoring import Scores
+from .strata import LEAST_IN_STRATUM
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,10 @@ class Policy:
     dials: frozenset[str]
     summary: str
     inclusion: Callable[..., Tensor] | None = None
+
+    def default(self, dial: str) -> Any:
+        """What one of its dials is where nobody sets it; None if it has no such dial."""
+        return signature(self.function).parameters[dial].default if dial in self.dials else None
 
 
 _NONE: frozenset[str] = frozenset()
@@ -132,8 +139,28 @@ def select(
     generator: torch.Generator | None = None,
     **dials: object,
 ) -> Tensor:
-    """Choose `count` examples by the policy of that name; see `POLICIES` and `policy`."""
-    return policy(name, **dials)(scores, count, generator)
+    """Choose `count` of the examples whose scores are finite, by the policy of that name; see `POLICIES` and `policy`.
+
+    Waits for the device of the scores, to know which are finite.
+
+    Raises:
+        UserError: no such policy, a dial it does not have, or too few examples.
+    """
+    choose, finite = policy(name, **dials), scores.finite()
+    strata: Any = dials.get("strata", POLICIES[name].default("strata")) or 1
+    check(
+        strata == 1 or len(scores) >= LEAST_IN_STRATUM * strata,
+        f"{len(scores)} examples are too few for {strata} strata of the noise level: {name!r} needs {LEAST_IN_STRATUM} "
+        f"in each; set strata={max(1, len(scores) // LEAST_IN_STRATUM)}",
+    )
+    if finite is None:
+        return choose(scores, count, generator)
+    check(
+        len(finite) >= count,
+        f"cannot choose {count} examples: of the {len(scores)} scores {len(finite)} are finite; lower the learning "
+        "rate, or leave out this step",
+    )
+    return finite[choose(scores[finite], count, generator)]
 
 
 def importance(probability: Tensor, count: int) -> Tensor:

@@ -15,7 +15,7 @@ from ajest.runtime import distributed
 from ajest.runtime.seeding import generator
 
 from .memory import LossMemory, LossTracker
-from .registry import POLICIES, inclusion_of, select
+from .registry import POLICIES, importance, inclusion_of, select
 from .scoring import Scores
 
 
@@ -48,7 +48,8 @@ class LossSampler(Sampler[int]):
         reported: examples of it whose losses `update` was told, of all processes together.
 
     Raises:
-        UserError: an unknown policy or dial, a policy that reads more than losses, or numbers out of their range.
+        UserError: an unknown policy or dial, a policy that reads more than losses, numbers out of their range, or a
+            choice that fails.
     """
 
     def __init__(
@@ -76,8 +77,11 @@ class LossSampler(Sampler[int]):
         )
         self._policy, self._dials, self._seed = policy, _checked(policy, dials), seed
         self._replicas, self._rank = num_replicas, rank
+        trial = torch.rand(looked_at, generator=generator(seed, "sampler", "trial"))
+        self._select(Scores(learner=trial, sigma=torch.ones(looked_at)), generator(seed, "sampler", "trial"))
         self._losses = LossTracker(LossMemory("id", half_life=half_life))
         self._order = torch.zeros(0, dtype=torch.int64)  # of the running epoch, once it is chosen
+        self._weights: Tensor | None = None  # of all examples in it
         self._skipped, self._ended = 0, False
 
     def __len__(self) -> int:
@@ -96,7 +100,26 @@ class LossSampler(Sampler[int]):
         """Go to an epoch."""
         self._ended = False
         if epoch != self.epoch:
-            self.epoch, self.reported, self._order = epoch, 0, self._order[:0]
+            self.epoch, self.reported, self._order, self._weights = epoch, 0, self._order[:0], None
+
+    def weights(self, ids: Tensor) -> Tensor:
+        """Weights that make the mean of the running epoch's losses an unbiased estimate of the mean over all that it
+        was chosen from, see `importance`: what InfoBatch (arXiv 2303.04947) rescales gradients by.
+
+        Args:
+            ids: numbers of examples, as this sampler yielded them in this epoch, int64, shape (n,).
+
+        Returns:
+            Of each, shape (n,), float32, on their device. In an epoch chosen at random, as the first is, all are 1.
+
+        Raises:
+            UserError: the policy's probability of choosing an example is not known.
+        """
+        check(
+            inclusion_of(self._policy, **self._dials) is not None,
+            f"the probability of being chosen is not known for policy {self._policy!r}: it has no weights",
+        )
+        return torch.ones_like(ids, dtype=torch.float32) if self._weights is None else self._weights.to(ids.device)[ids]
 
     def skip(self, examples: int) -> None:
         """Leave out the first so many examples, of all processes together, the next time that an epoch is begun: a
@@ -127,6 +150,7 @@ class LossSampler(Sampler[int]):
         columns = [part.detach().to(losses.device, torch.float64) for part in (ids, losses, level)]
         rows = distributed.gather_all(torch.stack(columns, 1))[0].cpu()
         rows = rows[rows[:, 0].argsort(stable=True)]
+        check(not bool(rows[:, 2].isnan().any()), "a noise level is not a number: report the sigma of each example")
         self.reported += len(rows)
         numbers = rows[:, 0].long()
         wrong = numbers[(numbers < 0) | (numbers >= self.size)]
@@ -143,20 +167,28 @@ class LossSampler(Sampler[int]):
         """All of it, as tensors and numbers: the same in all processes."""
         losses = {f"losses/{name}": part.clone() for name, part in self._losses.state().items()}
         own = {"size": self.size, "epoch": self.epoch, "reported": self.reported, "order": self._order}
-        return own | losses
+        chosen = {"count": self._count} | ({} if self._weights is None else {"weights": self._weights[self._order]})
+        return own | chosen | losses
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` returned, with any number of processes.
 
         Raises:
-            UserError: it is the state of a sampler of another length.
+            UserError: it is the state of a sampler of another length, or that keeps more or fewer.
         """
         check(
             state["size"] == self.size,
             f"the sampler's state is of {state['size']:,} examples, and this data set has {self.size:,}: go on with "
             "the old data set, or begin anew without the state",
         )
+        kept = state.get("count", self._count)
+        check(
+            kept == self._count,
+            f"the sampler's state keeps {kept:,} examples of an epoch, and this sampler {self._count:,}: go on with "
+            "the old keep fraction and super_batch, or begin anew without the state",
+        )
         self.epoch, self.reported, self._order = int(state["epoch"]), int(state["reported"]), state["order"]
+        self._weights = self._by_example(state["weights"]) if "weights" in state else None
         self._losses.restore({k.removeprefix("losses/"): v for k, v in state.items() if k.startswith("losses/")})
         self._skipped, self._ended = 0, False
 
@@ -169,11 +201,23 @@ class LossSampler(Sampler[int]):
         if len(self._order):
             return
         looked_at, stream = self._looked_at(), generator(self._seed, "sampler", "choice", self.epoch)
-        policy, dials = ("random", {}) if not len(self._losses.examples) else (self._policy, self._dials)
         level = torch.ones(len(looked_at))
         scores = Scores(learner=self._losses.recall(_examples(looked_at, level)), sigma=level)
-        kept = looked_at[select(scores, self._count, policy, stream, **dials)]
+        if not len(self._losses.examples):
+            kept = looked_at[select(scores, self._count, "random", stream)]
+        else:
+            chosen = self._select(scores, stream)
+            kept, inclusion = looked_at[chosen], inclusion_of(self._policy, **self._dials)
+            if inclusion is not None:
+                self._weights = self._by_example(importance(inclusion(scores, self._count), self._count)[chosen], kept)
         self._order = kept[torch.randperm(len(kept), generator=stream)]
+
+    def _select(self, scores: Scores, stream: torch.Generator) -> Tensor:
+        return select(scores, self._count, self._policy, stream, **self._dials)
+
+    def _by_example(self, weights: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Weights of the running epoch's examples, or of these, where their numbers point."""
+        return torch.ones(self.size).index_copy_(0, self._order if ids is None else ids, weights)
 
     def _looked_at(self) -> Tensor:
         """The examples that the running epoch is chosen from."""
@@ -215,6 +259,10 @@ def _checked(policy: str, dials: Mapping[str, object]) -> dict[str, object]:
     """
     inclusion_of(policy, **dials)  # which knows what there is
     known = POLICIES[policy]
+    check(
+        dials.get("normalise") != "running",
+        "a sampler compares losses by their noise levels in update(): take another normalisation than running",
+    )
     check(
         known.needs <= {"learner", "sigma"} and known.needs != {"sigma"},
         f"policy {policy!r} reads {listed(sorted(known.needs))}, and a sampler knows the learner's losses alone: take "

@@ -11,6 +11,7 @@ from torch import Tensor
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, at_least_float32, per_example_loss
 from ajest.diffusion.network import evaluation_mode
+from ajest.errors import check
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,16 @@ class Scores:
     """What is known of the examples of a super-batch, shape (B,) each; None where a policy does not read it.
 
     Attributes:
-        learner: loss of the network in training.
+        learner: loss of the network in training; a graph that it may have is not followed.
         reference: loss of the reference model, on the same noised examples.
         sigma: noise level.
         running_stats: mean and standard deviation of the score at that noise level so far, shape (B, 2): what makes
             scores of a small super-batch comparable across noise levels.
         features: a direction for each example, shape (B, d): two examples of similar directions teach the same.
+
+    Raises:
+        UserError: another shape.
+        ValueError: nothing is known.
     """
 
     learner: Tensor | None = None
@@ -35,6 +40,14 @@ class Scores:
     def __post_init__(self) -> None:
         if self.learner is None and self.reference is None and self.sigma is None:
             raise ValueError("scores need the learner's losses, the reference's, or the noise levels")
+        count = len(self.taken) if self.taken.dim() else 0
+        for name, dims in _DIMS.items():
+            part: Tensor | None = getattr(self, name)
+            check(
+                part is None or (part.dim() == dims and len(part) == count),
+                f"{WHAT[name]} have the shape {() if part is None else tuple(part.shape)}: scores hold one for each of "
+                f"the {count} examples",
+            )
 
     def __len__(self) -> int:
         return len(self.taken)
@@ -86,9 +99,11 @@ class Scores:
         part: Tensor | None = getattr(self, name)
         if part is None:
             raise ValueError(f"this policy reads the {WHAT[name]}, and there are none")
-        return at_least_float32(part)
+        return at_least_float32(part.detach())  # whoever weights losses by what rests on them wants no gradient of it
 
 
+#: Dimensions of each attribute.
+_DIMS = {"learner": 1, "reference": 1, "sigma": 1, "running_stats": 2, "features": 2}
 WHAT = {
     "learner": "learner's losses",
     "reference": "reference's losses",

@@ -127,9 +127,11 @@ class Selector:
         return self._choice(plan, drawn, scored, picked)
 
     def choose_again(self, choice: Choice, phase: Phases) -> Choice:
-        """Another choice from the same scores, some of which are not finite: from the others."""
+        """Another choice from the same scores, some of which are not finite: from the others. The pass that trained on
+        the first one is paid for, too."""
         plan, drawn, scored = choice.plan, choice.drawn, choice.scored
-        return self._choice(plan, drawn, scored, self._pick(plan, drawn, scored, phase, again=True))
+        again = self._choice(plan, drawn, scored, self._pick(plan, drawn, scored, phase, again=True))
+        return replace(again, flops=again.flops + choice.flops - scored.flops)
 
     def _pick(self, plan: Plan, drawn: Drawn, scored: Scored, phase: Phases, again: bool = False) -> Picked:
         with phase("select"):

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from ajest.errors import UserError
 
+LEAST_IN_STRATUM = 8  # examples: with fewer, a z-score says nothing
+
 
 @dataclass(frozen=True)
 class Strata:

@@ -58,7 +58,8 @@ class Trigger:
             again; "late": from that moment on; "window": on steps `start <= step < stop`; "share": on the first
             `share` of the run; "waves": on the first half of each of `waves` equal parts of the run, so that much and
             little is trained on in turns (PODS, arXiv 2605.14773); or one that was registered, see
-            `rules.register_trigger`.
+            `rules.register_trigger`. "share" and "waves" see how far the run was before the step that ends, and so
+            change one step late.
         half_life: comparisons after which an old one counts half. The trigger waits for as many before it may
             fire. 0 compares single batches, as the paper does.
         start, stop: the window, in steps from 0.

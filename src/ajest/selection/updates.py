@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from ajest.diffusion.ema import check_width
 from ajest.diffusion.terms import Term
 from ajest.errors import check, unknown
 
@@ -68,7 +69,8 @@ class Updates:
         if self.course is not None:
             check_fall(self.course, self.decay)
         check(self.course is not None or self.decay == 1, "updates: a decay needs a course: name it, or leave both out")
-        check(self.ema is None or 0 < self.ema < 1, f"updates: ema must be a width between 0 and 1, not {self.ema}")
+        if self.ema is not None:
+            check_width(self.ema)
         check(self.beta2 is None or 0 < self.beta2 < 1, f"updates: beta2 must lie between 0 and 1, not {self.beta2}")
 
     @property

@@ -12,9 +12,9 @@ from statistics import fmean
 
 import torch
 
-from ajest.diffusion.denoising import per_example_loss
 from ajest.errors import Diverged, UserError, check
 from ajest.runtime.seeding import derived_seed, generator
+from ajest.selection.scoring import score
 from ajest.storage import checkpoint
 
 from .recipe import LearningRate
@@ -23,7 +23,7 @@ from .run_folder import RunConfig, read_config
 
 #: Batches of the branches, in batches of the run.
 FACTORS = (1 / 4, 1 / 2, 1.0, 2.0, 4.0)
-_HELD_OUT = 8192  # examples that all branches are measured on
+_JUDGED_ON = 8192  # examples that all branches are measured on
 _FALLEN = 0.05  # a rate below this share of its peak learns next to nothing more
 
 
@@ -35,7 +35,7 @@ class Branch:
         batch: examples drawn for a step.
         rate: learning rate, which follows the root of the batch.
         steps: taken.
-        losses: after these, one for each repeat, all on the same held-out examples.
+        losses: after these, one for each repeat, all on the same examples under fresh noise.
     """
 
     batch: int
@@ -107,8 +107,8 @@ def branch(
         f"{examples:,} examples are less than a step of the largest batch: branch over {round(own * max(factors)):,} "
         "or more",
     )
-    held_out = config.task.source(device)
-    batch = held_out.complete(held_out.draw(_HELD_OUT, generator(config.seed, "branches")))
+    source = config.task.source(device)
+    batch = source.complete(source.draw(_JUDGED_ON, generator(config.seed, "branches")))
 
     def run(factor: float, repeat: int, steps: int) -> float:
         """The loss after so many steps."""
@@ -127,9 +127,7 @@ def branch(
                 f"a branch of {round(own * factor):,} examples a step diverged at a learning rate of "
                 f"{rate * factor**0.5:.3g} ({error}): leave that batch out, or branch from a run of a lower rate"
             ) from error
-        network = trainer.network.eval()
-        with torch.no_grad():
-            return float(per_example_loss(network(batch.x, batch.sigma, batch.label), batch).mean())
+        return float(score(trainer.network, batch, config.recipe.micro_batch).mean())
 
     found, total = [], len(factors) * repeats
     for i, factor in enumerate(sorted(factors)):

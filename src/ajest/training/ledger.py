@@ -159,6 +159,10 @@ class Ledger:
         finally:
             self._spans.append((name, begin, self._clock.now()))
 
+    def abandon_step(self) -> None:
+        """Forget the phases of a step that was given up."""
+        self._spans = []
+
     def close_step(
         self, kind: str, counts: Counts, flops: float, scores_not_finite: int = 0, not_finite: bool = False
     ) -> StepSeconds:

@@ -141,16 +141,26 @@ class OptimizedNetwork:
             parameter.grad = gradient
 
     def step(self, finite: bool) -> None:
-        """A step by what `gradients` left, unless that is not finite and to be skipped."""
-        if not finite and self.recipe.not_finite == "zero":
-            for parameter in self._parameters:
-                if parameter.grad is not None:
-                    torch.nan_to_num_(parameter.grad, nan=0.0, posinf=0.0, neginf=0.0)
-        if finite or self.recipe.not_finite == "zero":
-            for optimizer in self.optimizers.values():
-                optimizer.step()
+        """A step by what `gradients` left, unless that is not finite and to be skipped. Buffers take nothing of a pass
+        that is not finite: averages would keep it for good."""
+        if not finite and self.recipe.not_finite != "zero":
+            self.undo()
+            return
+        if not finite:
+            self._zero()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         self._drop_gradients()
         self._undoable = False
+
+    @torch.no_grad()
+    def _zero(self) -> None:
+        """Zeros in the place of gradients that are not finite, and buffers as they were."""
+        for parameter in self._parameters:
+            if parameter.grad is not None:
+                torch.nan_to_num_(parameter.grad, nan=0.0, posinf=0.0, neginf=0.0)
+        for buffers, before in zip(self._tensors()[1:], self._before[1:], strict=True):
+            torch._foreach_copy_(buffers, before)
 
     def _drop_gradients(self) -> None:
         for optimizer in self.optimizers.values():
@@ -180,6 +190,16 @@ class OptimizedNetwork:
                 slots.setdefault(int(index), {})[slot] = value
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": slots, "param_groups": groups})
+            _lay_out(optimizer)
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Let what an optimizer keeps of each weight lie in memory as the weight does, such as channels last: a file has
+    all in one order, and fused steps pair numbers by where they lie."""
+    for weight, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if value.shape == weight.shape and value.stride() != weight.stride():
+                slots[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
 
+from ajest.diffusion.ema import check_width
 from ajest.errors import check
 from ajest.runtime.seeding import Drawing
 from ajest.selection.arm import Arm
@@ -45,6 +46,8 @@ class LearningRate:
 
     def __post_init__(self) -> None:
         check(0 < self.peak < inf, f"the learning rate must be above 0, not {self.peak}")
+        check(self.rampup >= 0, f"the learning rate rises over 0 examples or more, not {self.rampup}")
+        check(self.decay >= 0, f"the decay of the learning rate must be 0 or more, not {self.decay}")
         if self.course != INVERSE_SQRT:
             check_fall(self.course, self.decay)
             check(
@@ -80,7 +83,8 @@ class Recipe:
     Attributes:
         super_batch: examples drawn for a step, B.
         learning_rate: its course.
-        betas: of Adam, and of what stands in its place.
+        betas: of Adam, and of schedule-free steps in its place. Muon has a momentum of its own, and these are of the
+            weights that are no matrices.
         ema_widths: relative widths of the averages kept; the first is the one reported.
         micro_batch: examples that are scored or trained on at a time, which bounds memory and keeps a CPU's caches
             warm; selection acts on the whole super-batch all the same. None takes all at once.
@@ -110,10 +114,12 @@ class Recipe:
         )
         check(self.super_batch >= 1, f"super_batch must be at least 1, not {self.super_batch}")
         check(len(self.ema_widths) >= 1, "ema_widths must name at least one width")
+        for width in self.ema_widths:
+            check_width(width)
 
     @property
     def moments(self) -> int:
-        """Numbers that the optimizer keeps of each weight."""
+        """Numbers that the optimizer keeps of each weight at most; Muon of a matrix one."""
         return 3 if self.optimizer == "schedule-free" else 2
 
     def of(self, arm: Arm) -> Recipe:

@@ -86,7 +86,6 @@ class Recorder:
         """
         self.writer.check()
         self._step_seconds.append(self.trainer.ledger.last_step)
-        self._losses.append(step.loss)
         before, self._last = self._last, self.clocks()
         last = step.number == self.iterations or self.schedule.over(self._last)
         if last:
@@ -95,6 +94,7 @@ class Recorder:
         clock, value = self.schedule.end or ("steps", float(self.iterations))
         self.trainer.progress = min(1.0, self._last[clock] / value)
         if distributed.rank() == 0:
+            self._losses.append(step.loss)
             if step.number in self.schedule.selection_at and step.kept is not None:
                 self._store_selection_snapshot(step, step.kept)
             self._store_snapshot(step, self._reached(before), last)
@@ -113,7 +113,7 @@ class Recorder:
         """The budgets of each clock that were crossed in the last step; clocks without any are left out."""
         budgets = self.schedule.budgets
         crossed = {
-            clock: [b for b in budgets.get(clock, ()) if before[clock] < b <= now * (1 + 1e-9)]
+            clock: [b for b in budgets.get(clock, ()) if before[clock] * (1 + 1e-9) < b <= now * (1 + 1e-9)]
             for clock, now in self._last.items()
         }
         return {clock: found for clock, found in crossed.items() if found}

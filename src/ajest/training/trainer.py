@@ -130,6 +130,8 @@ class Trainer:
         beside: Trainer | None = None,
     ) -> None:
         arm, recipe = _within_ranks(arm, recipe), recipe.of(arm)
+        if arm.updates.term is not None:
+            arm.updates.term.check_parts(arm.kept(recipe.super_batch), distributed.world(), recipe.micro_batch)
         network = with_term(networks.learner, arm.updates.term)
         networks = replace(networks, learner=network)
         self.network, self.recipe, self.arm = network, recipe, arm
@@ -177,6 +179,7 @@ class Trainer:
             self._judge(outcome)
         except BaseException:
             self._undo()
+            self.ledger.abandon_step()
             raise
         self.whole = False
         with phase("update"):

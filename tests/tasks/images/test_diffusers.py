@@ -271,6 +271,34 @@ def test_what_a_run_exports_draws_the_runs_images(trained, command, refused, tmp
     refused("export", trained, tmp_path / "hub", "--to", "diffusers", says="holds something already")
 
 
+def test_a_model_that_is_asked_is_not_changed_and_is_told_what_it_asks_for():
+    scheduler = diffusers.DDPMScheduler()
+    dit = diffusers.DiTTransformer2DModel(
+        num_attention_heads=1, attention_head_dim=8, in_channels=3, num_layers=1, sample_size=8, patch_size=4,
+        num_embeds_ada_norm=10, norm_num_groups=1,
+    )  # fmt: skip
+    before = [m.dropout_prob for m in dit.modules() if type(m).__name__ == "LabelEmbedding"]
+    denoiser_of(dit, scheduler, 10)
+    assert before == [0.1]
+    assert [m.dropout_prob for m in dit.modules() if type(m).__name__ == "LabelEmbedding"] == before
+    with pytest.raises(UserError, match="asked with one of 11 labels: say classes=, how many of them are real"):
+        denoiser_of(diffusers.UNet2DModel.from_config(UNET | {"num_class_embeds": 11}), scheduler)
+    told = diffusers.UNet2DConditionModel(
+        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(4,), norm_num_groups=2,
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",), cross_attention_dim=6,
+        attention_head_dim=2,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"asked with tokens: say embedding=\(how many, 6\), or classes="):
+        denoiser_of(told, scheduler)
+    with pytest.raises(UserError, match="takes tokens of 6 numbers"):
+        denoiser_of(told, scheduler, embedding=(7, 5))
+    network = denoiser_of(told, scheduler, embedding=(7, 6)).eval()
+    x, tokens = (torch.randn(shape, generator=generator(0, "x")) for shape in ((2, 3, 8, 8), (2, 7, 6)))
+    answers = [network(x, torch.ones(2), text) for text in (tokens, -tokens)]
+    assert answers[0].shape == x.shape
+    assert not torch.allclose(*answers)
+
+
 def test_only_models_of_diffusers_are_exported(command, refused):
     words = ("--data", "shapes:512", "--resolution", "16", "--iterations", "1", "--network", "nano")
     assert command("train", "images", *words, "--out", "own").code == 0

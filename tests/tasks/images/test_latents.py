@@ -134,6 +134,24 @@ def test_decoding_undoes_encoding_as_far_as_the_autoencoder_does(autoencoder):
     torch.testing.assert_close(model.decode(model.encode(x)[0]), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_latents_are_scaled_by_channel_where_the_autoencoder_says_so(autoencoder, tmp_path):
+    """As SDXL's pipeline undoes it: latents std / scaling_factor + mean."""
+    mean, std = [0.1, -0.2, 0.3, 0.0, 1.0], [1.0, 2.0, 0.5, 1.0, 4.0]
+    plain = diffusers.AutoencoderKL.from_pretrained(autoencoder, low_cpu_mem_usage=False)
+    plain.register_to_config(latents_mean=mean, latents_std=std)
+    plain.save_pretrained(tmp_path)
+    model, x = load_autoencoder(tmp_path), torch.rand(2, 3, 16, 16, generator=generator(0, "x")) * 2 - 1
+    with torch.no_grad():
+        posterior = plain.encode(x).latent_dist
+    latents, log_variance = model.encode(x)
+    by_channel = [torch.tensor(v)[:, None, None] for v in (mean, std)]
+    torch.testing.assert_close(latents * by_channel[1] / 0.5 + by_channel[0], posterior.mean)
+    torch.testing.assert_close(log_variance.exp().sqrt() * by_channel[1] / 0.5, posterior.std)
+    torch.testing.assert_close(
+        model.decode(latents), plain.decode(posterior.mean).sample.detach(), atol=1e-5, rtol=1e-4
+    )
+
+
 def test_encoding_goes_on_where_it_was_stopped(autoencoder, encoded, tmp_path, monkeypatch):
     images, looks = open_images(("shapes:256",), 16, warn=lambda _: None), []
     monkeypatch.setattr(module, "KEPT", 64)

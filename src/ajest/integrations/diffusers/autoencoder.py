@@ -25,22 +25,21 @@ class Autoencoder:
         digest: of its config and weights.
         channels: of latents.
         factor: side of the square of pixels that becomes one position.
-        scale, shift: a latent is `(z - shift) scale` of what the model makes.
+        scale, shift: a latent is `(z - shift) scale` of what the model makes, shape (channels, 1, 1) each.
     """
 
     model: Any
     digest: str
     channels: int
     factor: int
-    scale: float
-    shift: float
+    scale: Tensor
+    shift: Tensor
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(mean, log-variance) of the latents of images in [-1, 1], shape (n, channels, h / factor, w / factor)."""
         posterior = self.model.encode(images).latent_dist
-        scale = torch.tensor(self.scale)
-        return (posterior.mean - self.shift) * self.scale, posterior.logvar + 2 * scale.log().item()
+        return (posterior.mean - self.shift) * self.scale, posterior.logvar + 2 * self.scale.log()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -89,11 +88,15 @@ def _loaded(folder: str, device: str, stamp: tuple[tuple[int, int], ...]) -> Aut
     made = model.config
     check(made.in_channels == 3, f"{folder} is for images of {made.in_channels} channels, not 3")
     model.to(device).eval().requires_grad_(False)
-    return Autoencoder(
-        model,
-        digest.hexdigest()[:16],
-        made.latent_channels,
-        1 << (len(made.block_out_channels) - 1),
-        made.scaling_factor,
-        getattr(made, "shift_factor", None) or 0.0,
-    )
+    channels, factor = made.latent_channels, 1 << (len(made.block_out_channels) - 1)
+    return Autoencoder(model, digest.hexdigest()[:16], channels, factor, *_scaling(made, device))
+
+
+def _scaling(config: Any, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    """What latents are scaled and shifted by: by channel where the config has both statistics of channels."""
+    mean, std = (getattr(config, key, None) for key in ("latents_mean", "latents_std"))
+    by_channel = mean is not None and std is not None
+    shift = mean if by_channel else [getattr(config, "shift_factor", None) or 0.0] * config.latent_channels
+    spread = std if by_channel else [1.0] * config.latent_channels
+    scale = config.scaling_factor / torch.tensor(spread, device=device)
+    return scale[:, None, None], torch.tensor(shift, device=device)[:, None, None]

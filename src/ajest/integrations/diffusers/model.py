@@ -110,6 +110,9 @@ class DiffusersModel:
         stream = torch.Generator().manual_seed(0) if generator is None else generator
         with drawing_from(stream):
             model = made(class_named(self.name, "ModelMixin"), json.loads(self.config))
+        embeddings: list[Any] = [m for m in model.modules() if type(m).__name__ == "LabelEmbedding"]
+        for embedding_of in embeddings:  # which labels are dropped is a matter of the batch
+            embedding_of.dropout_prob = 0.0
         return DiffusersNetwork(model, self.scheduler, classes, getattr(torch, precision), embedding)
 
     def _conditions(self, classes: int, embedding: tuple[int, ...] = ()) -> Conditions:

@@ -142,9 +142,6 @@ class Asked(nn.Module):
     def __init__(self, model: nn.Module, conditions: Conditions, precision: torch.dtype) -> None:
         super().__init__()
         self.model, self.conditions, self.precision = model, conditions, precision
-        embeddings: list[Any] = [m for m in model.modules() if type(m).__name__ == "LabelEmbedding"]
-        for embedding in embeddings:  # which labels are dropped is a matter of the batch
-            embedding.dropout_prob = 0.0
 
     def forward(self, z: Tensor, time: Tensor, label: Tensor | None = None) -> Tensor:
         """The prediction, of the shape of `z`. What a model says of its own variance, in further channels, is not
@@ -200,16 +197,29 @@ class DiffusersNetwork(Preconditioned):
         return super().forward(x.float(), sigma.float(), label)
 
 
-def denoiser_of(model: nn.Module, scheduler: Any, classes: int = 0) -> DiffusersNetwork:
+def denoiser_of(
+    model: nn.Module, scheduler: Any, classes: int = 0, embedding: tuple[int, ...] = ()
+) -> DiffusersNetwork:
     """A model of diffusers that is there already, such as by `from_pretrained`, as a denoiser D(x, sigma, label).
 
     Args:
-        model: a model that takes an image, a timestep, and at most class labels or tokens.
+        model: a model that takes an image, a timestep, and at most class labels or tokens. It is asked and not changed.
         scheduler: of the class that it was trained with.
-        classes: how many labels it is asked with; 0 for none.
+        classes: how many labels it is asked with, int64 of shape (n,), -1 for none; 0 for no labels.
+        embedding: shape (l, d) of the tokens that it is asked with in the place of a label, of shape (n, l, d), such as
+            those of a text; () for none.
 
     Raises:
-        UserError: see `DiffusersNetwork`.
+        UserError: the model asks for labels or tokens, and neither is named; or see `DiffusersNetwork`.
     """
     config = dict(scheduler.config) | {"_class_name": type(scheduler).__name__}
-    return DiffusersNetwork(model, json.dumps(config, default=list), classes)
+    network = DiffusersNetwork(model, json.dumps(config, default=list), classes, embedding=embedding)
+    asks = network.conditions
+    check(
+        classes > 0 or bool(embedding) or not asks.takes_labels,
+        f"{asks.name} is asked with "
+        + (f"tokens: say embedding=(how many, {asks.width})" if asks.width else f"one of {asks.rows} labels")
+        + (", or classes=, how many labels there are" if asks.width else ": say classes=, how many of them are real"),
+    )
+    asks.check()
+    return network

@@ -24,7 +24,7 @@ def between(results: Results, pair: tuple[str, str], metric: Metric, weight: flo
     if one is None or other is None:
         raise SystemExit(f"{' or '.join(pair)} has no {metric.name} at the end of this bench, whose arms are "
                          f"{', '.join(results.arms)}")  # fmt: skip
-    found = paired(one.measured, other.measured, metric.sign, results.config.seeds)
+    found = paired(one.measured, other.measured, metric.sign, results.config.seeds, planned_looks=results.config.looks)
     if found is None:
         raise SystemExit(f"{' and '.join(pair)} share no seed")
     return found

@@ -6,7 +6,7 @@ import pytest
 
 from ajest.bench.read.findings import findings
 from ajest.bench.read.results import Run
-from ajest.bench.read.verdict import behind, caution, decisive
+from ajest.bench.read.verdict import caution, decisive
 from ajest.bench.read.wording import on_metrics, series, shown
 from ajest.bench.report.terminal import verdict_tables
 from ajest.selection.catalogue import ARMS
@@ -174,7 +174,7 @@ def test_an_arm_that_lost_its_worst_seed_is_compared_on_the_others_and_not_crown
     assert text.value == "490.0"
     assert text.detail.endswith("; 5 of 6 seeds, baseline there 484.0")
     assert results.lacking(cell) == [5]
-    assert behind(results) == 5
+    assert not any("seeds stand behind this" in said for said in verdict(results))  # six do behind `random`
 
 
 def test_an_arm_that_lost_a_seed_is_never_certain_however_far_ahead():
@@ -300,7 +300,7 @@ def test_a_verdict_rests_on_what_the_runs_end_at():
     for end, budget, title, amount in (
         ("time", "calibrated", "equal time", "4096.0 s of training"),
         ("time_without_target", "time_without_target", "equal time without the exact target", "4096.0 s of training"),
-        ("flops", "flops", "equal operations of the networks", "0.0000 TFLOP of the networks"),
+        ("flops", "flops", "equal operations of the networks", "4.1e-09 TFLOP of the networks"),
         ("samples", "samples", "equal samples", "4,096 examples trained on"),
         ("steps", "steps", "equal steps (the whole run)", "4,096 steps"),
     ):
@@ -375,3 +375,47 @@ def test_what_is_missing_is_said_a_sentence_each():
         "in 2,000 steps the loss or its gradient was not finite; zeros stood in the place of such gradients."
         in (zeros.missing()[2])
     )
+
+
+def test_where_the_baseline_is_random_choice_there_is_one_family_of_comparisons():
+    """Of them Holm's correction asks the most of the least p: as many times it as there are arms and headlines."""
+    arms = ("random", "hard", "ajest", "muon")
+    values = {"random": BASE, "hard": ahead(-2), "ajest": ahead(0.01), "muon": ahead(-4)}
+    results = at_time(values, arms=arms)
+    assert results.config.baseline == "random"
+    found = [results.cell("calibrated", arm, "energy_distance", 1.0).against for arm in arms[1:]]
+    assert [list(against) for against in found] == [["random"]] * 3
+    comparisons = sorted((against["random"] for against in found), key=lambda f: f.p)
+    assert comparisons[0].corrected == pytest.approx(3 * comparisons[0].p)
+    assert not any("random choice" in sentence for sentence in verdict(results))
+
+
+def test_an_arm_that_diverged_takes_nothing_from_what_the_others_show():
+    values = {"baseline": BASE, "ajest": ahead(2), "random": [None] * 6}
+    results = at_time(values, diverged=[("random", seed) for seed in range(6)])
+    assert verdict(results)[0] == "At equal time, `ajest` certainly beats `baseline` on energy distance × 1000."
+
+
+def test_a_baseline_that_diverged_on_every_seed_leaves_no_verdict_for_good():
+    values = {"baseline": [None] * 6, "ajest": BASE, "random": BASE}
+    results = at_time(values, diverged=[("baseline", seed) for seed in range(6)])
+    assert verdict(results)[0] == "There is no verdict: `baseline` diverged on every seed; lower its rate."
+
+
+def test_headlines_that_samples_had_no_value_of_are_said_to_be_missing():
+    results = at_time({"baseline": BASE, "ajest": ahead(2), "random": ahead(-3)})
+    weight, n = results.config.weight, results.config.n_final
+    plain, guided = ({m.name: 1.0 for m, at in results.headlines() if at == w} for w in (1.0, weight))
+    runs = {
+        (arm, seed): replace(
+            run,
+            lines=[
+                {"step": 40, "n": n, "weight": 1.0, "metrics": plain},
+                {"step": 40, "n": n, "weight": weight, "metrics": {} if (arm, seed) == ("ajest", 3) else guided},
+            ],
+        )
+        for (arm, seed), run in results.runs.items()
+    }
+    said = [text for text in replace(results, runs=runs).missing() if "not finite, so" in text]
+    labels = " and no ".join(m.label for m, at in results.headlines() if at == weight)
+    assert said == [f"ajest, seed 3: its samples guided at {weight:g} are not finite, so it has no {labels}."]

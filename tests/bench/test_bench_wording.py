@@ -51,7 +51,8 @@ def test_the_terminal_table_shows_gaps_intervals_and_missing_seeds():
 
 def test_words_for_numbers():
     shown_as = {0.5: "0.500", 12.345: "12.35", 123.4: "123.4", -0.0312: "-0.0312", 0.0: "0.000", 0.1: "0.100",
-                10.0: "10.00", 100.0: "100.0", -12.0: "-12.00"}  # fmt: skip
+                10.0: "10.00", 100.0: "100.0", -12.0: "-12.00", 0.001: "0.0010", 0.00012: "0.00012",
+                -1.2e-7: "-1.2e-07"}  # fmt: skip
     assert {v: number(v) for v in shown_as} == shown_as
     assert number(float("nan")) == "-"
     assert number(0.5, ENERGY) == "500.0"

@@ -17,7 +17,7 @@ from ajest.bench.read.folder import read
 from ajest.bench.read.rates import rates_table, tuning_table, untuned_note
 from ajest.bench.run import tuning as jobs_of_tuning
 from ajest.bench.run.bench import run_bench
-from ajest.bench.run.tuning import borrow, tuning_of, with_tuned_rates
+from ajest.bench.run.tuning import borrowed, keep_tuned, tuning_of, with_tuned_rates
 from ajest.errors import UserError
 from ajest.selection.catalogue import ARMS, arms_named
 from ajest.storage.checkpoint import read_sealed, write_sealed
@@ -219,19 +219,21 @@ def test_rates_of_another_bench_that_do_not_fit_are_refused(tuned_bench, tmp_pat
     write_sealed(path, {"tuned": to_json(found)})
     config = small_bench(tuning=TUNING, arms=arms_named(("baseline", "random")))
     with pytest.raises(UserError, match="no learning rate for random: leave these out, or tune"):
-        borrow(tmp_path / "mine", config, path)
+        borrowed(tmp_path / "mine", config, path)
     alone = replace(config, arms=config.arms[:1])
     with pytest.raises(UserError, match="found on seeds that this bench reports: 90"):
-        borrow(tmp_path / "mine", replace(alone, seeds=(90,), tuning=Tuning(seeds=(91,))), path)
+        borrowed(tmp_path / "mine", replace(alone, seeds=(90,), tuning=Tuning(seeds=(91,))), path)
     write_sealed(path, {"tuned": to_json(replace(found, metric="fd"))})
     with pytest.raises(UserError, match="has rates by fd, and this bench's are found by loss"):
-        borrow(tmp_path / "mine", alone, path)
+        borrowed(tmp_path / "mine", alone, path)
     with pytest.raises(UserError, match=r"none\.json is not there"):
-        borrow(tmp_path / "mine", alone, tmp_path / "none.json")
+        borrowed(tmp_path / "mine", alone, tmp_path / "none.json")
     write_sealed(path, {"tuned": to_json(replace(found, found_for="vectors (digits) at 1,024 examples a step"))})
     with pytest.raises(UserError, match=r"were found for vectors \(digits\).*, and this bench is of tree .* at 256 ex"):
-        borrow(tmp_path / "mine", alone, path)
-    assert not (tmp_path / "mine").exists()
+        borrowed(tmp_path / "mine", alone, path)
+    with pytest.raises(UserError, match=r"none\.json is not there"):
+        run_bench(tmp_path / "mine", alone, Here(), rates=tmp_path / "none.json")
+    assert not (tmp_path / "mine" / "bench.json").exists()  # the folder is still anybody's
 
 
 def test_rates_of_another_bench_never_come_in_the_place_of_those_that_are_there(tuned_bench, tmp_path):
@@ -240,8 +242,8 @@ def test_rates_of_another_bench_never_come_in_the_place_of_those_that_are_there(
     other = tmp_path / "tuning.json"
     write_sealed(other, {"tuned": to_json(replace(found, rates=dict.fromkeys(found.rates, 0.5)))})
     with pytest.raises(UserError, match=r"has learning rates already, and .* others: leave out --rates"):
-        borrow(root, replace(config, seeds=(7,)), other)
-    borrow(root, replace(config, seeds=(7,)), root / "tuning.json")
+        borrowed(root, replace(config, seeds=(7,)), other)
+    keep_tuned(root, borrowed(root, replace(config, seeds=(7,)), root / "tuning.json"))
     assert tuning_of(root) == found
 
 

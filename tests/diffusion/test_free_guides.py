@@ -17,7 +17,7 @@ from ajest.study.guides import GUIDES, guides_of
 from ajest.tasks.base import Guided
 from ajest.training.networks import load_network
 from ajest.training.run import execute
-from ajest.training.run_folder import RunConfig
+from ajest.training.run_folder import RunConfig, read_config
 from ajest.training.schedule import Schedule
 from conftest import small_images, small_recipe, small_task
 
@@ -186,6 +186,8 @@ def test_a_run_guides_itself_from_the_command_line(run, command, refused):
     assert second["settings"]["guide"] == {"noisier": 2.0, "rule": "apg"}
     assert first["metrics"] != second["metrics"]
     refused("sample", run, "--guide", run, "--out", "out", says="would guide itself")
+    width = read_config(run).recipe.ema_widths[0]  # the one that is taken where none is named
+    refused("sample", run, "--guide", run, "--guide-width", width, "--out", "out", says="would guide itself")
     refused("sample", run, "--guide", run, "--guide-dropout", 0.1, "--out", "out", says="no dropout to turn on")
     refused("sample", run, "--guide", run, "--guide-noisier", 0, "--out", "out", says="times the noise, not 0")
 

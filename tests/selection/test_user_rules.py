@@ -137,3 +137,28 @@ def test_an_arm_of_two_files_is_refused(rules, tmp_path):
     assert Arm("a", "first", keep=0.2).rules.place == str(other)
     with pytest.raises(UserError, match="stand in several files"):
         Arm("a", "first", keep=0.2, trigger=Trigger("second-half"))
+
+
+def test_words_of_a_users_arm_are_shown_as_they_are(command, rules):
+    """Even those that a terminal's markup would take for its own."""
+    rules.write_text(
+        "from ajest.selection import Arm, register_arm\n"
+        'register_arm(Arm("half [odd]", "random", keep=0.5, summary="loss^[k/2] of those [/even]"))\n'
+    )
+    done = command("arms", "--rules", rules)
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert "half [odd]" in said
+    assert "loss^[k/2] of those [/even]" in said
+
+
+@pytest.mark.parametrize("name", ["", "..", "../there", "a/b", "a\\b", "a\nb"])
+def test_an_arm_has_a_name_that_a_folder_can_have(name):
+    with pytest.raises(UserError, match="its runs have a folder of this name: take letters, numbers"):
+        Arm(name, "random")
+
+
+def test_an_arm_that_trains_on_all_keeps_all():
+    for changes in ({"keep": 0.5}, {"trigger": Trigger("share", share=0.5)}):
+        with pytest.raises(UserError, match=r'policy "uniform" trains on all that is drawn, always: .* take "random"'):
+            Arm("half", "uniform", **changes)

@@ -117,6 +117,15 @@ def test_a_rule_that_beats_the_baseline_is_recommended_where_random_does_not():
     assert recommended(judged(found)).arm == "hard"
 
 
+def test_a_rule_is_no_victor_over_what_is_not_there():
+    found = made({"baseline": 0, "random": 2, "hard": 6})
+    rows = {where: cell for where, cell in found.cells.items() if where[1] != "random"}
+    assert list(judged(replace(found, cells=rows)).winners) == []  # random diverged on every seed
+    name, weight = found.headlines()[1][0].name, found.headlines()[1][1]
+    rows = {where: cell for where, cell in found.cells.items() if where[1:] != ("hard", name, weight)}
+    assert list(judged(replace(found, cells=rows)).winners) == []
+
+
 def test_an_arm_that_lacks_seeds_is_neither_victor_nor_recommended():
     found = made({"baseline": 0, "random": 0, "hard": 8}, absent={("hard", 3)})
     assert list(judged(found).winners) == []
@@ -194,7 +203,10 @@ def test_who_is_recommended_and_why():
         ({"random": 2, "hard": 6}, "hard", "it certainly beats baseline and random on every headline metric"),
         ({"random": 6, "hard": 6}, "random", "no rule certainly beats both it and baseline, and it certainly beats "
          "baseline: what helps for certain is the smaller batch"),
-        ({"random": (8, -8), "hard": 4}, "hard", "it certainly beats baseline, which random does not"),
+        ({"random": (8, -8), "hard": 4}, "hard", "it certainly beats baseline, and certainly loses nowhere, as random "
+         "does"),
+        ({"random": 0, "hard": (4, 0)}, "hard", "it certainly beats baseline, which random does not"),
+        ({"random": (8, -8), "hard": 0}, "baseline", "nothing certainly beats it without certainly losing elsewhere"),
         ({"random": 0, "hard": 0}, "baseline", "nothing certainly beats it"),
         ({"random": 2, "hard": 6, "easy": 9}, "easy", "it certainly beats baseline and random on every headline "
          "metric"),

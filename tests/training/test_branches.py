@@ -78,6 +78,10 @@ def made(**losses):
         ),
         ({"b32": 1.0, "b64": 1.0, "b128": 1.0}, "Up to 128 examples a step nothing is certainly lost; no branch"),
         ({"b32": 1.0, "b64": 1.0, "b128": 1.5}, "The critical batch is about 64"),
+        (
+            {"b32": 1.0, "b64": 1.0, "b128": 1.5, "b256": 1.0},
+            "The critical batch is about 64: no smaller one learns certainly more, and one of 128 learns certainly",
+        ),
         ({"b32": 0.5, "b64": 1.0, "b128": 1.5}, "Batches of 32 learn certainly more from as many examples"),
     ],
 )

@@ -179,4 +179,8 @@ def test_sentences_say_where_nothing_can_be_gained(estimates):
     assert "smaller steps would learn as much" in said[4]
     lost = replace(found, critical_batch=Estimate(math.inf, 5.0, math.inf))
     assert "take more --examples" in probe_sentences(lost)[4]
+    wide = replace(found, critical_batch=Estimate(1e6, 2000.0, math.inf), batch=4096)
+    assert probe_sentences(wide)[4].startswith("The critical batch lies between 2,000 and more than can be seen: take")
+    near = replace(found, critical_batch=Estimate(4000.0, 3000.0, 9000.0), batch=4096)
+    assert probe_sentences(near)[4] == "Its 4,096 examples a step are about the critical batch."
     assert "no end" in " ".join(probe_table(lost).texts()[-1])

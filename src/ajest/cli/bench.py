@@ -150,6 +150,7 @@ def bench(
     names = tuple(a.name for a in config.arms) if arms is None else arms
     lists = keep_lists(() if keep_list is None else keep_list, config.task)
     check(rates is None or training.learning_rate is None, "--rates and --learning-rate both set rates: give one")
+    check(rates is None or not tune, "--rates takes rates that --tune would find: give one")
     tuning = Tuning() if tune or (rates is not None and config.tuning is None) else config.tuning
     config = altered(
         config,

@@ -74,7 +74,8 @@ def sample(
         weight = task.guidance if weight is None else weight
         check(math.isfinite(weight), f"--weight must be a number, not {weight}")
         guide, guide_at = load_guide(guidance, task, where)
-        itself = (run.resolve(), at, width) == (guidance.run.resolve(), guide_at, guidance.width)
+        mine, its = (config.recipe.ema_widths[0] if w is None else w for w in (width, guidance.width))
+        itself = (run.resolve(), at, mine) == (guidance.run.resolve(), guide_at, its)
         check(
             not itself or guidance.asked_otherwise,
             f"{run} would guide itself, which changes nothing: name another --guide-step, --guide-width, "

@@ -94,6 +94,7 @@ def arms(rules: Files = None) -> None:
         rules: Python files that register policies, triggers, ways of noising or arms of one's own, see
             docs/extending.md.
     """
+    from rich.markup import escape
     from rich.table import Table
 
     from ajest.bench.plan.objectives import objective_of
@@ -110,18 +111,11 @@ def arms(rules: Files = None) -> None:
     for axis in dict.fromkeys(arm.axis for arm in ARMS.values()):
         if axis:
             table.add_section()
-            table.add_row(f"[bold]{axis}[/bold]")
+            table.add_row(f"[bold]{escape(axis)}[/bold]")
         for arm in (arm for arm in ARMS.values() if arm.axis == axis):
             place = Path(place_of(arm.rules)).name or arm.paper
-            table.add_row(
-                arm.name,
-                f"{arm.keep:.0%}",
-                arm.reference,
-                passes_text(arm),
-                objective_of(arm, tree),
-                place,
-                arm.summary,
-            )
+            told = (objective_of(arm, tree), place, arm.summary)
+            table.add_row(*map(escape, (arm.name, f"{arm.keep:.0%}", arm.reference, passes_text(arm), *told)))
     console().print(table)
     console().print(
         "passes: forward passes of the learner for each example trained on, its update included; g is one of the "

@@ -113,6 +113,7 @@ def study(
     plan = _preset_of(task, preset, asked, place)
     recipe, guide_recipe = recipes_of(plan.recipe, plan.guide_recipe, training, networks)
     check(rates is None or training.learning_rate is None, "--rates and --learning-rate both set rates: give one")
+    check(rates is None or not tune, "--rates takes rates that --tune would find: give one")
     tune = tune or (rates is not None and plan.tuning is None)
     plan = replace(
         plan,

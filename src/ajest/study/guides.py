@@ -248,7 +248,8 @@ def values(bench: Path, config: BenchConfig, guide: str, weight: float, metric: 
         if weight == 1:
             width, end = config.recipe.ema_widths[0], read_status(folder).get("step")
             plain = key({"step": end, "width": width, "weight": 1.0, "n": config.n_final})
-            lines = [line for line in jsonl.read(folder / "metrics.jsonl") if key(line) == plain]
+            known = jsonl.read(folder / "metrics.jsonl")
+            lines = [line for line in known if key(line | {"judges": None}) == plain]  # images name who judged them
         else:
             known = jsonl.read(folder / "guides.jsonl")
             lines = [line for line in known if (line["guide"], line["weight"]) == (guide, weight)]

@@ -182,7 +182,8 @@ def judged(results: Results) -> Judged:
     """A bench of the final, judged."""
     tests = pairwise_tests(results)
     mine = {arm: [d for d in tests if d.arm == arm] for arm in results.arms if arm not in ("baseline", "random")}
-    won = (arm for arm, found in mine.items() if found and all(d.found.outcome == "better" for d in found))
+    asked = 2 * len(results.headlines())  # of what did not finish, or is not finite, there is no comparison
+    won = (a for a, found in mine.items() if len(found) == asked and all(d.found.outcome == "better" for d in found))
     return Judged(results, tuple(tests), tuple(won))
 
 
@@ -211,8 +212,11 @@ def recommended(final: Judged) -> Recommendation:
         why = "no rule certainly beats both it and baseline, and it certainly beats baseline"
         return of("random", f"{why}: what helps for certain is the smaller batch")
     if better:
-        return of(better[0], "it certainly beats baseline, which random does not")
-    return of(baseline, "nothing certainly beats it")
+        random_beats = any(d.found.outcome == "better" for d in against.get("random", ()))
+        unlike = "and certainly loses nowhere, as random does" if random_beats else "which random does not"
+        return of(better[0], f"it certainly beats baseline, {unlike}")
+    some_beat = any(d.found.outcome == "better" for found in against.values() for d in found)
+    return of(baseline, "nothing certainly beats it" + " without certainly losing elsewhere" * some_beat)
 
 
 def costs_of(results: Results) -> tuple[SelectionCost, ...]:

@@ -16,7 +16,7 @@ from ajest.bench.run.disk import check_room, claims
 from ajest.bench.run.evaluation import each_guide, evaluate_snapshot
 from ajest.bench.run.jobs import AtWork, Say, train_references
 from ajest.bench.run.memory import runs_in_turns
-from ajest.bench.run.tuning import borrow, tune, tuning_of, with_tuned_rates
+from ajest.bench.run.tuning import borrowed, keep_tuned, tune, tuning_of, with_tuned_rates
 from ajest.jobs.local import Local
 from ajest.jobs.pool import Report, sayer
 from ajest.jobs.progress import board
@@ -129,9 +129,10 @@ def tune_study(root: Path, study: Study, launch: Local, device: str, rates: Path
     folder = root / TUNED
     if tuning_of(folder) is None:
         with locked(root):
+            taken = None if rates is None else borrowed(folder, bench, rates)  # before the folder is anybody's
             claim_folder(root, study.asked, "study.json")
-            if rates is not None:
-                borrow(folder, bench, rates)
+            if taken is not None:
+                keep_tuned(folder, taken)
             else:
                 say = sayer()
                 threads = _prepared(Preparation("what tuning needs", root, root, {TUNED: bench}, device), launch, say)

@@ -15,6 +15,8 @@ def number(value: float, metric: Metric | None = None) -> str:
     if math.isnan(value):
         return "-"
     size = abs(value)
+    if 0 < size < 1e-3:
+        return f"{value:.2g}"
     digits = 4 if 0 < size < 0.1 else 3 if size < 10 else 2 if size < 100 else 1
     return f"{value:.{digits}f}"
 

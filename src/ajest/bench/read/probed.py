@@ -71,6 +71,9 @@ def _batch(found: Probe) -> str:
         return (
             f"Its {found.batch:,} examples a step are more than the critical batch: smaller steps would learn as much."
         )
+    if critical.high > 4 * critical.low:
+        most = f"{critical.high:,.0f}" if math.isfinite(critical.high) else "more than can be seen"
+        return f"The critical batch lies between {critical.low:,.0f} and {most}: take more --examples to tell."
     return f"Its {found.batch:,} examples a step are about the critical batch."
 
 
@@ -100,7 +103,10 @@ def branches_sentence(found: Branches) -> str:
         return f"Batches of {min(better):,} learn certainly more from as many examples: the critical batch is smaller."
     larger = [b.batch for b in found.branches if found.own < b.batch < min(worse, default=math.inf)]
     if not larger:
-        return f"The critical batch is about {found.own:,}: no smaller one learns certainly more, all larger ones less."
+        return (
+            f"The critical batch is about {found.own:,}: no smaller one learns certainly more, and one of "
+            f"{min(worse):,} learns certainly less."
+        )
     end = "no branch was larger" if not worse else f"{min(worse):,} learns certainly less"
     return f"Up to {max(larger):,} examples a step nothing is certainly lost; {end}."
 

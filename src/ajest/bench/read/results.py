@@ -211,6 +211,22 @@ class Results:
             said.append(f"{scores:,} scores were not finite; these examples were not trained on.")
         return said
 
+    def _unjudged(self, run: Run) -> list[str]:
+        """Headlines that the end of a run has no value of although it was evaluated."""
+        said = []
+        for weight in dict.fromkeys(weight for _, weight in self.headlines()):
+            last = [
+                line
+                for line in run.lines
+                if (line["step"], line["n"], line["weight"]) == (run.step, self.config.n_final, weight)
+            ]
+            wanted = [metric for metric, at in self.headlines() if at == weight]
+            lacks = [m.label for m in wanted if not any(math.isfinite(v.get(m.name, math.nan)) for v in _metrics(last))]
+            if last and lacks:
+                guided = "" if weight == 1 else f" guided at {weight:g}"
+                said.append(f"its samples{guided} are not finite, so it has no {' and no '.join(lacks)}.")
+        return said
+
     @property
     def unfinished(self) -> int:
         """How many runs are neither done nor given up."""
@@ -225,7 +241,7 @@ class Results:
                 said.append(f"{name}: stopped at step {run.step}, and left out of every comparison. Reason: {run.why}.")
             elif run.state != "done":
                 said.append(f"{name}: its training is not finished (step {run.step}).")
-            said += [f"{name}: {text}" for text in self._not_finite(run)]
+            said += [f"{name}: {text}" for text in (*self._not_finite(run), *self._unjudged(run))]
         for budget in self.config.budgets:
             absent = [a for a in self.arms if not any(c.budget == budget and c.arm == a for c in self.cells.values())]
             if absent and len(absent) < len(self.arms):
@@ -233,6 +249,10 @@ class Results:
             elif absent:
                 said.append(f"{BUDGETS[budget].title}: not evaluated yet.")
         return said
+
+
+def _metrics(lines: list[dict[str, Any]]) -> list[dict[str, float]]:
+    return [line["metrics"] for line in lines]
 
 
 def randoms(config: BenchConfig) -> dict[float, str]:
@@ -246,9 +266,10 @@ def randoms(config: BenchConfig) -> dict[float, str]:
 
 
 def rivals(config: BenchConfig) -> dict[str, str]:
-    """By arm the one that chooses as many at random, where there is such a one and it is another."""
-    at_random = randoms(config)
-    return {a.name: at_random[a.keep] for a in config.arms if at_random.get(a.keep, a.name) != a.name}
+    """By arm the one that chooses as many at random, where there is such a one, and it is another and not the
+    baseline."""
+    at_random, same = randoms(config), (None, config.baseline)
+    return {a.name: at_random[a.keep] for a in config.arms if at_random.get(a.keep) not in (*same, a.name)}
 
 
 def compared(config: BenchConfig, cells: Mapping[Where, Cell], margins: Margins | None = None) -> dict[Where, Cell]:

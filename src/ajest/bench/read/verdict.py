@@ -68,6 +68,9 @@ def verdict(results: Results, costs: Sequence[SelectionCost] = (), times: Sequen
     budgets = decisive(results)
     read = [found for budget in budgets if (found := _standing(results, budget)).baseline]
     if not read:
+        base = [results.runs[results.config.baseline, seed] for seed in results.config.seeds]
+        if all(run.state == "diverged" for run in base):
+            return [f"There is no verdict: {code(results.config.baseline)} diverged on every seed; lower its rate."]
         return ["There is no verdict yet: no budget was reached and evaluated by all arms."]
     first, *others = read
     answer, *also = _outcome(first)
@@ -80,12 +83,12 @@ def verdict(results: Results, costs: Sequence[SelectionCost] = (), times: Sequen
     said += timing_notes(times, fallbacks(results))
     if results.ended is not None:
         said.append(f"Seeds were added up to {len(results.config.seeds)}: {_ENDED[results.ended]}")
-    return [" ".join([answer, *_reservations(results)]), *said]
+    return [" ".join([answer, *_reservations(results, first)]), *said]
 
 
-def _reservations(results: Results) -> list[str]:
+def _reservations(results: Results, standing: _Standing) -> list[str]:
     """What stands beside the answer wherever that is read, a sentence each."""
-    said, seeds = [note] if (note := untuned_note(results.config)) else [], behind(results)
+    said, seeds = [note] if (note := untuned_note(results.config)) else [], _behind(standing)
     if seeds < LEAST_SEEDS:
         stands = "1 seed stands" if seeds == 1 else f"{seeds} seeds stand"
         said.append(f"Only {stands} behind this, a first look; {LEAST_SEEDS} are the least for a claim.")
@@ -111,11 +114,6 @@ def is_decided(root: Path) -> bool:
         for comparison in by_arm.values()
     ]
     return bool(found) and all(f.outcome != "undecided" or f.missing for f in found)
-
-
-def behind(results: Results) -> int:
-    """Seeds that all arms have finished: those that a comparison rests on."""
-    return sum(all(results.runs[arm, seed].state == "done" for arm in results.arms) for seed in results.config.seeds)
 
 
 @dataclass(frozen=True)
@@ -146,6 +144,11 @@ def _standing(results: Results, budget: str) -> _Standing:
         against.append({column: by_arm for column, by_arm in found.items() if by_arm})
     where, opponent = f"At {BUDGETS[budget].title}", code(results.config.baseline)
     return _Standing(budget, where, opponent, len(results.headlines()), *against)
+
+
+def _behind(standing: _Standing) -> int:
+    """Seeds that comparisons with the baseline rest on: the most of any, since an arm that lost some says so itself."""
+    return max(found.seeds for by_arm in standing.baseline.values() for found in by_arm.values())
 
 
 #: Of an outcome what one arm does to another, and what several do.

@@ -123,7 +123,7 @@ def within(found: Comparison, metric: Metric) -> str:
 def shown(results: Results, cell: Cell | None, metric: Metric) -> TableCell:
     """A cell for people: of an arm that is compared, the mean over the seeds that it shares with the baseline."""
     if cell is None:
-        return TableCell("-", tooltip="not evaluated yet")
+        return TableCell("-", tooltip="not evaluated, or not finite")
     config, found = results.config, cell.against.get(results.config.baseline)
     if found is None:
         spread = [] if math.isnan(cell.sd) else [f"sd {number(cell.sd, metric)}"]

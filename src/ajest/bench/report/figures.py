@@ -180,11 +180,12 @@ def learning_curve(results: Results, metric: Metric, weight: float, clock: str) 
 def _curve(
     results: Results, arm: str, metric: str, scale: float, weight: float, clock: str
 ) -> list[tuple[float, float, float]]:
-    """(clock, mean, standard error) at the points of the curve that all finished seeds of the arm have."""
+    """(clock, mean, standard error) at the points of the curve that all seeds of the arm have which did not diverge."""
     config = results.config
     by_place: dict[int, list[tuple[float, float]]] = {}
-    for seed in config.seeds:
-        for i, line in results.runs[arm, seed].points(config.n_curve, weight).items():
+    for run in (results.runs[arm, seed] for seed in config.seeds):
+        points_of = {} if run.state == "diverged" else run.points(config.n_curve, weight)
+        for i, line in points_of.items():
             if clock in line["clocks"] and math.isfinite(line["metrics"].get(metric, math.nan)):
                 by_place.setdefault(i, []).append((line["clocks"][clock], line["metrics"][metric] * scale))
     most = max((len(v) for v in by_place.values()), default=0)

@@ -39,7 +39,7 @@ from .jobs import (
 )
 from .memory import settle_micro_batch
 from .stages import enter, following, stage_of
-from .tuning import borrow, tune
+from .tuning import borrowed, keep_tuned, tune
 
 
 def run_bench(
@@ -69,11 +69,12 @@ def run_bench(
     launch = Local() if launch is None else launch
     say, began = sayer(), time.monotonic()
     with locked(root):
+        tuned = None if rates is None else borrowed(root, config, rates)  # before the folder is anybody's
         config = settle_micro_batch(root, config, launch.room(device), say)
         claim_folder(root, config, "bench.json")
         sweep(root, idle=60.0)  # a cluster's jobs may be at work
-        if rates is not None:  # before anything is trained
-            borrow(root, config, rates)
+        if tuned is not None:
+            keep_tuned(root, tuned)
         stage = stage_of(root, config)
         before = stage.seconds
         check_room(root, claims(root, config.with_seeds(stage.seeds)), launch.count(device), say)

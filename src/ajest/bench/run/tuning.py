@@ -55,8 +55,8 @@ def with_tuned_rates(root: Path, config: BenchConfig) -> BenchConfig:
     return replace(config, rates=tuned.rates, tuned=tuned.said(), at_edge=tuned.at_edge, tuning=tuning)
 
 
-def borrow(root: Path, config: BenchConfig, path: Path) -> None:
-    """Take the learning rates that another bench found, if it is what this one asks for.
+def borrowed(root: Path, config: BenchConfig, path: Path) -> Tuned:
+    """The learning rates that another bench found, if it is what this one asks for; `keep_tuned` stores them.
 
     Args:
         root: folder of this bench.
@@ -85,7 +85,12 @@ def borrow(root: Path, config: BenchConfig, path: Path) -> None:
         known is None or known.rates == tuned.rates,
         f"{root} has learning rates already, and {path} others: leave out --rates, or name a new folder with --out",
     )
-    if known is None:
+    return tuned
+
+
+def keep_tuned(root: Path, tuned: Tuned) -> None:
+    """Store them in a bench's folder, unless it has some."""
+    if tuning_of(root) is None:
         root.mkdir(parents=True, exist_ok=True)
         write_sealed(root / "tuning.json", {"tuned": to_json(tuned)})
 

@@ -28,7 +28,7 @@ class BestRecipe:
 
 BEST = {
     "tree": BestRecipe("full", "random+muon+second-moment", 0.136, 753, "docs/best-recipe.md"),
-    "images": BestRecipe("cpu-small", "random", 0.057, 762, "docs/results-images-small.md"),
+    "images": BestRecipe("cpu-small", "random+muon", 0.0834, 652, "docs/results-images-muon.md"),
 }
 
 

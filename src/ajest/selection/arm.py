@@ -111,7 +111,10 @@ class Arm:
         object.__setattr__(self, "rules", rules_of(*self._names()))
         mine = f"arm {self.name!r}:"
         named = self.name.strip(". ") and self.name.isprintable() and not {*self.name} & {*"/\\"}
-        check(bool(named), f"{mine} its runs have a folder of this name: take letters, numbers and - + . alone")
+        check(
+            bool(named) or not self.name,
+            f"{mine} its runs have a folder of this name: take letters, numbers and - + . alone",
+        )
         check(0 < self.keep <= 1, f"{mine} the keep fraction must lie above 0 and at most at 1, not {self.keep}")
         check(
             self.policy != "uniform" or (self.keep == 1 and self.trigger.mode == "always"),

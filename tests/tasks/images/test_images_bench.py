@@ -49,8 +49,8 @@ def small_bench(**changes):
         guide_iterations=8,
         end="time",
         weight=2.0,
-        n_final=100,
-        n_curve=100,
+        n_final=200,
+        n_curve=200,
         curve=(1.0,),
         calibration_rounds=3,
     )
@@ -117,12 +117,12 @@ def test_the_report_of_a_bench_on_images(done):
                  "kept ones of highest score", "Paths of the sampler"):  # fmt: skip
         assert text in page, text
     assert "exact target" not in page
-    for note in results.config.task.notes(100):
+    for note in results.config.task.notes(200):
         assert html.escape(note) in page
         assert note in (root / "results.md").read_text()
-    assert "compared with 96 of the 256 training images" in results.config.task.notes(100)[0]
+    assert "compared with 96 of the 256 training images" in results.config.task.notes(200)[0]
     assert "tree" not in re.sub(r'base64,[^"]*', "", page)  # in an image's letters any word may stand
-    assert math.isfinite(results.real_data_reference[100]["kid"])
+    assert math.isfinite(results.real_data_reference[200]["kid"])
     markdown = (root / "results.md").read_text()
     assert "of baseline, and for the others as much time" in markdown
     headlines = [(m.name, w) for m, w in results.headlines()]
@@ -161,8 +161,8 @@ def test_another_guide_is_another_evaluation_and_never_enters_the_report(done, t
     root, results = done
     run, other = run_folder(root, "baseline", 0), tmp_path / "guide"
     execute(other, replace(small_bench().guide(), seed=5), Schedule())
-    (own,) = evaluate_snapshot(run, 32, (2.0,), 100, root, Guidance(root / "guide"))
-    (foreign,) = evaluate_snapshot(run, 32, (2.0,), 100, root, Guidance(other))
+    (own,) = evaluate_snapshot(run, 32, (2.0,), 200, root, Guidance(root / "guide"))
+    (foreign,) = evaluate_snapshot(run, 32, (2.0,), 200, root, Guidance(other))
     assert own["guide"] != foreign["guide"]
     assert own["metrics"]["fd_lite0"] != foreign["metrics"]["fd_lite0"]
     cell = read(root).cell("calibrated", "baseline", "fd_lite0", 2.0)

@@ -212,19 +212,15 @@ class Results:
         return said
 
     def _unjudged(self, run: Run) -> list[str]:
-        """Headlines that the end of a run has no value of although it was evaluated."""
+        """Headlines that the end of a run has no value of although it was evaluated: its samples are not finite."""
         said = []
         for weight in dict.fromkeys(weight for _, weight in self.headlines()):
-            last = [
-                line
-                for line in run.lines
-                if (line["step"], line["n"], line["weight"]) == (run.step, self.config.n_final, weight)
-            ]
-            wanted = [metric for metric, at in self.headlines() if at == weight]
-            lacks = [m.label for m in wanted if not any(math.isfinite(v.get(m.name, math.nan)) for v in _metrics(last))]
-            if last and lacks:
+            where = run.step, self.config.n_final, weight
+            last = [line["metrics"] for line in run.lines if (line["step"], line["n"], line["weight"]) == where]
+            if last and not any(last):
+                lacks = " and no ".join(metric.label for metric, at in self.headlines() if at == weight)
                 guided = "" if weight == 1 else f" guided at {weight:g}"
-                said.append(f"its samples{guided} are not finite, so it has no {' and no '.join(lacks)}.")
+                said.append(f"its samples{guided} are not finite, so it has no {lacks}.")
         return said
 
     @property
@@ -249,10 +245,6 @@ class Results:
             elif absent:
                 said.append(f"{BUDGETS[budget].title}: not evaluated yet.")
         return said
-
-
-def _metrics(lines: list[dict[str, Any]]) -> list[dict[str, float]]:
-    return [line["metrics"] for line in lines]
 
 
 def randoms(config: BenchConfig) -> dict[float, str]:

@@ -112,7 +112,7 @@ class Arm:
         mine = f"arm {self.name!r}:"
         named = self.name.strip(". ") and self.name.isprintable() and not {*self.name} & {*"/\\"}
         check(
-            bool(named) or not self.name,
+            bool(named) or not self.name,  # of what is compared and never run
             f"{mine} its runs have a folder of this name: take letters, numbers and - + . alone",
         )
         check(0 < self.keep <= 1, f"{mine} the keep fraction must lie above 0 and at most at 1, not {self.keep}")

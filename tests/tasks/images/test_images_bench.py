@@ -172,7 +172,7 @@ def test_another_guide_is_another_evaluation_and_never_enters_the_report(done, t
 
 def test_a_guide_that_lacks_classes_is_refused(done, tmp_path):
     root, _ = done
-    stars = image_task(("shapes:256",), ("shapes:128",), 16, ("star", "heart"), learner=tiny_images().learner)
+    stars = image_task(("shapes:1000",), ("shapes:128",), 16, ("star", "heart"), learner=tiny_images().learner)
     config = replace(small_bench().guide(), task=stars, iterations=1)
     execute(tmp_path / "guide", config, Schedule())
     with pytest.raises(UserError, match="it has not learned circle"):

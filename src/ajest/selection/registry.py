@@ -146,13 +146,14 @@ def select(
     Raises:
         UserError: no such policy, a dial it does not have, or too few examples.
     """
-    choose, finite = policy(name, **dials), scores.finite()
+    choose = policy(name, **dials)
     strata: Any = dials.get("strata", POLICIES[name].default("strata")) or 1
     check(
         strata == 1 or len(scores) >= LEAST_IN_STRATUM * strata,
         f"{len(scores)} examples are too few for {strata} strata of the noise level: {name!r} needs {LEAST_IN_STRATUM} "
         f"in each; set strata={max(1, len(scores) // LEAST_IN_STRATUM)}",
     )
+    finite = scores.finite()
     if finite is None:
         return choose(scores, count, generator)
     check(

@@ -188,7 +188,7 @@ class LossSampler(Sampler[int]):
             "the old keep fraction and super_batch, or begin anew without the state",
         )
         self.epoch, self.reported, self._order = int(state["epoch"]), int(state["reported"]), state["order"]
-        self._weights = self._by_example(state["weights"]) if "weights" in state else None
+        self._weights = self._by_example(self._order, state["weights"]) if "weights" in state else None
         self._losses.restore({k.removeprefix("losses/"): v for k, v in state.items() if k.startswith("losses/")})
         self._skipped, self._ended = 0, False
 
@@ -209,15 +209,15 @@ class LossSampler(Sampler[int]):
             chosen = self._select(scores, stream)
             kept, inclusion = looked_at[chosen], inclusion_of(self._policy, **self._dials)
             if inclusion is not None:
-                self._weights = self._by_example(importance(inclusion(scores, self._count), self._count)[chosen], kept)
+                self._weights = self._by_example(kept, importance(inclusion(scores, self._count), self._count)[chosen])
         self._order = kept[torch.randperm(len(kept), generator=stream)]
 
     def _select(self, scores: Scores, stream: torch.Generator) -> Tensor:
         return select(scores, self._count, self._policy, stream, **self._dials)
 
-    def _by_example(self, weights: Tensor, ids: Tensor | None = None) -> Tensor:
-        """Weights of the running epoch's examples, or of these, where their numbers point."""
-        return torch.ones(self.size).index_copy_(0, self._order if ids is None else ids, weights)
+    def _by_example(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """Weights of these examples where their numbers point."""
+        return torch.ones(self.size).index_copy_(0, ids, weights)
 
     def _looked_at(self) -> Tensor:
         """The examples that the running epoch is chosen from."""

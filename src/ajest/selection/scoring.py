@@ -11,7 +11,7 @@ from torch import Tensor
 from ajest.diffusion.batch import Batch
 from ajest.diffusion.denoising import Denoiser, at_least_float32, per_example_loss
 from ajest.diffusion.network import evaluation_mode
-from ajest.errors import check
+from ajest.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,9 @@ class Scores:
         count = len(self.taken) if self.taken.dim() else 0
         for name, dims in _DIMS.items():
             part: Tensor | None = getattr(self, name)
-            check(
-                part is None or (part.dim() == dims and len(part) == count),
-                f"{WHAT[name]} have the shape {() if part is None else tuple(part.shape)}: scores hold one for each of "
-                f"the {count} examples",
-            )
+            if part is not None and (part.dim() != dims or len(part) != count):
+                what = f"{WHAT[name]} have the shape {tuple(part.shape)}"
+                raise UserError(f"{what}: scores hold one for each of the {count} examples")
 
     def __len__(self) -> int:
         return len(self.taken)
